@@ -1,0 +1,37 @@
+"""What an attack is, and the state a model is in while one is crafted."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from satbench.seeding import Randomness
+from satbench.threat import ThreatModel
+
+
+class Attack(Protocol):
+    """A frozen dataclass whose repr is its identity in the records.
+
+    Called with float images `x` (N, C, H, W) in [0, 1] and labels `y` int64 (N,), it returns images of the same shape
+    and dtype inside ball and box; the model's modes, parameters, buffers and `.grad` stay as they were.
+    """
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness
+    ) -> Tensor: ...
+
+
+@contextmanager
+def crafting(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode with frozen parameters, and everything back afterwards, also after an error."""
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, required in wanted:
+            parameter.requires_grad_(required)

@@ -1,0 +1,44 @@
+"""The command line: options become a call, errors become one line. No command's room is imported before it runs."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from satbench.cli import check, demo, evaluate, leaderboard, models, report, train
+from satbench.errors import BadInput
+
+
+class _Group(TyperGroup):
+    """Exit 2 with one line for bad input, 130 for an interrupt."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BadInput as error:
+            typer.echo(f"satbench: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("satbench: interrupted; the same command continues", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Train, attack and compare networks for adversarial robustness, with intervals on every number.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("train")(train.command)
+app.command("eval")(evaluate.command)
+app.command("models")(models.command)
+app.command("report")(report.command)
+app.command("leaderboard")(leaderboard.command)
+app.command("check")(check.command)
+app.command("demo")(demo.command)
+
+
+def main() -> None:
+    """The console script `satbench`."""
+    app(prog_name="satbench")

@@ -1,0 +1,73 @@
+"""`satbench check`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SUITE = "digits-quick"
+SPREAD_SEEDS = (1, 2, 3, 4)
+
+
+def command(
+    baselines: Annotated[Path, typer.Option(help="The approved numbers.")] = Path("leaderboards", "baselines.yaml"),
+    approve: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Make today's numbers the approved ones.")
+    ] = None,
+) -> None:
+    """Train and attack the quick suite again and exit 1, naming the number, when a robustness figure has moved."""
+    import torch
+
+    from satbench.errors import BadInput
+    from satbench.evaluation.fingerprint import numerics_fingerprint
+    from satbench.evaluation.provenance import versions
+    from satbench.regression import Baseline, compare, read_baseline, write_baseline
+    from satbench.regression.baseline import outcomes
+
+    if approve is not None and not approve.strip():
+        raise BadInput("--approve needs the reason why the numbers moved")
+    baseline = read_baseline(baselines, SUITE) if approve is None else None
+    torch.set_num_threads(1)
+    fingerprint = numerics_fingerprint()
+    run = _run_suite(seed=0)
+    figures = outcomes(run.records)
+    if approve is not None:
+        others = [outcomes(_run_suite(seed).records) for seed in SPREAD_SEEDS]
+        spread = {}
+        for name in figures:
+            rates = [100 * one[name].correct / one[name].n for one in (figures, *others)]
+            spread[name] = round(max(rates) - min(rates), 2)
+        entry = Baseline(
+            reason=approve,
+            fingerprint=fingerprint,
+            data_digest=run.manifest.data.digest,
+            versions=versions(),
+            figures=figures,
+            spread=spread,
+        )
+        write_baseline(baselines, SUITE, entry)
+        typer.echo(f"{baselines}: {SUITE} approved")
+        return
+    assert baseline is not None
+    findings = compare(baseline, figures, fingerprint, run.manifest.data.digest)
+    for finding in findings:
+        typer.echo(f"{'MOVED' if finding.moved else 'ok   '} {finding.sentence}", err=finding.moved)
+    if any(finding.moved for finding in findings):
+        raise typer.Exit(1)
+
+
+def _run_suite(seed: int):  # type: ignore[no-untyped-def]
+    """Train the suite's recipe in a scratch folder and attack its best epoch on the whole test split."""
+    import tempfile
+
+    from satbench.cli.progress import progress_bar
+    from satbench.evaluation import evaluate
+    from satbench.recipes import RECIPES
+    from satbench.training import train
+
+    config = RECIPES[SUITE]().with_values({"seed": seed})
+    with tempfile.TemporaryDirectory() as scratch, progress_bar(f"{SUITE}, seed {seed}", "steps") as report:
+        train(config, Path(scratch, "training"), device="cpu", progress=report)
+        return evaluate(
+            str(Path(scratch, "training")), Path(scratch, "run"), attack="pgd", eps="0.1,0.2", steps="20", device="cpu"
+        )

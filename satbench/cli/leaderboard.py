@@ -1,0 +1,41 @@
+"""`satbench leaderboard`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    add: Annotated[list[Path] | None, typer.Option(help="Put the runs of this folder into the summary first.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 where a committed page differs.")
+    ] = False,
+    folder: Annotated[Path, typer.Option("--dir", help="Where summary and pages lie.")] = Path("leaderboards"),
+) -> None:
+    """Rebuild the leaderboards from their committed summary of runs, byte for byte, without torch."""
+    from satbench.errors import BadInput
+    from satbench.reporting import leaderboard
+    from satbench.reporting.summary import merge, read_summary, summarise, write_summary
+    from satbench.results.store import MANIFEST, read_run
+
+    summary = folder / "runs.json"
+    if add and check:
+        raise BadInput("--add changes the summary and --check changes nothing; give one of them")
+    if add:
+        found = sorted({file.parent for run in add for file in run.rglob(MANIFEST)})
+        if not found:
+            raise BadInput(f"no run in {', '.join(map(str, add))}; make one with `satbench eval`")
+        old = read_summary(summary) if summary.is_file() else []
+        write_summary(summary, merge(old, summarise([read_run(run) for run in found])))
+    rows = read_summary(summary)
+    if check:
+        different = leaderboard.check(folder, rows)
+        for name in different:
+            typer.echo(f"{folder / name} differs from what {summary} gives; run `make leaderboard`", err=True)
+        if different:
+            raise typer.Exit(1)
+        typer.echo(f"{folder}: every page is what {summary} gives")
+    else:
+        for path in leaderboard.write(folder, rows):
+            typer.echo(f"{path}")

@@ -1,0 +1,74 @@
+"""`satbench train`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def command(
+    recipe: Annotated[str, typer.Argument(help="Named run to start from; options replace parts of it.")] = "digits-sat",
+    model: Annotated[str | None, typer.Option(help="Architecture, such as cnn-small.")] = None,
+    activation: Annotated[str | None, typer.Option(help="Activation, such as silu or relu.")] = None,
+    method: Annotated[str | None, typer.Option(help="Training algorithm, such as pgd_at.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="digits, image_folder:PATH or npz:PATH.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every random number of the run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default reports/runs/<recipe>-<...>.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or set SATBENCH_DATA.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting.")] = None,
+) -> None:
+    """Train a network adversarially; the same command continues an interrupted run.
+
+    Settings for --set: optimizer.lr, optimizer.weight_decay, batch_size, schedule, threat.eps, threat.norm, image_size,
+    method.steps, model.width and every other field of the run's config.json.
+    """
+    from satbench.cli.progress import progress_bar
+    from satbench.errors import BadInput
+    from satbench.lookup import pick
+    from satbench.recipes import RECIPES
+    from satbench.training import TrainConfig, train
+    from satbench.zoo import BEST
+
+    values: dict[str, Any] = {
+        "model": model,
+        "activation": activation,
+        "method": method,
+        "dataset": dataset,
+        "epochs": epochs,
+        "seed": seed,
+    }
+    values = {key: value for key, value in values.items() if value is not None}
+    for item in set_ or []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise BadInput(f"--set {item!r} is not KEY=VALUE; write --set optimizer.lr=0.05")
+        values[key.strip()] = value.strip()
+    start: TrainConfig = pick(RECIPES, recipe, "recipe")
+    config = start.with_values(values)
+    out = out or Path("reports", "runs", _name(config))
+    with progress_bar(f"train {config.label}", "steps") as report:
+        trained = train(config, out, device, data_dir, report)
+    best = next(row for row in trained.history if row["epoch"] == trained.best_epoch)
+    typer.echo(
+        f"best epoch {trained.best_epoch + 1} of {config.epochs}: on {best['val_n']} validation images "
+        f"clean {best['val_clean']:.1%}, PGD-{config.selection_steps} {best['val_robust']:.1%} "
+        f"at {config.threat.norm} {_eps(config.threat.eps)}"
+    )
+    typer.echo(f"{out / BEST}")
+    typer.echo(f"next: satbench eval --model {out} --attack pgd --eps {_eps(config.threat.eps)} --steps 50")
+
+
+def _name(config: Any) -> str:
+    """A folder name that differs whenever the config does."""
+    import hashlib
+
+    digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
+    return f"{config.recipe}-{config.model.name}-{config.activation}-seed{config.seed}-{digest}"
+
+
+def _eps(eps: float) -> str:
+    from satbench.eps import format_eps
+
+    return format_eps(eps)

@@ -1,0 +1,112 @@
+"""Measuring robustness: from a model and its images to a run folder of records."""
+
+import datetime
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from satbench.attacks import Attack
+from satbench.data import ImageSet, load_images
+from satbench.device import resolve_device
+from satbench.errors import BadInput
+from satbench.evaluation import sweep
+from satbench.evaluation.harness import Progress, measure
+from satbench.evaluation.provenance import revision, versions
+from satbench.models.weights import model_digest
+from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
+from satbench.results.store import Run, check_run_folder, write_run
+from satbench.threat import ThreatModel
+from satbench.zoo import Loaded, load
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """A progress report that goes nowhere."""
+
+
+def evaluate(
+    model: str | nn.Module | Loaded,
+    out: str | Path,
+    attack: str | Sequence[str | Attack] = "pgd",
+    norm: str = "Linf",
+    eps: str = "8/255",
+    steps: str | None = None,
+    restarts: str | None = None,
+    dataset: str | ImageSet | None = None,
+    split: str | None = None,
+    image_size: int | None = None,
+    data_dir: Path | None = None,
+    n: int | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+    command: str = "",
+    progress: Progress = silent,
+) -> Run:
+    """Attack a model and store one record per sample, attack and threat in the run folder `out`.
+
+    `model` is a module, or a name as `satbench.zoo.load` takes it. `norm`, `eps`, `steps`, `restarts` are comma lists
+    as on the command line. `dataset` is what `load_images` takes, and defaults to the one a satbench run was trained on;
+    `split` defaults to "test", but to "all" for files without a split of their own that the model was not trained on.
+    The records of two equal calls on one machine are equal bytes. Raises `BadInput` before anything is written.
+    """
+    started = time.monotonic()
+    out = Path(out)
+    check_run_folder(out)
+    threats = sweep.threats(norm, eps)
+    given = [attack] if isinstance(attack, str) else list(attack)
+    attacks: list[Attack] = [one for one in given if not isinstance(one, str)]
+    attacks += sweep.attacks([one for one in given if isinstance(one, str)], steps, restarts)
+    if not attacks:
+        raise BadInput("no attack is given; name one, such as --attack pgd")
+    if batch_size < 1:
+        raise BadInput(f"--batch-size {batch_size}; give a positive number")
+    place = resolve_device(device)
+    loaded = _loaded(model, checkpoint, device)
+    images = _images(loaded, dataset, split, image_size, data_dir).head(n)
+    records = measure(loaded.model, images, attacks, threats, seed, batch_size, place, progress)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        model=loaded.info,
+        data=DataInfo(name=images.name, split=images.split, n=len(images), digest=images.digest),
+        threats=[Threat(norm=threat.norm, eps=threat.eps) for threat in threats],
+        attacks=[repr(one) for one in attacks],
+        seed=seed,
+        batch_size=batch_size,
+        device=str(place),
+        versions=versions(),
+        revision=revision(),
+        command=command,
+        seconds=round(time.monotonic() - started, 3),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        host=platform.node(),
+    )
+    return write_run(out, manifest, records)
+
+
+def _loaded(model: str | nn.Module | Loaded, checkpoint: Path | None, device: str) -> Loaded:
+    if isinstance(model, Loaded):
+        return model
+    if isinstance(model, nn.Module):
+        name = type(model).__name__
+        model.to(resolve_device(device))
+        return Loaded(model, ModelInfo(ref=name, digest=model_digest(model), label=name))
+    return load(model, checkpoint, device)
+
+
+def _images(
+    loaded: Loaded, dataset: str | ImageSet | None, split: str | None, size: int | None, data_dir: Path | None
+) -> ImageSet:
+    if isinstance(dataset, ImageSet):
+        return dataset
+    name = dataset or loaded.dataset
+    if name is None:
+        raise BadInput(f"model {loaded.info.ref!r} does not say what it was trained on; give --dataset")
+    held_out = split or ("test" if name == loaded.dataset else None)
+    return load_images(name, held_out, size or loaded.image_size, data_dir)
+
+
+__all__ = ["Progress", "Run", "ThreatModel", "evaluate", "silent"]

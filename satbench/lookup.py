@@ -1,0 +1,40 @@
+"""One way to turn a name into an object, for every table of the package."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from satbench.errors import BadInput
+
+T = TypeVar("T")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A phrase that names the closest known names, or all of them when none is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+
+
+def find(table: Mapping[str, T], name: str, kind: str) -> T:
+    """The table's entry; raises `BadInput` that names the nearest entries when there is none."""
+    if name not in table:
+        raise BadInput(f"unknown {kind} {name!r}; {nearest(name, table)}")
+    return table[name]
+
+
+def pick(table: Mapping[str, Callable[..., Any]], name: str, kind: str, /, *args: Any, **params: Any) -> Any:
+    """Call the named factory with `params`; an unknown name or key is refused with the nearest known ones."""
+    factory = find(table, name, kind)
+    signature = inspect.signature(factory)
+    accepted = [
+        key
+        for position, (key, parameter) in enumerate(signature.parameters.items())
+        if position >= len(args) and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    for key in params:
+        if key not in accepted:
+            hint = nearest(key, accepted) if accepted else "it takes none"
+            raise BadInput(f"unknown parameter {key!r} of {kind} {name!r}; {hint}")
+    return factory(*args, **params)

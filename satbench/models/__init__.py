@@ -1,0 +1,37 @@
+"""Architectures by name; every one takes any activation and maps [0, 1] images to logits."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from satbench.errors import BadInput
+from satbench.lookup import pick
+from satbench.models.activations import ACTIVATIONS, activation
+from satbench.models.classifier import Classifier, ModelSpec
+from satbench.models.cnn import cnn_small
+from satbench.models.mlp import mlp
+from satbench.models.preact_resnet import preact_resnet18
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "cnn-small": cnn_small,
+    "preact-resnet18": preact_resnet18,
+}
+
+
+def build_model(spec: ModelSpec) -> Classifier:
+    """The network of a spec, freshly initialised from torch's global generator, in training mode, on the CPU.
+
+    Raises `BadInput` for an unknown architecture, activation or parameter, and for a parameter that is no size.
+    """
+    make = activation(spec.activation)
+    shape = {"channels": spec.channels, "image_size": spec.image_size, "num_classes": spec.num_classes}
+    for key, value in spec.params.items():
+        if key in shape:
+            raise BadInput(f"{key} of a model comes from its data set; leave it out")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise BadInput(f"parameter {key!r} of model {spec.architecture!r} is {value!r}; give a positive integer")
+    return Classifier(pick(ARCHITECTURES, spec.architecture, "model", make, **shape, **spec.params), spec)
+
+
+__all__ = ["ACTIVATIONS", "ARCHITECTURES", "Classifier", "ModelSpec", "build_model"]

@@ -1,0 +1,93 @@
+"""Hand-approved expected numbers, one entry a suite, in `leaderboards/baselines.yaml`."""
+
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from satbench.errors import BadInput
+from satbench.lookup import nearest
+from satbench.results.metrics import WORST, clean_table, robust_table
+from satbench.results.store import write_text
+
+HEADER = (
+    "# Approved numbers of `satbench check`. Changed only by `satbench check --approve REASON`, "
+    "in a commit that says why a number moved.\n"
+)
+
+
+class Outcomes(BaseModel):
+    """One figure: `right` has a "1" for every sample that stands and a "0" for every other, in the suite's order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    correct: int = Field(ge=0)
+    n: int = Field(gt=0)
+    right: str = Field(pattern="^[01]+$")
+
+
+class Baseline(BaseModel):
+    """The approved outcome of one suite.
+
+    fingerprint: of the machine's numerics when it was approved. data_digest: of the images. spread: by how many points
+    each figure differed between the runs of other seeds when it was approved, the allowance for another machine's
+    rounding, which moves a whole training run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: str
+    fingerprint: str
+    data_digest: str
+    versions: dict[str, str]
+    figures: dict[str, Outcomes]
+    spread: dict[str, float]
+
+
+def outcomes(records: pd.DataFrame) -> dict[str, Outcomes]:
+    """The figures of a run: "clean", and one per attack and threat, samples in order of their ids."""
+    figures = {"clean": clean_table(records).sort_index()}
+    for norm, eps in records[["norm", "eps"]].drop_duplicates().itertuples(index=False):
+        table = robust_table(records, norm, eps).drop(columns=WORST).sort_index()
+        figures |= {f"{attack} at {norm} {eps:g}": table[attack] for attack in table.columns}
+    return {
+        name: Outcomes(correct=int(right.sum()), n=len(right), right="".join("1" if one else "0" for one in right))
+        for name, right in figures.items()
+    }
+
+
+def read_baseline(path: Path, suite: str) -> Baseline:
+    """The entry of one suite; raises `BadInput` when the file or entry is missing or wrong, naming the field."""
+    if not path.is_file():
+        raise BadInput(
+            f"no baselines at {path}; run in a checkout, or make them with `satbench check --approve REASON`"
+        )
+    raw = _read(path)
+    if suite not in raw:
+        raise BadInput(f"{path} has no suite {suite!r}; {nearest(suite, raw)}")
+    try:
+        return Baseline.model_validate(raw[suite])
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{path}: entry {suite!r}, field {field!r}: {first['msg']}") from None
+
+
+def write_baseline(path: Path, suite: str, baseline: Baseline) -> None:
+    """Replace the entry of one suite and keep the others."""
+    raw = _read(path) if path.is_file() else {}
+    raw[suite] = baseline.model_dump()
+    write_text(path, HEADER + yaml.safe_dump(raw, sort_keys=True, width=120))
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(
+            f"{path} cannot be read as YAML ({type(error).__name__}); restore it from version control"
+        ) from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path} holds a {type(raw).__name__}; expected a mapping from suites to baselines")
+    return raw

@@ -1,0 +1,214 @@
+"""Leaderboards: files made of summary rows, the same bytes on every machine."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from satbench.eps import NORMS
+from satbench.errors import BadInput
+from satbench.reporting.names import TIERS, strength
+from satbench.reporting.render import render
+from satbench.reporting.rounding import down, outward, up
+from satbench.reporting.summary import Row
+from satbench.reporting.tables import NOTES, accuracy_table, markdown_table, records_of
+from satbench.results.metrics import WORST
+from satbench.results.store import to_json, write_text
+
+INSEPARABLE = "not separable from the best"
+RANKING_NOTE = (
+    "Each model stands under the strongest evaluation it met: the worst case over its attacks, else AutoAttack, else "
+    "PGD. Stronger kinds of evaluation come first, because a weaker one only bounds robust accuracy from above; among "
+    "equals, higher robust accuracy comes first. "
+    f'"{INSEPARABLE}" means that the two 95% intervals overlap.'
+)
+_GENERATED = re.compile(rf"index\.html|.+-(?:{'|'.join(NORMS)})-[\d._e+-]+\.(?:json|csv|md)")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One line of a board."""
+
+    rank: int
+    line: dict[str, object]
+    evaluation: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class _Part:
+    split: str
+    table: pd.DataFrame
+    places: tuple[_Place, ...]
+
+
+@dataclass(frozen=True)
+class _Board:
+    stem: str
+    title: str
+    parts: tuple[_Part, ...]
+
+
+def build(summary_rows: Sequence[Row]) -> dict[str, str]:
+    """File names and texts: JSON, CSV and Markdown for each data set, norm and eps, and one index.html over all.
+
+    Splits of one data set are ranked apart, each in its own section. The order of the rows does not matter. Raises
+    `BadInput` when two data sets would share a file name.
+    """
+    boards = _boards(accuracy_table(summary_rows))
+    files = {}
+    for board in boards:
+        files[f"{board.stem}.json"] = _json(board)
+        files[f"{board.stem}.csv"] = _csv(board)
+        files[f"{board.stem}.md"] = _markdown(board)
+    files["index.html"] = render(
+        "leaderboard.html.j2",
+        title="satbench leaderboards",
+        boards=boards,
+        numbers=("rank", "n", "seeds", "violations"),
+        ranking_note=RANKING_NOTE,
+        table_notes=NOTES,
+    )
+    return files
+
+
+def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
+    """Write every file of `build` into `folder` and remove generated files that no row explains any more.
+
+    Files with other names, such as baselines.yaml, claims.yaml and runs.json, are left alone.
+    """
+    files = build(rows)
+    for name in _generated(folder) - set(files):
+        (folder / name).unlink()
+    for name, text in files.items():
+        write_text(folder / name, text)
+    return [folder / name for name in files]
+
+
+def check(folder: Path, rows: Sequence[Row]) -> list[str]:
+    """Names of the generated files that differ from `build`, are missing, or should not be there; [] when all agree."""
+    files = build(rows)
+    present = _generated(folder)
+    wrong = present ^ set(files)
+    wrong |= {name for name in present & set(files) if (folder / name).read_bytes() != files[name].encode()}
+    return sorted(wrong)
+
+
+def _generated(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    return {path.name for path in folder.iterdir() if _GENERATED.fullmatch(path.name)}
+
+
+def _boards(frame: pd.DataFrame) -> list[_Board]:
+    boards: dict[str, _Board] = {}
+    for (dataset, norm, _), lines in frame.groupby(["dataset", "norm", "eps_value"]):
+        eps = lines["eps"].iloc[0]
+        stem = f"{re.sub(r'[^A-Za-z0-9.]+', '_', dataset)}-{norm}-{eps.replace('/', '_')}"
+        title = f"{dataset}, {norm} {eps}"
+        if stem in boards:
+            raise BadInput(f"{boards[stem].title} and {title} would share the file {stem}.json; rename one data set")
+        parts = tuple(_part(split, part) for split, part in lines.groupby("split"))
+        boards[stem] = _Board(stem, title, parts)
+    return [boards[stem] for stem in sorted(boards)]
+
+
+def _part(split: str, lines: pd.DataFrame) -> _Part:
+    identity = ["model", "activation", "method", "trained_for"]
+    chosen = [max(records_of(model), key=_strongest_first) for _, model in lines.groupby(identity)]
+    ordered = sorted(
+        chosen, key=lambda line: (-_tier(line), -_number(line, "robust"), *map(str, map(line.get, identity)))
+    )
+    places = tuple(_place(line, ordered) for line in ordered)
+    return _Part(split, _readable(places), places)
+
+
+def _strongest_first(line: dict[str, object]) -> tuple[object, ...]:
+    attacks = _attacks(line)
+    return strength(attacks)[0], len(attacks), strength(attacks), line["n"], line["seeds"], attacks
+
+
+def _place(line: dict[str, object], ordered: Sequence[dict[str, object]]) -> _Place:
+    best, tier = ordered[0], _tier(line)
+    ahead = [other for other in ordered if (_tier(other), _number(other, "robust")) > (tier, _number(line, "robust"))]
+    if line is best:
+        remark = "highest"
+    elif tier < _tier(best):
+        remark = "weaker evaluation: an upper bound, not comparable with the best"
+    elif _number(line, "robust_hi") >= _number(best, "robust_lo"):
+        remark = INSEPARABLE
+    else:
+        remark = ""
+    kind = f"{WORST}, {TIERS[tier]} included" if len(_attacks(line)) > 1 else TIERS[tier]
+    return _Place(len(ahead) + 1, line, kind, remark)
+
+
+def _attacks(line: dict[str, object]) -> list[str]:
+    attacks = line["attacks"]
+    assert isinstance(attacks, list)
+    return attacks
+
+
+def _tier(line: dict[str, object]) -> int:
+    return strength(_attacks(line))[0]
+
+
+def _number(line: dict[str, object], key: str) -> float:
+    value = line[key]
+    assert isinstance(value, int | float)
+    return value
+
+
+def _readable(places: Sequence[_Place]) -> pd.DataFrame:
+    def interval(line: dict[str, object], key: str) -> str:
+        low, high = _number(line, f"{key}_lo"), _number(line, f"{key}_hi")
+        return f"{down(_number(line, key))} {outward(low, high)}"
+
+    return pd.DataFrame(
+        [
+            {
+                "rank": str(place.rank),
+                "model": str(place.line["model"]),
+                "activation": str(place.line["activation"] or "–"),
+                "method": str(place.line["method"] or "–"),
+                "trained for": str(place.line["trained_for"] or "–"),
+                "robust %": interval(place.line, "robust"),
+                "clean %": interval(place.line, "clean"),
+                "n": str(place.line["n"]),
+                "seeds": str(place.line["seeds"]),
+                "evaluation": str(place.line["attack"]),
+                "violations": str(place.line["violations"]),
+                "remark": place.remark or "–",
+            }
+            for place in places
+        ]
+    )
+
+
+def _json(board: _Board) -> str:
+    boards = [
+        {
+            "split": part.split,
+            "rows": [
+                {"rank": place.rank, "evaluation": place.evaluation, "remark": place.remark, **place.line}
+                for place in part.places
+            ],
+        }
+        for part in board.parts
+    ]
+    return to_json({"title": board.title, "notes": [RANKING_NOTE, *NOTES], "boards": boards})
+
+
+def _csv(board: _Board) -> str:
+    table = pd.concat([part.table.assign(split=part.split) for part in board.parts])
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def _markdown(board: _Board) -> str:
+    sections = "".join(f"## Split {part.split}\n\n{markdown_table(part.table)}\n" for part in board.parts)
+    notes = "\n".join(f"{note}\n" for note in (RANKING_NOTE, *NOTES))
+    return f"# {board.title}\n\n{sections}{notes}"

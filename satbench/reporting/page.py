@@ -1,0 +1,159 @@
+"""One self-contained page about a set of runs, with the table and the figures as files beside it."""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from satbench.eps import format_eps
+from satbench.errors import BadInput
+from satbench.reporting import plots, tables
+from satbench.reporting.headline import headline_rows
+from satbench.reporting.names import short_names
+from satbench.reporting.render import render
+from satbench.reporting.summary import Row, summarise
+from satbench.reporting.verdict import RULE_NOTE, compare
+from satbench.results.store import Run, write_text
+
+NUMBERS = ("n", "seeds", "violations", "rank", "seed")  # columns set to the right
+FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
+    "table.md": tables.to_markdown,
+    "table.csv": tables.to_csv,
+    "table.tex": tables.to_latex,
+    "table.json": tables.to_json,
+}
+Curves = Mapping[str, Sequence[Mapping[str, float | int | None]]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a report lies: its page, and every file that was written, the page included."""
+
+    folder: Path
+    index: Path
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Figure:
+    stem: str
+    caption: str
+    alt: str
+    data: str
+
+
+def write_report(
+    folder: Path, runs: Sequence[Run], curves: Curves, title: str, notes: Sequence[str], reference: str = "relu"
+) -> Report:
+    """Write table, figures and one page with all of it into `folder`; the page loads nothing from elsewhere.
+
+    `curves` may be empty; `notes` are paragraphs under the title; `reference` is the activation that the others are
+    compared with. Equal runs give equal bytes. Raises `BadInput` when the runs hold no records.
+    """
+    rows = summarise(runs)
+    if not rows:
+        raise BadInput("no records to report on; give run folders made by `satbench eval` with at least one attack")
+    frame = tables.accuracy_table(rows)
+    files = [folder / name for name in FORMATS]
+    for path in files:
+        write_text(path, FORMATS[path.name](frame))
+    figures = []
+    for stem, caption, alt, figure in _drawn(rows, curves):
+        written = plots.save(figure, folder, stem)
+        svg = next(path for path in written if path.suffix == ".svg")
+        data = "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode("ascii")
+        figures.append(_Figure(stem, caption, alt, data))
+        files += written
+    headline = headline_rows(rows)
+    page = render(
+        "report.html.j2",
+        title=title,
+        notes=notes,
+        numbers=NUMBERS,
+        headline=tables.readable(tables.accuracy_table(headline)),
+        headline_caption=_threats(headline),
+        whole=None if len(headline) == len(rows) else tables.readable(frame),
+        table_notes=tables.NOTES,
+        sentences=compare(runs, reference),
+        rule=RULE_NOTE,
+        figures=figures,
+        measured=_measured(rows, runs),
+        attacks=_attacks(rows),
+        models=_models(runs),
+    )
+    index = folder / "index.html"
+    write_text(index, page)
+    return Report(folder, index, (*files, index))
+
+
+def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, plots.Figure]]:
+    table = "The numbers are in the table above."
+    models = ", ".join(sorted({f"{tables.model_name(row)} {row.activation or ''}".strip() for row in rows}))
+    drawn = [
+        (
+            "robustness",
+            "Robust accuracy over the radius; the point at eps 0 is clean accuracy.",
+            f"Curves of robust accuracy over eps for {models}. {table}",
+            plots.robustness_curves(rows),
+        ),
+        (
+            "clean-against-robust",
+            "Clean against robust accuracy; crosses are 95% intervals of the mean over images.",
+            f"Scatter of clean against robust accuracy for {models}. {table}",
+            plots.clean_against_robust(rows),
+        ),
+    ]
+    if curves:
+        caption = "Training, epoch by epoch. FGSM far above PGD would be a sign of catastrophic overfitting."
+        alt = f"Curves of training loss and validation accuracy over epochs for {', '.join(sorted(curves))}."
+        drawn.append(("training", caption, alt, plots.training_curves(curves)))
+    return drawn
+
+
+def _threats(rows: Sequence[Row]) -> str:
+    return ", ".join(f"{norm} {format_eps(eps)}" for norm, eps in sorted({(row.norm, row.eps) for row in rows}))
+
+
+def _measured(rows: Sequence[Row], runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    manifests = [run.manifest for run in runs]
+    images = {
+        f"{item.data.name}/{item.data.split}: {item.data.n} images, digest {item.data.digest}" for item in manifests
+    }
+    versions = {f"{name} {version}" for item in manifests for name, version in item.versions.items()}
+    return [
+        ("Threats", [_threats(rows)]),
+        ("Images", sorted(images)),
+        ("Training seeds", [_listed({item.model.seed for item in manifests})]),
+        ("Evaluation seeds", [_listed({item.seed for item in manifests})]),
+        ("Versions", [", ".join(sorted(versions))]),
+        ("Device", sorted({item.device for item in manifests})),
+        ("Revision", sorted({item.revision or "unknown" for item in manifests})),
+    ]
+
+
+def _listed(values: set[int] | set[int | None]) -> str:
+    known = sorted(value for value in values if value is not None)
+    return ", ".join(map(str, known)) or "unknown"
+
+
+def _attacks(rows: Sequence[Row]) -> list[dict[str, str]]:
+    shorts = short_names(attack for row in rows for attack in row.attacks)
+    return [{"name": name, "identity": attack} for attack, name in sorted(shorts.items(), key=lambda item: item[1])]
+
+
+def _models(runs: Sequence[Run]) -> pd.DataFrame:
+    models = {run.manifest.model.digest: run.manifest.model for run in runs}
+    lines = sorted(
+        (
+            model.label,
+            model.activation or "–",
+            model.method or "–",
+            _listed({model.seed}),
+            model.trained_for or "–",
+            digest,
+        )
+        for digest, model in models.items()
+    )
+    return pd.DataFrame(lines, columns=["model", "activation", "method", "seed", "trained for", "digest"])

@@ -1,0 +1,262 @@
+"""Figures of rows and training curves, drawn without global state and stored as the same bytes every time."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from satbench.reporting.headline import headline_rows
+from satbench.reporting.names import strength
+from satbench.reporting.summary import Row
+from satbench.reporting.tables import accuracy_table, group_rows, model_name, unseeded
+from satbench.results.metrics import WORST
+from satbench.results.store import atomic_file
+
+# the palette of Okabe & Ito (2008) for all kinds of colour vision, without its yellow, which is faint on white
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "figure.facecolor": "white",
+    "svg.hashsalt": "satbench",
+    "svg.fonttype": "path",
+}
+PANEL = (5.6, 4.0)  # inches
+BAND = "shaded: 95% interval"
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": matplotlib.rcParams["backend"], **STYLE}):
+        yield
+
+
+@dataclass(frozen=True)
+class _Look:
+    colour: str
+    marker: str
+    line: str
+
+
+def _look(position: int) -> _Look:
+    lines = ("-", "--", ":", "-.")
+    turn = position // len(COLOURS)
+    return _Look(COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)], lines[turn % len(lines)])
+
+
+def robustness_curves(rows: Sequence[Row]) -> Figure:
+    """Robust accuracy over eps, a line per model (mean over seeds) with its 95% band, from the clean point at eps 0.
+
+    One panel per data set, split and norm, under the attack that was measured at the most radii (the strongest of
+    those). Models that did not meet it are not in the panel.
+    """
+    panels = []
+    for place in sorted({(row.dataset, row.split, row.norm) for row in rows}):
+        here = [row for row in rows if (row.dataset, row.split, row.norm) == place]
+        attacks = {row.attacks for row in here}
+        widest = max(
+            attacks, key=lambda met: (len({row.eps for row in here if row.attacks == met}), strength(met), met)
+        )
+        panels.append([row for row in here if row.attacks == widest])
+    with _style():
+        figure, axes = _panels(len(panels))
+        names = _names(rows)
+        for panel, chosen in zip(axes, panels, strict=True):
+            _draw_curves(panel, accuracy_table(chosen), names)
+        _legend(figure, names, lines=True)
+    return figure
+
+
+def _draw_curves(axes: Axes, frame: pd.DataFrame, names: Mapping[tuple[str, ...], str]) -> None:
+    norm = frame["norm"].iloc[0]
+    scale = 255 if norm == "Linf" else 1
+    for key, line in frame.groupby(list(_IDENTITY)):
+        points = _with_clean_point(line.sort_values("eps_value"))
+        look = _look(list(names).index(key))
+        x = [eps * scale for eps in points["eps_value"]]
+        axes.plot(
+            x,
+            points["robust"] * 100,
+            color=look.colour,
+            linestyle=look.line,
+            marker=look.marker,
+            markersize=4.5,
+            lw=1.6,
+        )
+        axes.fill_between(x, points["robust_lo"] * 100, points["robust_hi"] * 100, color=look.colour, alpha=0.15, lw=0)
+    axes.set_title(f"{_data(frame)}, {norm}, {_wrapped(frame['attack'].iloc[0])}\n{_counts(frame)}; {BAND}")
+    axes.set_xlabel("eps in 1/255 of the pixel range" if norm == "Linf" else f"eps ({norm}, pixels in [0, 1])")
+    axes.set_ylabel("robust accuracy, %")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=norm == "Linf" and max(frame["eps_value"]) * 255 >= 4))
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, 100)
+
+
+def _with_clean_point(line: pd.DataFrame) -> pd.DataFrame:
+    """The line with clean accuracy at eps 0 in front, on the images of its largest n."""
+    if line["eps_value"].iloc[0] == 0:
+        return line
+    widest = line.loc[[line["n"].idxmax()]]
+    clean = {f"robust{end}": widest[f"clean{end}"] for end in ("", "_lo", "_hi")}
+    return pd.concat([widest.assign(eps_value=0.0, **clean), line])
+
+
+def clean_against_robust(rows: Sequence[Row]) -> Figure:
+    """Clean against robust accuracy at the headline threats: each seed small, the mean marked with its 95% cross.
+
+    One panel per data set, split and threat, under the strongest attack that the most models met.
+    """
+    chosen = headline_rows(rows)
+    panels = []
+    for place in sorted({(row.dataset, row.split, row.norm, row.eps) for row in chosen}):
+        here = [row for row in chosen if (row.dataset, row.split, row.norm, row.eps) == place]
+        models: dict[tuple[str, ...], set[str]] = {}
+        for row in here:
+            models.setdefault(row.attacks, set()).add(row.model_digest)
+        best = max(models, key=lambda met: (len(models[met]), strength(met), len(met), met))
+        panels.append([row for row in here if row.attacks == best])
+    with _style():
+        figure, axes = _panels(len(panels))
+        names = _names(rows)
+        for panel, shown in zip(axes, panels, strict=True):
+            _draw_scatter(panel, shown, names)
+        _legend(figure, names, lines=False)
+    return figure
+
+
+def _draw_scatter(axes: Axes, rows: Sequence[Row], names: Mapping[tuple[str, ...], str]) -> None:
+    frame = accuracy_table(rows)
+    for (_, line), group in zip(frame.iterrows(), group_rows(rows), strict=True):
+        look = _look(list(names).index(tuple(line[list(_IDENTITY)])))
+        seeds = [(100 * row.clean_correct / row.n, 100 * row.robust / row.n) for row in group]
+        axes.scatter(*zip(*seeds, strict=True), color=look.colour, marker=look.marker, s=14, alpha=0.5, lw=0)
+        axes.errorbar(
+            line["clean"] * 100,
+            line["robust"] * 100,
+            xerr=[[max(0, line["clean"] - line["clean_lo"]) * 100], [max(0, line["clean_hi"] - line["clean"]) * 100]],
+            yerr=[
+                [max(0, line["robust"] - line["robust_lo"]) * 100],
+                [max(0, line["robust_hi"] - line["robust"]) * 100],
+            ],
+            color=look.colour,
+            marker=look.marker,
+            markersize=8,
+            markeredgecolor="white",
+            lw=1.2,
+        )
+    threat = f"{frame['norm'].iloc[0]} {frame['eps'].iloc[0]}"
+    axes.set_title(
+        f"{_data(frame)}, {threat}, {_wrapped(frame['attack'].iloc[0])}\n{_counts(frame)}; small: seeds, large: mean, 95%"
+    )
+    axes.set_xlabel("clean accuracy, %")
+    axes.set_ylabel("robust accuracy, %")
+
+
+def training_curves(curves: Mapping[str, Sequence[Mapping[str, float | int | None]]]) -> Figure:
+    """Training loss, clean validation accuracy, and validation accuracy under attack, over epochs.
+
+    `curves` maps the name of a run to the rows of its metrics.jsonl; runs that differ only in a seed at the end of the
+    name share a colour. A row without one of the values leaves a gap of one point.
+    """
+    groups = sorted({unseeded(name) for name in curves})
+    with _style():
+        figure, axes = _panels(3)
+        for name in sorted(curves):
+            look = _look(groups.index(unseeded(name)))
+            for panel, field, line, scale in (
+                (0, "train_loss", look.line, 1),
+                (1, "val_clean", look.line, 100),
+                (2, "val_robust", "-", 100),
+                (2, "val_fgsm", "--", 100),
+            ):
+                points = [(row["epoch"], row[field]) for row in curves[name] if row.get(field) is not None]
+                x, y = [epoch for epoch, _ in points], [value * scale for _, value in points if value is not None]
+                marker = look.marker if len(points) == 1 else ""
+                axes[panel].plot(x, y, color=look.colour, linestyle=line, lw=1.3, alpha=0.85, marker=marker)
+        titles = (
+            "Training loss",
+            "Clean validation accuracy",
+            "Validation accuracy under attack\nsolid: PGD, dashed: FGSM",
+        )
+        for panel, title in zip(axes, titles, strict=True):
+            panel.set_title(title)
+            panel.set_xlabel("epoch")
+            panel.set_ylabel("loss" if panel is axes[0] else "accuracy, %")
+            panel.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        _legend(figure, {(name,): name for name in groups}, lines=True)
+    return figure
+
+
+def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
+    """Write `stem.png` and `stem.svg` atomically, without dates: the same figure gives the same bytes."""
+    files = []
+    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        path = folder / f"{stem}.{suffix}"
+        with _style(), atomic_file(path) as temporary:
+            figure.savefig(temporary, format=suffix, dpi=144, metadata=metadata)
+        files.append(path)
+    return files
+
+
+_IDENTITY = ("model", "activation", "method", "trained_for")
+
+
+def _names(rows: Sequence[Row]) -> dict[tuple[str, ...], str]:
+    """A legend entry per model: only the parts in which the models differ."""
+    keys = sorted({(model_name(row), row.activation or "", row.method or "", row.trained_for or "") for row in rows})
+    differing = [part for part in range(len(_IDENTITY)) if len({key[part] for key in keys}) > 1] or [0, 1]
+    return {key: ", ".join(filter(None, (key[part] for part in differing))) or key[0] for key in keys}
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    columns = min(max(count, 1), 2 if count != 3 else 3)
+    lines = math.ceil(max(count, 1) / columns)
+    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * lines + 0.6), layout="constrained")
+    grid = figure.add_gridspec(lines, columns)
+    return figure, [figure.add_subplot(grid[place // columns, place % columns]) for place in range(count)]
+
+
+def _legend(figure: Figure, names: Mapping[tuple[str, ...], str], lines: bool) -> None:
+    """One legend for all panels, below them."""
+    looks = [(_look(position), name) for position, name in enumerate(names.values())]
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line if lines else "", label=name)
+        for look, name in looks
+    ]
+    longest = max((len(name) for name in names.values()), default=1)
+    columns = max(1, min(len(handles), int(figure.get_figwidth() * 11 / (longest + 8))))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _data(frame: pd.DataFrame) -> str:
+    return f"{frame['dataset'].iloc[0]}/{frame['split'].iloc[0]}"
+
+
+def _wrapped(attack: str) -> str:
+    """The worst case names its attacks in a line of its own."""
+    return attack.replace(f"{WORST} of ", f"{WORST} of\n")
+
+
+def _counts(frame: pd.DataFrame) -> str:
+    def span(column: str) -> str:
+        low, high = frame[column].min(), frame[column].max()
+        return str(low) if low == high else f"{low} to {high}"
+
+    return f"n = {span('n')}, seeds: {span('seeds')}"

@@ -1,0 +1,214 @@
+"""Runs condensed to one row per model, images, threat and attack: the form in which results are committed."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from satbench.errors import BadInput
+from satbench.results.metrics import WORST, clean_table, robust_table
+from satbench.results.schema import Manifest, ModelInfo
+from satbench.results.store import Run, to_json, write_text
+
+SUMMARY_VERSION = 1
+PACKAGES = ("satbench", "torch")  # the versions that a row repeats
+
+
+class Row(BaseModel):
+    """Counts of one model on `n` images: `clean_correct` of them without attack, `robust` of them against `attack`.
+
+    `attack` is a repr or `metrics.WORST`, and `attacks` the reprs that a sample had to withstand: that one, or all that
+    the worst case joins. What several runs contributed stands side by side.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    label: str
+    activation: str | None
+    method: str | None
+    recipe: str | None
+    seed: int | None
+    trained_for: str | None
+    model_digest: str
+    dataset: str
+    split: str
+    norm: str
+    eps: float = Field(ge=0, allow_inf_nan=False)
+    attack: str
+    attacks: tuple[str, ...] = Field(min_length=1)
+    n: int = Field(gt=0)
+    clean_correct: int = Field(ge=0)
+    robust: int = Field(ge=0)
+    violations: int = Field(ge=0)
+    eval_seeds: tuple[int, ...]
+    data_digests: tuple[str, ...]
+    versions: dict[str, str]
+    revision: str | None
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Self:
+        if max(self.clean_correct, self.robust) > self.n:
+            raise ValueError(f"clean_correct {self.clean_correct} or robust {self.robust} is more than n {self.n}")
+        return self
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was measured of one model on one data set; `records` has a column `run`, an index into `manifests`."""
+
+    model: ModelInfo
+    dataset: str
+    split: str
+    manifests: tuple[Manifest, ...]
+    records: pd.DataFrame
+
+
+def join_runs(runs: Sequence[Run]) -> list[Measured]:
+    """The runs of each model (one digest and activation) on each data set and split, as one; in canonical order.
+
+    Raises `BadInput` when two runs show different images under one sample id.
+    """
+    groups: dict[tuple[str, str, str, str], list[Run]] = {}
+    for run in runs:
+        model, data = run.manifest.model, run.manifest.data
+        groups.setdefault((data.name, data.split, model.digest, model.activation or ""), []).append(run)
+    return [_join(groups[key]) for key in sorted(groups)]
+
+
+def _join(runs: list[Run]) -> Measured:
+    runs = sorted(runs, key=lambda run: run.manifest.model_dump_json())
+    manifests = tuple(run.manifest for run in runs)
+    records = pd.concat([run.records.assign(run=position) for position, run in enumerate(runs)], ignore_index=True)
+    data = manifests[0].data
+    hashes = records.groupby("sample_id")["sample_hash"].nunique()
+    if (hashes > 1).any():
+        raise BadInput(
+            f"sample {hashes.index[hashes > 1][0]} of {data.name}/{data.split} shows different images in two runs of "
+            f"model {manifests[0].model.label}; give runs on the same data"
+        )
+    # where two machines disagree on a clean prediction, the wrong one comes first and counts
+    correct = (records["clean_prediction"] == records["label"]).to_numpy()
+    return Measured(
+        _best_known(manifests), data.name, data.split, manifests, records.iloc[correct.argsort(kind="stable")]
+    )
+
+
+def _best_known(manifests: Sequence[Manifest]) -> ModelInfo:
+    """The description with the most known fields."""
+    models = sorted((manifest.model for manifest in manifests), key=ModelInfo.model_dump_json)
+    return max(models, key=lambda model: sum(value is not None for value in model.model_dump().values()))
+
+
+def summarise(runs: Sequence[Run]) -> list[Row]:
+    """One row per model, data set, split, norm, eps and attack, plus the worst case where a threat had two attacks.
+
+    Runs of one model on one data set are joined first. A single attack counts every sample it met; the worst case
+    counts the samples that met all of them. Raises `BadInput` when a sample has two records for one attack and threat.
+    """
+    return canonical([row for measured in join_runs(runs) for row in _rows(measured)])
+
+
+def canonical(rows: Sequence[Row]) -> list[Row]:
+    """The rows in the one order in which they are stored, whatever order they came in."""
+    return sorted(rows, key=lambda row: (*_key(row), row.model_dump_json()))
+
+
+def _rows(measured: Measured) -> list[Row]:
+    rows = []
+    for (norm, eps), records in measured.records.groupby(["norm", "eps"]):
+        attacks = tuple(sorted(records["attack"].unique()))
+        for attack in attacks:
+            rows.append(_row(measured, records[records["attack"] == attack], norm, eps, attack, (attack,)))
+        if len(attacks) > 1 and len(robust_table(records, norm, eps)):
+            rows.append(_row(measured, records, norm, eps, WORST, attacks))
+    return rows
+
+
+def _row(
+    measured: Measured, records: pd.DataFrame, norm: str, eps: float, attack: str, attacks: tuple[str, ...]
+) -> Row:
+    robust = robust_table(records, norm, eps)[attack]
+    records = records[records["sample_id"].isin(robust.index)]
+    manifests = [measured.manifests[position] for position in sorted(records["run"].unique())]
+    model = measured.model
+    return Row(
+        label=model.label,
+        activation=model.activation,
+        method=model.method,
+        recipe=model.recipe,
+        seed=model.seed,
+        trained_for=model.trained_for,
+        model_digest=model.digest,
+        dataset=measured.dataset,
+        split=measured.split,
+        norm=norm,
+        eps=float(eps),
+        attack=attack,
+        attacks=attacks,
+        n=len(robust),
+        clean_correct=int(clean_table(records).sum()),
+        robust=int(robust.sum()),
+        violations=int((records["violation"] != "").sum()),
+        eval_seeds=tuple(sorted({manifest.seed for manifest in manifests})),
+        data_digests=tuple(sorted({manifest.data.digest for manifest in manifests})),
+        versions={
+            package: _side_by_side(manifest.versions.get(package) for manifest in manifests) or "unknown"
+            for package in PACKAGES
+        },
+        revision=_side_by_side(manifest.revision for manifest in manifests),
+    )
+
+
+def _side_by_side(values: Iterable[str | None]) -> str | None:
+    return " + ".join(sorted({value for value in values if value is not None})) or None
+
+
+def _key(row: Row) -> tuple[str | float, ...]:
+    return (
+        row.dataset,
+        row.split,
+        row.recipe or row.label,
+        row.activation or "",
+        -1 if row.seed is None else row.seed,
+        row.model_digest,
+        row.norm,
+        row.eps,
+        row.attack,
+    )
+
+
+def write_summary(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows as JSON, canonically ordered, atomically; equal rows give equal bytes."""
+    stored = [row.model_dump(mode="json") for row in canonical(rows)]
+    write_text(path, to_json({"schema_version": SUMMARY_VERSION, "rows": stored}))
+
+
+def read_summary(path: Path) -> list[Row]:
+    """The rows of a file made by `write_summary`, in canonical order.
+
+    Raises `BadInput`, naming file, row and field, when anything is missing, unknown, doubled or of the wrong type.
+    """
+    again = "write it again with write_summary"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(f"summary {path} is missing or damaged ({type(error).__name__}); {again}") from None
+    if not isinstance(raw, dict) or set(raw) != {"schema_version", "rows"} or not isinstance(raw["rows"], list):
+        raise BadInput(f"summary {path} is not an object with schema_version and a list of rows; {again}")
+    if raw["schema_version"] != SUMMARY_VERSION:
+        raise BadInput(f"summary {path} has schema version {raw['schema_version']!r}, not {SUMMARY_VERSION}; {again}")
+    rows: dict[tuple[str | float, ...], Row] = {}
+    for position, entry in enumerate(raw["rows"]):
+        try:
+            row = Row.model_validate_json(json.dumps(entry))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "counts"
+            raise BadInput(f"summary {path}, row {position}, field {field!r}: {first['msg']}; {again}") from None
+        if rows.setdefault(_key(row), row) is not row:
+            raise BadInput(f"summary {path}, row {position}, field 'attack': the same as an earlier row; {again}")
+    return canonical(list(rows.values()))

@@ -1,0 +1,118 @@
+"""Run folders, written whole or not at all and read back strictly."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from satbench.errors import BadInput
+from satbench.results.schema import RECORDS, SCHEMA_VERSION, Manifest
+
+MANIFEST = "manifest.json"
+RECORDS_FILE = "records.parquet"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation as it lies on disk: `records` has the columns of `schema.RECORDS`."""
+
+    path: Path
+    manifest: Manifest
+    records: pd.DataFrame
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically, with line feeds on every platform."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def to_json(value: object) -> str:
+    """JSON as this project stores it: indented, in the given key order, ending in a line feed."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def check_run_folder(out: Path) -> None:
+    """Refuse, before any work, an output path that holds something other than a run."""
+    if out.is_file():
+        raise BadInput(f"--out {out} is a file; give a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise BadInput(f"--out {out} is not empty and holds no {MANIFEST}; give a new folder")
+
+
+def write_run(out: Path, manifest: Manifest, records: pd.DataFrame) -> Run:
+    """Store a run in folder `out`, replacing an earlier run there; other files of the folder are kept.
+
+    The records are ordered by attack, norm, eps and sample position, and carry no time, so equal runs are equal bytes.
+    """
+    check_run_folder(out)
+    table = pa.Table.from_pandas(records, schema=RECORDS, preserve_index=False).replace_schema_metadata(None)
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_file(out / RECORDS_FILE) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_statistics=False)
+    write_text(out / MANIFEST, to_json(manifest.model_dump(mode="json")))
+    return read_run(out)
+
+
+def read_run(path: Path) -> Run:
+    """Load a run folder; raises `BadInput` when it is missing, damaged or of another schema version."""
+    manifest_file = path / MANIFEST
+    if not manifest_file.is_file():
+        raise BadInput(f"{path} is not a run folder: it has no {MANIFEST}; make one with `satbench eval --out {path}`")
+    try:
+        raw = json.loads(manifest_file.read_text(encoding="utf-8"))
+        version = raw["schema_version"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise BadInput(f"{manifest_file} is damaged ({type(error).__name__}); run `satbench eval` again") from None
+    if version != SCHEMA_VERSION:
+        raise BadInput(
+            f"{manifest_file} has schema version {version!r}, this satbench reads {SCHEMA_VERSION}; "
+            "run `satbench eval` again or use the satbench that wrote it"
+        )
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{manifest_file}: field {field!r}: {first['msg']}; run `satbench eval` again") from None
+    return Run(path, manifest, _read_records(path / RECORDS_FILE))
+
+
+def _read_records(path: Path) -> pd.DataFrame:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); run `satbench eval` again") from None
+    if not table.schema.equals(RECORDS):
+        raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}; run `satbench eval` again")
+    return table.to_pandas()
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder and all it holds; a missing one is fine."""
+    if path.exists():
+        shutil.rmtree(path)

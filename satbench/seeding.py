@@ -1,0 +1,70 @@
+"""One integer seed gives every random number of a run.
+
+Training draws from one generator a step, made from (seed, purpose, step), so that a resumed run needs no saved
+generator. Evaluation draws from one generator a sample, made from (seed, sample id), so that a sample's start point
+does not depend on the batch it came in.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def derive(seed: int, *purpose: object) -> int:
+    """A 63-bit seed that depends on every part of `purpose` and on nothing else."""
+    text = repr((seed, *(str(part) for part in purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *purpose: object) -> torch.Generator:
+    """A fresh CPU generator for one purpose of a run."""
+    return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+@dataclass(frozen=True)
+class PerSample:
+    """One generator a sample; row i of every draw comes from generator i alone."""
+
+    generators: tuple[torch.Generator, ...]
+
+    @classmethod
+    def of(cls, seed: int, sample_ids: Sequence[str], *purpose: object) -> "PerSample":
+        return cls(tuple(generator(seed, *purpose, sample_id) for sample_id in sample_ids))
+
+    def rows(self, index: Tensor) -> "PerSample":
+        """The streams of the samples at `index` (int64, any device)."""
+        return PerSample(tuple(self.generators[i] for i in index.tolist()))
+
+
+Randomness = torch.Generator | PerSample
+
+
+def uniform(like: Tensor, randomness: Randomness) -> Tensor:
+    """Numbers in [0, 1) of the shape, dtype and device of `like`; the same on every device."""
+    return _draw(torch.rand, like, randomness)
+
+
+def normal(like: Tensor, randomness: Randomness) -> Tensor:
+    """Standard normal numbers of the shape, dtype and device of `like`; the same on every device."""
+    return _draw(torch.randn, like, randomness)
+
+
+def integer(randomness: Randomness) -> int:
+    """A non-negative 31-bit integer, for libraries that want a seed."""
+    first = randomness.generators[0] if isinstance(randomness, PerSample) else randomness
+    return int(torch.randint(2**31 - 1, (), generator=first))
+
+
+def rows(randomness: Randomness, index: Tensor) -> Randomness:
+    """The randomness of the samples at `index`: their own streams, or the shared one."""
+    return randomness.rows(index) if isinstance(randomness, PerSample) else randomness
+
+
+def _draw(draw: Callable[..., Tensor], like: Tensor, randomness: Randomness) -> Tensor:
+    if isinstance(randomness, PerSample):
+        parts = [draw(like.shape[1:], generator=one, dtype=like.dtype) for one in randomness.generators]
+        return torch.stack(parts).to(like.device) if parts else torch.empty_like(like)
+    return draw(like.shape, generator=randomness, dtype=like.dtype).to(like.device)

@@ -1,0 +1,117 @@
+"""What the adversary may do: a norm ball around the image, cut by the pixel box [0, 1]."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from satbench.eps import NORMS, format_eps, parse_eps
+from satbench.errors import BadInput
+from satbench.lookup import nearest
+from satbench.seeding import Randomness, normal, uniform
+
+TOLERANCE = 1e-5  # relative slack on a distance recomputed in float32; ball and box both
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """An `eps`-ball of `norm` ("Linf", "L2" or "L1") in the pixel scale of [0, 1].
+
+    Images are float tensors (N, C, H, W). Raises `BadInput` for an unknown norm or an eps that `parse_eps` refuses.
+    """
+
+    norm: str
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise BadInput(f"unknown norm {self.norm!r}; {nearest(self.norm, NORMS)}")
+        object.__setattr__(self, "eps", parse_eps(repr(self.eps), self.norm))
+
+    @classmethod
+    def parse(cls, norm: str, eps: str) -> "ThreatModel":
+        """The threat as a command line spells it, such as ("Linf", "8/255")."""
+        if norm not in NORMS:
+            raise BadInput(f"unknown norm {norm!r}; {nearest(norm, NORMS)}")
+        return cls(norm, parse_eps(eps, norm))
+
+    def __str__(self) -> str:
+        return f"{self.norm} {format_eps(self.eps)}"
+
+    def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """How far each image moved, float (N,), in this threat's norm."""
+        return distance(self.norm, x, x_adv)
+
+    def contains(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """Which rows are finite and inside ball and box up to `TOLERANCE`, bool (N,)."""
+        flat = x_adv.flatten(1)
+        in_box = (flat >= -TOLERANCE).all(1) & (flat <= 1 + TOLERANCE).all(1)
+        in_ball = self.distance(x, x_adv) <= self.eps * (1 + TOLERANCE) + 1e-6
+        return flat.isfinite().all(1) & in_box & in_ball
+
+    def project(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """A point of ball and box near `x_adv`: projected onto the ball, then clipped to the box.
+
+        Clipping moves every pixel towards `x`, so the result stays in the ball. For L2 and L1 it is a feasible point,
+        not always the nearest one of the intersection.
+        """
+        if self.norm == "Linf":
+            return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp(0, 1)
+        delta = (x_adv - x).flatten(1)
+        if self.norm == "L2":
+            delta = delta * (self.eps / delta.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1)
+        else:
+            delta = _project_l1(delta, self.eps)
+        return (x + delta.view_as(x)).clamp(0, 1)
+
+    def random_start(self, x: Tensor, randomness: Randomness) -> Tensor:
+        """Images uniform in the ball, then clipped to the box."""
+        if self.norm == "Linf":
+            return (x + self.eps * (2 * uniform(x, randomness) - 1)).clamp(0, 1)
+        dimension = math.prod(x.shape[1:])
+        radius = self.eps * uniform(x[:, :1, :1, :1], randomness).pow(1 / dimension)
+        if self.norm == "L2":
+            direction = normal(x, randomness)
+            length = direction.flatten(1).norm(dim=1)
+        else:
+            sided = (2 * uniform(x, randomness) - 1).clamp(-1 + 1e-6, 1 - 1e-6)
+            direction = -sided.sign() * torch.log1p(-sided.abs())  # Laplace: uniform on the L1 sphere once normalised
+            length = direction.flatten(1).abs().sum(1)
+        return (x + radius * direction / length.clamp_min(1e-12).view(-1, 1, 1, 1)).clamp(0, 1)
+
+    def steepest(self, x: Tensor, x_adv: Tensor, grad: Tensor) -> Tensor:
+        """The ascent direction of unit length in this norm for a gradient of the shape of `x`.
+
+        Linf: the sign. L2: the normalised gradient. L1: the sign on the largest twentieth of the entries that still
+        have room in the box, normalised; the sparse step follows Tramer & Boneh 2019 (arXiv 1904.13000), with their
+        percentile replaced by a fixed share.
+        """
+        if self.norm == "Linf":
+            return grad.sign()
+        flat = grad.flatten(1)
+        if self.norm == "L2":
+            return (flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)).view_as(x)
+        room = torch.where(flat > 0, 1 - x_adv.flatten(1), x_adv.flatten(1))
+        useful = flat.abs() * (room > 0)
+        count = max(1, flat.shape[1] // 20)
+        chosen = torch.zeros_like(flat).scatter(1, useful.topk(count, dim=1).indices, 1.0) * (useful > 0)
+        return (chosen * flat.sign() / chosen.sum(1, keepdim=True).clamp_min(1)).view_as(x)
+
+
+def distance(norm: str, x: Tensor, x_adv: Tensor) -> Tensor:
+    """How far each image moved in `norm`, float32 (N,)."""
+    delta = (x_adv.float() - x.float()).flatten(1)
+    order = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}[norm]
+    return torch.linalg.vector_norm(delta, ord=order, dim=1)
+
+
+def _project_l1(delta: Tensor, eps: float) -> Tensor:
+    """The nearest point of the L1 ball, rows of (N, D); Duchi et al. 2008, figure 1."""
+    magnitude = delta.abs()
+    ordered = magnitude.sort(dim=1, descending=True).values
+    excess = ordered.cumsum(1) - eps
+    rank = torch.arange(1, delta.shape[1] + 1, device=delta.device)
+    support = (ordered * rank > excess).sum(1, keepdim=True).clamp_min(1)
+    shift = (excess.gather(1, support - 1) / support).clamp_min(0)
+    return delta.sign() * (magnitude - shift).clamp_min(0)

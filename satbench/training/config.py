@@ -1,0 +1,125 @@
+"""A training run as plain, frozen, printable data."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from satbench.eps import parse_eps
+from satbench.errors import BadInput
+from satbench.lookup import nearest
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Named(_Frozen):
+    """An entry of a table with its keyword arguments."""
+
+    name: str
+    params: dict[str, Any] = {}
+
+
+class ThreatConfig(_Frozen):
+    """The training threat; `eps` is in the pixel scale of [0, 1] and may be written as "8/255"."""
+
+    norm: Literal["Linf", "L2", "L1"] = "Linf"
+    eps: float = Field(ge=0)
+
+    @field_validator("eps", mode="before")
+    @classmethod
+    def _spelled(cls, value: object) -> object:
+        return parse_eps(value, norm="L2") if isinstance(value, str) else value
+
+
+class OptimizerConfig(_Frozen):
+    """SGD with Nesterov momentum, or AdamW; weight decay acts on matrices and filters only.
+
+    `lr` is the peak of the schedule. SmoothReLU's scalars, batch norm and biases are never decayed.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+
+
+class TrainConfig(_Frozen):
+    """Everything that decides the weights of a run; equal configs give equal weights on one machine.
+
+    image_size: side in pixels for data sets that are resized. schedule: of the learning rate, at fractional epochs.
+    selection_steps: PGD steps of the robust accuracy on the validation split that picks the best epoch.
+    """
+
+    recipe: str
+    dataset: str
+    image_size: int | None = Field(default=None, ge=4)
+    model: Named
+    activation: str
+    method: Named
+    threat: ThreatConfig
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    optimizer: OptimizerConfig
+    schedule: Literal["one-cycle", "cosine", "piecewise", "constant"] = "one-cycle"
+    selection_steps: int = Field(default=10, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def label(self) -> str:
+        """Architecture and activation, how tables call the model."""
+        return f"{self.model.name} {self.activation}"
+
+    def with_values(self, values: Mapping[str, Any]) -> "TrainConfig":
+        """A copy with dotted keys replaced, such as {"optimizer.lr": "0.05", "method.steps": 7, "threat.eps": "8/255"}.
+
+        Keys below `model` and `method` other than `name` are their parameters; naming another model or method drops the
+        old one's parameters. Strings are read as the field's type. Raises `BadInput` for an unknown key or a bad value.
+        """
+        raw = self.model_dump()
+        for part in ("model", "method"):
+            if part in values and values[part] != raw[part]["name"]:
+                raw[part] = {"name": values[part], "params": {}}
+        for key, value in values.items():
+            if key not in ("model", "method"):
+                _put(raw, key, value)
+        return parse_config(raw, "the settings")
+
+
+def parse_config(raw: object, source: str) -> TrainConfig:
+    """The config in JSON data; raises `BadInput` naming `source` and the first field that is wrong."""
+    try:
+        return TrainConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        given = f" (given {first['input']!r})" if not isinstance(first["input"], dict) else ""
+        raise BadInput(f"{source}: {field}: {first['msg']}{given}") from None
+
+
+def _put(raw: dict[str, Any], key: str, value: Any) -> None:
+    head, dot, tail = key.partition(".")
+    if head not in raw:
+        raise BadInput(f"unknown setting {key!r}; {nearest(head, raw)}")
+    if not isinstance(raw[head], dict):
+        if dot:
+            raise BadInput(f"unknown setting {key!r}; {head!r} has no parts")
+        raw[head] = value
+    elif not tail:
+        raise BadInput(f"{head!r} has parts; set one, such as {head}.{next(iter(raw[head]))}")
+    elif head in ("model", "method"):
+        raw[head]["params"][tail] = _number(tail, value)
+    elif tail in raw[head]:
+        raw[head][tail] = value
+    else:
+        raise BadInput(f"unknown setting {key!r}; {nearest(tail, raw[head])}")
+
+
+def _number(key: str, value: Any) -> Any:
+    """A parameter of a model or method, which no schema types: integer, radius or word."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip("-").isdigit():
+        return int(value)
+    return parse_eps(value, norm="L2") if value[:1].isdigit() or value[:1] == "." else value
