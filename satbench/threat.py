@@ -60,7 +60,7 @@ class ThreatModel:
             return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp(0, 1)
         delta = (x_adv - x).flatten(1)
         if self.norm == "L2":
-            delta = delta * (self.eps / delta.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1)
+            delta = delta * (self.eps / _length(delta, "L2")[:, None].clamp_min(1e-12)).clamp_max(1)
         else:
             delta = _project_l1(delta, self.eps)
         return (x + delta.view_as(x)).clamp(0, 1)
@@ -73,11 +73,11 @@ class ThreatModel:
         radius = self.eps * uniform(x[:, :1, :1, :1], randomness).pow(1 / dimension)
         if self.norm == "L2":
             direction = normal(x, randomness)
-            length = direction.flatten(1).norm(dim=1)
+            length = _length(direction, "L2")
         else:
             sided = (2 * uniform(x, randomness) - 1).clamp(-1 + 1e-6, 1 - 1e-6)
             direction = -sided.sign() * torch.log1p(-sided.abs())  # Laplace: uniform on the L1 sphere once normalised
-            length = direction.flatten(1).abs().sum(1)
+            length = _length(direction, "L1")
         return (x + radius * direction / length.clamp_min(1e-12).view(-1, 1, 1, 1)).clamp(0, 1)
 
     def steepest(self, x: Tensor, x_adv: Tensor, grad: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class ThreatModel:
             return grad.sign()
         flat = grad.flatten(1)
         if self.norm == "L2":
-            return (flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)).view_as(x)
+            return (flat / _length(flat, "L2")[:, None].clamp_min(1e-12)).view_as(x)
         room = torch.where(flat > 0, 1 - x_adv.flatten(1), x_adv.flatten(1))
         useful = flat.abs() * (room > 0)
         count = max(1, flat.shape[1] // 20)
@@ -101,9 +101,13 @@ class ThreatModel:
 
 def distance(norm: str, x: Tensor, x_adv: Tensor) -> Tensor:
     """How far each image moved in `norm`, float32 (N,)."""
-    delta = (x_adv.float() - x.float()).flatten(1)
+    return _length(x_adv.float() - x.float(), norm)
+
+
+def _length(delta: Tensor, norm: str) -> Tensor:
     order = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}[norm]
-    return torch.linalg.vector_norm(delta, ord=order, dim=1)
+    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1)
+    return length
 
 
 def _project_l1(delta: Tensor, eps: float) -> Tensor:

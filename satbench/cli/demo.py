@@ -8,7 +8,7 @@ import typer
 ACTIVATIONS = ("relu", "silu", "smoothrelu")
 SEEDS = (0, 1, 2)
 EPS = "0.05,0.1,0.15,0.2,0.25,0.3"
-AUTOATTACK_IMAGES = 128
+AUTOATTACK_IMAGES = 100
 
 
 def command(
@@ -21,7 +21,11 @@ def command(
     from satbench.cli.progress import progress_bar
     from satbench.eps import format_eps
     from satbench.recipes import RECIPES
+    from satbench.reporting.headline import headline_rows
     from satbench.reporting.page import write_report
+    from satbench.reporting.summary import summarise
+    from satbench.reporting.tables import accuracy_table, to_markdown
+    from satbench.reporting.verdict import compare
     from satbench.study import Measurement, default_workers, job_name, run_study
     from satbench.training.checkpoint import read_metrics
 
@@ -43,10 +47,10 @@ def command(
         runs = run_study(configs, measurements, out / "runs", workers or default_workers(), report_job)
     curves = {f"{c.activation}, seed {c.seed}": read_metrics(out / "runs" / job_name(c) / "training") for c in configs}
     report = write_report(out, runs, curves, "ReLU and its smooth twins on digits", list(NOTES))
-    typer.echo(report.markdown)
-    for sentence in report.verdict:
+    typer.echo(to_markdown(accuracy_table(headline_rows(summarise(runs)))))
+    for sentence in compare(runs):
         typer.echo(sentence)
-    typer.echo(f"{time.monotonic() - started:.0f} s of computing; open {report.page}")
+    typer.echo(f"{time.monotonic() - started:.0f} s of computing; open {report.index}")
 
 
 NOTES = (

@@ -24,5 +24,5 @@ def command(
     report = write_report(
         out, [read_run(folder) for folder in folders], {str(k): v for k, v in curves.items()}, title, []
     )
-    typer.echo(report.markdown)
-    typer.echo(f"{report.page}")
+    for file in report.files:
+        typer.echo(f"{file}")

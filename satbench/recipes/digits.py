@@ -16,9 +16,9 @@ def digits_sat() -> TrainConfig:
         activation="silu",
         method=Named(name="pgd_at", params={"steps": 10}),
         threat=ThreatConfig(norm="Linf", eps=0.2),
-        epochs=30,
-        batch_size=64,
-        optimizer=OptimizerConfig(name="sgd", lr=0.1),
+        epochs=20,
+        batch_size=128,
+        optimizer=OptimizerConfig(name="sgd", lr=0.2),
     )
 
 

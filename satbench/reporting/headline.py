@@ -1,36 +1,21 @@
 """Which threats come first on a page: those that the models were trained for."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 
-from satbench.eps import NORMS, parse_eps
-from satbench.errors import BadInput
 from satbench.reporting.summary import Row
+from satbench.results.schema import Threat
 
 Threats = set[tuple[str, float]]
-_TRAINED = re.compile(rf"({'|'.join(NORMS)})\W+(?:eps\W*)?(\d[\d.e/+-]*)", re.IGNORECASE)
 
 
-def trained_threat(trained_for: str | None) -> tuple[str, float] | None:
-    """Norm and eps of a text such as `Linf 8/255`; None when it names no threat."""
-    found = _TRAINED.search(trained_for or "")
-    if found is None:
-        return None
-    norm = {known.lower(): known for known in NORMS}[found[1].lower()]
-    try:
-        return norm, parse_eps(found[2], norm)
-    except BadInput:
-        return None
-
-
-def headline_threats(measured: Threats, trained_for: Iterable[str | None]) -> Threats:
+def headline_threats(measured: Threats, trained_for: Iterable[Threat | None]) -> Threats:
     """The measured threats that some model was trained for; all measured ones when there is no such."""
-    wanted = [threat for threat in map(trained_threat, trained_for) if threat]
+    wanted = [threat for threat in trained_for if threat]
     chosen = {
         (norm, eps)
         for norm, eps in measured
-        if any(norm == other and math.isclose(eps, radius, rel_tol=1e-9) for other, radius in wanted)
+        if any(norm == threat.norm and math.isclose(eps, threat.eps, rel_tol=1e-9) for threat in wanted)
     }
     return chosen or measured
 

@@ -1,9 +1,8 @@
 """Leaderboards: files made of summary rows, the same bytes on every machine."""
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +11,9 @@ from satbench.eps import NORMS
 from satbench.errors import BadInput
 from satbench.reporting.names import TIERS, strength
 from satbench.reporting.render import render
-from satbench.reporting.rounding import down, outward, up
+from satbench.reporting.rounding import down, outward
 from satbench.reporting.summary import Row
-from satbench.reporting.tables import NOTES, accuracy_table, markdown_table, records_of
+from satbench.reporting.tables import MISSING, NOTES, accuracy_table, markdown_table, records_of, to_csv
 from satbench.results.metrics import WORST
 from satbench.results.store import to_json, write_text
 
@@ -172,16 +171,16 @@ def _readable(places: Sequence[_Place]) -> pd.DataFrame:
             {
                 "rank": str(place.rank),
                 "model": str(place.line["model"]),
-                "activation": str(place.line["activation"] or "–"),
-                "method": str(place.line["method"] or "–"),
-                "trained for": str(place.line["trained_for"] or "–"),
+                "activation": str(place.line["activation"] or MISSING),
+                "method": str(place.line["method"] or MISSING),
+                "trained for": str(place.line["trained_for"] or MISSING),
                 "robust %": interval(place.line, "robust"),
                 "clean %": interval(place.line, "clean"),
                 "n": str(place.line["n"]),
                 "seeds": str(place.line["seeds"]),
                 "evaluation": str(place.line["attack"]),
                 "violations": str(place.line["violations"]),
-                "remark": place.remark or "–",
+                "remark": place.remark or MISSING,
             }
             for place in places
         ]
@@ -203,9 +202,11 @@ def _json(board: _Board) -> str:
 
 
 def _csv(board: _Board) -> str:
-    table = pd.concat([part.table.assign(split=part.split) for part in board.parts])
-    text: str = table.to_csv(index=False, lineterminator="\n")
-    return text
+    places = [place for part in board.parts for place in part.places]
+    lines = [
+        {"rank": place.rank, **place.line, "evaluation": place.evaluation, "remark": place.remark} for place in places
+    ]
+    return to_csv(pd.DataFrame(lines))
 
 
 def _markdown(board: _Board) -> str:

@@ -4,6 +4,7 @@ import ast
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from satbench.eps import format_eps
 from satbench.results.metrics import WORST
 
 Strength = tuple[int, int]  # tier, then gradient steps in all restarts
@@ -22,7 +23,7 @@ def parse_repr(attack: str) -> tuple[str, dict[str, object]]:
 
 
 def short_name(attack: str) -> str:
-    """`PGD-50`, `PGD-50x5` with five restarts, `FGSM`, `AutoAttack standard`; other reprs by class, steps and restarts."""
+    """`PGD-50`, `PGD-50x5` with five restarts, `FGSM`, `AutoAttack standard`; else class, steps and restarts."""
     name, params = parse_repr(attack)
     if name == "AutoAttack":
         return " ".join([name, *(str(params[key]) for key in ("version", "components") if params.get(key))])
@@ -51,6 +52,11 @@ def display_name(attack: str, members: Sequence[str], shorts: dict[str, str]) ->
     if attack != WORST:
         return shorts[attack]
     return f"{WORST} of {', '.join(sorted(shorts[member] for member in members))}"
+
+
+def threat_name(norm: str, eps: float) -> str:
+    """A threat as people write it: `Linf 8/255`."""
+    return f"{norm} {format_eps(eps)}"
 
 
 def strength(members: Iterable[str]) -> Strength:

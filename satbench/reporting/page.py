@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from satbench.eps import format_eps
 from satbench.errors import BadInput
 from satbench.reporting import plots, tables
 from satbench.reporting.headline import headline_rows
-from satbench.reporting.names import short_names
+from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import render
 from satbench.reporting.summary import Row, summarise
 from satbench.reporting.verdict import RULE_NOTE, compare
@@ -42,6 +42,7 @@ class _Figure:
     caption: str
     alt: str
     data: str
+    inches: float
 
 
 def write_report(
@@ -64,7 +65,7 @@ def write_report(
         written = plots.save(figure, folder, stem)
         svg = next(path for path in written if path.suffix == ".svg")
         data = "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode("ascii")
-        figures.append(_Figure(stem, caption, alt, data))
+        figures.append(_Figure(stem, caption, alt, data, float(figure.get_figwidth())))
         files += written
     headline = headline_rows(rows)
     page = render(
@@ -88,7 +89,7 @@ def write_report(
     return Report(folder, index, (*files, index))
 
 
-def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, plots.Figure]]:
+def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, Figure]]:
     table = "The numbers are in the table above."
     models = ", ".join(sorted({f"{tables.model_name(row)} {row.activation or ''}".strip() for row in rows}))
     drawn = [
@@ -113,7 +114,7 @@ def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, plo
 
 
 def _threats(rows: Sequence[Row]) -> str:
-    return ", ".join(f"{norm} {format_eps(eps)}" for norm, eps in sorted({(row.norm, row.eps) for row in rows}))
+    return ", ".join(threat_name(norm, eps) for norm, eps in sorted({(row.norm, row.eps) for row in rows}))
 
 
 def _measured(rows: Sequence[Row], runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
@@ -148,10 +149,10 @@ def _models(runs: Sequence[Run]) -> pd.DataFrame:
     lines = sorted(
         (
             model.label,
-            model.activation or "–",
-            model.method or "–",
+            model.activation or tables.MISSING,
+            model.method or tables.MISSING,
             _listed({model.seed}),
-            model.trained_for or "–",
+            threat_name(model.trained_for.norm, model.trained_for.eps) if model.trained_for else tables.MISSING,
             digest,
         )
         for digest, model in models.items()

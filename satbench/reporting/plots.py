@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
+import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,13 +18,15 @@ from matplotlib.ticker import MaxNLocator
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.names import strength
 from satbench.reporting.summary import Row
-from satbench.reporting.tables import accuracy_table, group_rows, model_name, unseeded
+from satbench.reporting.tables import accuracy_table, group_rows, model_name, trained_name, unseeded
 from satbench.results.metrics import WORST
 from satbench.results.store import atomic_file
 
 # the palette of Okabe & Ito (2008) for all kinds of colour vision, without its yellow, which is faint on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+Line = Literal["-", "--", ":", "-."]
+LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -44,7 +47,8 @@ BAND = "shaded: 95% interval"
 
 @contextmanager
 def _style() -> Iterator[None]:
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": matplotlib.rcParams["backend"], **STYLE}):
+    with matplotlib.rc_context():
+        matplotlib.style.use(["default", STYLE])
         yield
 
 
@@ -52,13 +56,12 @@ def _style() -> Iterator[None]:
 class _Look:
     colour: str
     marker: str
-    line: str
+    line: Line
 
 
 def _look(position: int) -> _Look:
-    lines = ("-", "--", ":", "-.")
     turn = position // len(COLOURS)
-    return _Look(COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)], lines[turn % len(lines)])
+    return _Look(COLOURS[position % len(COLOURS)], MARKERS[(position + turn) % len(MARKERS)], LINES[turn % len(LINES)])
 
 
 def robustness_curves(rows: Sequence[Row]) -> Figure:
@@ -80,7 +83,7 @@ def robustness_curves(rows: Sequence[Row]) -> Figure:
         names = _names(rows)
         for panel, chosen in zip(axes, panels, strict=True):
             _draw_curves(panel, accuracy_table(chosen), names)
-        _legend(figure, names, lines=True)
+        _legend(figure, names, points=True, lines=True)
     return figure
 
 
@@ -104,9 +107,8 @@ def _draw_curves(axes: Axes, frame: pd.DataFrame, names: Mapping[tuple[str, ...]
     axes.set_title(f"{_data(frame)}, {norm}, {_wrapped(frame['attack'].iloc[0])}\n{_counts(frame)}; {BAND}")
     axes.set_xlabel("eps in 1/255 of the pixel range" if norm == "Linf" else f"eps ({norm}, pixels in [0, 1])")
     axes.set_ylabel("robust accuracy, %")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=norm == "Linf" and max(frame["eps_value"]) * 255 >= 4))
-    axes.set_xlim(left=0)
-    axes.set_ylim(0, 100)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 4, 5, 10]))
+    axes.set_ylim(-2, 102)
 
 
 def _with_clean_point(line: pd.DataFrame) -> pd.DataFrame:
@@ -137,7 +139,7 @@ def clean_against_robust(rows: Sequence[Row]) -> Figure:
         names = _names(rows)
         for panel, shown in zip(axes, panels, strict=True):
             _draw_scatter(panel, shown, names)
-        _legend(figure, names, lines=False)
+        _legend(figure, names, points=True, lines=False)
     return figure
 
 
@@ -146,15 +148,20 @@ def _draw_scatter(axes: Axes, rows: Sequence[Row], names: Mapping[tuple[str, ...
     for (_, line), group in zip(frame.iterrows(), group_rows(rows), strict=True):
         look = _look(list(names).index(tuple(line[list(_IDENTITY)])))
         seeds = [(100 * row.clean_correct / row.n, 100 * row.robust / row.n) for row in group]
-        axes.scatter(*zip(*seeds, strict=True), color=look.colour, marker=look.marker, s=14, alpha=0.5, lw=0)
+        axes.scatter(
+            [clean for clean, _ in seeds],
+            [robust for _, robust in seeds],
+            color=look.colour,
+            marker=look.marker,
+            s=14,
+            alpha=0.5,
+            lw=0,
+        )
         axes.errorbar(
             line["clean"] * 100,
             line["robust"] * 100,
-            xerr=[[max(0, line["clean"] - line["clean_lo"]) * 100], [max(0, line["clean_hi"] - line["clean"]) * 100]],
-            yerr=[
-                [max(0, line["robust"] - line["robust_lo"]) * 100],
-                [max(0, line["robust_hi"] - line["robust"]) * 100],
-            ],
+            xerr=_arms(line, "clean"),
+            yerr=_arms(line, "robust"),
             color=look.colour,
             marker=look.marker,
             markersize=8,
@@ -162,11 +169,16 @@ def _draw_scatter(axes: Axes, rows: Sequence[Row], names: Mapping[tuple[str, ...
             lw=1.2,
         )
     threat = f"{frame['norm'].iloc[0]} {frame['eps'].iloc[0]}"
-    axes.set_title(
-        f"{_data(frame)}, {threat}, {_wrapped(frame['attack'].iloc[0])}\n{_counts(frame)}; small: seeds, large: mean, 95%"
-    )
+    small = "; small: single seeds" if frame["seeds"].max() > 1 else ""
+    axes.set_title(f"{_data(frame)}, {threat}, {_wrapped(frame['attack'].iloc[0])}\n{_counts(frame)}{small}")
     axes.set_xlabel("clean accuracy, %")
     axes.set_ylabel("robust accuracy, %")
+
+
+def _arms(line: "pd.Series[float]", accuracy: str) -> list[list[float]]:
+    """How far the interval reaches below and above the mean, in percent."""
+    mean, low, high = line[accuracy], line[f"{accuracy}_lo"], line[f"{accuracy}_hi"]
+    return [[max(0.0, mean - low) * 100], [max(0.0, high - mean) * 100]]
 
 
 def training_curves(curves: Mapping[str, Sequence[Mapping[str, float | int | None]]]) -> Figure:
@@ -186,21 +198,21 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, float | int | Non
                 (2, "val_robust", "-", 100),
                 (2, "val_fgsm", "--", 100),
             ):
-                points = [(row["epoch"], row[field]) for row in curves[name] if row.get(field) is not None]
-                x, y = [epoch for epoch, _ in points], [value * scale for _, value in points if value is not None]
+                points = [(row["epoch"], value) for row in curves[name] if (value := row.get(field)) is not None]
+                x, y = [epoch or 0 for epoch, _ in points], [value * scale for _, value in points]
                 marker = look.marker if len(points) == 1 else ""
                 axes[panel].plot(x, y, color=look.colour, linestyle=line, lw=1.3, alpha=0.85, marker=marker)
         titles = (
             "Training loss",
             "Clean validation accuracy",
-            "Validation accuracy under attack\nsolid: PGD, dashed: FGSM",
+            "Validation accuracy: PGD solid, FGSM dashed",
         )
-        for panel, title in zip(axes, titles, strict=True):
-            panel.set_title(title)
-            panel.set_xlabel("epoch")
-            panel.set_ylabel("loss" if panel is axes[0] else "accuracy, %")
-            panel.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        _legend(figure, {(name,): name for name in groups}, lines=True)
+        for axis, title in zip(axes, titles, strict=True):
+            axis.set_title(title)
+            axis.set_xlabel("epoch")
+            axis.set_ylabel("loss" if axis is axes[0] else "accuracy, %")
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        _legend(figure, {(name,): name for name in groups}, points=False, lines=True)
     return figure
 
 
@@ -220,7 +232,7 @@ _IDENTITY = ("model", "activation", "method", "trained_for")
 
 def _names(rows: Sequence[Row]) -> dict[tuple[str, ...], str]:
     """A legend entry per model: only the parts in which the models differ."""
-    keys = sorted({(model_name(row), row.activation or "", row.method or "", row.trained_for or "") for row in rows})
+    keys = sorted({(model_name(row), row.activation or "", row.method or "", trained_name(row)) for row in rows})
     differing = [part for part in range(len(_IDENTITY)) if len({key[part] for key in keys}) > 1] or [0, 1]
     return {key: ", ".join(filter(None, (key[part] for part in differing))) or key[0] for key in keys}
 
@@ -228,20 +240,25 @@ def _names(rows: Sequence[Row]) -> dict[tuple[str, ...], str]:
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
     columns = min(max(count, 1), 2 if count != 3 else 3)
     lines = math.ceil(max(count, 1) / columns)
-    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * lines + 0.6), layout="constrained")
+    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * lines + 0.3), layout="constrained")
     grid = figure.add_gridspec(lines, columns)
     return figure, [figure.add_subplot(grid[place // columns, place % columns]) for place in range(count)]
 
 
-def _legend(figure: Figure, names: Mapping[tuple[str, ...], str], lines: bool) -> None:
+def _legend(figure: Figure, names: Mapping[tuple[str, ...], str], points: bool, lines: bool) -> None:
     """One legend for all panels, below them."""
     looks = [(_look(position), name) for position, name in enumerate(names.values())]
     handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line if lines else "", label=name)
+        Line2D(
+            [], [], color=look.colour, marker=look.marker if points else "", ls=look.line if lines else "", label=name
+        )
         for look, name in looks
     ]
     longest = max((len(name) for name in names.values()), default=1)
-    columns = max(1, min(len(handles), int(figure.get_figwidth() * 11 / (longest + 8))))
+    fitting = max(1, int(figure.get_figwidth() / (0.6 + 0.085 * longest)))  # inches: handle and gap, then letters
+    lines_of_text = math.ceil(len(handles) / fitting)
+    columns = math.ceil(len(handles) / lines_of_text)
+    figure.set_figheight(figure.get_figheight() + 0.2 * lines_of_text)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 

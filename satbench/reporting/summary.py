@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from satbench.errors import BadInput
 from satbench.results.metrics import WORST, clean_table, robust_table
-from satbench.results.schema import Manifest, ModelInfo
+from satbench.results.schema import Manifest, ModelInfo, Threat
 from satbench.results.store import Run, to_json, write_text
 
 SUMMARY_VERSION = 1
@@ -32,7 +32,7 @@ class Row(BaseModel):
     method: str | None
     recipe: str | None
     seed: int | None
-    trained_for: str | None
+    trained_for: Threat | None
     model_digest: str
     dataset: str
     split: str
@@ -181,6 +181,11 @@ def _key(row: Row) -> tuple[str | float, ...]:
     )
 
 
+def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """Both lists as one; a new row replaces the old one of the same model, images, threat and attack."""
+    return canonical(list(({_key(row): row for row in old} | {_key(row): row for row in new}).values()))
+
+
 def write_summary(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as JSON, canonically ordered, atomically; equal rows give equal bytes."""
     stored = [row.model_dump(mode="json") for row in canonical(rows)]
@@ -192,7 +197,7 @@ def read_summary(path: Path) -> list[Row]:
 
     Raises `BadInput`, naming file, row and field, when anything is missing, unknown, doubled or of the wrong type.
     """
-    again = "write it again with write_summary"
+    again = "restore it, or make it with `satbench leaderboard --add FOLDER`"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pandas as pd
 
 from satbench.eps import format_eps
-from satbench.reporting.names import display_name, short_names, strength
+from satbench.reporting.names import display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import down, outward, up
 from satbench.reporting.summary import Row
 from satbench.results.metrics import WORST, wilson
@@ -20,6 +20,8 @@ INTERVAL_NOTE = (
 )
 ROUNDING_NOTE = "Accuracies are rounded down, interval bounds outward. Clean accuracy is on the same n images."
 NOTES = (INTERVAL_NOTE, ROUNDING_NOTE)
+
+MISSING = "-"
 
 COLUMNS = (
     "model",  # recipe, or label without its seed
@@ -55,6 +57,11 @@ def model_name(row: Row) -> str:
     return row.recipe or unseeded(row.label)
 
 
+def trained_name(row: Row) -> str:
+    """The threat that the model was trained for, or ""."""
+    return threat_name(row.trained_for.norm, row.trained_for.eps) if row.trained_for else ""
+
+
 def unseeded(label: str) -> str:
     """A label without a seed at its end: `cnn silu seed 3` is `cnn silu`."""
     return _SEED.sub("", label) or label
@@ -64,13 +71,13 @@ def group_rows(rows: Sequence[Row]) -> list[list[Row]]:
     """The rows of one line of the table together: equal in everything but the seed; each group ordered by seed."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in sorted(rows, key=_reading_order):
-        place = (row.dataset, row.split, model_name(row), row.method, row.trained_for)
+        place = (row.dataset, row.split, model_name(row), row.method, trained_name(row))
         groups.setdefault((*place, row.norm, row.eps, row.attack, row.attacks, row.activation), []).append(row)
     return list(groups.values())
 
 
 def _reading_order(row: Row) -> tuple[object, ...]:
-    place = (row.dataset, row.split, model_name(row), row.method or "", row.trained_for or "", row.norm, row.eps)
+    place = (row.dataset, row.split, model_name(row), row.method or "", trained_name(row), row.norm, row.eps)
     seed = -1 if row.seed is None else row.seed
     how = (strength(row.attacks), row.attack == WORST, row.attack, row.attacks)
     return (*place, *how, row.activation or "", seed, row.model_digest)
@@ -97,7 +104,7 @@ def _line(group: list[Row], shorts: dict[str, str]) -> dict[str, object]:
         "model": model_name(first),
         "activation": first.activation or "",
         "method": first.method or "",
-        "trained_for": first.trained_for or "",
+        "trained_for": trained_name(first),
         "dataset": first.dataset,
         "split": first.split,
         "norm": first.norm,
@@ -136,12 +143,12 @@ def records_of(frame: pd.DataFrame) -> list[dict[str, object]]:
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame as text for people: an accuracy and its interval share a cell, columns that say nothing are left out."""
+    """The frame as text for people: an accuracy shares a cell with its interval; trained_for shows if it varies."""
     text = pd.DataFrame(index=frame.index)
     for column in ("model", "activation", "method"):
-        text[column] = frame[column].replace("", "–")
+        text[column] = frame[column].replace("", MISSING)
     if frame["trained_for"].nunique() > 1:
-        text["trained for"] = frame["trained_for"].replace("", "–")
+        text["trained for"] = frame["trained_for"].replace("", MISSING)
     text["data"] = frame["dataset"] + "/" + frame["split"]
     text["threat"] = frame["norm"] + " " + frame["eps"]
     text["attack"] = frame["attack"]
@@ -152,7 +159,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         text[f"{column} %"] = [f"{down(mean)} {outward(low, high)}" for mean, low, high in bounds]
     spread = zip(frame["seeds"], frame["robust_min"], frame["robust_max"], strict=True)
     text["robust range over seeds %"] = [
-        f"{down(low)} to {up(high)}" if seeds > 1 else "–" for seeds, low, high in spread
+        f"{down(low)} to {up(high)}" if seeds > 1 else MISSING for seeds, low, high in spread
     ]
     text["violations"] = frame["violations"].astype(str)
     return text
@@ -197,7 +204,6 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "|": r"\textbar{}",
     "[": "{[}",  # after the end of a line, a bare one opens an argument
     "]": "{]}",
-    "–": "--",
 }
 
 

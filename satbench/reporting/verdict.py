@@ -9,13 +9,13 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from satbench.eps import format_eps
 from satbench.errors import BadInput
 from satbench.reporting.headline import headline_threats
-from satbench.reporting.names import Strength, display_name, parse_repr, short_names, strength
+from satbench.reporting.names import Strength, display_name, parse_repr, short_names, strength, threat_name
 from satbench.reporting.rounding import inward, outward
 from satbench.reporting.summary import Measured, join_runs
 from satbench.results.metrics import WORST, Z95, Paired, clean_table, mcnemar, robust_table
+from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
 
 NOISE = "inside the noise"
@@ -33,8 +33,8 @@ Outcomes: TypeAlias = "pd.Series[bool]"  # by sample id
 class Comparison:
     """One activation against the reference on the same `n` images; accuracies are fractions, one a seed.
 
-    `difference` is activation minus reference, averaged over seeds; `low` and `high` bound it over images; `pairs` holds
-    the McNemar test of each seed.
+    `difference` is activation minus reference, averaged over seeds; `low` and `high` bound it over images; `pairs`
+    holds the McNemar test of each seed.
     """
 
     where: str
@@ -109,7 +109,7 @@ def _all(runs: Sequence[Run], reference: str) -> list[Comparison | str]:
     families: dict[Family, dict[str, list[Measured]]] = {}
     for measured in join_runs(runs):
         model = measured.model
-        family = (measured.dataset, measured.split, model.recipe or "", model.method or "", model.trained_for or "")
+        family = (measured.dataset, measured.split, model.recipe or "", model.method or "", _trained_for(model))
         if model.activation:
             families.setdefault(family, {}).setdefault(model.activation, []).append(measured)
     found: list[Comparison | str] = []
@@ -132,6 +132,10 @@ def _where(family: Family) -> str:
     return f"{dataset}/{split}" + (f" ({model})" if model else "")
 
 
+def _trained_for(model: ModelInfo) -> str:
+    return threat_name(model.trained_for.norm, model.trained_for.eps) if model.trained_for else ""
+
+
 def _by_seed(group: Sequence[Measured]) -> dict[int | None, Measured]:
     return {measured.model.seed: measured for measured in group}
 
@@ -152,13 +156,13 @@ def _against(
     )
     asked: list[tuple[str, Sequence[int | None], Callable[[Measured], Outcomes]]] = [("clean accuracy", seeds, _clean)]
     for norm, eps in sorted(threats):
-        for members, met in _headline_attacks(pairs, norm, eps):
+        for members, shared_by in _headline_attacks(pairs, norm, eps):
             attack = display_name(members[0] if len(members) == 1 else WORST, members, shorts)
-            quantity = f"robust accuracy at {norm} {format_eps(eps)} under {attack}"
-            asked.append((quantity, met, partial(_robust, norm=norm, eps=eps, members=members)))
+            quantity = f"robust accuracy at {threat_name(norm, eps)} under {attack}"
+            asked.append((quantity, shared_by, partial(_robust, norm=norm, eps=eps, members=members)))
     found: list[Comparison | str] = []
-    for quantity, met, outcomes in asked:
-        tables = {seed: (outcomes(pairs[seed][0]), outcomes(pairs[seed][1])) for seed in met}
+    for quantity, chosen, outcomes in asked:
+        tables = {seed: (outcomes(pairs[seed][0]), outcomes(pairs[seed][1])) for seed in chosen}
         found.append(_comparison(where, quantity, name, reference, tables))
     return found
 
@@ -190,7 +194,7 @@ def _headline_attacks(
     """The PGD with the most images and the strongest evaluation, each with the seeds for which both models met it."""
     met = {seed: tuple(_met(measured, norm, eps) for measured in pair) for seed, pair in pairs.items()}
     shared = {seed: tuple(sorted(set(ours) & set(theirs))) for seed, (ours, theirs) in met.items()}
-    sets = {members for members in shared.values() if members}
+    sets: set[tuple[str, ...]] = {members for members in shared.values() if members}
     sets |= {(attack,) for members in shared.values() for attack in members}
 
     def seeds(members: tuple[str, ...]) -> list[int | None]:
@@ -207,8 +211,8 @@ def _headline_attacks(
         return strength(members)[0], len(members), len(seeds(members)), images(members), members
 
     usable = [members for members in sets if images(members)]
-    single_pgd = [members for members in usable if len(members) == 1 and _is_pgd(members[0])]
-    chosen = [max(single_pgd, key=size_first)] if single_pgd else []
+    single_pgd: list[tuple[str, ...]] = [members for members in usable if len(members) == 1 and _is_pgd(members[0])]
+    chosen: list[tuple[str, ...]] = [max(single_pgd, key=size_first)] if single_pgd else []
     if usable:
         strongest = max(usable, key=strength_first)
         chosen += [strongest] if strongest not in chosen else []

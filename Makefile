@@ -1,0 +1,52 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format leaderboard report clean lock
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+RUNS ?= reports/runs
+
+help:  ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Create .venv with the pinned dependencies and this package
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "satbench needs Python 3.11 or newer; try make PYTHON=python3.12" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)  ## Train ReLU and two smooth twins on digits, attack all, write reports/demo/
+	$(BIN)/satbench demo
+
+test: $(READY)  ## Run all fast tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## Lint, types, layers, and the committed leaderboards
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+	$(BIN)/satbench leaderboard --check
+
+format: $(READY)  ## Format the code and mend what the linter can
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+leaderboard: $(READY)  ## Rebuild leaderboards/ from its committed summary of runs
+	$(BIN)/satbench leaderboard
+
+report: $(READY)  ## Make a page of the runs below reports/runs (or make report RUNS=FOLDER)
+	$(BIN)/satbench report $(RUNS)
+
+lock: $(READY)  ## Resolve the dependencies anew
+	$(BIN)/uv pip compile --quiet --universal --all-extras --generate-hashes --no-emit-index-url --no-header \
+		--upgrade pyproject.toml --output-file requirements.lock
+
+clean:  ## Remove the environment, caches and generated runs
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports/demo reports/runs reports/report
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

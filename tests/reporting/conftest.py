@@ -1,0 +1,3 @@
+from .made import make_run
+
+__all__ = ["make_run"]

@@ -1,0 +1,105 @@
+import base64
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from satbench.errors import BadInput
+from satbench.reporting import page
+from satbench.reporting.summary import summarise
+from satbench.reporting.tables import accuracy_table, readable
+from satbench.results.store import Run
+
+from .made import AA, EPS, PGD, MakeRun, first
+
+CURVES = {
+    f"digits-cnn {name} seed {seed}": [
+        {"epoch": e, "lr": 0.1, "train_loss": 2 / e, "val_clean": 0.9, "val_fgsm": None, "val_robust": 0.4}
+        for e in range(1, 4)
+    ]
+    for name in ("relu", "silu")
+    for seed in range(2)
+}
+
+
+def some_runs(make_run: MakeRun) -> list[Run]:
+    return [
+        make_run(
+            name,
+            first(38, 40),
+            {(attack, "Linf", e * EPS): first(int(20 / e) + seed, 40) for attack in (PGD, AA) for e in (0.5, 1, 2)},
+            seed=seed,
+        )
+        for name in ("relu", "silu")
+        for seed in range(2)
+    ]
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.cells: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for key, value in attrs if key in ("src", "href")]
+        self.images += [dict(attrs)] if tag == "img" else []
+
+    def handle_data(self, data: str) -> None:
+        self.cells.append(data)
+
+
+def test_the_page_is_whole_and_loads_nothing_from_elsewhere(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = some_runs(make_run)
+    report = page.write_report(tmp_path / "report", runs, CURVES, "A <b>title</b>", ["A note & more."])
+    assert all(path.is_file() for path in report.files)
+    assert report.index in report.files
+    assert {path.name for path in report.files} == {path.name for path in (tmp_path / "report").iterdir()}
+    text = report.index.read_text()
+    parsed = Links()
+    parsed.feed(text)
+    for link in parsed.links:
+        assert link.startswith("data:image/svg+xml;base64,") or (tmp_path / "report" / link).is_file()
+    assert not re.search(r"url\(|@import|<script|<link", text)
+    assert len(parsed.images) == 3
+    assert all(image["alt"] for image in parsed.images)
+    for cell in readable(accuracy_table(summarise(runs)))["robust %"]:
+        assert cell in parsed.cells
+    assert "A &lt;b&gt;title" in text
+    assert "A note &amp; more." in text
+    assert PGD.replace("'", "&#39;") in text
+    assert "abc1234" in text
+    assert "sha256:data" in text
+    svg = base64.b64decode(parsed.images[0]["src"].partition(",")[2]).decode()  # type: ignore[union-attr]
+    assert svg.startswith("<?xml")
+    assert "<dc:date>" not in svg
+
+
+def test_equal_runs_give_equal_bytes(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = some_runs(make_run)
+    one = page.write_report(tmp_path / "one", runs, CURVES, "T", [])
+    two = page.write_report(tmp_path / "two", runs[::-1], CURVES, "T", [])
+    for left, right in zip(one.files, two.files, strict=True):
+        assert left.read_bytes() == right.read_bytes(), left.name
+
+
+def test_a_page_without_curves_or_comparison(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(None, first(3, 4), {(PGD, "L2", 0.5): first(2, 4)}, seed=None, method=None, trained_for=None)
+    text = page.write_report(tmp_path / "r", [run], {}, "T", []).index.read_text()
+    assert "Nothing to compare" in text
+    assert "L2 0.5" in text
+
+
+def test_no_records_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no records"):
+        page.write_report(tmp_path / "r", [], {}, "T", [])
+
+
+def test_the_room_does_not_import_torch() -> None:
+    rooms = ", ".join(f"satbench.reporting.{name}" for name in ("page", "leaderboard", "plots", "verdict", "tables"))
+    code = f"import sys, {rooms}; sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from satbench.reporting import plots
+from satbench.reporting.summary import summarise
+
+from .made import EPS, PGD, MakeRun, first
+
+
+def test_curves_start_at_clean_accuracy_and_average_the_seeds(make_run: MakeRun) -> None:
+    runs = [
+        make_run("silu", first(45, 50), {(PGD, "Linf", e * EPS): first(20 - 5 * e + s, 50) for e in (1, 2)}, seed=s)
+        for s in range(3)
+    ]
+    (axes,) = plots.robustness_curves(summarise(runs)).axes
+    assert axes.lines[0].get_xdata() == pytest.approx([0, 8, 16])
+    assert axes.lines[0].get_ydata() == pytest.approx([90, 32, 22])
+    assert "digits/test, Linf, PGD-50" in axes.get_title()
+    assert "n = 50" in axes.get_title()
+
+
+def test_scatter_has_a_point_a_seed_and_a_mean(make_run: MakeRun) -> None:
+    runs = [make_run("silu", first(45, 50), {(PGD, "Linf", EPS): first(20 + s, 50)}, seed=s) for s in range(3)]
+    (axes,) = plots.clean_against_robust(summarise(runs)).axes
+    assert np.asarray(axes.collections[0].get_offsets()) == pytest.approx(np.array([[90, 40], [90, 42], [90, 44]]))
+    assert axes.lines[0].get_xydata() == pytest.approx(np.array([[90, 42]]))
+
+
+def test_training_curves_skip_what_was_not_measured() -> None:
+    rows: list[dict[str, float | None]] = [
+        {"epoch": 1, "train_loss": 1.0, "val_robust": None},
+        {"epoch": 2, "train_loss": 0.5, "val_robust": 0.25},
+    ]
+    figure = plots.training_curves({"a seed 0": rows, "a seed 1": rows})
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2, 4]
+    assert figure.axes[2].lines[0].get_xydata() == pytest.approx(np.array([[2, 25.0]]))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a"]
+
+
+def test_saved_figures_are_the_same_bytes(tmp_path: Path) -> None:
+    rows = [{"epoch": 1, "train_loss": 1.0}, {"epoch": 2, "train_loss": 0.5}]
+    one, two = (plots.save(plots.training_curves({"a": rows}), tmp_path / name, "t") for name in "ab")
+    assert [path.name for path in one] == ["t.png", "t.svg"]
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]

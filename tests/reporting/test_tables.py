@@ -1,0 +1,77 @@
+import csv
+import io
+import json
+import re
+
+import pytest
+from scipy.stats import binomtest
+
+from satbench.reporting.summary import summarise
+from satbench.reporting.tables import accuracy_table, readable, to_csv, to_json, to_latex, to_markdown
+
+from .made import AA, EPS, PGD, MakeRun, first
+
+
+def test_seeds_are_joined_with_an_interval_on_distinct_images(make_run: MakeRun) -> None:
+    runs = [make_run("silu", first(45, 50), {(PGD, "Linf", EPS): first(20 + s, 50)}, seed=s) for s in range(3)]
+    (line,) = accuracy_table(summarise(runs)).to_dict("records")
+    assert (line["model"], line["seeds"], line["n"], line["eps"]) == ("digits-cnn", 3, 50, "8/255")
+    assert line["robust"] == 21 / 50
+    assert (line["robust_min"], line["robust_max"]) == (0.4, 0.44)
+    for key, count in (("robust", 21), ("clean", 45)):
+        expected = binomtest(count, 50).proportion_ci(method="wilson")
+        assert (line[f"{key}_lo"], line[f"{key}_hi"]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_seeds_with_different_n_count_the_smallest(make_run: MakeRun) -> None:
+    runs = [make_run("silu", first(10, n), {(PGD, "Linf", EPS): first(5, n)}, seed=n) for n in (10, 20)]
+    (line,) = accuracy_table(summarise(runs)).to_dict("records")
+    assert (line["n"], line["robust"]) == (10, 0.375)
+
+
+def test_a_label_stands_in_for_a_missing_recipe_without_its_seed(make_run: MakeRun) -> None:
+    runs = [
+        make_run(
+            "silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)}, seed=s, recipe=None, label=f"vit-s-16 seed {s}"
+        )
+        for s in range(2)
+    ]
+    (line,) = accuracy_table(summarise(runs)).to_dict("records")
+    assert (line["model"], line["seeds"]) == ("vit-s-16", 2)
+
+
+def test_every_form_tells_the_same(make_run: MakeRun) -> None:
+    runs = [
+        make_run(name, first(47, 53), {(a, "Linf", EPS): first(count, 53) for a in (PGD, AA)}, recipe="a_b & c|d 100%")
+        for name, count in (("relu", 31), ("silu", 37))
+    ]
+    frame = accuracy_table(summarise(runs))
+    assert len(frame) == 6
+    cells = readable(frame)["robust %"].tolist()
+    stored = json.loads(to_json(frame))["rows"]
+    lines = list(csv.DictReader(io.StringIO(to_csv(frame))))
+    markdown = [line for line in to_markdown(frame).splitlines() if line.startswith("| a_b")]
+    latex = [line for line in to_latex(frame).splitlines() if line.startswith("a")]
+    assert len(stored) == len(lines) == len(markdown) == len(latex) == 6
+    for cell, exact, line, mark, tex in zip(cells, stored, lines, markdown, latex, strict=True):
+        mean, low, high = map(float, re.findall(r"[\d.]+", cell))
+        assert cell in mark
+        assert cell.replace("[", "{[}").replace("]", "{]}") in tex
+        assert [line[f"robust{end}_percent"] for end in ("", "_lo", "_hi")] == [f"{v:.1f}" for v in (mean, low, high)]
+        assert low <= exact["robust_lo"] * 100
+        assert high >= exact["robust_hi"] * 100
+        assert 0 <= exact["robust"] * 100 - mean < 0.1
+        assert int(line["n"]) == exact["n"] == 53
+    assert r"a\_b \& c\textbar{}d 100\% & relu" in latex[0]
+    assert r"a_b & c\|d 100%" in markdown[0]
+    assert "distinct images" in to_markdown(frame)
+
+
+def test_latex_rows_have_the_columns_of_the_head(make_run: MakeRun) -> None:
+    frame = accuracy_table(summarise([make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})]))
+    text = [line for line in to_latex(frame).splitlines() if not line.startswith("%")]
+    columns = len(re.fullmatch(r"\\begin\{tabular\}\{([lr]+)\}", text[0])[1])  # type: ignore[index]
+    rows = [line for line in text if line.endswith(r"\\")]
+    assert len(rows) == 2
+    assert all(len(re.findall(r"(?<!\\)&", row)) == columns - 1 for row in rows)
+    assert text[-1] == r"\end{tabular}"

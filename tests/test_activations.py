@@ -1,0 +1,160 @@
+"""Every activation against its formula in float64, and its stated smoothness against its derivatives."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit, ndtr
+
+from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, build_model
+from satbench.models.activations import activation
+
+Formula = Callable[[np.ndarray], np.ndarray]
+C = math.sqrt(2 / math.pi)
+GRID = np.unique(np.concatenate([np.linspace(-6, 6, 241), [0.0, 1e-3, -1e-3, 1e-6, -1e-6, 30.0, -30.0]]))
+
+
+def softplus(x: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0, x)
+
+
+def inner(x: np.ndarray) -> np.ndarray:
+    return np.tanh(C * (x + 0.044715 * x**3))
+
+
+def exp_below(x: np.ndarray) -> np.ndarray:
+    return np.exp(np.minimum(x, 0))
+
+
+FORMULAS: dict[str, tuple[Formula, Formula]] = {
+    "relu": (lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0),
+    "silu": (lambda x: x * expit(x), lambda x: expit(x) + x * expit(x) * expit(-x)),
+    "gelu": (
+        lambda x: x / 2 * (1 + inner(x)),
+        lambda x: (1 + inner(x)) / 2 + x / 2 * (1 - inner(x) ** 2) * C * (1 + 3 * 0.044715 * x**2),
+    ),
+    "gelu_exact": (
+        lambda x: x * ndtr(x),
+        lambda x: ndtr(x) + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi),
+    ),
+    "softplus": (softplus, expit),
+    "parametric_softplus": (lambda x: softplus(10 * x) / 10, lambda x: expit(10 * x)),
+    "elu": (lambda x: np.where(x >= 0, x, exp_below(x) - 1), exp_below),
+    "celu": (lambda x: np.where(x >= 0, x, exp_below(x) - 1), exp_below),
+    "mish": (
+        lambda x: x * np.tanh(softplus(x)),
+        lambda x: np.tanh(softplus(x)) + x * expit(x) / np.cosh(softplus(x)) ** 2,
+    ),
+    "smoothrelu": (
+        lambda x: np.maximum(x, 0) - np.log(1 + 400 * np.maximum(x, 0)) / 400,
+        lambda x: 400 * np.maximum(x, 0) / (1 + 400 * np.maximum(x, 0)),
+    ),
+}
+SITES = {"mlp": 2, "cnn-small": 3, "preact-resnet18": 17}
+
+
+def derivatives(name: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Value, first and second derivative of the named module at float64 points, by autograd."""
+    module = activation(name)().double()
+    x = torch.from_numpy(points).requires_grad_()
+    value = module(x)
+    (first,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    second = torch.zeros_like(x)
+    if first.requires_grad:
+        (found,) = torch.autograd.grad(first.sum(), x, allow_unused=True)
+        second = second if found is None else found
+    return value.detach().numpy(), first.detach().numpy(), second.detach().numpy()
+
+
+def test_every_activation_has_a_formula_here() -> None:
+    assert set(FORMULAS) == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_value_and_derivative_follow_the_formula(name: str) -> None:
+    value, first, _ = derivatives(name, GRID)
+    expected, slope = FORMULAS[name]
+    np.testing.assert_allclose(value, expected(GRID), rtol=1e-9, atol=1e-8)
+    smooth = GRID != 0 if ACTIVATIONS[name].smoothness == 0 else np.full(GRID.shape, True)
+    np.testing.assert_allclose(first[smooth], slope(GRID)[smooth], rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_stated_smoothness_is_the_true_one(name: str) -> None:
+    """0: f' jumps at 0. 1: f' does not, f'' does. Infinity: neither does, there or elsewhere."""
+    h = 1e-9
+    value, first, second = (np.diff(part).item() for part in derivatives(name, np.array([-h, h])))
+    smoothness = ACTIVATIONS[name].smoothness
+    assert smoothness in (0, 1, math.inf)
+    assert abs(value) < 1e-6
+    assert (abs(first) > 0.1) is (smoothness == 0)
+    if smoothness > 0:
+        assert abs(first) < 1e-5
+        assert (abs(second) > 0.1) is (smoothness == 1)
+    if smoothness == math.inf:
+        fine = derivatives(name, np.linspace(-6, 6, 12001))[2]
+        assert np.abs(np.diff(fine)).max() < 0.02
+
+
+def test_gelu_is_the_tanh_form_and_differs_from_the_exact_one() -> None:
+    point = np.array([1.0])
+    assert derivatives("gelu", point)[0].item() == pytest.approx(0.841192, abs=1e-6)
+    assert derivatives("gelu_exact", point)[0].item() == pytest.approx(0.841345, abs=1e-6)
+
+
+def test_activations_are_finite_far_out_in_float32() -> None:
+    far = torch.tensor([-1e4, -100.0, -30.0, 0.0, 30.0, 100.0, 1e4])
+    for name, (formula, _) in FORMULAS.items():
+        with torch.no_grad():
+            np.testing.assert_allclose(
+                activation(name)()(far).numpy(), formula(far.double().numpy()), rtol=1e-5, atol=1e-6
+            )
+
+
+def test_smoothrelu_starts_at_20_with_one_learnable_scalar() -> None:
+    ((_, r),) = activation("smoothrelu")().named_parameters()
+    assert r.shape == (1,)
+    assert r.dtype == torch.float32
+    assert r.item() == 20.0
+    assert r.requires_grad
+
+
+@pytest.mark.parametrize("r", [20.0, 3.0, -2.0])
+def test_smoothrelu_gradient_of_r_follows_the_formula(r: float) -> None:
+    """d/dr of x - log(1 + b x) / b with b = r^2 is 2 r (log(1 + b x) / b^2 - x / (b (1 + b x)))."""
+    module = activation("smoothrelu")().double()
+    (parameter,) = module.parameters()
+    with torch.no_grad():
+        parameter.fill_(r)
+    b = r * r
+    for x in (-1.0, 0.0, 0.003, 0.4, 7.0):
+        value = module(torch.tensor([x], dtype=torch.float64))
+        (grad,) = torch.autograd.grad(value.sum(), parameter)
+        above = max(x, 0)
+        expected = 2 * r * (math.log(1 + b * above) / b**2 - above / (b * (1 + b * above)))
+        assert grad.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        assert value.item() == pytest.approx(above - math.log(1 + b * above) / b, rel=1e-9, abs=1e-12)
+
+
+def test_smoothrelu_is_near_relu_at_the_start() -> None:
+    x = torch.linspace(-1, 1, 4001)
+    with torch.no_grad():
+        gap = (activation("smoothrelu")()(x) - torch.relu(x)).abs().max().item()
+    assert 0.01 < gap <= 0.015
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_smoothrelu_has_a_scalar_a_site(architecture: str) -> None:
+    assert set(SITES) == set(ARCHITECTURES)
+    spec = ModelSpec(architecture, "smoothrelu", 3, 1, 8, (0.5,), (0.5,), {"width": 4})
+    scalars = [p for name, p in build_model(spec).named_parameters() if name.endswith("root")]
+    assert len({id(p) for p in scalars}) == len(scalars) == SITES[architecture]
+    assert all(p.shape == (1,) for p in scalars)
+
+
+def test_a_factory_gives_a_fresh_module_each_time() -> None:
+    for name in ACTIVATIONS:
+        make = activation(name)
+        assert make() is not make()

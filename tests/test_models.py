@@ -1,0 +1,462 @@
+"""Networks: shapes, sizes from formulas, normalisation inside; and weight files that carry them."""
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from satbench.errors import BadInput
+from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, build_model
+from satbench.models.weights import (
+    load_model_file,
+    load_strictly,
+    model_digest,
+    read_safetensors,
+    read_weights,
+    save_model,
+)
+
+
+def spec(architecture: str = "mlp", activation: str = "relu", **params: Any) -> ModelSpec:
+    return ModelSpec(architecture, activation, 3, 2, 8, (0.25, 0.5), (0.5, 0.25), {"width": 4, **params})
+
+
+def fresh(what: ModelSpec | None = None, seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_model(what or spec())
+
+
+def images(count: int = 4, size: int = 8, channels: int = 2) -> Tensor:
+    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def parameter_count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_trains_with_every_activation(architecture: str, activation: str) -> None:
+    model = fresh(spec(architecture, activation))
+    logits = model(images(6))
+    assert logits.shape == (6, 3)
+    assert logits.dtype == torch.float32
+    nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0, 1, 2])).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.shape == parameter.shape
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_eval_is_repeatable_and_looks_at_each_image_alone(architecture: str) -> None:
+    model = fresh(spec(architecture, "smoothrelu")).eval()
+    x = images()
+    with torch.no_grad():
+        whole = model(x)
+        assert torch.equal(whole, model(x))
+        torch.testing.assert_close(torch.cat([model(row[None]) for row in x]), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_network_is_built_in_training_mode_from_the_global_generator(architecture: str) -> None:
+    model, again, other = fresh(spec(architecture)), fresh(spec(architecture)), fresh(spec(architecture), seed=1)
+    assert all(module.training for module in model.modules())
+    assert model_digest(model) == model_digest(again) != model_digest(other)
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [8, 12])
+@pytest.mark.parametrize("width", [3, 5])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_mlp_size(classes: int, channels: int, size: int, width: int, depth: int) -> None:
+    pixels = channels * size * size
+    hidden = pixels * width + width + (depth - 1) * (width * width + width)
+    params = {"width": width, "depth": depth}
+    model = fresh(ModelSpec("mlp", "relu", classes, channels, size, (0.5,) * channels, (0.5,) * channels, params))
+    assert parameter_count(model) == hidden + width * classes + classes
+
+
+@pytest.mark.parametrize("size", [4, 9])
+@pytest.mark.parametrize("width", [3, 5])
+def test_cnn_small_size(size: int, width: int) -> None:
+    """3x3 convolutions without bias, two numbers a BN channel, one linear layer; nothing depends on the side."""
+    w, channels, classes = width, 3, 5
+    convolutions = 9 * (channels * w + w * 2 * w + 2 * w * 4 * w)
+    model = fresh(ModelSpec("cnn-small", "relu", classes, channels, size, (0.5,) * 3, (0.5,) * 3, {"width": w}))
+    assert parameter_count(model) == convolutions + 2 * (w + 2 * w + 4 * w) + 4 * w * classes + classes
+    assert model(images(2, size, 3)).shape == (2, classes)
+
+
+def preact_resnet18_count(width: int, channels: int, classes: int) -> int:
+    total, before = 9 * channels * width, width
+    for group in range(4):
+        filters = width * 2**group
+        total += 2 * before + 9 * before * filters + 2 * filters + 9 * filters * filters  # first block
+        total += before * filters if group else 0  # its 1x1 shortcut
+        total += 2 * (2 * filters + 9 * filters * filters)  # second block
+        before = filters
+    return total + 2 * before + before * classes + classes
+
+
+@pytest.mark.parametrize(("width", "channels", "classes"), [(3, 1, 2), (5, 3, 10)])
+def test_preact_resnet18_size(width: int, channels: int, classes: int) -> None:
+    statistics = (0.5,) * channels
+    model = fresh(ModelSpec("preact-resnet18", "relu", classes, channels, 8, statistics, statistics, {"width": width}))
+    assert parameter_count(model) == preact_resnet18_count(width, channels, classes)
+
+
+def test_full_preact_resnet18_has_the_published_size() -> None:
+    """11,171,146 in the common CIFAR-10 code without a last BN (kuangliu/pytorch-cifar), and 2 x 512 for that BN."""
+    with torch.device("meta"):
+        net = ARCHITECTURES["preact-resnet18"](nn.ReLU, 3, 32, 10)
+    assert parameter_count(net) == 11_171_146 + 1024 == preact_resnet18_count(64, 3, 10)
+
+
+@pytest.mark.parametrize(("size", "side"), [(8, 1), (32, 4), (48, 6), (49, 4), (64, 4)])
+def test_preact_resnet18_halves_its_stem_above_48_pixels(size: int, side: int) -> None:
+    model = fresh(replace(spec("preact-resnet18", width=2), image_size=size)).eval()
+    seen: list[torch.Size] = []
+    (pool,) = [module for module in model.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    pool.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
+    model(images(1, size))
+    assert seen == [(1, 16, side, side)]
+
+
+def test_preact_shortcut_starts_after_the_first_activation_only_where_it_is_projected() -> None:
+    """Weights of the last convolution at zero leave the shortcut alone: identity, or a convolution of act(bn(x))."""
+    model = fresh(spec("preact-resnet18", "softplus")).eval()
+    blocks = [m for m in model.modules() if hasattr(m, "shortcut")]
+    assert [b.shortcut is not None for b in blocks] == [False, False, True, False, True, False, True, False]
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for block in blocks[1:3]:
+            block.conv2.weight.zero_()
+        torch.testing.assert_close(blocks[1](x), x)
+        ready = nn.functional.softplus(x / (1 + 1e-5) ** 0.5)  # a fresh BN in eval mode divides by sqrt(1 + 1e-5)
+        expected = nn.functional.conv2d(ready, blocks[2].shortcut.weight, stride=2)
+        torch.testing.assert_close(blocks[2](x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_normalisation_lives_inside(architecture: str) -> None:
+    model = fresh(spec(architecture)).eval()
+    seen: list[Tensor] = []
+    model.net.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    mean, std = torch.tensor([0.25, 0.5]).view(1, 2, 1, 1), torch.tensor([0.5, 0.25]).view(1, 2, 1, 1)
+    model(mean.expand(1, 2, 8, 8))
+    model((mean + std).expand(1, 2, 8, 8))
+    assert torch.equal(seen[0], torch.zeros(1, 2, 8, 8))
+    assert torch.equal(seen[1], torch.ones(1, 2, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": "cnn_small"}, "unknown model 'cnn_small'; did you mean cnn-small"),
+        ({"activation": "smooth_relu"}, "unknown activation 'smooth_relu'; did you mean smoothrelu"),
+        ({"params": {"widht": 4}}, "unknown parameter 'widht' of model 'mlp'; did you mean width"),
+        ({"params": {"width": 0}}, "'width'.*0.*positive integer"),
+        ({"params": {"depth": -1}}, "'depth'.*-1.*positive integer"),
+        ({"params": {"width": 4.0}}, "positive integer"),
+        ({"params": {"width": "4"}}, "positive integer"),
+        ({"params": {"width": True}}, "positive integer"),
+        ({"params": {"num_classes": 4}}, "num_classes of a model comes from its data set"),
+    ],
+)
+def test_a_spec_that_cannot_be_built_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        build_model(replace(spec(), **change))
+
+
+def test_cnn_small_has_no_depth() -> None:
+    with pytest.raises(BadInput, match="unknown parameter 'depth' of model 'cnn-small'"):
+        build_model(spec("cnn-small", depth=2))
+
+
+@pytest.mark.parametrize("activation", ["relu", "smoothrelu"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_weight_file_gives_back_the_same_bits(architecture: str, activation: str, tmp_path: Path) -> None:
+    model = fresh(spec(architecture, activation))
+    model(images())
+    save_model(tmp_path / "m.safetensors", model, {"seed": 3, "note": "é"})
+    loaded, provenance = load_model_file(tmp_path / "m.safetensors")
+    assert provenance == {"seed": 3, "note": "é"}
+    assert loaded.spec == model.spec
+    assert not any(module.training for module in loaded.modules())
+    wanted, found = model.state_dict(), loaded.state_dict()
+    assert list(wanted) == list(found)
+    assert all(torch.equal(wanted[name], found[name]) and wanted[name].dtype == found[name].dtype for name in wanted)
+    assert model_digest(loaded) == model_digest(model)
+    assert torch.equal(loaded(images()), model.eval()(images()))
+
+
+def test_equal_models_give_equal_bytes_and_others_do_not(tmp_path: Path) -> None:
+    for name, seed, provenance in (("a", 0, {"a": 1, "b": 2}), ("b", 0, {"b": 2, "a": 1}), ("c", 1, {"a": 1, "b": 2})):
+        save_model(tmp_path / name, fresh(seed=seed), provenance)
+    a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
+    assert a == b != c
+
+
+@pytest.mark.parametrize("part", ["net.1.weight", "net.3.bias", "mean"])
+def test_the_digest_sees_every_bit(part: str) -> None:
+    model = fresh()
+    before = model_digest(model)
+    with torch.no_grad():
+        tensor = model.state_dict()[part].flatten()
+        tensor[0] = torch.nextafter(tensor[0], torch.tensor(2.0))
+    assert model_digest(model) != before
+
+
+def test_the_digest_sees_names_shapes_and_dtypes() -> None:
+    class Holder(nn.Module):
+        def __init__(self, name: str, value: Tensor) -> None:
+            super().__init__()
+            self.register_buffer(name, value)
+
+    zeros = torch.zeros(4)
+    held = [("a", zeros), ("b", zeros), ("a", zeros.view(2, 2)), ("a", zeros.int()), ("a", torch.zeros(3))]
+    digests = {model_digest(Holder(*one)) for one in held}
+    assert len(digests) == len(held)
+    assert all(digest.startswith("sha256:") and len(digest) == 7 + 64 for digest in digests)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    save_model(tmp_path / "whole.safetensors", fresh(), {"seed": 1})
+    return tmp_path / "whole.safetensors"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.5, 0.99])
+def test_a_truncated_file_is_refused(whole: Path, share: float) -> None:
+    raw = whole.read_bytes()
+    whole.write_bytes(raw[: int(share * len(raw))])
+    for read in (load_model_file, read_safetensors, read_weights):
+        with pytest.raises(BadInput, match="not a whole safetensors file"):
+            read(whole)
+
+
+def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(BadInput, match="no such file"):
+            load_model_file(path)
+    for path in (tmp_path / "none.pt", tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(BadInput, match="no such"):
+            read_weights(path)
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], Any]) -> None:
+    """Change header or tensors of a weight file; what `change` returns, if anything, replaces the header."""
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["satbench"])
+    tensors = load_file(path)
+    replaced = change(header, tensors)
+    save_file(tensors, path, metadata={"satbench": json.dumps(header if replaced is None else replaced)})
+
+
+def test_an_unchanged_rewrite_loads(whole: Path) -> None:
+    rewrite(whole, lambda header, tensors: None)
+    load_model_file(whole)
+
+
+FLIPPED: list[tuple[str, Any]] = [
+    ("architecture", "cnn-small"),
+    ("architecture", "nothing"),
+    ("architecture", 5),
+    ("architecture", ["mlp"]),
+    ("activation", "smoothrelu"),
+    ("activation", "nothing"),
+    ("activation", None),
+    ("num_classes", 4),
+    ("num_classes", 0),
+    ("num_classes", "3"),
+    ("num_classes", True),
+    ("channels", 1),
+    ("channels", -2),
+    ("image_size", 9),
+    ("image_size", 8.0),
+    ("mean", [0.5]),
+    ("mean", "ab"),
+    ("mean", 0.5),
+    ("mean", [[0.1], [0.2]]),
+    ("std", []),
+    ("std", [None, 1.0]),
+    ("params", {"width": 5}),
+    ("params", {"width": 0}),
+    ("params", {"size": 4}),
+    ("params", [4]),
+    ("params", None),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), FLIPPED)
+def test_a_file_that_does_not_fit_its_spec_is_refused(whole: Path, key: str, value: Any) -> None:
+    rewrite(whole, lambda header, tensors: header["spec"].update({key: value}))
+    with pytest.raises(BadInput):
+        load_model_file(whole)
+
+
+@pytest.mark.parametrize("key", ["architecture", "activation", "num_classes", "channels", "image_size", "mean", "std"])
+def test_a_spec_without_a_field_is_refused(whole: Path, key: str) -> None:
+    rewrite(whole, lambda header, tensors: header["spec"].pop(key) and None)
+    with pytest.raises(BadInput, match="not a model spec"):
+        load_model_file(whole)
+
+
+@pytest.mark.parametrize("value", [[], "mlp", None, 3, {}, {"surplus": 1}])
+def test_a_spec_that_is_none_is_refused(whole: Path, value: Any) -> None:
+    rewrite(whole, lambda header, tensors: header.update(spec=value))
+    with pytest.raises(BadInput, match="model spec"):
+        load_model_file(whole)
+
+
+def test_a_spec_with_an_unknown_field_is_refused(whole: Path) -> None:
+    rewrite(whole, lambda header, tensors: header["spec"].update(surplus=1))
+    with pytest.raises(BadInput, match="surplus"):
+        load_model_file(whole)
+
+
+def test_another_schema_version_is_refused(whole: Path) -> None:
+    rewrite(whole, lambda header, tensors: header.update(schema_version=99))
+    with pytest.raises(BadInput, match="schema version 99"):
+        load_model_file(whole)
+
+
+@pytest.mark.parametrize("header", [[], 1, "x", {}, {"spec": {}}])
+def test_a_header_of_another_kind_is_refused(whole: Path, header: Any) -> None:
+    rewrite(whole, lambda old, tensors: header)
+    with pytest.raises(BadInput, match="not which network"):
+        load_model_file(whole)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"satbench": "{"}])
+def test_weights_without_a_spec_ask_for_the_network(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    save_file({"w": torch.zeros(2)}, tmp_path / "w.safetensors", metadata=metadata)
+    with pytest.raises(BadInput, match="--model"):
+        load_model_file(tmp_path / "w.safetensors")
+    assert torch.equal(read_weights(tmp_path / "w.safetensors")["w"], torch.zeros(2))
+
+
+def test_a_missing_surplus_or_misshapen_tensor_is_named(whole: Path) -> None:
+    original = whole.read_bytes()
+
+    def surplus(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        tensors["net.9.weight"] = torch.zeros(1)
+
+    def missing(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        del tensors["net.3.bias"]
+
+    def misshapen(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        tensors["net.3.bias"] = torch.zeros(4, 1)
+
+    for change, message in (
+        (surplus, r"net\.9\.weight"),
+        (missing, r"lacks 'net\.3\.bias'"),
+        (misshapen, r"'net\.3\.bias' has shape \(4, 1\) instead of \(4,\)"),
+    ):
+        whole.write_bytes(original)
+        rewrite(whole, change)
+        with pytest.raises(BadInput, match=message):
+            load_model_file(whole)
+
+
+def test_a_refused_state_dict_changes_nothing(tmp_path: Path) -> None:
+    model, other = fresh(), fresh(seed=1)
+    before = model_digest(model)
+    with pytest.raises(BadInput, match="surplus"):
+        load_strictly(model, {**other.state_dict(), "surplus": torch.zeros(1)}, tmp_path)
+    assert model_digest(model) == before
+
+
+def test_a_flipped_byte_in_the_header_gives_a_model_or_bad_input(whole: Path) -> None:
+    raw = bytearray(whole.read_bytes())
+    end = 8 + int.from_bytes(raw[:8], "little")
+    refused = 0
+    for position in range(0, end, 3):
+        raw[position] ^= 1
+        whole.write_bytes(raw)
+        raw[position] ^= 1
+        try:
+            load_model_file(whole)
+        except BadInput:
+            refused += 1
+    assert refused > end / 10
+
+
+class Bomb:
+    """A pickle of it creates a file when it is run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt"])
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, zipped: bool, suffix: str) -> None:
+    path, mark = tmp_path / f"evil{suffix}", tmp_path / "mark"
+    torch.save({"w": torch.zeros(1), "x": Bomb(mark)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(BadInput, match="could execute any code"):
+        read_weights(path)
+    assert not mark.exists()
+
+
+def test_a_bare_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    path, mark = tmp_path / "evil.pt", tmp_path / "mark"
+    path.write_bytes(pickle.dumps({"x": Bomb(mark)}))
+    with pytest.raises(BadInput):
+        read_weights(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_plain_state_dict_loads(tmp_path: Path, zipped: bool) -> None:
+    model, other = fresh(), fresh(seed=1)
+    torch.save(model.state_dict(), tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
+    load_strictly(other, read_weights(tmp_path / "m.pt"), tmp_path / "m.pt")
+    assert model_digest(other) == model_digest(model)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {"w": torch.zeros(1)}, "epoch": 1}, [torch.zeros(1)], 3])
+def test_a_torch_file_of_something_else_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(BadInput, match="not a plain state dict"):
+        read_weights(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x80\x02.", b"\x80\x02}q\x00.", bytes(100)])
+def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.pt").write_bytes(content)
+    with pytest.raises(BadInput):
+        read_weights(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_torch_file_gives_tensors_or_bad_input(tmp_path: Path, zipped: bool) -> None:
+    """Cut at every twentieth, and one byte changed at a time."""
+    path = tmp_path / "m.pt"
+    torch.save({"w": torch.zeros(3), "b": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
+    raw = path.read_bytes()
+    cuts = [raw[: i * len(raw) // 20] for i in range(20)]
+    flips = [raw[:i] + bytes([raw[i] ^ 0x11]) + raw[i + 1 :] for i in range(0, len(raw), 1 + len(raw) // 150)]
+    refused = 0
+    for damaged in cuts + flips:
+        path.write_bytes(damaged)
+        try:
+            read_weights(path)
+        except BadInput:
+            refused += 1
+    assert refused >= len(cuts) - 1
