@@ -15,4 +15,6 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"--device {name} cannot be used here ({reason}); give auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise BadInput(f"--device {name} is not supported; give auto, cpu or cuda")
     return device

@@ -19,18 +19,19 @@ def parse_eps(text: str, norm: str = "Linf") -> float:
         value = float(numerator) / (float(denominator) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
         raise BadInput(f"eps {text!r} is not a number; write it as 8/255 or 0.03") from None
-    if not math.isfinite(value):
+    if not math.isfinite(value) or (slash and not math.isfinite(float(denominator))):
         raise BadInput(f"eps {text!r} is not a finite number; write it as 8/255 or 0.03")
     if value < 0:
         raise BadInput(f"eps {text!r} is negative; a radius is at least 0, write {text.strip().lstrip('-')}")
     if norm == "Linf" and value > 1:
-        raise BadInput(f"eps {text!r} is larger than the whole pixel range [0, 1]; did you mean {value:g}/255?")
+        meant = f"did you mean {value:g}/255?" if value <= 255 else "write it as 8/255 or 0.03"
+        raise BadInput(f"eps {text!r} is larger than the whole pixel range [0, 1]; {meant}")
     return value
 
 
 def format_eps(eps: float) -> str:
     """The shortest usual spelling: `8/255` for a multiple of 1/255 up to 64/255, else a decimal that reads back."""
     in_255 = eps * 255
-    if eps > 0 and abs(in_255 - round(in_255)) < 1e-6 and round(in_255) <= 64 and Fraction(str(eps)).denominator > 1000:
+    if abs(in_255 - round(in_255)) < 1e-6 and 1 <= round(in_255) <= 64 and Fraction(str(eps)).denominator > 1000:
         return f"{round(in_255)}/255"
     return f"{eps:g}" if float(f"{eps:g}") == eps else repr(eps)

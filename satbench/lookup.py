@@ -10,10 +10,12 @@ from satbench.errors import BadInput
 T = TypeVar("T")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """A phrase that names the closest known names, or all of them when none is close."""
     names = sorted(known)
-    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    if not names:
+        return "none is known"
+    close = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
 
 

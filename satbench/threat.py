@@ -27,7 +27,7 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise BadInput(f"unknown norm {self.norm!r}; {nearest(self.norm, NORMS)}")
-        object.__setattr__(self, "eps", parse_eps(repr(self.eps), self.norm))
+        object.__setattr__(self, "eps", parse_eps(repr(float(self.eps)), self.norm))
 
     @classmethod
     def parse(cls, norm: str, eps: str) -> "ThreatModel":
@@ -80,23 +80,31 @@ class ThreatModel:
             length = _length(direction, "L1")
         return (x + radius * direction / length.clamp_min(1e-12).view(-1, 1, 1, 1)).clamp(0, 1)
 
-    def steepest(self, x: Tensor, x_adv: Tensor, grad: Tensor) -> Tensor:
-        """The ascent direction of unit length in this norm for a gradient of the shape of `x`.
+    def ascend(self, x: Tensor, x_adv: Tensor, grad: Tensor, step: float) -> Tensor:
+        """Move `x_adv` by `step` in this norm where `grad` says, staying in ball and box.
 
-        Linf: the sign. L2: the normalised gradient. L1: the sign on the largest twentieth of the entries that still
-        have room in the box, normalised; the sparse step follows Tramer & Boneh 2019 (arXiv 1904.13000), with their
-        percentile replaced by a fixed share.
+        Linf: along the sign. L2: along the normalised gradient. Both are projected afterwards. L1: towards the point of
+        ball and box that a linear function with this gradient prefers, and no further than that point; a Frank-Wolfe
+        step of fixed length (Frank & Wolfe 1956), which needs no projection.
         """
         if self.norm == "Linf":
-            return grad.sign()
-        flat = grad.flatten(1)
+            return self.project(x, x_adv + step * grad.sign())
         if self.norm == "L2":
-            return (flat / _length(flat, "L2")[:, None].clamp_min(1e-12)).view_as(x)
-        room = torch.where(flat > 0, 1 - x_adv.flatten(1), x_adv.flatten(1))
-        useful = flat.abs() * (room > 0)
-        count = max(1, flat.shape[1] // 20)
-        chosen = torch.zeros_like(flat).scatter(1, useful.topk(count, dim=1).indices, 1.0) * (useful > 0)
-        return (chosen * flat.sign() / chosen.sum(1, keepdim=True).clamp_min(1)).view_as(x)
+            length = _length(grad, "L2").view(-1, 1, 1, 1).clamp_min(1e-12)
+            return self.project(x, x_adv + step * grad / length)
+        towards = (self._best_vertex(x, grad) - x_adv) * (grad != 0).flatten(1).any(1).view(-1, 1, 1, 1)
+        share = (step / _length(towards, "L1").clamp_min(1e-12)).clamp_max(1)
+        return (x_adv + share.view(-1, 1, 1, 1) * towards).clamp(0, 1)
+
+    def _best_vertex(self, x: Tensor, grad: Tensor) -> Tensor:
+        """The point of L1 ball and box with the largest inner product: pixels are filled in order of |grad|."""
+        slope, start = grad.flatten(1), x.flatten(1)
+        room = torch.where(slope > 0, 1 - start, start) * (slope != 0)
+        order = slope.abs().argsort(dim=1, descending=True)
+        ordered = room.gather(1, order)
+        left = (self.eps - (ordered.cumsum(1) - ordered)).clamp_min(0)
+        moved = torch.zeros_like(start).scatter(1, order, torch.minimum(ordered, left))
+        return (start + moved * slope.sign()).view_as(x)
 
 
 def distance(norm: str, x: Tensor, x_adv: Tensor) -> Tensor:

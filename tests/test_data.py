@@ -254,7 +254,7 @@ def test_npz_refuses_another_size(tmp_path: Path) -> None:
 
 def test_npz_names_the_missing_array(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=arrays()[0], labels=arrays()[1])
-    with pytest.raises(BadInput, match="'y'.*labels"):
+    with pytest.raises(BadInput, match=r"'y'.*labels"):
         load_images(f"npz:{tmp_path / 'a.npz'}")
 
 
@@ -382,7 +382,7 @@ def test_own_val_folder_is_used(tmp_path: Path) -> None:
     name = f"image_folder:{tmp_path}"
     assert len(load_images(name, "train", size=8)) == 10
     assert set(load_images(name, "val", size=8).ids) == {f"val/{c}/{i}.png" for c in ("blue", "red") for i in range(2)}
-    with pytest.raises(BadInput, match="train, val.*'test'"):
+    with pytest.raises(BadInput, match=r"train, val.*'test'"):
         load_images(name, "test", size=8)
 
 

@@ -86,7 +86,7 @@ def test_parse_eps_allows_spaces_round_the_slash() -> None:
 )
 @pytest.mark.parametrize("norm", NORMS)
 def test_parse_eps_refuses_what_is_no_number(text: str, norm: str) -> None:
-    with pytest.raises(BadInput, match="8/255 or 0.03"):
+    with pytest.raises(BadInput, match=r"8/255 or 0\.03"):
         parse_eps(text, norm)
 
 

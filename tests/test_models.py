@@ -16,12 +16,20 @@ from torch import Tensor, nn
 from satbench.errors import BadInput
 from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, build_model
 from satbench.models.weights import (
+    Provenance,
     load_model_file,
     load_strictly,
     model_digest,
     read_safetensors,
     read_weights,
     save_model,
+)
+from satbench.results.schema import Threat
+
+PICKLE_PROTOCOL = pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")  # torch, on damaged files
+
+SOURCE = Provenance(
+    label="é net", recipe="r", method="m", dataset="d", seed=3, threat=Threat(norm="L2", eps=0.5), epoch=0
 )
 
 
@@ -190,9 +198,9 @@ def test_cnn_small_has_no_depth() -> None:
 def test_a_weight_file_gives_back_the_same_bits(architecture: str, activation: str, tmp_path: Path) -> None:
     model = fresh(spec(architecture, activation))
     model(images())
-    save_model(tmp_path / "m.safetensors", model, {"seed": 3, "note": "é"})
+    save_model(tmp_path / "m.safetensors", model, SOURCE)
     loaded, provenance = load_model_file(tmp_path / "m.safetensors")
-    assert provenance == {"seed": 3, "note": "é"}
+    assert provenance == SOURCE
     assert loaded.spec == model.spec
     assert not any(module.training for module in loaded.modules())
     wanted, found = model.state_dict(), loaded.state_dict()
@@ -203,8 +211,8 @@ def test_a_weight_file_gives_back_the_same_bits(architecture: str, activation: s
 
 
 def test_equal_models_give_equal_bytes_and_others_do_not(tmp_path: Path) -> None:
-    for name, seed, provenance in (("a", 0, {"a": 1, "b": 2}), ("b", 0, {"b": 2, "a": 1}), ("c", 1, {"a": 1, "b": 2})):
-        save_model(tmp_path / name, fresh(seed=seed), provenance)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        save_model(tmp_path / name, fresh(seed=seed), SOURCE)
     a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
     assert a == b != c
 
@@ -234,7 +242,7 @@ def test_the_digest_sees_names_shapes_and_dtypes() -> None:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
-    save_model(tmp_path / "whole.safetensors", fresh(), {"seed": 1})
+    save_model(tmp_path / "whole.safetensors", fresh(), SOURCE)
     return tmp_path / "whole.safetensors"
 
 
@@ -289,7 +297,6 @@ FLIPPED: list[tuple[str, Any]] = [
     ("mean", [0.5]),
     ("mean", "ab"),
     ("mean", 0.5),
-    ("mean", [[0.1], [0.2]]),
     ("std", []),
     ("std", [None, 1.0]),
     ("params", {"width": 5}),
@@ -414,9 +421,11 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, zipped: bool,
     assert not mark.exists()
 
 
-def test_a_bare_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+@PICKLE_PROTOCOL
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_with_code_is_refused_and_not_run(tmp_path: Path, protocol: int) -> None:
     path, mark = tmp_path / "evil.pt", tmp_path / "mark"
-    path.write_bytes(pickle.dumps({"x": Bomb(mark)}))
+    path.write_bytes(pickle.dumps({"x": Bomb(mark)}, protocol))
     with pytest.raises(BadInput):
         read_weights(path)
     assert not mark.exists()
@@ -444,14 +453,15 @@ def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
         read_weights(tmp_path / "m.pt")
 
 
+@PICKLE_PROTOCOL
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_damaged_torch_file_gives_tensors_or_bad_input(tmp_path: Path, zipped: bool) -> None:
-    """Cut at every twentieth, and one byte changed at a time."""
+    """Cut at every twentieth, and one byte changed at hundreds of places."""
     path = tmp_path / "m.pt"
     torch.save({"w": torch.zeros(3), "b": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
     raw = path.read_bytes()
     cuts = [raw[: i * len(raw) // 20] for i in range(20)]
-    flips = [raw[:i] + bytes([raw[i] ^ 0x11]) + raw[i + 1 :] for i in range(0, len(raw), 1 + len(raw) // 150)]
+    flips = [raw[:i] + bytes([raw[i] ^ 0x11]) + raw[i + 1 :] for i in range(0, len(raw), 1 + len(raw) // 600)]
     refused = 0
     for damaged in cuts + flips:
         path.write_bytes(damaged)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.optimize import linprog
 from torch import Tensor
 
 from satbench.eps import NORMS
@@ -19,6 +20,7 @@ CALM = settings(deadline=None, derandomize=True, max_examples=60)
 ORDER = {"Linf": np.inf, "L2": 2, "L1": 1}
 LARGEST = {"Linf": 1.0, "L2": 6.0, "L1": 60.0}
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6))
+RADII = st.sampled_from([0.1, 0.5, 2.0, 8.0])
 
 
 @st.composite
@@ -181,42 +183,49 @@ def gradients(seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 @CALM
 @given(st.integers(0, 2**31), SHAPES)
 def test_linf_and_l2_steps_are_steepest(seed: int, shape) -> None:
-    """Unit length, and the inner product with the gradient is its dual norm, which nothing of unit length exceeds."""
-    x, grad = gradients(seed, shape)
-    flat = grad.flatten(1).double().numpy()
+    """Of the stated length, and the inner product with the gradient is its dual norm, which no other step exceeds."""
+    _, grad = gradients(seed, shape)
+    x, flat = torch.full(shape, 0.5), grad.flatten(1).double().numpy()
     for norm, dual in (("Linf", 1), ("L2", 2)):
-        step = ThreatModel(norm, 0.1).steepest(x, x, grad).flatten(1).double().numpy()
-        np.testing.assert_allclose(np.linalg.norm(step, ord=ORDER[norm], axis=1), 1, rtol=1e-5)
-        np.testing.assert_allclose((step * flat).sum(1), np.linalg.norm(flat, ord=dual, axis=1), rtol=1e-5)
+        step = (ThreatModel(norm, 0.1).ascend(x, x, grad, 0.1) - x).flatten(1).double().numpy() / 0.1
+        np.testing.assert_allclose(np.linalg.norm(step, ord=ORDER[norm], axis=1), 1, rtol=1e-4)
+        np.testing.assert_allclose((step * flat).sum(1), np.linalg.norm(flat, ord=dual, axis=1), rtol=1e-4)
 
 
 @CALM
-@given(st.integers(0, 2**31), st.tuples(st.integers(1, 3), st.just(3), st.integers(1, 6), st.integers(1, 6)))
-def test_the_l1_step_takes_the_largest_entries_with_room(seed: int, shape) -> None:
+@given(st.integers(0, 2**31), st.tuples(st.integers(1, 3), st.just(3), st.integers(1, 5), st.integers(1, 5)), RADII)
+def test_l1_steps_lead_to_the_optimum_of_a_linear_function(seed: int, shape, eps: float) -> None:
+    """Against the linear programme over ball and box, with the move split into its positive and negative part."""
     x, grad = gradients(seed, shape)
-    step = ThreatModel("L1", 0.1).steepest(x, x, grad).flatten(1).numpy()
-    pixels, slopes = x.flatten(1).numpy(), grad.flatten(1).numpy()
-    count = max(1, slopes.shape[1] // 20)
-    for one, pixel, slope in zip(step, pixels, slopes, strict=True):
-        room = np.where(slope > 0, pixel < 1, pixel > 0)
-        support = np.flatnonzero(one)
-        allowed = np.flatnonzero(room)
-        expected = allowed[np.argsort(-np.abs(slope[allowed]))][:count]
-        assert set(support) == set(expected)
-        if len(expected):
-            assert np.abs(one).sum() == pytest.approx(1, rel=1e-5)
-        assert (np.sign(one[support]) == np.sign(slope[support])).all()
+    threat = ThreatModel("L1", eps)
+    reached = threat.ascend(x, x, grad, 2 * eps)
+    assert threat.contains(x, reached).all()
+    half = threat.ascend(x, x, grad, eps / 2)
+    assert (threat.distance(x, half) <= eps / 2 * (1 + 1e-4) + 1e-6).all()
+    for row in range(len(x)):
+        pixel, slope = x[row].flatten().double().numpy(), grad[row].flatten().double().numpy()
+        best = linprog(
+            np.concatenate([-slope, slope]),
+            A_ub=np.ones((1, 2 * len(pixel))),
+            b_ub=[eps],
+            bounds=[(0, room) for room in np.concatenate([1 - pixel, pixel])],
+        )
+        gained = ((reached[row] - x[row]).flatten().double().numpy() * slope).sum()
+        assert gained == pytest.approx(-best.fun, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_no_gradient_means_no_step(norm: str) -> None:
     x = torch.full((2, 1, 3, 3), 0.5)
-    assert not ThreatModel(norm, 0.1).steepest(x, x, torch.zeros_like(x)).any()
+    x_adv = ThreatModel(norm, 0.1).project(x, x + 0.01)
+    moved = ThreatModel(norm, 0.1).ascend(x, x_adv, torch.zeros_like(x), 0.05)
+    torch.testing.assert_close(moved, x_adv, rtol=0, atol=1e-6)
 
 
-def test_an_l1_step_out_of_a_full_box_is_no_step() -> None:
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_step_out_of_a_full_box_is_no_step(norm: str) -> None:
     x = torch.ones(1, 1, 3, 3)
-    assert not ThreatModel("L1", 0.1).steepest(x, x, torch.ones_like(x)).any()
+    assert torch.equal(ThreatModel(norm, 0.1).ascend(x, x, torch.ones_like(x), 0.05), x)
 
 
 def test_an_unknown_norm_is_refused_with_the_nearest() -> None:

@@ -1,5 +1,6 @@
 """Attacks by name, and how a command line spells one: `pgd` or `pgd:loss=margin,restarts=5`."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -39,8 +40,8 @@ def build_attack(name: str, params: dict[str, Any]) -> Attack:
 
 def _value(key: str, text: str) -> Any:
     if key == "step_size":
-        return parse_eps(text)
-    return int(text) if text.lstrip("-").isdigit() else text
+        return parse_eps(text, "L2")
+    return int(text) if re.fullmatch("-?[0-9]+", text) else text
 
 
 __all__ = ["ATTACKS", "PGD", "Attack", "build_attack", "fgsm", "parse_attack"]

@@ -36,7 +36,7 @@ class AutoAttack:
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
             raise BadInput(f"unknown version {self.version!r} of autoattack; {nearest(self.version, VERSIONS)}")
-        names = self.components.split("+") if self.components else []
+        names = str(self.components).split("+") if self.components else []
         if (self.version == "custom") != bool(names):
             raise BadInput(
                 "autoattack takes components with version=custom only: version=custom,components=apgd-ce+square"

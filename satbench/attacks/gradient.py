@@ -40,10 +40,12 @@ class PGD:
 
     def __post_init__(self) -> None:
         for name in ("steps", "restarts"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise BadInput(f"{name} of an attack is {getattr(self, name)!r}; give a whole number from 1")
-        if self.step_size is not None and not 0 < self.step_size < float("inf"):
-            raise BadInput(f"step_size is {self.step_size!r}; give a positive number such as 2/255")
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise BadInput(f"{name} of an attack is {value!r}; give a whole number from 1")
+        size = self.step_size
+        if size is not None and not (isinstance(size, int | float) and 0 < size < float("inf")):
+            raise BadInput(f"step_size is {size!r}; give a positive number such as 2/255")
         for name, known in (("loss", tuple(LOSSES)), ("init", INITS), ("keep", KEEPS)):
             if getattr(self, name) not in known:
                 raise BadInput(
@@ -95,7 +97,7 @@ class PGD:
             with torch.set_grad_enabled(not last):
                 logits = model(x_adv)
                 losses = loss(logits, y)
-            grad = None if last else torch.autograd.grad(losses.sum(), x_adv)[0]
+                grad = None if last else _input_gradient(losses, x_adv)
             x_adv = x_adv.detach()
             if self.keep == "best":
                 fallen = logits.detach().argmax(1) != y
@@ -109,8 +111,17 @@ class PGD:
                     if not len(standing):
                         break
             if grad is not None:
-                x_adv = threat.project(x, x_adv + step * threat.steepest(x, x_adv, grad))
+                x_adv = threat.ascend(x, x_adv, grad, step)
         return standing
+
+
+def _input_gradient(losses: Tensor, x_adv: Tensor) -> Tensor:
+    if not losses.requires_grad:
+        raise BadInput(
+            "the model's logits have no gradient to its input; use a black-box attack, such as "
+            "autoattack:version=custom,components=square"
+        )
+    return torch.autograd.grad(losses.sum(), x_adv)[0]
 
 
 def fgsm(loss: str = "ce", step_size: float | None = None, init: str = "zero") -> PGD:

@@ -32,13 +32,14 @@ def command(
 
     from satbench.cli.progress import progress_bar
     from satbench.errors import BadInput
-    from satbench.evaluation import evaluate
+    from satbench.evaluation import evaluate, sweep
     from satbench.reporting.summary import summarise
     from satbench.reporting.tables import accuracy_table, to_markdown
     from satbench.zoo import load
 
     loaded = load(model, checkpoint, device)
     if eps is None:
+        sweep.threats(norm, "0")
         trained_for = loaded.info.trained_for
         if trained_for is None or trained_for.norm != norm:
             raise BadInput(

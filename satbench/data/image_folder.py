@@ -28,7 +28,7 @@ def image_folder(path: Path, split: str | None, size: int | None) -> ImageSet:
         )
     name = f"image_folder:{path.name}"
     folders = {part: path / part for part in SPLITS if (path / part).is_dir()}
-    if "train" not in folders and "test" not in folders:
+    if not folders:
         return carve(_read(name, path, _class_names([path]), path, size), split or "all")
     split = split or "test"
     classes = _class_names(folders.values())

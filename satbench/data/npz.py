@@ -1,6 +1,7 @@
 """Arrays in a NumPy archive: `x` and `y`."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,15 @@ def npz(path: Path, split: str | None, size: int | None) -> ImageSet:
     if not path.is_file():
         raise BadInput(f"no such file: {path}; npz:PATH names an archive with arrays x and y, see --data-dir")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise BadInput(f"{path} holds one array, not an archive; write it by np.savez(path, x=x, y=y)")
             missing = [key for key in ("x", "y") if key not in archive.files]
             if missing:
                 raise BadInput(f"{path} has no array {missing[0]!r}, only {archive.files}; expected x and y")
             x, y = archive["x"], archive["y"]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{path} is not a readable npz archive of plain arrays ({type(error).__name__})") from None

@@ -17,7 +17,7 @@ from satbench.evaluation.harness import Progress, measure
 from satbench.evaluation.provenance import revision, versions
 from satbench.models.weights import model_digest
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
-from satbench.results.store import Run, check_run_folder, write_run
+from satbench.results.store import MANIFEST, Run, check_output_folder, write_run
 from satbench.threat import ThreatModel
 from satbench.zoo import Loaded, load
 
@@ -49,13 +49,13 @@ def evaluate(
     """Attack a model and store one record per sample, attack and threat in the run folder `out`.
 
     `model` is a module, or a name as `satbench.zoo.load` takes it. `norm`, `eps`, `steps`, `restarts` are comma lists
-    as on the command line. `dataset` is what `load_images` takes, and defaults to the one a satbench run was trained on;
+    as on the command line. `dataset` is what `load_images` takes; a satbench run knows the one it was trained on.
     `split` defaults to "test", but to "all" for files without a split of their own that the model was not trained on.
     The records of two equal calls on one machine are equal bytes. Raises `BadInput` before anything is written.
     """
     started = time.monotonic()
     out = Path(out)
-    check_run_folder(out)
+    check_output_folder(out, MANIFEST)
     threats = sweep.threats(norm, eps)
     given = [attack] if isinstance(attack, str) else list(attack)
     attacks: list[Attack] = [one for one in given if not isinstance(one, str)]

@@ -1,15 +1,19 @@
 """The boundary of every network: images in [0, 1] come in, logits go out."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, field
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from satbench.errors import BadInput
 
+Size = Annotated[int, Field(gt=0)]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class ModelSpec:
     """All that is needed to build a network: architecture and activation by name, shapes, input statistics.
 
@@ -18,9 +22,9 @@ class ModelSpec:
 
     architecture: str
     activation: str
-    num_classes: int
-    channels: int
-    image_size: int
+    num_classes: Size
+    channels: Size
+    image_size: Size
     mean: tuple[float, ...]
     std: tuple[float, ...]
     params: dict[str, Any] = field(default_factory=dict)
@@ -29,18 +33,14 @@ class ModelSpec:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, raw: object) -> "ModelSpec":
-        """The spec a file carries; raises `BadInput` when fields are missing, unknown or of the wrong type."""
-        if not isinstance(raw, dict):
-            raise BadInput(f"a model spec is a mapping, not {type(raw).__name__}")
+    def from_json(cls, text: str) -> "ModelSpec":
+        """The spec a file carries; raises `BadInput` naming the first field that is missing, unknown or mistyped."""
         try:
-            spec = cls(**{**raw, "mean": tuple(raw["mean"]), "std": tuple(raw["std"])})
-        except (TypeError, KeyError) as error:
-            raise BadInput(f"not a model spec: {error}") from None
-        numbers = (spec.num_classes, spec.channels, spec.image_size)
-        if not all(isinstance(value, int) and value > 0 for value in numbers):
-            raise BadInput(f"not a model spec: num_classes, channels, image_size must be positive integers: {numbers}")
-        return spec
+            return TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise BadInput(f"not a model spec: {where}: {first['msg']}") from None
 
 
 class Classifier(nn.Module):

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import pickle
+import struct
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -14,19 +15,48 @@ from torch import Tensor, nn
 from satbench.errors import BadInput
 from satbench.models import ModelSpec, build_model
 from satbench.models.classifier import Classifier
+from satbench.results.schema import Threat
 
 SCHEMA_VERSION = 1
 HEADER = "satbench"  # the one metadata key: several would be written in no fixed order, and files would differ
 
 
-def save_model(path: Path, model: Classifier, provenance: dict[str, Any]) -> None:
-    """Write weights, buffers, spec and `provenance` (JSON values) to one file; equal models give equal bytes."""
+# what torch.load raises on damaged bytes, each seen on some truncation or flipped bit
+DAMAGE = (
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+class Provenance(BaseModel):
+    """Which training made the weights; `threat` is the one they were trained for, `epoch` counts from 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    recipe: str
+    method: str
+    dataset: str
+    seed: int
+    threat: Threat
+    epoch: int
+
+
+def save_model(path: Path, model: Classifier, provenance: Provenance) -> None:
+    """Write weights, buffers, spec and provenance to one file; equal models give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    header = {"schema_version": SCHEMA_VERSION, "spec": model.spec.to_dict(), "provenance": provenance}
+    header = {"schema_version": SCHEMA_VERSION, "spec": model.spec.to_dict(), "provenance": provenance.model_dump()}
     save_file(tensors, path, metadata={HEADER: json.dumps(header, sort_keys=True)})
 
 
-def load_model_file(path: Path) -> tuple[Classifier, dict[str, Any]]:
+def load_model_file(path: Path) -> tuple[Classifier, Provenance]:
     """The network of a file written by `save_model`, in eval mode on the CPU, and its provenance.
 
     Raises `BadInput` when the file is missing, truncated, not from satbench, or does not fit its own spec.
@@ -35,16 +65,21 @@ def load_model_file(path: Path) -> tuple[Classifier, dict[str, Any]]:
     try:
         header = json.loads(metadata[HEADER])
         version, spec, provenance = header["schema_version"], header["spec"], header["provenance"]
-    except (KeyError, json.JSONDecodeError):
+    except (KeyError, TypeError, json.JSONDecodeError):
         raise BadInput(
             f"{path} holds weights but not which network they belong to; "
             "name it: --model package.module:callable --checkpoint FILE"
         ) from None
     if version != SCHEMA_VERSION:
         raise BadInput(f"{path} has schema version {version!r}, this satbench reads {SCHEMA_VERSION}; train it again")
-    model = build_model(ModelSpec.from_dict(spec))
+    model = build_model(ModelSpec.from_json(json.dumps(spec)))
     load_strictly(model, tensors, path)
-    return model.eval(), provenance
+    try:
+        return model.eval(), Provenance.model_validate(provenance)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in ("provenance", *first["loc"]))
+        raise BadInput(f"{path}: {field}: {first['msg']}; train it again") from None
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -74,7 +109,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} is damaged or a pickle with more than plain weights, and running it could execute any code; "
             "save `model.state_dict()` alone, best as safetensors"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except DAMAGE as error:
         raise BadInput(f"{path} is not a whole torch file ({type(error).__name__}); fetch or train it again") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise BadInput(f"{path} is not a plain state dict of tensors; save `model.state_dict()` alone")

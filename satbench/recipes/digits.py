@@ -12,7 +12,7 @@ def digits_sat() -> TrainConfig:
     return TrainConfig(
         recipe="digits-sat",
         dataset="digits",
-        model=Named(name="cnn-small"),
+        model=Named(name="cnn-small", params={"width": 8}),
         activation="silu",
         method=Named(name="pgd_at", params={"steps": 10}),
         threat=ThreatConfig(norm="Linf", eps=0.2),
@@ -29,4 +29,4 @@ def digits_standard() -> TrainConfig:
 
 def digits_quick() -> TrainConfig:
     """A few epochs of `digits-sat` with a cheaper adversary, the suite of `satbench check`."""
-    return digits_sat().with_values({"recipe": "digits-quick", "method.steps": 4, "epochs": 6})
+    return digits_sat().with_values({"recipe": "digits-quick", "method.steps": 4, "epochs": 10})

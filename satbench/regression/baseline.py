@@ -1,10 +1,11 @@
 """Hand-approved expected numbers, one entry a suite, in `leaderboards/baselines.yaml`."""
 
 from pathlib import Path
+from typing import Self
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from satbench.errors import BadInput
 from satbench.lookup import nearest
@@ -26,6 +27,14 @@ class Outcomes(BaseModel):
     n: int = Field(gt=0)
     right: str = Field(pattern="^[01]+$")
 
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Self:
+        if len(self.right) != self.n or self.right.count("1") != self.correct:
+            raise ValueError(
+                f"{self.right.count('1')} of {len(self.right)} outcomes are 1, not {self.correct} of {self.n}"
+            )
+        return self
+
 
 class Baseline(BaseModel):
     """The approved outcome of one suite.
@@ -43,6 +52,12 @@ class Baseline(BaseModel):
     versions: dict[str, str]
     figures: dict[str, Outcomes]
     spread: dict[str, float]
+
+    @model_validator(mode="after")
+    def _spread_is_whole(self) -> Self:
+        for name in self.figures.keys() ^ self.spread.keys():
+            raise ValueError(f"figures and spread must name the same figures; {name!r} is in one of them only")
+        return self
 
 
 def outcomes(records: pd.DataFrame) -> dict[str, Outcomes]:

@@ -56,12 +56,16 @@ def to_json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def check_run_folder(out: Path) -> None:
-    """Refuse, before any work, an output path that holds something other than a run."""
-    if out.is_file():
-        raise BadInput(f"--out {out} is a file; give a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise BadInput(f"--out {out} is not empty and holds no {MANIFEST}; give a new folder")
+def check_output_folder(out: Path, marker: str) -> None:
+    """Refuse, before any work, an output path that is no folder, or a folder of something without the file `marker`.
+
+    Left-over temporary files of `atomic_file` do not count.
+    """
+    for place in (out, *out.parents):
+        if place.is_file():
+            raise BadInput(f"--out {out}: {place} is a file; give a folder")
+    if out.is_dir() and not (out / marker).is_file() and any(not e.name.startswith(".") for e in out.iterdir()):
+        raise BadInput(f"--out {out} is not empty and holds no {marker}; give a new folder")
 
 
 def write_run(out: Path, manifest: Manifest, records: pd.DataFrame) -> Run:
@@ -69,9 +73,9 @@ def write_run(out: Path, manifest: Manifest, records: pd.DataFrame) -> Run:
 
     The records are ordered by attack, norm, eps and sample position, and carry no time, so equal runs are equal bytes.
     """
-    check_run_folder(out)
+    check_output_folder(out, MANIFEST)
     table = pa.Table.from_pandas(records, schema=RECORDS, preserve_index=False).replace_schema_metadata(None)
-    out.mkdir(parents=True, exist_ok=True)
+    (out / MANIFEST).unlink(missing_ok=True)
     with atomic_file(out / RECORDS_FILE) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_statistics=False)
     write_text(out / MANIFEST, to_json(manifest.model_dump(mode="json")))

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from satbench.errors import BadInput
 from satbench.models.classifier import Classifier
-from satbench.models.weights import SCHEMA_VERSION, load_strictly, read_safetensors, save_model
-from satbench.results.store import atomic_file, to_json, write_text
+from satbench.models.weights import SCHEMA_VERSION, Provenance, load_strictly, read_safetensors, save_model
+from satbench.results.schema import Threat
+from satbench.results.store import atomic_file, check_output_folder, to_json, write_text
 from satbench.training.config import TrainConfig, parse_config
 from satbench.zoo import BEST, LAST
 
@@ -40,16 +41,13 @@ class Position:
 def open_folder(out: Path, config: TrainConfig) -> None:
     """Make `out` the folder of this config, or accept it when it already is; raises `BadInput` when it is another's."""
     file = out / CONFIG
-    if out.is_file():
-        raise BadInput(f"--out {out} is a file; give a folder")
+    check_output_folder(out, CONFIG)
     if file.is_file():
         there = read_config(out)
         if there != config:
             changed = _first_difference(there.model_dump(), config.model_dump())
             raise BadInput(f"{out} holds a run with another {changed}; give another --out or the same settings")
         return
-    if out.is_dir() and any(out.iterdir()):
-        raise BadInput(f"--out {out} is not empty and holds no {CONFIG}; give a new folder")
     write_text(file, to_json({"schema_version": SCHEMA_VERSION, "config": config.model_dump()}))
 
 
@@ -90,25 +88,30 @@ def load_state(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     load_strictly(model, weights, out / STATE)
     states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            states.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Position(**json.loads(metadata["position"]))
+    try:
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                states.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        return Position(**json.loads(metadata["position"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{out / STATE} is no state of this run ({type(error).__name__}); remove it to train {out} from the start"
+        ) from None
 
 
 def save_weights(path: Path, model: Classifier, config: TrainConfig, epoch: int) -> None:
     """Write a weights file with where it came from; equal runs give equal bytes."""
-    provenance = {
-        "label": config.label,
-        "recipe": config.recipe,
-        "method": config.method.name,
-        "dataset": config.dataset,
-        "seed": config.seed,
-        "threat": config.threat.model_dump(),
-        "epoch": epoch,
-    }
+    provenance = Provenance(
+        label=config.label,
+        recipe=config.recipe,
+        method=config.method.name,
+        dataset=config.dataset,
+        seed=config.seed,
+        threat=Threat(norm=config.threat.norm, eps=config.threat.eps),
+        epoch=epoch,
+    )
     with atomic_file(path) as temporary:
         save_model(temporary, model, provenance)
 
@@ -123,7 +126,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     file = folder / METRICS
     if not file.is_file():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise BadInput(f"{file} is damaged; train into a new folder") from None
 
 
 def _first_difference(there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:

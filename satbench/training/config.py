@@ -1,5 +1,6 @@
 """A training run as plain, frozen, printable data."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -78,6 +79,8 @@ class TrainConfig(_Frozen):
         old one's parameters. Strings are read as the field's type. Raises `BadInput` for an unknown key or a bad value.
         """
         raw = self.model_dump()
+        aliases = {"model.name": "model", "method.name": "method"}
+        values = {aliases.get(key, key): value for key, value in values.items()}
         for part in ("model", "method"):
             if part in values and values[part] != raw[part]["name"]:
                 raw[part] = {"name": values[part], "params": {}}
@@ -120,6 +123,6 @@ def _number(key: str, value: Any) -> Any:
     """A parameter of a model or method, which no schema types: integer, radius or word."""
     if not isinstance(value, str):
         return value
-    if value.lstrip("-").isdigit():
+    if re.fullmatch("-?[0-9]+", value):
         return int(value)
-    return parse_eps(value, norm="L2") if value[:1].isdigit() or value[:1] == "." else value
+    return parse_eps(value, norm="L2") if re.fullmatch("[0-9.]+(/[0-9.]+)?", value) else value

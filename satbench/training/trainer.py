@@ -88,7 +88,7 @@ def _run(
     progress: Progress,
 ) -> None:
     x_all, y_all = images.x.to(place), images.y.to(place)
-    steps = -(-len(images) // config.batch_size)
+    steps = _steps(len(images), config.batch_size)
     total = steps * config.epochs
     figures = _figures(position.history)
     with _interruptible() as interrupted:
@@ -96,7 +96,8 @@ def _run(
             order = torch.randperm(len(images), generator=generator(config.seed, "order", position.epoch)).to(place)
             while position.step < steps:
                 done = position.epoch * steps + position.step
-                rows = order[position.step * config.batch_size :][: config.batch_size]
+                end = None if position.step == steps - 1 else (position.step + 1) * config.batch_size
+                rows = order[position.step * config.batch_size : end]
                 lr = config.optimizer.lr * SCHEDULES[config.schedule]((done + 0.5) / total)
                 loss = step(model, optimizer, method, threat, x_all[rows], y_all[rows], lr, config.seed, done)
                 if not torch.isfinite(loss):
@@ -199,6 +200,11 @@ def _end_epoch(
         checkpoint.save_weights(out / BEST, model, config, position.epoch - 1)
     checkpoint.save_weights(out / LAST, model, config, position.epoch - 1)
     checkpoint.write_metrics(out, position.history)
+
+
+def _steps(n: int, batch_size: int) -> int:
+    """Batches an epoch; a single image left over joins the batch before, because batch norm cannot learn from one."""
+    return max(1, n // batch_size + (n % batch_size > 1))
 
 
 def _best(history: list[dict[str, Any]]) -> int:

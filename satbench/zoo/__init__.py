@@ -5,7 +5,6 @@ import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -13,7 +12,7 @@ from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.models import ARCHITECTURES
 from satbench.models.weights import load_model_file, load_strictly, model_digest, read_weights
-from satbench.results.schema import ModelInfo, Threat
+from satbench.results.schema import ModelInfo
 from satbench.zoo.card import find_card
 
 BEST = "best.safetensors"
@@ -91,22 +90,17 @@ def _from_card(name: str) -> Loaded:
 
 def _from_file(ref: str, path: Path) -> Loaded:
     model, provenance = load_model_file(path)
-    threat = provenance.get("threat")
     info = ModelInfo(
         ref=ref,
         digest=model_digest(model),
-        label=_label(ref, provenance),
+        label=provenance.label,
         activation=model.spec.activation,
-        method=provenance.get("method"),
-        recipe=provenance.get("recipe"),
-        seed=provenance.get("seed"),
-        trained_for=Threat(norm=threat["norm"], eps=threat["eps"]) if threat else None,
+        method=provenance.method,
+        recipe=provenance.recipe,
+        seed=provenance.seed,
+        trained_for=provenance.threat,
     )
-    return Loaded(model, info, provenance.get("dataset"), model.spec.image_size)
-
-
-def _label(ref: str, provenance: dict[str, Any]) -> str:
-    return str(provenance.get("label", Path(ref).name))
+    return Loaded(model, info, provenance.dataset, model.spec.image_size)
 
 
 def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:
@@ -124,7 +118,10 @@ def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:
     build = getattr(module, attribute, None)
     if not callable(build):
         raise BadInput(f"--model {ref}: {module_name} has no callable {attribute!r}; give package.module:callable")
-    model = build if isinstance(build, nn.Module) else build()
+    try:
+        model = build if isinstance(build, nn.Module) else build()
+    except TypeError as error:
+        raise BadInput(f"--model {ref}: {error}; give a callable that needs no arguments") from None
     if not isinstance(model, nn.Module):
         raise BadInput(f"--model {ref}: {attribute}() returned a {type(model).__name__}; expected a torch.nn.Module")
     if checkpoint is not None:

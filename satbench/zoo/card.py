@@ -7,7 +7,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from satbench.errors import BadInput
-from satbench.lookup import find
+from satbench.lookup import nearest
+from satbench.models import ARCHITECTURES
 
 PACKAGE = Path(__file__).resolve().parents[1]
 REGISTRY = "model_zoo.yaml"
@@ -48,6 +49,17 @@ class Card(BaseModel):
         return PACKAGE / self.weights
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Plain YAML that refuses a mapping with the same key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        doubled = [key for position, key in enumerate(keys) if key in keys[:position]]
+        if doubled:
+            raise BadInput(f"{REGISTRY} has {doubled[0]!r} twice; remove one")
+        return super().construct_mapping(node, deep)
+
+
 def registry_path() -> Path:
     """The registry inside an installed package, or at the top of a checkout."""
     installed = PACKAGE / REGISTRY
@@ -58,7 +70,7 @@ def read_cards(path: Path | None = None) -> dict[str, Card]:
     """All cards by name; raises `BadInput` naming file, entry and field of the first that is wrong."""
     path = path or registry_path()
     try:
-        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"{path} cannot be read as YAML ({type(error).__name__}); restore it") from None
     if not isinstance(raw, dict):
@@ -76,4 +88,7 @@ def read_cards(path: Path | None = None) -> dict[str, Card]:
 
 def find_card(name: str) -> Card:
     """The card of a model; an unknown name is refused with the nearest known ones."""
-    return find(read_cards(), name, "model")
+    cards = read_cards()
+    if name not in cards:
+        raise BadInput(f"unknown model {name!r}; {nearest(name, [*cards, *ARCHITECTURES])}")
+    return cards[name]

@@ -1,0 +1,644 @@
+"""Attacks: one contract for the whole table, and known answers on linear models."""
+
+import logging
+import random
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from satbench.attacks import ATTACKS, PGD, build_attack, fgsm, parse_attack
+from satbench.attacks.losses import LOSSES
+from satbench.errors import BadInput
+from satbench.seeding import PerSample, generator
+from satbench.threat import ThreatModel
+
+NORMS = ("Linf", "L2", "L1")
+DUAL = {"Linf": 1, "L2": 2, "L1": np.inf}
+THREATS = [ThreatModel("Linf", 0.1), ThreatModel("L2", 0.6), ThreatModel("L1", 3.0)]
+CASES: dict[str, list[dict[str, Any]]] = {
+    "fgsm": [{}, {"loss": "margin", "init": "gaussian"}, {"loss": "dlr", "init": "uniform", "step_size": 0.05}],
+    "pgd": [
+        {"steps": 4},
+        {"steps": 3, "keep": "last", "init": "gaussian"},
+        {"steps": 3, "restarts": 2, "loss": "dlr", "step_size": 0.3},
+    ],
+    "autoattack": [{"version": "custom", "components": "apgd-ce"}],
+}
+EVERY = [pytest.param(name, params, id=f"{name}-{i}") for name in CASES for i, params in enumerate(CASES[name])]
+on_every_threat = pytest.mark.parametrize("threat", THREATS, ids=str)
+SMALL_THREATS = [ThreatModel("Linf", 0.05), ThreatModel("L2", 0.2), ThreatModel("L1", 0.6)]
+on_every_small_threat = pytest.mark.parametrize("threat", SMALL_THREATS, ids=str)
+
+
+def ids(count: int) -> list[str]:
+    return [f"sample-{i}" for i in range(count)]
+
+
+def streams(count: int, seed: int = 0) -> PerSample:
+    return PerSample.of(seed, ids(count), "attack")
+
+
+def mixed_model(seed: int = 0, classes: int = 4) -> nn.Module:
+    """Convolution, BN, dropout; one part in eval mode, one parameter frozen, `.grad` filled on some."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, classes)
+        )
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    model[5].bias.requires_grad_(False)
+    model[3].eval()
+    return model
+
+
+def batch(model: nn.Module, count: int = 4) -> tuple[Tensor, Tensor]:
+    """Images (count, 2, 6, 6), some pixels on the edge of the box, labelled as the model sees them in eval mode."""
+    x = torch.rand(count, 2, 6, 6, generator=torch.Generator().manual_seed(3)) * 1.2 - 0.1
+    x = x.clamp(0, 1)
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.no_grad():
+        y = model.eval()(x).argmax(1)
+    for module, mode in modes:
+        module.training = mode
+    return x, y
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    """Everything about the model and the process that an attack must leave as it found it."""
+    return {
+        "modes": [module.training for module in model.modules()],
+        "tensors": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "wanted": [p.requires_grad for p in model.parameters()],
+        "gradients": [None if p.grad is None else (id(p.grad), p.grad.clone()) for p in model.parameters()],
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state()[1],
+        "python": random.getstate(),
+        "trace": sys.gettrace(),
+        "grad mode": torch.is_grad_enabled(),
+        "dtype": torch.get_default_dtype(),
+        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        "log level": logging.getLogger().level,
+    }
+
+
+def same(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Tensor):
+        return torch.equal(found, wanted)
+    if isinstance(wanted, np.ndarray):
+        return np.array_equal(found, wanted)
+    if isinstance(wanted, dict):
+        return found.keys() == wanted.keys() and all(same(found[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list | tuple):
+        return len(found) == len(wanted) and all(map(same, found, wanted))
+    return bool(found == wanted)
+
+
+def assert_unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
+    assert [key for key in before if not same(after[key], before[key])] == []
+
+
+@pytest.fixture
+def traced():
+    """A trace function of our own, which must survive."""
+    before = sys.gettrace()
+
+    def trace(frame: Any, event: str, arg: Any) -> None:
+        return None
+
+    sys.settrace(trace)
+    yield trace
+    sys.settrace(before)
+
+
+def test_every_attack_is_under_contract() -> None:
+    assert set(CASES) == set(ATTACKS)
+    assert all(CASES.values())
+    assert len({param.values[0] for param in EVERY}) == len(ATTACKS)
+
+
+@on_every_threat
+@pytest.mark.parametrize(("name", "params"), EVERY)
+def test_the_contract(name: str, params: dict[str, Any], threat: ThreatModel, traced) -> None:
+    model, attack = mixed_model(), build_attack(name, params)
+    x, y = batch(model)
+    given = x.clone(), y.clone()
+    before = state(model)
+    x_adv = attack(model, x, y, threat, streams(len(x)))
+    assert_unchanged(before, state(model))
+    assert torch.equal(x, given[0])
+    assert torch.equal(y, given[1])
+    assert not x.requires_grad
+    assert x.grad is None
+    assert x_adv.shape == x.shape
+    assert x_adv.dtype == x.dtype
+    assert not x_adv.requires_grad
+    assert x_adv.data_ptr() != x.data_ptr()
+    assert threat.contains(x, x_adv).all()
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
+    torch.manual_seed(99)
+    assert torch.equal(attack(model, x, y, threat, streams(len(x))), x_adv)
+    first = attack(model, x, y, threat, generator(7))
+    assert torch.equal(attack(model, x, y, threat, generator(7)), first)
+
+
+@pytest.mark.parametrize(("name", "params"), EVERY)
+def test_an_attack_works_without_gradients_around_it(name: str, params: dict[str, Any]) -> None:
+    model, attack, threat = mixed_model(), build_attack(name, params), THREATS[0]
+    x, y = batch(model)
+    expected = attack(model, x, y, threat, streams(len(x)))
+    with torch.no_grad():
+        assert torch.equal(attack(model, x, y, threat, streams(len(x))), expected)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("name", "params"), EVERY)
+def test_no_radius_means_no_change_and_no_images_none(name: str, params: dict[str, Any], norm: str) -> None:
+    model, attack = mixed_model(), build_attack(name, params)
+    x, y = batch(model)
+    torch.testing.assert_close(attack(model, x, y, ThreatModel(norm, 0), streams(len(x))), x, rtol=0, atol=1e-6)
+    assert attack(model, x[:0], y[:0], ThreatModel(norm, 0.1), streams(0)).shape == (0, 2, 6, 6)
+
+
+class Failing(nn.Module):
+    """Raises on its `allowed + 1`-th pass."""
+
+    def __init__(self, inner: nn.Module, allowed: int) -> None:
+        super().__init__()
+        self.inner, self.allowed, self.passes = inner, allowed, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        if self.passes > self.allowed:
+            raise RuntimeError("out of passes")
+        return self.inner(x)
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("fgsm", 0),
+        ("fgsm", 1),
+        ("pgd", 0),
+        ("pgd", 5),
+        *(("autoattack", allowed) for allowed in (0, 1, 2, 7, 8, 9, 12)),
+    ],
+)
+def test_everything_is_restored_after_the_model_raises(name: str, allowed: int, traced) -> None:
+    params = {"steps": 20, "step_size": 1e-6} if name == "pgd" else CASES[name][0]
+    model = Failing(mixed_model(), allowed)
+    x, y = batch(model.inner)
+    before = state(model)
+    with pytest.raises(RuntimeError, match="out of passes"):
+        build_attack(name, params)(model, x, y, ThreatModel("Linf", 1e-4), streams(len(x)))
+    assert_unchanged(before, state(model))
+
+
+@pytest.mark.parametrize(("name", "params"), [param for param in EVERY if "autoattack" not in param.id])
+def test_a_samples_example_does_not_depend_on_its_batch(name: str, params: dict[str, Any]) -> None:
+    model, attack = mixed_model(), build_attack(name, params)
+    x, y = batch(model, 5)
+    for threat in THREATS:
+        whole = attack(model, x, y, threat, streams(5))
+        for i, sample in enumerate(ids(5)):
+            alone = attack(model, x[i : i + 1], y[i : i + 1], threat, PerSample.of(0, [sample], "attack"))
+            torch.testing.assert_close(alone[0], whole[i], rtol=0, atol=1e-4)
+
+
+def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Module:
+    """Logits of flattened images, float32."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(torch.zeros(weight.shape[0]) if bias is None else bias)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def linear_problem(classes: int, count: int = 40, seed: int = 0) -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor]:
+    """A random linear model and images in [0.4, 0.6], with their labels, margins and gaps of weights, all float64.
+
+    margins (N, K) is true minus other logit; gaps (N, K, D) the weight of the true class minus that of the other.
+    """
+    source = torch.Generator().manual_seed(seed)
+    weight = torch.randn(classes, 48, generator=source)
+    weight /= weight.norm(dim=1, keepdim=True)
+    x = 0.4 + 0.2 * torch.rand(count, 3, 4, 4, generator=source)
+    bias = -(weight @ x.flatten(1).mean(0))
+    logits = x.flatten(1).double() @ weight.double().T + bias.double()
+    y = logits.argmax(1)
+    margins = logits.gather(1, y[:, None]) - logits
+    gaps = (weight[y][:, None] - weight[None]).double()
+    return linear(weight, bias), x, y, margins, gaps
+
+
+def boundary(norm: str, margins: Tensor, gaps: Tensor) -> Tensor:
+    """The exact distance to the nearest other class, (N,): margin over the dual norm of the gap of weights."""
+    distances = margins / torch.linalg.vector_norm(gaps, ord=float(DUAL[norm]), dim=2)
+    return torch.where(distances.isnan(), torch.inf, distances).amin(1)
+
+
+def broken(attack: Any, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, index: list[int]) -> Tensor:
+    x_adv = attack(model, x, y, threat, PerSample.of(0, [ids(100)[i] for i in index], "attack"))
+    assert threat.contains(x, x_adv).all()
+    with torch.no_grad():
+        return model(x_adv).argmax(1) != y
+
+
+def falls(norm: str, classes: int, factor: float, count: int = 12) -> int:
+    """How many of `count` images PGD breaks at `factor` times the distance of each to its boundary."""
+    model, x, y, margins, gaps = linear_problem(classes, count)
+    distances = boundary(norm, margins, gaps)
+    assert distances.max() < 0.39  # the box never binds
+    fallen = 0
+    for i in range(count):
+        eps = float(factor * distances[i])
+        attack = PGD(steps=40, step_size=eps / 8, restarts=2, loss="margin")
+        one = slice(i, i + 1)
+        fallen += int(broken(attack, model, x[one], y[one], ThreatModel(norm, eps), [i]).item())
+    return fallen
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("norm", NORMS)
+def test_pgd_never_breaks_a_linear_model_within_its_distance(norm: str, classes: int) -> None:
+    assert falls(norm, classes, 0.95) == 0
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_pgd_breaks_a_linear_model_just_beyond_its_distance(norm: str) -> None:
+    assert falls(norm, 2, 1.05) == 12
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_pgd_breaks_most_of_a_linear_model_with_more_classes(norm: str) -> None:
+    """The margin has a peak for each wrong class there, and an untargeted ascent may climb a lower one."""
+    assert falls(norm, 4, 1.05) >= 10
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_pgd_reaches_the_optimal_margin_of_a_linear_model(norm: str, loss: str) -> None:
+    model, x, y, margins, gaps = linear_problem(2)
+    other = 1 - y
+    slope = torch.linalg.vector_norm(gaps, ord=float(DUAL[norm]), dim=2).gather(1, other[:, None])[:, 0]
+    eps = 0.9 * boundary(norm, margins, gaps).min().item()
+    x_adv = PGD(steps=40, step_size=eps / 8, loss=loss)(model, x, y, ThreatModel(norm, eps), streams(len(x)))
+    reached = margins - torch.einsum("nkd,nd->nk", gaps, (x - x_adv).flatten(1).double())
+    drop = (margins - reached).gather(1, other[:, None])[:, 0]
+    np.testing.assert_allclose(drop.numpy(), (eps * slope).numpy(), rtol=0.01)
+
+
+def trained_net(classes: int = 3) -> tuple[nn.Module, Tensor, Tensor]:
+    """A small network after a few steps of SGD on blobs, and 100 of its images."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        y = torch.arange(100) % classes
+        centres = torch.rand(classes, 1, 4, 4)
+        x = (0.3 + 0.4 * centres[y] + 0.1 * torch.randn(100, 1, 4, 4)).clamp(0, 1)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 24), nn.SiLU(), nn.Linear(24, classes))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        for _ in range(60):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    return model.eval(), x, y
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:foolbox", "ignore:Please import:DeprecationWarning")
+@pytest.mark.parametrize("eps", [0.03, 0.05, 0.08])
+def test_pgd_is_as_strong_as_foolbox(eps: float) -> None:
+    import foolbox
+
+    model, x, y = trained_net()
+    ours = PGD(steps=15, step_size=eps / 6, keep="last")(model, x, y, ThreatModel("Linf", eps), streams(100))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = foolbox.attacks.LinfPGD(abs_stepsize=eps / 6, steps=15, random_start=True)
+        _, _, fallen = theirs(foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), x, y, epsilons=eps)
+    with torch.no_grad():
+        standing = (model(ours).argmax(1) == y).sum().item()
+    assert 5 < standing < 95
+    assert abs(standing - (~fallen).sum().item()) <= 2
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+def test_fgsm_is_one_step_along_the_sign(loss: str) -> None:
+    model, x, y = trained_net()
+    eps = 0.05
+    x, y = x[:20], y[:20]
+    point = x.clone().requires_grad_()
+    logits = model(point)
+    if loss == "ce":
+        value = logits.logsumexp(1) - logits[range(20), y]
+    else:
+        value = torch.stack(
+            [max(row[j] for j in range(3) if j != k) - row[k] for row, k in zip(logits, y, strict=True)]
+        )
+    (grad,) = torch.autograd.grad(value.sum(), point)
+    correct = logits.argmax(1) == y
+    assert correct.sum() > 10
+    x_adv = fgsm(loss=loss)(model, x, y, ThreatModel("Linf", eps), streams(20))
+    torch.testing.assert_close(x_adv[correct], (x + eps * grad.sign()).clamp(0, 1)[correct], rtol=0, atol=1e-6)
+    assert torch.equal(x_adv[~correct], x[~correct])  # already misclassified, so already found
+
+
+def loss_values(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        logits = model(x)
+    return nn.functional.cross_entropy(logits, y, reduction="none"), logits.argmax(1) != y
+
+
+@on_every_small_threat
+def test_keeping_the_best_is_never_worse_than_keeping_the_last(threat: ThreatModel) -> None:
+    model, x, y = trained_net()
+    loss, fallen = {}, {}
+    for keep in ("best", "last"):
+        attack = PGD(steps=5, step_size=threat.eps, keep=keep)
+        loss[keep], fallen[keep] = loss_values(model, attack(model, x, y, threat, streams(100)), y)
+    assert (fallen["best"] | ~fallen["last"]).all()
+    standing = ~fallen["best"]
+    assert 5 < standing.sum() < 95
+    assert (loss["best"][standing] >= loss["last"][standing] - 1e-6).all()
+
+
+class Bump(nn.Module):
+    """Two classes on one pixel: class 1 has a bump of height 1 and half-width 0.05 at `centre`, class 0 has `floor`."""
+
+    def __init__(self, centre: float, floor: float) -> None:
+        super().__init__()
+        self.centre, self.floor = centre, floor
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixel = x.flatten(1)[:, :1]
+        return torch.cat([torch.full_like(pixel, self.floor), torch.relu(1 - 20 * (pixel - self.centre).abs())], 1)
+
+
+def test_a_step_over_the_top_is_taken_back_by_keep_best_alone() -> None:
+    """From 0.5 one step of 0.03 goes over the bump at 0.51 and lands lower, at 0.53."""
+    x, y = torch.full((1, 1, 1, 1), 0.5), torch.zeros(1, dtype=torch.int64)
+    for keep, pixel in (("best", 0.5), ("last", 0.53)):
+        attack = PGD(steps=1, step_size=0.03, init="zero", loss="margin", keep=keep)
+        x_adv = attack(Bump(0.51, 2.0), x, y, ThreatModel("Linf", 0.2), streams(1))
+        assert x_adv.item() == pytest.approx(pixel, abs=1e-6)
+
+
+@on_every_small_threat
+@pytest.mark.parametrize("stronger", [{"steps": 8}, {"restarts": 3}, {"steps": 8, "restarts": 3}])
+def test_more_effort_never_breaks_fewer(threat: ThreatModel, stronger: dict[str, int]) -> None:
+    model, x, y = trained_net()
+    weak = PGD(steps=2, step_size=threat.eps / 4)
+    _, before = loss_values(model, weak(model, x, y, threat, streams(100)), y)
+    _, after = loss_values(model, replace(weak, **stronger)(model, x, y, threat, streams(100)), y)
+    assert (after | ~before).all()
+    assert before.any()
+    if "steps" in stronger:
+        assert after.sum() > before.sum()
+
+
+@on_every_small_threat
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_broken_sample_keeps_a_misclassified_example(threat: ThreatModel, loss: str) -> None:
+    """What was misclassified at any pass stays so, however many steps and restarts follow."""
+    model, x, y = trained_net()
+    seen = torch.zeros(100, dtype=torch.bool)
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+        if len(logits) == 1:
+            seen[current] |= (logits.argmax(1) != y[current : current + 1]).item()
+
+    attack, result = PGD(steps=4, restarts=3, loss=loss), []
+    handle = model.register_forward_hook(watch)
+    for current in range(0, 100, 5):
+        one = slice(current, current + 1)
+        result.append(attack(model, x[one], y[one], threat, PerSample.of(0, [ids(100)[current]], "attack")))
+    handle.remove()
+    _, fallen = loss_values(model, torch.cat(result), y[::5])
+    assert fallen.any()
+    assert torch.equal(fallen, seen[::5])
+
+
+def test_a_misclassified_iterate_wins_over_a_higher_loss() -> None:
+    """At 0.5 three classes nearly tie: right, cross-entropy 1.09. At 0.6 two do: wrong, cross-entropy 0.79."""
+
+    class Slope(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            pixel = x.flatten(1)[:, :1]
+            beyond = torch.relu(pixel - 0.55)
+            return torch.cat([0.01 - 0.05 * (pixel - 0.5), 4 * beyond, -1000 * beyond], 1)
+
+    x, y = torch.full((1, 1, 1, 1), 0.5), torch.zeros(1, dtype=torch.int64)
+    (before, after), (first, last) = loss_values(Slope(), torch.tensor([[[[0.5]]], [[[0.6]]]]), torch.zeros(2).long())
+    assert before > after
+    assert (first.item(), last.item()) == (False, True)
+    x_adv = PGD(steps=1, step_size=0.1, init="zero")(Slope(), x, y, ThreatModel("Linf", 0.2), streams(1))
+    assert x_adv.item() == pytest.approx(0.6, abs=1e-6)
+
+
+def test_restarts_save_what_one_start_cannot_break() -> None:
+    """Flat but for a bump over a tenth of the interval: a start hits it with probability 0.1, ten with 0.65."""
+    x, y = torch.full((100, 1, 1, 1), 0.5), torch.zeros(100, dtype=torch.int64)
+    model, threat, count = Bump(0.7, 0.5), ThreatModel("Linf", 0.5), {}
+    for restarts in (1, 10):
+        attack = PGD(steps=3, step_size=0.02, loss="margin", restarts=restarts)
+        count[restarts] = int((model(attack(model, x, y, threat, streams(100))).argmax(1) == 1).sum())
+    assert 1 <= count[1] <= 22
+    assert 48 <= count[10] <= 80
+
+
+def passes(attack: Any, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> list[int]:
+    """The batch size of every forward pass."""
+    seen: list[int] = []
+    handle = model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    attack(model, x, y, threat, streams(len(x)))
+    handle.remove()
+    return seen
+
+
+@on_every_small_threat
+@pytest.mark.parametrize("steps", [1, 4])
+def test_pass_counts(threat: ThreatModel, steps: int) -> None:
+    model, x, y = trained_net()
+    assert passes(PGD(steps=steps, keep="last"), model, x, y, threat) == [100] * steps
+    out_of_reach = replace(threat, eps=1e-5)
+    right = loss_values(model, x, y)[1].logical_not()
+    for restarts in (1, 3):
+        attack = PGD(steps=steps, restarts=restarts)
+        assert len(passes(attack, model, x, y, threat)) <= restarts * (steps + 1)
+        assert passes(attack, model, x[right], y[right], out_of_reach) == [int(right.sum())] * restarts * (steps + 1)
+
+
+def test_fallen_samples_are_not_passed_again() -> None:
+    model, x, y = trained_net()
+    wrong = (y + 1) % 3
+    assert passes(PGD(steps=5, restarts=3, init="zero"), model, x[:9], wrong[:9], ThreatModel("Linf", 0.01)) == [9]
+
+
+def numpy_margin(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.array([np.delete(row, k).max() - row[k] for row, k in zip(logits, y, strict=True)])
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_losses_follow_their_formulas(classes: int) -> None:
+    logits = 5 * torch.randn(50, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(50) % classes
+    z, k = logits.numpy(), y.numpy()
+    expected = {"ce": np.log(np.exp(z).sum(1)) - z[range(50), k], "margin": numpy_margin(z, k)}
+    if classes >= 3:
+        ordered = np.sort(z, axis=1)
+        # Croce & Hein: -(z_y - max other) / (z_1st - z_3rd), with a guard of 1e-12 below
+        expected["dlr"] = numpy_margin(z, k) / (ordered[:, -1] - ordered[:, -3] + 1e-12)
+    assert set(expected) == set(LOSSES) - ({"dlr"} if classes < 3 else set())
+    for name, value in expected.items():
+        np.testing.assert_allclose(LOSSES[name](logits, y).numpy(), value, rtol=1e-9, atol=1e-12)
+    wrong = z.argmax(1) != k
+    for name in expected.keys() - {"ce"}:
+        assert ((LOSSES[name](logits, y).numpy() > 0) == wrong).all()
+
+
+def test_losses_have_finite_gradients_where_logits_tie() -> None:
+    logits = torch.zeros(2, 4, requires_grad=True)
+    for loss in LOSSES.values():
+        (grad,) = torch.autograd.grad(loss(logits, torch.tensor([0, 3])).sum(), logits)
+        assert grad.isfinite().all()
+
+
+def test_dlr_with_two_classes_is_refused_and_leaves_the_model_alone() -> None:
+    model = mixed_model(classes=2)
+    x, y = batch(model)
+    before = state(model)
+    with pytest.raises(BadInput, match=r"at least 3 classes.*loss=margin"):
+        PGD(loss="dlr")(model, x, y, THREATS[0], streams(len(x)))
+    assert_unchanged(before, state(model))
+
+
+@pytest.mark.parametrize(
+    ("classes", "params", "component"),
+    [
+        (2, {}, "apgd-t"),
+        (3, {}, "apgd-t"),
+        (2, {"version": "rand"}, "apgd-dlr"),
+        (3, {"version": "plus"}, "apgd-t"),
+        (2, {"version": "custom", "components": "apgd-ce+apgd-dlr"}, "apgd-dlr"),
+    ],
+)
+def test_autoattack_refuses_what_few_classes_leave_undefined(
+    classes: int, params: dict[str, str], component: str
+) -> None:
+    model = mixed_model(classes=classes)
+    x, y = batch(model)
+    before = state(model)
+    with pytest.raises(BadInput, match=f"{component} needs at least . classes, the model has {classes}"):
+        build_attack("autoattack", params)(model, x, y, THREATS[0], streams(len(x)))
+    assert_unchanged(before, state(model))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("classes", "components"), [(2, "apgd-ce+fab-t"), (3, "apgd-dlr"), (4, "apgd-t")])
+def test_autoattack_breaks_a_linear_model_exactly_beyond_its_distance(norm: str, classes: int, components: str) -> None:
+    """Beyond the largest distance all fall, by 10 percent, or half of it for APGD in L1; below the smallest none."""
+    slack = 1.5 if norm == "L1" else 1.1
+    model, x, y, margins, gaps = linear_problem(classes, 6)
+    distances = boundary(norm, margins, gaps)
+    attack = build_attack("autoattack", {"version": "custom", "components": components})
+    for eps, count in ((0.95 * distances.min().item(), 0), (slack * distances.max().item(), 6)):
+        assert broken(attack, model, x, y, ThreatModel(norm, eps), list(range(6))).sum() == count
+
+
+def test_square_runs_with_two_classes() -> None:
+    model, x, y, margins, gaps = linear_problem(2, 3)
+    threat = ThreatModel("Linf", 4 * boundary("Linf", margins, gaps).max().item())
+    attack = build_attack("autoattack", {"version": "custom", "components": "square"})
+    assert broken(attack, model, x, y, threat, [0, 1, 2]).all()
+
+
+def test_autoattack_standard_breaks_what_it_should(caplog: pytest.LogCaptureFixture) -> None:
+    """The four components on a linear model: all but the last image, which has more margin than the radius covers."""
+    model, x, y, margins, gaps = linear_problem(4, 30)
+    distances, order = torch.sort(boundary("Linf", margins, gaps))
+    chosen = order[[0, 1, 29]]
+    threat = ThreatModel("Linf", float((distances[1] * distances[29]) ** 0.5))
+    with caplog.at_level(logging.DEBUG, "satbench.autoattack"):
+        fallen = broken(build_attack("autoattack", {}), model, x[chosen], y[chosen], threat, [0, 1, 2])
+    assert fallen.tolist() == [True, True, False]
+    log = caplog.text
+    assert all(f"running {name}" in log for name in ("apgd-ce", "apgd-t", "fab-t", "square"))
+
+
+def test_autoattack_leaves_a_misclassified_image_alone() -> None:
+    model, x, y, _, _ = linear_problem(4, 3)
+    attack = build_attack("autoattack", CASES["autoattack"][0])
+    assert torch.equal(attack(model, x, (y + 1) % 4, THREATS[0], streams(3)), x)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pgd", ("pgd", {})),
+        ("pgd:steps=20,loss=margin", ("pgd", {"steps": 20, "loss": "margin"})),
+        ("pgd: steps = 20 , step_size = 2/255", ("pgd", {"steps": 20, "step_size": 2 / 255})),
+        ("autoattack:version=custom,components=apgd-ce+square", None),
+    ],
+)
+def test_an_attack_on_the_command_line(text: str, expected: tuple[str, dict[str, Any]] | None) -> None:
+    name, params = parse_attack(text)
+    assert expected is None or (name, params) == expected
+    build_attack(name, params)
+
+
+def test_a_step_size_in_units_of_l2_or_l1_can_be_written() -> None:
+    """Step sizes are in the threat's own units, and an L1 radius of 12 is usual."""
+    assert build_attack(*parse_attack("pgd:step_size=2.5")) == PGD(step_size=2.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pdg", "unknown attack 'pdg'; did you mean pgd"),
+        ("pgd:step=3", "unknown parameter 'step' of attack 'pgd'; did you mean steps"),
+        ("pgd:steps", "key=value"),
+        ("pgd:steps=0", "steps.*0.*whole number from 1"),
+        ("pgd:steps=-3", "whole number from 1"),
+        ("pgd:steps=many", "whole number from 1"),
+        ("pgd:steps=1.5", "whole number from 1"),
+        ("pgd:steps=²", "whole number from 1"),
+        ("pgd:steps=--5", "whole number from 1"),
+        ("pgd:restarts=0", "restarts"),
+        ("pgd:loss=cw", "unknown loss 'cw'"),
+        ("pgd:loss=margn", "did you mean margin"),
+        ("pgd:init=random", "unknown init"),
+        ("pgd:keep=first", "unknown keep"),
+        ("pgd:keep=last,restarts=2", "keep='last'"),
+        ("pgd:step_size=0", "positive"),
+        ("pgd:step_size=-1/255", "negative"),
+        ("pgd:step_size=nan", "finite"),
+        ("pgd:step_size=fast", "not a number"),
+        ("fgsm:steps=2", "unknown parameter 'steps' of attack 'fgsm'"),
+        ("autoattack:version=standrad", "did you mean standard"),
+        ("autoattack:version=custom", "components"),
+        ("autoattack:components=square", "version=custom"),
+        ("autoattack:version=custom,components=apgd_ce", "unknown component 'apgd_ce'.*did you mean apgd-ce"),
+    ],
+)
+def test_bad_attacks_are_refused(text: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        build_attack(*parse_attack(text))
+
+
+@pytest.mark.parametrize(
+    "params", [{"step_size": "2/255"}, {"step_size": "fast"}, {"steps": True}, {"steps": 2.0}, {"loss": None}]
+)
+def test_bad_values_from_a_file_are_refused(params: dict[str, Any]) -> None:
+    with pytest.raises(BadInput):
+        build_attack("pgd", params)
+
+
+def test_an_attack_is_known_by_its_repr() -> None:
+    for name, cases in CASES.items():
+        for params in cases:
+            assert repr(build_attack(name, params)) == repr(build_attack(name, params))
+    assert repr(PGD(steps=3)) != repr(PGD(steps=4))
