@@ -57,7 +57,7 @@ class ThreatModel:
         not always the nearest one of the intersection.
         """
         if self.norm == "Linf":
-            return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp(0, 1)
+            return x_adv.clamp(x - self.eps, x + self.eps).clamp(0, 1)
         delta = (x_adv - x).flatten(1)
         if self.norm == "L2":
             delta = delta * (self.eps / _length(delta, "L2")[:, None].clamp_min(1e-12)).clamp_max(1)

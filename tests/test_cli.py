@@ -17,6 +17,7 @@ import satbench
 from satbench.cli import app
 from satbench.data import load_images
 from satbench.models import ACTIVATIONS, ARCHITECTURES
+from satbench.recipes import RECIPES
 from satbench.results.store import read_run
 from satbench.zoo.card import read_cards
 
@@ -314,3 +315,23 @@ def test_commands_leave_threads_and_gradients_alone(trained: str) -> None:
     assert call("eval", "--model", trained, "--attack", "fgsm", "--n", "5", "--out", "run").exit_code == 0
     assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
+
+
+def test_the_gate_passes_on_its_own_numbers_and_fails_on_a_planted_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The suite is cut to one epoch; then its activation is swapped, as a careless change would."""
+    quick = RECIPES["digits-quick"]().with_values({"epochs": 1, "method.steps": 1})
+    monkeypatch.setitem(RECIPES, "digits-quick", lambda: quick)
+    monkeypatch.setattr("satbench.cli.check.SPREAD_SEEDS", ())
+    baselines = str(tmp_path / "baselines.yaml")
+    approved = CliRunner().invoke(app, ["check", "--baselines", baselines, "--approve", "first numbers"])
+    assert approved.exit_code == 0, approved.output
+    same = CliRunner().invoke(app, ["check", "--baselines", baselines])
+    assert same.exit_code == 0, same.output
+    monkeypatch.setitem(RECIPES, "digits-quick", lambda: quick.with_values({"activation": "elu"}))
+    moved = CliRunner().invoke(app, ["check", "--baselines", baselines])
+    assert moved.exit_code == 1
+    assert "MOVED clean: " in moved.stderr
+    assert "before" in moved.stderr
+    assert "450" in moved.stderr

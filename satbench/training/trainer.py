@@ -133,7 +133,9 @@ def step(
     All randomness comes from (seed, number), so a resumed run needs no generator state. Returns the loss, detached.
     """
     x_adv = method.perturb(model, x, y, threat, generator(seed, "attack", number))
-    torch.manual_seed(derive(seed, "update", number))
+    torch.default_generator.manual_seed(derive(seed, "update", number))
+    if x.is_cuda:
+        torch.cuda.manual_seed(derive(seed, "update", number))
     for group in optimizer.param_groups:
         group["lr"] = lr
     model.train()
