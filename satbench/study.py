@@ -34,8 +34,9 @@ def run_study(
 ) -> list[Run]:
     """Train every config and measure its best weights; the runs lie in `out/<job>/<measurement>`.
 
-    Each job runs in a process of its own with one thread, so the figures do not depend on `workers`. A study that was
-    stopped continues where it stopped. Returns the runs in the order of `configs`, then of `measurements`.
+    The jobs run side by side in `workers` processes of one thread each, so the figures do not depend on their number. A
+    study that was stopped keeps its trainings, continues the unfinished ones and measures again. Returns the runs in
+    the order of `configs`, then of `measurements`.
     """
     jobs = [(config, tuple(measurements), out / job_name(config)) for config in configs]
     runs: dict[int, list[Run]] = {}

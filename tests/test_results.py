@@ -21,7 +21,6 @@ from satbench.results.store import (
     atomic_file,
     check_output_folder,
     read_run,
-    remove_tree,
     to_json,
     write_run,
     write_text,
@@ -294,10 +293,3 @@ def test_json_keeps_order_and_refuses_nan() -> None:
     assert to_json({"b": 1, "a": "ε"}) == '{\n  "b": 1,\n  "a": "ε"\n}\n'
     with pytest.raises(ValueError, match="JSON"):
         to_json({"a": float("nan")})
-
-
-def test_remove_tree_takes_a_missing_folder(tmp_path: Path) -> None:
-    write_text(tmp_path / "a" / "b" / "c", "x")
-    remove_tree(tmp_path / "a")
-    remove_tree(tmp_path / "a")
-    assert not list(tmp_path.iterdir())

@@ -67,7 +67,8 @@ class AutoAttack:
                         f"autoattack's {name} needs at least {needed} classes, the model has {classes}; "
                         "use autoattack:version=custom,components=apgd-ce+fab-t+square"
                     )
-            reference.logger = logging.getLogger("satbench.autoattack")
+            for part in (reference, reference.apgd, reference.apgd_targeted):
+                part.logger = logging.getLogger("satbench.autoattack")
             for part in (reference.apgd_targeted, reference.fab):
                 part.n_target_classes = min(part.n_target_classes, classes - 1)
             x_adv: Tensor = reference.run_standard_evaluation(x, y, batch_size=len(x))[0]

@@ -63,10 +63,9 @@ class ImageSet:
 
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of every channel over all pixels; a constant channel has deviation 1."""
-        mean = self.x.mean(dim=(0, 2, 3), dtype=torch.float64)
-        std = self.x.double().std(dim=(0, 2, 3), correction=0)
-        std = torch.where(std > 0, std, torch.ones_like(std))
-        return tuple(round(v, 6) for v in mean.tolist()), tuple(round(v, 6) for v in std.tolist())
+        channels = [self.x[:, channel].double() for channel in range(self.x.shape[1])]
+        mean = tuple(round(one.mean().item(), 6) for one in channels)
+        return mean, tuple(round(one.std(correction=0).item(), 6) or 1.0 for one in channels)
 
 
 def image_set(name: str, split: str, pixels: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> ImageSet:
@@ -107,9 +106,11 @@ def carve(whole: ImageSet, split: str, shares: Mapping[str, float] = SHARES) -> 
     alone and not on any library's generator. The images come in hash order, a fixed shuffle.
     """
     order = sorted(range(len(whole)), key=lambda i: hashlib.sha256(whole.ids[i].encode()).digest())
+    classes: dict[int, list[int]] = {}
+    for i, label in zip(order, whole.y[order].tolist(), strict=True):
+        classes.setdefault(label, []).append(i)
     chosen: set[int] = set()
-    for label in range(whole.num_classes):
-        members = [i for i in order if int(whole.y[i]) == label]
+    for members in classes.values():
         parts, start, share = {"all": members}, 0, 0.0
         for name, part in shares.items():
             share += part

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,9 +113,3 @@ def _read_records(path: Path) -> pd.DataFrame:
     if not table.schema.equals(RECORDS):
         raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}; run `satbench eval` again")
     return table.to_pandas()
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a folder and all it holds; a missing one is fine."""
-    if path.exists():
-        shutil.rmtree(path)
