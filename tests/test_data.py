@@ -423,3 +423,22 @@ def test_empty_folders_are_refused(tmp_path: Path, folders: list[str]) -> None:
         (tmp_path / folder).mkdir(parents=True)
     with pytest.raises(BadInput, match="no images"):
         load_images(f"image_folder:{tmp_path}")
+
+
+def test_pixels_of_more_than_8_bits_are_refused(tmp_path: Path) -> None:
+    """Pillow would clip a 16-bit picture to white."""
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "a" / "deep.png")
+    with pytest.raises(BadInput, match="8 bits"):
+        load_images(f"image_folder:{tmp_path}", size=8)
+
+
+def test_foreign_byte_order_and_wild_labels(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((4, 1, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x=x.astype(">f4"), y=np.arange(4))
+    loaded = load_images(f"npz:{tmp_path / 'a.npz'}", "all")
+    for sample_id, image in zip(loaded.ids, loaded.x, strict=True):
+        assert torch.equal(image, torch.from_numpy(x[int(sample_id[-6:])]))
+    np.savez(tmp_path / "b.npz", x=x, y=np.array([0, 1, 2, 10**9]))
+    with pytest.raises(BadInput, match="no class number"):
+        load_images(f"npz:{tmp_path / 'b.npz'}")

@@ -262,7 +262,7 @@ UNUSABLE: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "too few classes": (lambda logits: logits[:, :5], "labels go up to 9 but the model has 5"),
     "tuple": (lambda logits: (logits, logits), "returned tuple"),
     "numpy": (lambda logits: logits.detach().numpy(), "returned ndarray"),
-    "crash": (fail, r"shape \(30, 1, 8, 8\): mat1 and mat2 shapes cannot be multiplied$"),
+    "crash": (fail, r"shape \(30, 1, 8, 8\): RuntimeError: mat1 and mat2 shapes cannot be multiplied$"),
 }
 
 
@@ -489,3 +489,57 @@ def test_unusable_callables_are_refused(ref: str, hint: str, here: Path) -> None
     with pytest.raises(BadInput, match=hint):
         evaluate(ref, here / "run", "pgd", dataset="digits", split="test", n=5)
     assert not (here / "run").exists()
+
+
+# models that would spoil a number in silence
+
+
+class Spoiled(nn.Module):
+    """The fixture's network behind a habit that a measurement must notice or bear."""
+
+    def __init__(self, net: nn.Module, habit: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net = net
+        self.habit = habit
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(self.habit(x))
+        return out
+
+
+def in_place(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return x.mul_(0.5)
+
+
+def nan_gradient(x: Tensor) -> Tensor:
+    return x + 0 * (x - x.detach()).abs().sqrt()
+
+
+def test_a_random_model_gives_equal_bytes_too(model: nn.Module, tmp_path: Path) -> None:
+    noisy = Spoiled(model, lambda x: nn.functional.dropout(x, 0.3, training=True))
+    for name in ("one", "two"):
+        torch.manual_seed(len(name))
+        before = torch.get_rng_state()
+        measure(noisy, tmp_path / name, PGD(steps=2))
+        assert torch.equal(torch.get_rng_state(), before)
+    one, two = ((tmp_path / name / "records.parquet").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize(
+    ("habit", "complaint"), [(in_place, "changes its input in place"), (nan_gradient, "gradient .* NaN")]
+)
+def test_a_model_that_would_spoil_the_number_is_refused(
+    habit: Callable[[Tensor], Tensor], complaint: str, norm: str, model: nn.Module, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=complaint):
+        measure(Spoiled(model, habit), tmp_path / "run", PGD(steps=2), norm=norm)
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_may_be_numbers(model: nn.Module, tmp_path: Path) -> None:
+    run = evaluate(model, tmp_path, "pgd", eps=[0.05, 0.1], steps=2, dataset="digits", n=5, device="cpu")
+    assert [threat.eps for threat in run.manifest.threats] == [0.05, 0.1]
+    assert "steps=2" in run.manifest.attacks[0]

@@ -29,7 +29,14 @@ from satbench.results.schema import Threat
 PICKLE_PROTOCOL = pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")  # torch, on damaged files
 
 SOURCE = Provenance(
-    label="é net", recipe="r", method="m", dataset="d", seed=3, threat=Threat(norm="L2", eps=0.5), epoch=0
+    label="é net",
+    recipe="r",
+    method="m",
+    dataset="d",
+    seed=3,
+    threat=Threat(norm="L2", eps=0.5),
+    epoch=0,
+    train_digest="sha256:0",
 )
 
 

@@ -234,15 +234,16 @@ def test_a_stopped_process_continues_with_the_same_command(
         deadline = time.monotonic() + 60
         while not (folder / STATE).is_file() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        time.sleep(random.uniform(0, 0.2))  # any moment must do, so none is chosen
+        time.sleep(random.uniform(0, 0.05))  # any moment must do, so none is chosen
         process.send_signal(number)
         _, complaint = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), complaint
     assert (folder / STATE).is_file()
     if number == signal.SIGINT:
-        assert complaint == "satbench: interrupted; the same command continues\n"
+        assert complaint == "satbench: interrupted; the same command goes on, a training where it stopped\n"
         with safe_open(folder / STATE, "pt") as file:
-            assert json.loads(file.metadata()["position"])["step"] > 0
+            position = json.loads(file.metadata()["position"])
+        assert position["epoch"] + position["step"] > 0
     kept = run_here(folder, dataset)
     assert {name: kept[name] for name in RESULTS} == uninterrupted
     assert STATE not in kept
@@ -561,3 +562,58 @@ def test_a_study_measures_every_config_in_order(config: TrainConfig, tmp_path: P
         str(tmp_path / "relu-seed0" / "training"), tmp_path / "alone", "fgsm", eps="0.1", n=5, device="cpu"
     )
     assert alone.records["broken"].tolist() == runs[3].records["broken"].tolist()
+
+
+def test_another_training_is_never_a_seed_of_the_recipe() -> None:
+    start = RECIPES["digits-sat"]()
+    assert start.with_values({"activation": "relu", "seed": 4}).recipe == "digits-sat"
+    assert start.with_values({"epochs": str(start.epochs)}).recipe == "digits-sat"
+    changed = start.with_values({"epochs": 2, "model": "mlp", "optimizer.lr": "0.05", "method.steps": 3})
+    assert changed.recipe == "digits-sat [epochs=2, method.steps=3, model=mlp, optimizer.lr=0.05]"
+
+
+def test_the_same_name_with_other_images_is_another_run(config: TrainConfig, tmp_path: Path) -> None:
+    y = np.arange(120) % 3
+    for seed in (0, 1):
+        x = np.random.default_rng(seed).random((120, 1, 8, 8)).astype(np.float32)
+        (tmp_path / str(seed)).mkdir()
+        np.savez(tmp_path / str(seed) / "a.npz", x=x, y=y)
+    named = config.with_values({"dataset": "npz:a.npz", "epochs": 1})
+    train(named, tmp_path / "run", device="cpu", data_dir=tmp_path / "0")
+    with pytest.raises(BadInput, match="other images"):
+        train(named, tmp_path / "run", device="cpu", data_dir=tmp_path / "1")
+
+
+def test_no_spelling_of_the_path_puts_training_images_into_the_evaluation(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).random((120, 1, 8, 8)), y=np.arange(120) % 3)
+    np.savez(tmp_path / "b.npz", x=np.random.default_rng(1).random((120, 1, 8, 8)), y=np.arange(120) % 3)
+    named = config.with_values({"dataset": "npz:a.npz", "epochs": 1})
+    train(named, tmp_path / "run", device="cpu", data_dir=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for spelling, split in ((f"npz:{tmp_path / 'a.npz'}", "test"), ("npz:./a.npz", "test"), ("npz:b.npz", "all")):
+        run = evaluate("run", "measured", attack="fgsm", eps=0.1, dataset=spelling, device="cpu")
+        assert run.manifest.data.split == split, spelling
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+@pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "parent"])
+def test_ctrl_c_ends_a_study_and_all_its_processes(whole_group: bool, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "satbench", "demo", "--out", str(tmp_path / "demo"), "--workers", "2"]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as p:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.rglob(STATE))) < 2 and p.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        (os.killpg if whole_group else os.kill)(p.pid, signal.SIGINT)
+        _, complaint = p.communicate(timeout=60)
+    assert p.returncode == 130, complaint
+    assert complaint.startswith("satbench: interrupted;"), complaint
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(p.pid, 0)
+            time.sleep(0.05)
+        pytest.fail("processes of the study are still there")

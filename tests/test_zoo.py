@@ -32,6 +32,7 @@ PROVENANCE = Provenance(
     seed=3,
     threat=Threat(norm="Linf", eps=0.1),
     epoch=0,
+    train_digest="sha256:0",
 )
 
 

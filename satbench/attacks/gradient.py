@@ -13,6 +13,7 @@ from satbench.seeding import Randomness, normal, rows
 from satbench.threat import ThreatModel
 
 GAUSSIAN_SIGMA = 0.001  # the start of the TRADES authors' code
+BLACK_BOX = "mend the model, or use a black-box attack: autoattack:version=custom,components=square"
 INITS = ("zero", "uniform", "gaussian")
 KEEPS = ("best", "last")
 
@@ -73,6 +74,15 @@ class PGD:
             return threat.project(x, x + GAUSSIAN_SIGMA * normal(x, randomness))
         return x.clone()
 
+    def _gradient(self, losses: Tensor, x_adv: Tensor) -> Tensor:
+        if not losses.requires_grad:
+            raise BadInput(f"the model's logits have no gradient to its input; {BLACK_BOX}")
+        grad = torch.autograd.grad(losses.sum(), x_adv)[0]
+        if self.keep == "best" and not grad.isfinite().all():
+            bad = int((~grad.isfinite()).flatten(1).any(1).sum())
+            raise BadInput(f"the gradient to the input is NaN or infinite for {bad} of {len(grad)} images; {BLACK_BOX}")
+        return grad
+
     def _ascend(
         self,
         model: nn.Module,
@@ -97,7 +107,7 @@ class PGD:
             with torch.set_grad_enabled(not last):
                 logits = model(x_adv)
                 losses = loss(logits, y)
-                grad = None if last else _input_gradient(losses, x_adv)
+                grad = None if last else self._gradient(losses, x_adv)
             x_adv = x_adv.detach()
             if self.keep == "best":
                 fallen = logits.detach().argmax(1) != y
@@ -113,15 +123,6 @@ class PGD:
             if grad is not None:
                 x_adv = threat.ascend(x, x_adv, grad, step)
         return standing
-
-
-def _input_gradient(losses: Tensor, x_adv: Tensor) -> Tensor:
-    if not losses.requires_grad:
-        raise BadInput(
-            "the model's logits have no gradient to its input; use a black-box attack, such as "
-            "autoattack:version=custom,components=square"
-        )
-    return torch.autograd.grad(losses.sum(), x_adv)[0]
 
 
 def fgsm(loss: str = "ce", step_size: float | None = None, init: str = "zero") -> PGD:

@@ -18,8 +18,11 @@ class _Group(TyperGroup):
         except BadInput as error:
             typer.echo(f"satbench: {error}", err=True)
             raise typer.Exit(2) from None
+        except OSError as error:
+            typer.echo(f"satbench: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo("satbench: interrupted; the same command continues", err=True)
+            typer.echo("satbench: interrupted; the same command goes on, a training where it stopped", err=True)
             raise typer.Exit(130) from None
 
 

@@ -65,7 +65,8 @@ def _name(config: Any) -> str:
     import hashlib
 
     digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
-    return f"{config.recipe}-{config.model.name}-{config.activation}-seed{config.seed}-{digest}"
+    recipe = config.recipe.partition(" ")[0]
+    return f"{recipe}-{config.model.name}-{config.activation}-seed{config.seed}-{digest}"
 
 
 def _eps(eps: float) -> str:

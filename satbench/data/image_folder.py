@@ -68,6 +68,8 @@ def _read(name: str, folder: Path, classes: list[str], root: Path, size: int | N
 def _pixels(file: Path, side: int) -> np.ndarray:
     try:
         with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                raise BadInput(f"{file} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
             rgb = image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise BadInput(f"{file} is not a readable image ({type(error).__name__}); mend or remove it") from None

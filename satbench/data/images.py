@@ -12,6 +12,8 @@ from satbench.errors import BadInput
 
 SHARES = {"test": 0.25, "val": 0.15}  # of every class, where a data set comes without its own split; the rest is train
 
+MOST_CLASSES = 100_000
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -82,9 +84,12 @@ def image_set(name: str, split: str, pixels: np.ndarray, labels: np.ndarray, ids
         raise BadInput(f"{name}: labels are {labels.dtype}; expected integers from 0")
     if labels.min() < 0:
         raise BadInput(f"{name}: label {labels.min()} is negative; expected integers from 0")
+    if labels.max() >= MOST_CLASSES:
+        raise BadInput(f"{name}: label {labels.max()} is no class number; expected integers from 0 to classes - 1")
+    pixels = np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
     hashes = tuple(_hash(image) for image in pixels)
     if pixels.dtype == np.uint8:
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
+        x = torch.from_numpy(pixels).float().div_(255)
     elif np.issubdtype(pixels.dtype, np.floating):
         if not np.isfinite(pixels).all():
             raise BadInput(f"{name}: some pixels are NaN or infinite; expected values in [0, 1]")
@@ -92,7 +97,7 @@ def image_set(name: str, split: str, pixels: np.ndarray, labels: np.ndarray, ids
         if low < 0 or high > 1:
             hint = "divide by 255 or store uint8" if high > 2 and low >= 0 else "scale them first"
             raise BadInput(f"{name}: pixels range from {low:g} to {high:g}; expected [0, 1], {hint}")
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).float()
+        x = torch.from_numpy(pixels.astype(np.float32))
     else:
         raise BadInput(f"{name}: pixels are {pixels.dtype}; expected uint8 or float in [0, 1]")
     y = torch.from_numpy(labels.astype(np.int64))

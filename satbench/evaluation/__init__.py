@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 from torch import nn
 
@@ -17,7 +18,7 @@ from satbench.evaluation.harness import Progress, measure
 from satbench.evaluation.provenance import revision, versions
 from satbench.models.weights import model_digest
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
-from satbench.results.store import MANIFEST, Run, check_output_folder, write_run
+from satbench.results.store import MANIFEST, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.threat import ThreatModel
 from satbench.zoo import Loaded, load
 
@@ -31,9 +32,9 @@ def evaluate(
     out: str | Path,
     attack: str | Sequence[str | Attack] = "pgd",
     norm: str = "Linf",
-    eps: str = "8/255",
-    steps: str | None = None,
-    restarts: str | None = None,
+    eps: str | float | Sequence[str | float] = "8/255",
+    steps: str | int | Sequence[int] | None = None,
+    restarts: str | int | Sequence[int] | None = None,
     dataset: str | ImageSet | None = None,
     split: str | None = None,
     image_size: int | None = None,
@@ -49,17 +50,17 @@ def evaluate(
     """Attack a model and store one record per sample, attack and threat in the run folder `out`.
 
     `model` is a module, or a name as `satbench.zoo.load` takes it. `norm`, `eps`, `steps`, `restarts` are comma lists
-    as on the command line. `dataset` is what `load_images` takes; a satbench run knows the one it was trained on.
+    as on the command line, or numbers. `dataset` is what `load_images` takes; a satbench run knows its own.
     `split` defaults to "test", but to "all" for files without a split of their own that the model was not trained on.
     The records of two equal calls on one machine are equal bytes. Raises `BadInput` before anything is written.
     """
     started = time.monotonic()
     out = Path(out)
-    check_output_folder(out, MANIFEST)
-    threats = sweep.threats(norm, eps)
+    check_output_folder(out, MANIFEST, RECORDS_FILE)
+    threats = sweep.threats(norm, _listed(eps))
     given = [attack] if isinstance(attack, str) else list(attack)
     attacks: list[Attack] = [one for one in given if not isinstance(one, str)]
-    attacks += sweep.attacks([one for one in given if isinstance(one, str)], steps, restarts)
+    attacks += sweep.attacks([one for one in given if isinstance(one, str)], _listed(steps), _listed(restarts))
     if not attacks:
         raise BadInput("no attack is given; name one, such as --attack pgd")
     if batch_size < 1:
@@ -87,6 +88,17 @@ def evaluate(
     return write_run(out, manifest, records)
 
 
+@overload
+def _listed(value: None) -> None: ...
+@overload
+def _listed(value: str | float | Sequence[str | float]) -> str: ...
+def _listed(value: str | float | Sequence[str | float] | None) -> str | None:
+    """Numbers as the comma list a command line would hold."""
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int | float) else ",".join(map(str, value))
+
+
 def _loaded(model: str | nn.Module | Loaded, checkpoint: Path | None, device: str) -> Loaded:
     if isinstance(model, Loaded):
         return model
@@ -105,8 +117,20 @@ def _images(
     name = dataset or loaded.dataset
     if name is None:
         raise BadInput(f"model {loaded.info.ref!r} does not say what it was trained on; give --dataset")
-    held_out = split or ("test" if name == loaded.dataset else None)
-    return load_images(name, held_out, size or loaded.image_size, data_dir)
+    wanted = size or loaded.image_size
+    if split is None and (name == loaded.dataset or _trained_on(loaded, name, wanted, data_dir)):
+        split = "test"
+    return load_images(name, split, wanted, data_dir)
+
+
+def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | None) -> bool:
+    """Whether the training images are those of this data set, however its path is spelled."""
+    if loaded.train_digest is None or ":" not in name:
+        return False
+    try:
+        return load_images(name, "train", size, data_dir).digest == loaded.train_digest
+    except BadInput:
+        return False
 
 
 __all__ = ["Progress", "Run", "ThreatModel", "evaluate", "silent"]

@@ -12,10 +12,14 @@ from satbench.attacks.base import crafting
 from satbench.data import ImageSet
 from satbench.errors import BadInput
 from satbench.results.schema import RECORDS
-from satbench.seeding import PerSample
+from satbench.seeding import PerSample, derive
 from satbench.threat import ThreatModel, distance
 
 Progress = Callable[[int, int, str], None]  # samples done, samples in all, what is running
+
+
+# what foreign code raises when a model and its images do not fit
+FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,23 @@ def measure(
     The model is judged in eval mode and float32. A sample that is misclassified as it is counts as broken and is not
     attacked. Raises `BadInput` when the logits are not (N, K), not finite, or too few for the labels.
     """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(seed, "model"))  # a model that draws numbers draws the same ones in an equal run
+        return _measure(model, images, attacks, threats, seed, batch_size, device, progress)
+
+
+def _measure(
+    model: nn.Module,
+    images: ImageSet,
+    attacks: Sequence[Attack],
+    threats: Sequence[ThreatModel],
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+    progress: Progress,
+) -> pd.DataFrame:
     with crafting(model):
-        clean = [predict(model, x.to(device), y) for _, x, y in images.batches(batch_size)]
+        clean = [predict(model, x.to(device), y.to(device)) for _, x, y in images.batches(batch_size)]
     rows: list[pd.DataFrame] = []
     total, done = len(attacks) * len(threats) * len(images), 0
     for attack in attacks:
@@ -80,14 +99,18 @@ def measure(
 def predict(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Predicted classes int64 (N,) in float32; output that cannot be judged against labels `y` raises `BadInput`."""
     with torch.no_grad():
+        given = x.detach().float().clone()
         try:
-            logits = model(x.float())
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise BadInput(f"the model failed on images of shape {tuple(x.shape)}: {reason}") from error
+            logits = model(given)
+        except FAULTS as error:
+            raise BadInput(f"the model failed on images of shape {tuple(x.shape)}: {_reason(error)}") from error
+    if not torch.equal(given, x.detach().float()):
+        raise BadInput("the model changes its input in place; let it work on a copy")
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise BadInput(f"the model returned {shape} for {len(x)} images; expected logits ({len(x)}, classes)")
+    if logits.shape[1] < 2:
+        raise BadInput("the model has one class, so nothing can be misclassified; expected logits of two or more")
     if int(y.max()) >= logits.shape[1]:
         raise BadInput(f"labels go up to {int(y.max())} but the model has {logits.shape[1]} classes (0 to K-1)")
     bad = int((~logits.isfinite()).any(1).sum())
@@ -123,6 +146,10 @@ def _violation(x: Tensor, x_adv: Tensor, threat: ThreatModel) -> str:
     return "outside the box" if outside else "outside the ball"
 
 
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+
+
 def _attack_batch(
     model: nn.Module,
     attack: Attack,
@@ -138,7 +165,12 @@ def _attack_batch(
     predictions, violations, x_adv = clean_prediction.clone(), [""] * len(x), x.clone()
     if len(correct):
         streams = PerSample.of(seed, [ids[i] for i in correct.tolist()], "attack")
-        returned = attack(model, x[correct], y[correct], threat, streams)
+        try:
+            returned = attack(model, x[correct], y[correct], threat, streams)
+        except BadInput:
+            raise
+        except FAULTS as error:
+            raise BadInput(f"{attack} failed on this model: {_reason(error)}") from error
         with crafting(model):
             seen = judge(model, x[correct], returned, y[correct], threat)
         predictions[correct] = seen.predictions

@@ -36,7 +36,10 @@ DAMAGE = (
 
 
 class Provenance(BaseModel):
-    """Which training made the weights; `threat` is the one they were trained for, `epoch` counts from 0."""
+    """Which training made the weights.
+
+    threat: the one they were trained for. epoch: from 0. train_digest: of the images they were trained on.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,6 +50,7 @@ class Provenance(BaseModel):
     seed: int
     threat: Threat
     epoch: int
+    train_digest: str
 
 
 def save_model(path: Path, model: Classifier, provenance: Provenance) -> None:

@@ -90,11 +90,11 @@ def _join(runs: list[Run]) -> Measured:
             f"sample {hashes.index[hashes > 1][0]} of {data.name}/{data.split} shows different images in two runs of "
             f"model {manifests[0].model.label}; give runs on the same data"
         )
-    # where two machines disagree on a clean prediction, the wrong one comes first and counts
-    correct = (records["clean_prediction"] == records["label"]).to_numpy()
-    return Measured(
-        _best_known(manifests), data.name, data.split, manifests, records.iloc[correct.argsort(kind="stable")]
-    )
+    # where runs disagree, the wrong clean prediction and the broken record come first and count
+    records["correct"] = records["clean_prediction"] == records["label"]
+    records = records.sort_values(["correct", "broken", "run"], ascending=[True, False, True], kind="stable")
+    records = records.drop_duplicates(["sample_id", "attack", "norm", "eps"]).drop(columns="correct")
+    return Measured(_best_known(manifests), data.name, data.split, manifests, records)
 
 
 def _best_known(manifests: Sequence[Manifest]) -> ModelInfo:
@@ -107,7 +107,8 @@ def summarise(runs: Sequence[Run]) -> list[Row]:
     """One row per model, data set, split, norm, eps and attack, plus the worst case where a threat had two attacks.
 
     Runs of one model on one data set are joined first. A single attack counts every sample it met; the worst case
-    counts the samples that met all of them. Raises `BadInput` when a sample has two records for one attack and threat.
+    counts the samples that met all of them. A sample with several records of one attack and threat, as from two seeds,
+    is broken if any of them is.
     """
     return canonical([row for measured in join_runs(runs) for row in _rows(measured)])
 

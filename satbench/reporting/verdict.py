@@ -21,7 +21,8 @@ from satbench.results.store import Run
 NOISE = "inside the noise"
 RULE_NOTE = (
     'A difference is called "higher" or "lower" only when its 95% interval over images (normal approximation on the '
-    "per-image difference, averaged over seeds) excludes 0 and the two groups' per-seed accuracies do not overlap. "
+    "per-image difference, averaged over seeds) excludes 0, the per-seed accuracies do not overlap, and the "
+    "exact McNemar test rejects at 0.05 for at least half of the seeds. "
     "Each interval stands for itself: none is corrected for the number of comparisons."
 )
 
@@ -62,9 +63,14 @@ class Comparison:
         return any(apart)
 
     @property
+    def tests_decide(self) -> bool:
+        """Whether the exact test rejects at 0.05 for at least half of the seeds."""
+        return 2 * sum(pair.p_value < 0.05 for pair in self.pairs) >= len(self.pairs)
+
+    @property
     def verdict(self) -> str:
         """`higher`, `lower` or `inside the noise`."""
-        if not (self.interval_decides and self.seeds_decide):
+        if not (self.interval_decides and self.seeds_decide and self.tests_decide):
             return NOISE
         return "higher" if self.difference > 0 else "lower"
 
@@ -89,6 +95,8 @@ class Comparison:
                 "the two models are equally accurate" if len(self.seeds) == 1 else "the seeds of the two groups overlap"
             )
             reasons.append(same)
+        if not self.tests_decide:
+            reasons.append("the exact test does not reject")
         return " and ".join(reasons)
 
 
@@ -150,12 +158,13 @@ def _against(
     _check_same_images(where, pairs)
 
     shared = [_threats(pair[0]) & _threats(pair[1]) for pair in pairs.values()]
-    threats = headline_threats(set().union(*shared), [measured.model.trained_for for measured in pairs[seeds[0]]])
+    measured_threats = set().union(*shared)
+    headline = headline_threats(measured_threats, [measured.model.trained_for for measured in pairs[seeds[0]]])
     shorts = short_names(
         str(attack) for pair in pairs.values() for one in pair for attack in one.records["attack"].unique()
     )
     asked: list[tuple[str, Sequence[int | None], Callable[[Measured], Outcomes]]] = [("clean accuracy", seeds, _clean)]
-    for norm, eps in sorted(threats):
+    for norm, eps in [*sorted(headline), *sorted(measured_threats - headline)]:
         for members, shared_by in _headline_attacks(pairs, norm, eps):
             attack = display_name(members[0] if len(members) == 1 else WORST, members, shorts)
             quantity = f"robust accuracy at {threat_name(norm, eps)} under {attack}"

@@ -55,16 +55,17 @@ def to_json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def check_output_folder(out: Path, marker: str) -> None:
-    """Refuse, before any work, an output path that is no folder, or a folder of something without the file `marker`.
+def check_output_folder(out: Path, *markers: str) -> None:
+    """Refuse, before any work, an output path that is no folder, or a full folder with none of the files `markers`.
 
     Left-over temporary files of `atomic_file` do not count.
     """
     for place in (out, *out.parents):
         if place.is_file():
             raise BadInput(f"--out {out}: {place} is a file; give a folder")
-    if out.is_dir() and not (out / marker).is_file() and any(not e.name.startswith(".") for e in out.iterdir()):
-        raise BadInput(f"--out {out} is not empty and holds no {marker}; give a new folder")
+    names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    if not names & set(markers) and any(not name.startswith(".") for name in names):
+        raise BadInput(f"--out {out} is not empty and holds no {markers[0]}; give a new folder")
 
 
 def write_run(out: Path, manifest: Manifest, records: pd.DataFrame) -> Run:
@@ -72,7 +73,7 @@ def write_run(out: Path, manifest: Manifest, records: pd.DataFrame) -> Run:
 
     The records are ordered by attack, norm, eps and sample position, and carry no time, so equal runs are equal bytes.
     """
-    check_output_folder(out, MANIFEST)
+    check_output_folder(out, MANIFEST, RECORDS_FILE)
     table = pa.Table.from_pandas(records, schema=RECORDS, preserve_index=False).replace_schema_metadata(None)
     (out / MANIFEST).unlink(missing_ok=True)
     with atomic_file(out / RECORDS_FILE) as temporary:

@@ -38,8 +38,11 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def open_folder(out: Path, config: TrainConfig) -> None:
-    """Make `out` the folder of this config, or accept it when it already is; raises `BadInput` when it is another's."""
+def open_folder(out: Path, config: TrainConfig, data: dict[str, str]) -> None:
+    """Make `out` the folder of this config and data, or accept it when it already is.
+
+    `data` holds the digest of each split. Raises `BadInput` when the folder belongs to other settings or images.
+    """
     file = out / CONFIG
     check_output_folder(out, CONFIG)
     if file.is_file():
@@ -47,8 +50,10 @@ def open_folder(out: Path, config: TrainConfig) -> None:
         if there != config:
             changed = _first_difference(there.model_dump(), config.model_dump())
             raise BadInput(f"{out} holds a run with another {changed}; give another --out or the same settings")
+        if json.loads(file.read_text(encoding="utf-8")).get("data") != data:
+            raise BadInput(f"{out} holds a run on other images than {config.dataset} has now; give another --out")
         return
-    write_text(file, to_json({"schema_version": SCHEMA_VERSION, "config": config.model_dump()}))
+    write_text(file, to_json({"schema_version": SCHEMA_VERSION, "config": config.model_dump(), "data": data}))
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -101,7 +106,7 @@ def load_state(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         ) from None
 
 
-def save_weights(path: Path, model: Classifier, config: TrainConfig, epoch: int) -> None:
+def save_weights(path: Path, model: Classifier, config: TrainConfig, epoch: int, train_digest: str) -> None:
     """Write a weights file with where it came from; equal runs give equal bytes."""
     provenance = Provenance(
         label=config.label,
@@ -111,6 +116,7 @@ def save_weights(path: Path, model: Classifier, config: TrainConfig, epoch: int)
         seed=config.seed,
         threat=Threat(norm=config.threat.norm, eps=config.threat.eps),
         epoch=epoch,
+        train_digest=train_digest,
     )
     with atomic_file(path) as temporary:
         save_model(temporary, model, provenance)
@@ -133,7 +139,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _first_difference(there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
-    for key, value in wanted.items():
+    for key, value in sorted(wanted.items(), key=lambda item: item[0] == "recipe"):
         other = there.get(key)
         if isinstance(value, dict) and isinstance(other, dict):
             if value != other and (inner := _first_difference(other, value, f"{prefix}{key}.")):

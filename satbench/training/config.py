@@ -61,7 +61,7 @@ class TrainConfig(_Frozen):
     method: Named
     threat: ThreatConfig
     epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
     optimizer: OptimizerConfig
     schedule: Literal["one-cycle", "cosine", "piecewise", "constant"] = "one-cycle"
     selection_steps: int = Field(default=10, ge=1)
@@ -76,7 +76,9 @@ class TrainConfig(_Frozen):
         """A copy with dotted keys replaced, such as {"optimizer.lr": "0.05", "method.steps": 7, "threat.eps": "8/255"}.
 
         Keys below `model` and `method` other than `name` are their parameters; naming another model or method drops the
-        old one's parameters. Strings are read as the field's type. Raises `BadInput` for an unknown key or a bad value.
+        old one's parameters. Strings are read as the field's type. A change of anything but activation and seed shows
+        in the recipe's name, `digits-sat [epochs=2]`, unless the values name a recipe, so that different trainings are
+        never taken for seeds of one. Raises `BadInput` for an unknown key or a bad value.
         """
         raw = self.model_dump()
         aliases = {"model.name": "model", "method.name": "method"}
@@ -87,7 +89,11 @@ class TrainConfig(_Frozen):
         for key, value in values.items():
             if key not in ("model", "method"):
                 _put(raw, key, value)
-        return parse_config(raw, "the settings")
+        changed = parse_config(raw, "the settings")
+        differences = [] if "recipe" in values else _differences(self.model_dump(), changed.model_dump())
+        if not differences:
+            return changed
+        return changed.model_copy(update={"recipe": f"{self.recipe} [{', '.join(differences)}]"})
 
 
 def parse_config(raw: object, source: str) -> TrainConfig:
@@ -99,6 +105,17 @@ def parse_config(raw: object, source: str) -> TrainConfig:
         field = ".".join(str(part) for part in first["loc"])
         given = f" (given {first['input']!r})" if not isinstance(first["input"], dict) else ""
         raise BadInput(f"{source}: {field}: {first['msg']}{given}") from None
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new and new is not None and f"{prefix}{key}" not in ("activation", "seed"):
+            found.append(f"{prefix}{key}={new}".replace(".params.", ".").replace(".name=", "="))
+    return found
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> None:

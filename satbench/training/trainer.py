@@ -65,7 +65,7 @@ def train(
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         model = _model(config, images).to(place)
         optimizer = _optimizer(config, model)
-        checkpoint.open_folder(out, config)
+        checkpoint.open_folder(out, config, {part.split: part.digest for part in (images, held_out)})
         if not checkpoint.finished(out, config):
             position = checkpoint.load_state(out, model, optimizer)
             model.to(place)
@@ -110,10 +110,12 @@ def _run(
                 if interrupted():
                     checkpoint.save_state(out, model, optimizer, position)
                     raise KeyboardInterrupt
-            _end_epoch(config, threat, held_out, model, position, steps, out, place)
+            _end_epoch(config, threat, images.digest, held_out, model, position, steps, out, place)
             checkpoint.save_state(out, model, optimizer, position)
             figures = _figures(position.history)
             progress(position.epoch * steps, total, figures)
+            if interrupted() and position.epoch < config.epochs:
+                raise KeyboardInterrupt
     (out / checkpoint.STATE).unlink()
 
 
@@ -177,6 +179,7 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
 def _end_epoch(
     config: TrainConfig,
     threat: ThreatModel,
+    train_digest: str,
     held_out: ImageSet,
     model: Classifier,
     position: Position,
@@ -199,8 +202,8 @@ def _end_epoch(
     position.history.append(row)
     position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
     if _best(position.history) == row["epoch"]:
-        checkpoint.save_weights(out / BEST, model, config, position.epoch - 1)
-    checkpoint.save_weights(out / LAST, model, config, position.epoch - 1)
+        checkpoint.save_weights(out / BEST, model, config, position.epoch - 1, train_digest)
+    checkpoint.save_weights(out / LAST, model, config, position.epoch - 1, train_digest)
     checkpoint.write_metrics(out, position.history)
 
 
@@ -222,12 +225,21 @@ def _figures(history: list[dict[str, Any]]) -> str:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields whether Ctrl-C was pressed; in the main thread it is noted there instead of being raised anywhere."""
+    """Yields whether Ctrl-C was pressed; the first is only noted, a second is answered at once.
+
+    Only the main thread can listen, and a process that ignores Ctrl-C goes on ignoring it.
+    """
     pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
         yield pressed.is_set
         return
-    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.set())
+
+    def note(number: int, frame: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
     try:
         yield pressed.is_set
     finally:

@@ -21,12 +21,16 @@ LAST = "last.safetensors"
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network in eval mode with what is known of it; `dataset` and `image_size` are those it was trained on."""
+    """A network in eval mode with what is known of it.
+
+    `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on.
+    """
 
     model: nn.Module
     info: ModelInfo
     dataset: str | None = None
     image_size: int | None = None
+    train_digest: str | None = None
 
 
 def load(ref: str, checkpoint: Path | None = None, device: str = "cpu") -> Loaded:
@@ -100,7 +104,7 @@ def _from_file(ref: str, path: Path) -> Loaded:
         seed=provenance.seed,
         trained_for=provenance.threat,
     )
-    return Loaded(model, info, provenance.dataset, model.spec.image_size)
+    return Loaded(model, info, provenance.dataset, model.spec.image_size, provenance.train_digest)
 
 
 def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:
@@ -109,19 +113,19 @@ def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:
     sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
+        build = getattr(module, attribute, None)
+        if not callable(build):
+            raise BadInput(f"--model {ref}: {module_name} has no callable {attribute!r}; give package.module:callable")
+        model = build if isinstance(build, nn.Module) else build()
+    except BadInput:
+        raise
     except ModuleNotFoundError as error:
         raise BadInput(f"--model {ref}: no module named {error.name!r}; give package.module:callable") from None
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"--model {ref}: {error}; give package.module:callable") from None
+    except (ImportError, RuntimeError, SyntaxError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise BadInput(f"--model {ref}: {reason}; give package.module:callable that needs no arguments") from error
     finally:
         sys.path.remove(here)
-    build = getattr(module, attribute, None)
-    if not callable(build):
-        raise BadInput(f"--model {ref}: {module_name} has no callable {attribute!r}; give package.module:callable")
-    try:
-        model = build if isinstance(build, nn.Module) else build()
-    except TypeError as error:
-        raise BadInput(f"--model {ref}: {error}; give a callable that needs no arguments") from None
     if not isinstance(model, nn.Module):
         raise BadInput(f"--model {ref}: {attribute}() returned a {type(model).__name__}; expected a torch.nn.Module")
     if checkpoint is not None:

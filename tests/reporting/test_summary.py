@@ -45,10 +45,18 @@ def test_one_attack_has_no_worst_case_and_disjoint_ones_neither(make_run: MakeRu
     assert {row.attack for row in summarise([apart])} == {PGD, AA}
 
 
-def test_the_same_run_twice_and_changed_images_are_refused(make_run: MakeRun) -> None:
+def test_a_sample_with_several_records_is_broken_if_any_of_them_is(make_run: MakeRun) -> None:
     run = make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})
-    with pytest.raises(BadInput, match="several records"):
-        summarise([run, run])
+    assert summarise([run, run]) == summarise([run])
+    weaker = make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(3, 4)})
+    other_way = make_run("silu", first(3, 4), {(PGD, "Linf", EPS): [False, True, True, False]})
+    for runs in ([run, weaker], [weaker, run]):
+        assert [(row.robust, row.n) for row in summarise(runs)] == [(2, 4)]
+    assert [(row.robust, row.n) for row in summarise([run, other_way])] == [(1, 4)]
+
+
+def test_changed_images_are_refused(make_run: MakeRun) -> None:
+    run = make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})
     other = make_run("silu", first(3, 4), {(AA, "Linf", EPS): first(2, 4)}, hashed="changed")
     with pytest.raises(BadInput, match="different images"):
         summarise([run, other])

@@ -50,7 +50,7 @@ def test_an_interval_over_0_is_noise_even_when_the_seeds_are_apart(make_run: Mak
     ours = [make_run("silu", first(400, 400), {(PGD, "Linf", EPS): shifted}, seed=s) for s in range(2)]
     sentence = robust_sentence(group(make_run, "relu", [200, 200]) + ours)
     assert NOISE in sentence
-    assert "(the interval over images includes 0)" in sentence
+    assert "(the interval over images includes 0 and the exact test does not reject)" in sentence
 
 
 def test_both_reasons_are_given(make_run: MakeRun) -> None:
@@ -64,6 +64,19 @@ def test_one_seed_says_that_it_is_one(make_run: MakeRun) -> None:
     assert sentence.endswith("One seed cannot show what another seed would give.")
 
 
+def test_the_interval_alone_decides_nothing_where_the_exact_test_is_silent(make_run: MakeRun) -> None:
+    """Four images against none of a hundred: p = 2 / 2^4, although the normal interval excludes 0."""
+    runs = [
+        make_run("relu", first(100, 100), {(PGD, "Linf", EPS): first(50, 100)}),
+        make_run("silu", first(100, 100), {(PGD, "Linf", EPS): first(54, 100)}),
+    ]
+    (found,) = [item for item in comparisons(runs) if "robust" in item.quantity]
+    assert found.low > 0
+    assert found.pairs[0].p_value == pytest.approx(2 / 2**4)
+    assert found.verdict == NOISE
+    assert "the exact test does not reject" in found.sentence()
+
+
 def test_headlines_are_the_threat_trained_for_with_pgd_and_the_worst_case(make_run: MakeRun) -> None:
     runs = []
     for name in ("relu", "silu"):
@@ -75,6 +88,8 @@ def test_headlines_are_the_threat_trained_for_with_pgd_and_the_worst_case(make_r
         ("clean accuracy", 40),
         ("robust accuracy at Linf 8/255 under PGD-50", 40),
         ("robust accuracy at Linf 8/255 under worst case of AutoAttack standard, FGSM, PGD-50", 30),
+        ("robust accuracy at Linf 4/255 under PGD-50", 40),
+        ("robust accuracy at Linf 4/255 under worst case of FGSM, PGD-50", 40),
     ]
     shuffled = runs[:]
     random.Random(1).shuffle(shuffled)
