@@ -23,8 +23,8 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## Train ReLU and two smooth twins on digits, attack all, write reports/demo/
 	$(BIN)/satbench demo
 
-test: $(READY)  ## Run all fast tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## Run all tests but those that need a GPU or the network
+	$(BIN)/python -m pytest -m "not gpu and not network"
 
 check: $(READY)  ## Lint, types, layers, and the committed leaderboards
 	$(BIN)/ruff check .

@@ -49,11 +49,11 @@ def run_study(
                 index = futures[future]
                 runs[index] = future.result()
                 report(len(runs), len(jobs), jobs[index][2].name)
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
+        finally:
+            if len(runs) < len(jobs):
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                pool.shutdown(cancel_futures=True)
     return [run for index in range(len(jobs)) for run in runs[index]]
 
 

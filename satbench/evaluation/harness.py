@@ -47,53 +47,43 @@ def measure(
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(seed, "model"))  # a model that draws numbers draws the same ones in an equal run
-        return _measure(model, images, attacks, threats, seed, batch_size, device, progress)
+        with crafting(model):
+            clean = [predict(model, x.to(device), y.to(device)) for _, x, y in images.batches(batch_size)]
+        rows: list[pd.DataFrame] = []
+        total, done = len(attacks) * len(threats) * len(images), 0
+        for attack in attacks:
+            for threat in threats:
+                what = f"{attack} {threat}"
+                for (ids, x, y), clean_prediction in zip(images.batches(batch_size), clean, strict=True):
+                    x, y = x.to(device), y.to(device)
+                    x_adv, judged = _attack_batch(model, attack, threat, x, y, clean_prediction, ids, seed)
+                    hashes = images.hashes[done % len(images) :][: len(ids)]
+                    named = {"sample_id": ids, "sample_hash": hashes, "attack": repr(attack)}
+                    rows.append(_records(threat, x, y, clean_prediction, x_adv, judged).assign(**named))
+                    done += len(ids)
+                    progress(done, total, what)
+        return pd.concat(rows, ignore_index=True)[RECORDS.names]
 
 
-def _measure(
-    model: nn.Module,
-    images: ImageSet,
-    attacks: Sequence[Attack],
-    threats: Sequence[ThreatModel],
-    seed: int,
-    batch_size: int,
-    device: torch.device,
-    progress: Progress,
+def _records(
+    threat: ThreatModel, x: Tensor, y: Tensor, clean_prediction: Tensor, x_adv: Tensor, judged: Judged
 ) -> pd.DataFrame:
-    with crafting(model):
-        clean = [predict(model, x.to(device), y.to(device)) for _, x, y in images.batches(batch_size)]
-    rows: list[pd.DataFrame] = []
-    total, done = len(attacks) * len(threats) * len(images), 0
-    for attack in attacks:
-        for threat in threats:
-            what = f"{attack} {threat}"
-            for (ids, x, y), clean_prediction in zip(images.batches(batch_size), clean, strict=True):
-                x, y = x.to(device), y.to(device)
-                x_adv, judged = _attack_batch(model, attack, threat, x, y, clean_prediction, ids, seed)
-                columns = {
-                    "sample_id": ids,
-                    "sample_hash": images.hashes[done % len(images) :][: len(ids)],
-                    "label": y.tolist(),
-                    "clean_prediction": clean_prediction.tolist(),
-                    "attack": repr(attack),
-                    "norm": threat.norm,
-                    "eps": threat.eps,
-                    "broken": [
-                        prediction != label and not violation
-                        for prediction, label, violation in zip(
-                            judged.predictions.tolist(), y.tolist(), judged.violations, strict=True
-                        )
-                    ],
-                    "prediction": judged.predictions.tolist(),
-                    "distance_linf": distance("Linf", x, x_adv).tolist(),
-                    "distance_l2": distance("L2", x, x_adv).tolist(),
-                    "distance_l1": distance("L1", x, x_adv).tolist(),
-                    "violation": judged.violations,
-                }
-                rows.append(pd.DataFrame(columns))
-                done += len(ids)
-                progress(done, total, what)
-    return pd.concat(rows, ignore_index=True)[RECORDS.names]
+    """What is known of each sample of a batch but its name and its attacker's."""
+    wrong = (judged.predictions != y).tolist()
+    return pd.DataFrame(
+        {
+            "label": y.tolist(),
+            "clean_prediction": clean_prediction.tolist(),
+            "norm": threat.norm,
+            "eps": threat.eps,
+            "broken": [one and not violation for one, violation in zip(wrong, judged.violations, strict=True)],
+            "prediction": judged.predictions.tolist(),
+            "distance_linf": distance("Linf", x, x_adv).tolist(),
+            "distance_l2": distance("L2", x, x_adv).tolist(),
+            "distance_l1": distance("L1", x, x_adv).tolist(),
+            "violation": judged.violations,
+        }
+    )
 
 
 def predict(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
