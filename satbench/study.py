@@ -5,17 +5,15 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from satbench.evaluation import evaluate
+from satbench.evaluation import Progress, evaluate
 from satbench.results.store import Run
 from satbench.training import TrainConfig, train
-
-Report = Callable[[int, int, str], None]  # jobs done, jobs in all, the one just finished
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Measurement:
 
 
 def run_study(
-    configs: Sequence[TrainConfig], measurements: Sequence[Measurement], out: Path, workers: int, report: Report
+    configs: Sequence[TrainConfig], measurements: Sequence[Measurement], out: Path, workers: int, report: Progress
 ) -> list[Run]:
     """Train every config and measure its best weights; the runs lie in `out/<job>/<measurement>`.
 

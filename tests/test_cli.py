@@ -1,6 +1,7 @@
 """The command line: what each bad input answers, what good ones write, and what starting it costs."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from typer.testing import CliRunner, Result
 
 import satbench
@@ -205,7 +207,10 @@ def test_train_says_what_it_reached_and_what_comes_next(here: Path) -> None:
     lines = result.stdout.splitlines()
     count = len(load_images("digits", "val"))
     assert lines[0].startswith(f"best epoch {best['epoch'] + 1} of 2: on {count} validation images")
-    assert f"{100 * best['val_clean']:.1f}%" in lines[0]
+    right = round(best["val_clean"] * count)
+    low, high = binomtest(right, count).proportion_ci(method="wilson")
+    rate = f"{math.floor(1000 * right / count) / 10:.1f}"
+    assert f"clean % {rate} [{math.floor(1000 * low) / 10:.1f}, {math.ceil(1000 * high) / 10:.1f}]" in lines[0]
     assert lines[1] == f"{relative / 'best.safetensors'}"
     assert f"satbench eval --model {relative}" in lines[2]
 
@@ -259,7 +264,6 @@ def slow(here: Path) -> Iterator[str]:
     sys.modules.pop("slownet", None)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 def test_ctrl_c_in_an_evaluation_is_130_and_writes_nothing(slow: str, here: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     result = call("eval", "--model", slow, "--attack", "fgsm", "--eps", "0.1", "--dataset", "digits", "--out", "run")

@@ -222,7 +222,6 @@ def uninterrupted(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> dic
     return run_here(tmp_path_factory.mktemp("process") / "run", dataset)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
 def test_a_stopped_process_continues_with_the_same_command(
     number: signal.Signals, dataset: str, uninterrupted: dict[str, bytes], tmp_path: Path
@@ -597,7 +596,6 @@ def test_no_spelling_of_the_path_puts_training_images_into_the_evaluation(
         assert run.manifest.data.split == split, spelling
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 @pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "parent"])
 def test_ctrl_c_ends_a_study_and_all_its_processes(whole_group: bool, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "satbench", "demo", "--out", str(tmp_path / "demo"), "--workers", "2"]

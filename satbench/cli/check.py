@@ -1,9 +1,12 @@
 """`satbench check`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from satbench.results.store import Run
 
 SUITE = "digits-quick"
 SPREAD_SEEDS = (1, 2, 3, 4)
@@ -56,7 +59,7 @@ def command(
         raise typer.Exit(1)
 
 
-def _run_suite(seed: int):  # type: ignore[no-untyped-def]
+def _run_suite(seed: int) -> "Run":
     """Train the suite's recipe in a scratch folder and attack its best epoch on the whole test split."""
     import tempfile
 

@@ -54,7 +54,7 @@ def command(
 
 
 NOTES = (
-    "One recipe for all activations, chosen before the comparison and not tuned for any of them. The effect that "
+    "One recipe for all activations, sized to finish in minutes and not tuned for any of them. The effect that "
     "Smooth Adversarial Training reports belongs to large networks on real photographs; 8x8 digits on a small convnet "
     "are a check that everything works, and their differences are reported as they came.",
 )

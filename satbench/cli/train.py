@@ -53,7 +53,7 @@ def command(
     best = next(row for row in trained.history if row["epoch"] == trained.best_epoch)
     typer.echo(
         f"best epoch {trained.best_epoch + 1} of {config.epochs}: on {best['val_n']} validation images "
-        f"clean {best['val_clean']:.1%}, PGD-{config.selection_steps} {best['val_robust']:.1%} "
+        f"clean % {_rate(best, 'val_clean')}, PGD-{config.selection_steps} % {_rate(best, 'val_robust')} "
         f"at {config.threat.norm} {_eps(config.threat.eps)}"
     )
     typer.echo(f"{out / BEST}")
@@ -67,6 +67,15 @@ def _name(config: Any) -> str:
     digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
     recipe = config.recipe.partition(" ")[0]
     return f"{recipe}-{config.model.name}-{config.activation}-seed{config.seed}-{digest}"
+
+
+def _rate(row: dict[str, Any], figure: str) -> str:
+    """A figure of the log in percent with its 95% interval."""
+    from satbench.reporting.rounding import down, outward
+    from satbench.results.metrics import wilson
+
+    n = row["val_n"]
+    return f"{down(row[figure])} {outward(*wilson(round(row[figure] * n), n))}"
 
 
 def _eps(eps: float) -> str:

@@ -14,17 +14,13 @@ from satbench.data import ImageSet, load_images
 from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.evaluation import sweep
-from satbench.evaluation.harness import Progress, measure
+from satbench.evaluation.harness import Progress, measure, silent
 from satbench.evaluation.provenance import revision, versions
 from satbench.models.weights import model_digest
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
 from satbench.results.store import MANIFEST, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.threat import ThreatModel
 from satbench.zoo import Loaded, load
-
-
-def silent(done: int, total: int, what: str) -> None:
-    """A progress report that goes nowhere."""
 
 
 def evaluate(

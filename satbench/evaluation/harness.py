@@ -15,11 +15,14 @@ from satbench.results.schema import RECORDS
 from satbench.seeding import PerSample, derive
 from satbench.threat import ThreatModel, distance
 
-Progress = Callable[[int, int, str], None]  # samples done, samples in all, what is running
-
+Progress = Callable[[int, int, str], None]  # how much is done, how much there is, what is running
 
 # what foreign code raises when a model and its images do not fit
 FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """A progress report that goes nowhere."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from satbench.attacks import PGD, fgsm
 from satbench.data import ImageSet, load_images
 from satbench.device import resolve_device
 from satbench.errors import BadInput
-from satbench.evaluation.harness import measure
+from satbench.evaluation.harness import Progress, measure, silent
 from satbench.lookup import pick
 from satbench.methods import METHODS, Method
 from satbench.models import ModelSpec, build_model
@@ -28,8 +28,6 @@ from satbench.training.checkpoint import Position
 from satbench.training.config import TrainConfig
 from satbench.training.schedule import SCHEDULES
 from satbench.zoo import BEST, LAST
-
-Progress = Callable[[int, int, str], None]  # steps done, steps in all, the latest figures
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def train(
     out: str | Path,
     device: str = "auto",
     data_dir: Path | None = None,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> Trained:
     """Train as `config` says and leave log, best and last weights in the folder `out`.
 
@@ -189,7 +187,7 @@ def _end_epoch(
 ) -> None:
     """Measure on the validation split, log, and keep the weights as last and perhaps as best."""
     attacks = [fgsm(), PGD(steps=config.selection_steps)]
-    records = measure(model, held_out, attacks, [threat], config.seed, 256, place, lambda done, total, what: None)
+    records = measure(model, held_out, attacks, [threat], config.seed, 256, place, silent)
     robust = 1 - records.groupby("attack", sort=False)["broken"].mean()
     row = {
         "epoch": position.epoch,
