@@ -9,13 +9,17 @@ from satbench.lookup import pick
 from satbench.models.activations import ACTIVATIONS, activation
 from satbench.models.classifier import Classifier, ModelSpec
 from satbench.models.cnn import cnn_small
+from satbench.models.efficientnet import EFFICIENTNETS
 from satbench.models.mlp import mlp
 from satbench.models.preact_resnet import preact_resnet18
+from satbench.models.resnet import RESNETS
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "cnn-small": cnn_small,
     "preact-resnet18": preact_resnet18,
+    **RESNETS,
+    **EFFICIENTNETS,
 }
 
 

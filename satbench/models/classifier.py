@@ -53,8 +53,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.net = net
         self.spec = spec
-        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1))
+        self.register_buffer("mean", torch.tensor(spec.mean, device="cpu").view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(spec.std, device="cpu").view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.net((x - self.mean) / self.std)

@@ -1,10 +1,17 @@
-"""Weight files: safetensors that carry the spec of their network, so that the file alone rebuilds it."""
+"""Weight files: safetensors that carry the spec of their network, so that the file alone rebuilds it.
+
+A file from a training says which training; a file converted from a released checkpoint says which checkpoint, and holds
+the logits of a probe batch, which are computed again at every load.
+"""
 
 import hashlib
 import json
 import pickle
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +25,9 @@ from satbench.models.classifier import Classifier
 from satbench.results.schema import Threat
 
 SCHEMA_VERSION = 1
+PROBE_IMAGES, PROBE_LOGITS = "probe.images", "probe.logits"
+PROBE_SIDE = 64
+PROBE_TOLERANCE = 1e-4  # of the largest logit; float32 on another processor stays a tenth below
 HEADER = "satbench"  # the one metadata key: several would be written in no fixed order, and files would differ
 
 
@@ -53,46 +63,136 @@ class Provenance(BaseModel):
     train_digest: str
 
 
-def save_model(path: Path, model: Classifier, provenance: Provenance) -> None:
+class Conversion(BaseModel):
+    """Which released checkpoint the weights were converted from.
+
+    card: its name in the registry. threat, dataset, loader: as on the card. sources: SHA-256 of each file by its name.
+    converter: version of the conversion. averaged: whether moving averages were taken. ignored: how many variables of
+    the checkpoint are no part of the network. digest: of the network, see `model_digest`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    card: str
+    threat: Threat
+    dataset: str
+    loader: str
+    sources: dict[str, str]
+    converter: int
+    averaged: bool
+    ignored: int
+    digest: str
+
+
+ORIGINS: dict[str, type[Provenance] | type[Conversion]] = {"provenance": Provenance, "conversion": Conversion}
+
+
+def save_model(path: Path, model: Classifier, provenance: Provenance | Conversion) -> None:
     """Write weights, buffers, spec and provenance to one file; equal models give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    header = {"schema_version": SCHEMA_VERSION, "spec": model.spec.to_dict(), "provenance": provenance.model_dump()}
+    header = {"schema_version": SCHEMA_VERSION, "spec": model.spec.to_dict()}
+    if isinstance(provenance, Conversion):
+        header["conversion"] = provenance.model_dump()
+        tensors[PROBE_IMAGES] = _probe_images(model.spec)
+        tensors[PROBE_LOGITS] = _probe(model, tensors[PROBE_IMAGES])
+    else:
+        header["provenance"] = provenance.model_dump()
     save_file(tensors, path, metadata={HEADER: json.dumps(header, sort_keys=True)})
 
 
-def load_model_file(path: Path) -> tuple[Classifier, Provenance]:
-    """The network of a file written by `save_model`, in eval mode on the CPU, and its provenance.
+def _probe_images(spec: ModelSpec) -> Tensor:
+    """Two images of noise in blocks of 1 and of 8 pixels, uint8; small, for a network takes any side."""
+    side = min(PROBE_SIDE, spec.image_size)
+    source = torch.Generator().manual_seed(0)
+    fine = torch.randint(256, (1, spec.channels, side, side), generator=source, dtype=torch.uint8)
+    coarse = torch.randint(256, (1, spec.channels, -(-side // 8), -(-side // 8)), generator=source, dtype=torch.uint8)
+    return torch.cat([fine, coarse.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :side, :side]])
 
-    Raises `BadInput` when the file is missing, truncated, not from satbench, or does not fit its own spec.
+
+def _probe(model: Classifier, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model.eval()(images.float() / 255)
+    return logits
+
+
+def load_model_file(path: Path) -> tuple[Classifier, Provenance | Conversion]:
+    """The network of a file written by `save_model`, in eval mode on the CPU, and where its weights come from.
+
+    Raises `BadInput` when the file is missing, truncated, not from satbench, or does not fit its own spec, and when
+    a converted network differs from its digest or from its logits on the probe batch.
     """
     tensors, metadata = read_safetensors(path)
+    spec, origin = _header(path, metadata)
+    probe = [tensors.pop(key, None) for key in (PROBE_IMAGES, PROBE_LOGITS)]
+    with torch.device("meta"):
+        model = build_model(spec)
+    load_strictly(model, tensors, path, assign=True)
+    model.eval()
+    if isinstance(origin, Conversion):
+        _check_conversion(path, model, origin, *probe)
+    return model, origin
+
+
+def read_origin(path: Path) -> Provenance | Conversion:
+    """Where the weights of a file written by `save_model` come from, without reading them."""
+    return _header(path, read_metadata(path))[1]
+
+
+def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance | Conversion]:
     try:
         header = json.loads(metadata[HEADER])
-        version, spec, provenance = header["schema_version"], header["spec"], header["provenance"]
+        version, spec = header["schema_version"], header["spec"]
+        kind = "conversion" if "conversion" in header else "provenance"
+        origin = header[kind]
     except (KeyError, TypeError, json.JSONDecodeError):
         raise BadInput(
             f"{path} holds weights but not which network they belong to; "
             "name it: --model package.module:callable --checkpoint FILE"
         ) from None
     if version != SCHEMA_VERSION:
-        raise BadInput(f"{path} has schema version {version!r}, this satbench reads {SCHEMA_VERSION}; train it again")
-    model = build_model(ModelSpec.from_json(json.dumps(spec)))
-    load_strictly(model, tensors, path)
+        raise BadInput(f"{path} has schema version {version!r}, this satbench reads {SCHEMA_VERSION}; make it again")
     try:
-        return model.eval(), Provenance.model_validate(provenance)
+        return ModelSpec.from_json(json.dumps(spec)), ORIGINS[kind].model_validate(origin)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in ("provenance", *first["loc"]))
-        raise BadInput(f"{path}: {field}: {first['msg']}; train it again") from None
+        field = ".".join(str(part) for part in (kind, *first["loc"]))
+        raise BadInput(f"{path}: {field}: {first['msg']}; make it again") from None
+
+
+def _check_conversion(
+    path: Path, model: Classifier, conversion: Conversion, images: Tensor | None, logits: Tensor | None
+) -> None:
+    advice = "remove it, and import or fetch the checkpoint again"
+    if images is None or logits is None:
+        raise BadInput(f"{path} lacks its probe batch; {advice}")
+    if model_digest(model) != conversion.digest:
+        raise BadInput(f"{path}: the weights are not those that were converted; {advice}")
+    found = _probe(model, images)
+    if found.shape != logits.shape or not (found - logits).abs().max() <= PROBE_TOLERANCE * logits.abs().max():
+        raise BadInput(f"{path}: other logits on the probe batch than at the conversion; {advice}")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; raises `BadInput` when it is missing or damaged."""
+    with _opened(path) as file:
+        # a clone is aligned as torch likes it: kernels, and so the last bits of logits, depend on that
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        return tensors, file.metadata() or {}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata alone."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise BadInput(f"no such file: {path}; give a run folder, a .safetensors file or a name from `satbench models`")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path} is not a whole safetensors file ({error}); fetch or train it again") from None
 
@@ -120,8 +220,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Put `tensors` into `model`; raises `BadInput` naming the first missing, unexpected or misshapen entry."""
+def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: Path, assign: bool = False) -> None:
+    """Put `tensors` into `model`; raises `BadInput` naming the first missing, unexpected or misshapen entry.
+
+    With `assign` they become the model's own tensors and must have its dtypes; otherwise they are copied.
+    """
     expected = model.state_dict()
     for name, tensor in expected.items():
         if name not in tensors:
@@ -129,10 +232,12 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: Path) ->
         if tensors[name].shape != tensor.shape:
             shapes = f"{tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
             raise BadInput(f"{source}: {name!r} has shape {shapes}; it belongs to another network")
+        if assign and tensors[name].dtype != tensor.dtype:
+            raise BadInput(f"{source}: {name!r} is {tensors[name].dtype} instead of {tensor.dtype}; make it again")
     unexpected = sorted(set(tensors) - set(expected))
     if unexpected:
         raise BadInput(f"{source} has {unexpected[0]!r}, which the network lacks; it belongs to another network")
-    model.load_state_dict(tensors)
+    model.load_state_dict(tensors, assign=assign)
 
 
 def model_digest(model: nn.Module) -> str:
