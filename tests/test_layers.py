@@ -12,7 +12,9 @@ LAYER = {
     "errors": 0,
     "lookup": 1,
     "eps": 1,
+    "progress": 1,
     "seeding": 1,
+    "strict_yaml": 1,
     "device": 1,
     "threat": 2,
     "results": 2,
@@ -29,7 +31,7 @@ LAYER = {
     "study": 8,
     "cli": 9,
 }
-WITHOUT_TORCH = ("results", "reporting", "regression", "errors", "lookup", "eps")
+WITHOUT_TORCH = ("results", "reporting", "regression", "errors", "lookup", "eps", "progress", "strict_yaml")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

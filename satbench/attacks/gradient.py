@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from satbench.attacks.base import crafting
 from satbench.attacks.losses import LOSSES
+from satbench.eps import default_step
 from satbench.errors import BadInput
 from satbench.lookup import nearest
 from satbench.seeding import Randomness, normal, rows
@@ -96,7 +97,7 @@ class PGD:
     ) -> Tensor:
         """One restart on the rows `standing`: updates `best` and `highest` in place, returns the rows left standing."""
         loss = LOSSES[self.loss]
-        step = self.step_size if self.step_size is not None else min(threat.eps, 2.5 * threat.eps / self.steps)
+        step = self.step_size if self.step_size is not None else default_step(threat.eps, self.steps)
         x, y = x[standing], y[standing]
         for iteration in range(self.steps + 1):
             last = iteration == self.steps

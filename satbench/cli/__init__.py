@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 app.command("train")(train.command)
 app.command("eval")(evaluate.command)
-app.command("models")(models.command)
+app.add_typer(models.app, name="models")
 app.command("report")(report.command)
 app.command("leaderboard")(leaderboard.command)
 app.command("check")(check.command)

@@ -1,18 +1,35 @@
-"""`satbench models`."""
+"""`satbench models`: the registry, what was published of it, and what of it is on this machine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from satbench.reporting.claims import Claim
+    from satbench.zoo.card import ReleasedCard
 
-def command() -> None:
+app = typer.Typer(help="List, fetch, import and verify the registry's networks.", invoke_without_command=True)
+
+
+@app.callback()
+def table(context: typer.Context) -> None:
     """List the registry's networks, and the architectures and activations that can be trained."""
+    if context.invoked_subcommand is not None:
+        return
     from satbench.models import ACTIVATIONS, ARCHITECTURES
-    from satbench.zoo.card import read_cards
+    from satbench.reporting.claims import headline, published, read_claims
+    from satbench.zoo.card import read_aliases, read_cards
+    from satbench.zoo.released import state
 
-    typer.echo("Registry (satbench eval --model NAME):")
+    claims = read_claims()
+    typer.echo("Registry (satbench eval --model NAME); accuracies in percent as published, not measured here:")
+    typer.echo(f"  {'name':<26} {'parameters':>11}  {'clean':<15} {'robust':<24} fetched")
     for name, card in read_cards().items():
-        threat = f"{card.trained_for.norm} {card.trained_for.eps}"
-        network = f"{card.architecture} {card.activation}, {card.parameters:,} parameters, {threat}"
-        typer.echo(f"  {name:<20} {network}; {card.summary}")
+        clean, robust = (_figure(claim) for claim in headline(published(claims, name)))
+        typer.echo(f"  {name:<26} {card.parameters:>11,}  {clean:<15} {robust:<24} {state(name, card)}")
+    for name, alias in read_aliases().items():
+        typer.echo(f"  {name:<26} is {alias.alias}: {alias.because}")
     typer.echo("Architectures (satbench train --model NAME):")
     for name, build in ARCHITECTURES.items():
         summary = (build.__doc__ or "").partition("\n")[0]
@@ -22,3 +39,110 @@ def command() -> None:
         typer.echo(
             f"  {name:<20} C{'∞' if entry.smoothness == float('inf') else int(entry.smoothness)}  {entry.formula}"
         )
+
+
+@app.command("show")
+def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`.")]) -> None:
+    """Print a network's card: what it is, where it comes from, what was published, what is on this machine."""
+    from satbench.reporting.claims import published, read_claims
+    from satbench.zoo import cache
+    from satbench.zoo.card import ReleasedCard, find_card, read_aliases
+    from satbench.zoo.released import state
+
+    own, card = find_card(name)
+    typer.echo(own if own == name else f"{name} is {own}: {read_aliases()[name].because}")
+    for field, value in card.model_dump(exclude={"digests", "sources", "trained_for"}).items():
+        typer.echo(f"  {field}: {value:,}" if field == "parameters" else f"  {field}: {value}")
+    typer.echo(f"  trained_for: {card.trained_for.norm} {card.trained_for.eps}")
+    if isinstance(card, ReleasedCard):
+        typer.echo("  sources (Google Drive ids):")
+        for part, source in card.sources.model_dump().items():
+            typer.echo(f"    {part}: {source}")
+        _show_digests(own, card)
+        typer.echo(f"  cache: {cache.folder(own)}, {state(own, card)}")
+    claims = read_claims()
+    found = published(claims, own)
+    typer.echo("  published, in percent:" if found else "  published: nothing")
+    for claim in found:
+        typer.echo(f"    {claim.figure} {claim.percent:g} ({claims.sources[claim.source].where})")
+
+
+@app.command("fetch")
+def fetch(names: Annotated[list[str], typer.Argument(help="Names from `satbench models`.")]) -> None:
+    """Fetch released checkpoints, check or pin their digests, and convert them."""
+    from satbench.cli.progress import progress_bar
+    from satbench.zoo.card import released_card
+    from satbench.zoo.released import obtain
+
+    for name, card in [released_card(name) for name in names]:
+        with progress_bar(f"fetch {name}", "bytes") as report:
+            path = obtain(name, card, report)
+        typer.echo(f"{name}: {path}")
+
+
+@app.command("import")
+def import_(
+    name: Annotated[str, typer.Argument(help="Whose checkpoint it is: a name from `satbench models`.")],
+    checkpoint_prefix: Annotated[Path, typer.Argument(help="The checkpoint's path without .index or .data-...")],
+    out: Annotated[Path | None, typer.Option(help="Write a .safetensors file here instead of into the cache.")] = None,
+    ema: Annotated[str, typer.Option(help="Moving averages: auto (as the card says), on or off.")] = "auto",
+) -> None:
+    """Convert a checkpoint that is already on this machine."""
+    from satbench.zoo.card import released_card
+    from satbench.zoo.released import import_checkpoint
+
+    own, card = released_card(name)
+    done = import_checkpoint(own, card, checkpoint_prefix, out, ema)
+    taken = "the moving averages" if done.converted.averaged else "the raw variables"
+    typer.echo(
+        f"{own}: {done.converted.taken} variables; took {taken} (the file has {done.converted.averages} averages)"
+    )
+    if done.converted.ignored:
+        typer.echo(f"ignored {len(done.converted.ignored)} others: {', '.join(done.converted.ignored)}")
+    if done.pinned:
+        typer.echo(f"digests were unknown and are pinned now: {', '.join(card.files)}")
+    typer.echo(f"{done.path}")
+
+
+@app.command("verify")
+def verify(
+    name: Annotated[
+        str | None, typer.Argument(help="A name from `satbench models`; default: all that is there.")
+    ] = None,
+) -> None:
+    """Hash the files again and run every converted network on its probe batch; exit 1 when anything is wrong."""
+    from satbench.zoo.card import find_card, read_cards
+    from satbench.zoo.released import ABSENT, faults, state
+
+    wrong = False
+    for own, card in (dict([find_card(name)]) if name is not None else read_cards()).items():
+        if state(own, card) != ABSENT:
+            found = faults(own, card) or ["ok"]
+        elif name is not None:
+            found = [f"not fetched; run `satbench models fetch {own}`"]
+        else:
+            continue
+        wrong = wrong or found != ["ok"]
+        for line in found:
+            typer.echo(f"{own}: {line}")
+    raise typer.Exit(int(wrong))
+
+
+def _figure(claim: "Claim | None") -> str:
+    if claim is None:
+        return "-"
+    what = f"{claim.figure}, " if claim.steps else ""
+    return f"{claim.percent:g} ({what}{claim.source})"
+
+
+def _show_digests(name: str, card: "ReleasedCard") -> None:
+    from satbench.zoo.released import known_digests
+
+    known = known_digests(name, card)
+    if known is None:
+        typer.echo("  digests: unknown; the first fetch or import pins them")
+        return
+    origin = "stated on the card" if card.stated_digests else "pinned at the first use on this machine"
+    typer.echo(f"  digests (SHA-256, {origin}):")
+    for file, digest in known.items():
+        typer.echo(f"    {file}: {digest}")

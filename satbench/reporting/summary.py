@@ -36,6 +36,7 @@ class Row(BaseModel):
     model_digest: str
     dataset: str
     split: str
+    loader: str | None = None
     norm: str
     eps: float = Field(ge=0, allow_inf_nan=False)
     attack: str
@@ -63,19 +64,30 @@ class Measured:
     model: ModelInfo
     dataset: str
     split: str
+    loader: str | None
     manifests: tuple[Manifest, ...]
     records: pd.DataFrame
 
+    @property
+    def images(self) -> str:
+        return images_name(self.dataset, self.split, self.loader)
+
+
+def images_name(dataset: str, split: str, loader: str | None) -> str:
+    """Which images, as a table says it: `digits/test`, `imagenet/val by tf1-bicubic`."""
+    return f"{dataset}/{split}" + (f" by {loader}" if loader else "")
+
 
 def join_runs(runs: Sequence[Run]) -> list[Measured]:
-    """The runs of each model (one digest and activation) on each data set and split, as one; in canonical order.
+    """The runs of each model (digest and activation) on each data set, split and loader as one, in canonical order.
 
     Raises `BadInput` when two runs show different images under one sample id.
     """
-    groups: dict[tuple[str, str, str, str], list[Run]] = {}
+    groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         model, data = run.manifest.model, run.manifest.data
-        groups.setdefault((data.name, data.split, model.digest, model.activation or ""), []).append(run)
+        place = (data.name, data.split, data.loader or "", model.digest, model.activation or "")
+        groups.setdefault(place, []).append(run)
     return [_join(groups[key]) for key in sorted(groups)]
 
 
@@ -94,7 +106,7 @@ def _join(runs: list[Run]) -> Measured:
     records["correct"] = records["clean_prediction"] == records["label"]
     records = records.sort_values(["correct", "broken", "run"], ascending=[True, False, True], kind="stable")
     records = records.drop_duplicates(["sample_id", "attack", "norm", "eps"]).drop(columns="correct")
-    return Measured(_best_known(manifests), data.name, data.split, manifests, records)
+    return Measured(_best_known(manifests), data.name, data.split, data.loader, manifests, records)
 
 
 def _best_known(manifests: Sequence[Manifest]) -> ModelInfo:
@@ -146,6 +158,7 @@ def _row(
         model_digest=model.digest,
         dataset=measured.dataset,
         split=measured.split,
+        loader=measured.loader,
         norm=norm,
         eps=float(eps),
         attack=attack,
@@ -172,6 +185,7 @@ def _key(row: Row) -> tuple[str | float, ...]:
     return (
         row.dataset,
         row.split,
+        row.loader or "",
         row.recipe or row.label,
         row.activation or "",
         -1 if row.seed is None else row.seed,

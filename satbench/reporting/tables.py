@@ -9,7 +9,7 @@ import pandas as pd
 from satbench.eps import format_eps
 from satbench.reporting.names import display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import down, outward, up
-from satbench.reporting.summary import Row
+from satbench.reporting.summary import Row, images_name
 from satbench.results.metrics import WORST, wilson
 from satbench.results.store import to_json as json_text
 
@@ -30,6 +30,7 @@ COLUMNS = (
     "trained_for",
     "dataset",
     "split",
+    "loader",
     "norm",
     "eps",  # as people write it
     "eps_value",
@@ -71,13 +72,14 @@ def group_rows(rows: Sequence[Row]) -> list[list[Row]]:
     """The rows of one line of the table together: equal in everything but the seed; each group ordered by seed."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in sorted(rows, key=_reading_order):
-        place = (row.dataset, row.split, model_name(row), row.method, trained_name(row))
+        place = (row.dataset, row.split, row.loader, model_name(row), row.method, trained_name(row))
         groups.setdefault((*place, row.norm, row.eps, row.attack, row.attacks, row.activation), []).append(row)
     return list(groups.values())
 
 
 def _reading_order(row: Row) -> tuple[object, ...]:
-    place = (row.dataset, row.split, model_name(row), row.method or "", trained_name(row), row.norm, row.eps)
+    data = (row.dataset, row.split, row.loader or "")
+    place = (*data, model_name(row), row.method or "", trained_name(row), row.norm, row.eps)
     seed = -1 if row.seed is None else row.seed
     how = (strength(row.attacks), row.attack == WORST, row.attack, row.attacks)
     return (*place, *how, row.activation or "", seed, row.model_digest)
@@ -107,6 +109,7 @@ def _line(group: list[Row], shorts: dict[str, str]) -> dict[str, object]:
         "trained_for": trained_name(first),
         "dataset": first.dataset,
         "split": first.split,
+        "loader": first.loader or "",
         "norm": first.norm,
         "eps": format_eps(first.eps),
         "eps_value": first.eps,
@@ -149,7 +152,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         text[column] = frame[column].replace("", MISSING)
     if frame["trained_for"].nunique() > 1:
         text["trained for"] = frame["trained_for"].replace("", MISSING)
-    text["data"] = frame["dataset"] + "/" + frame["split"]
+    places = zip(frame["dataset"], frame["split"], frame["loader"], strict=True)
+    text["data"] = [images_name(*place) for place in places]
     text["threat"] = frame["norm"] + " " + frame["eps"]
     text["attack"] = frame["attack"]
     for column in ("seeds", "n"):

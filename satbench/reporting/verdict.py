@@ -26,7 +26,7 @@ RULE_NOTE = (
     "Each interval stands for itself: none is corrected for the number of comparisons."
 )
 
-Family = tuple[str, str, str, str, str]  # dataset, split, recipe, method, trained_for
+Family = tuple[str, str, str, str]  # images, recipe, method, trained_for
 Outcomes: TypeAlias = "pd.Series[bool]"  # by sample id
 
 
@@ -117,7 +117,7 @@ def _all(runs: Sequence[Run], reference: str) -> list[Comparison | str]:
     families: dict[Family, dict[str, list[Measured]]] = {}
     for measured in join_runs(runs):
         model = measured.model
-        family = (measured.dataset, measured.split, model.recipe or "", model.method or "", _trained_for(model))
+        family = (measured.images, model.recipe or "", model.method or "", _trained_for(model))
         if model.activation:
             families.setdefault(family, {}).setdefault(model.activation, []).append(measured)
     found: list[Comparison | str] = []
@@ -135,9 +135,9 @@ def _all(runs: Sequence[Run], reference: str) -> list[Comparison | str]:
 
 
 def _where(family: Family) -> str:
-    dataset, split, recipe, method, trained_for = family
+    images, recipe, method, trained_for = family
     model = ", ".join(filter(None, (recipe, method, f"trained for {trained_for}" if trained_for else "")))
-    return f"{dataset}/{split}" + (f" ({model})" if model else "")
+    return images + (f" ({model})" if model else "")
 
 
 def _trained_for(model: ModelInfo) -> str:

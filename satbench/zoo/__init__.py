@@ -1,9 +1,8 @@
 """Networks by name, path or callable: the one way from a `--model` to something that can be measured."""
 
-import hashlib
 import importlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -11,9 +10,21 @@ from torch import nn
 from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.models import ARCHITECTURES
-from satbench.models.weights import load_model_file, load_strictly, model_digest, read_weights
+from satbench.models.classifier import Classifier
+from satbench.models.weights import (
+    Conversion,
+    Provenance,
+    load_model_file,
+    load_strictly,
+    model_digest,
+    read_weights,
+)
+from satbench.progress import Progress, silent
 from satbench.results.schema import ModelInfo
-from satbench.zoo.card import find_card
+from satbench.zoo.card import Card, ReleasedCard, find_card, read_aliases, read_cards
+from satbench.zoo.libraries import LIBRARIES
+from satbench.zoo.released import convert_card, is_release, known_digests, obtain, source_digests
+from satbench.zoo.tf_bundle import Bundle
 
 BEST = "best.safetensors"
 LAST = "last.safetensors"
@@ -23,7 +34,8 @@ LAST = "last.safetensors"
 class Loaded:
     """A network in eval mode with what is known of it.
 
-    `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on.
+    `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on; `loader` is the image loader
+    that its authors evaluate it with. `note` is what whoever named it should hear.
     """
 
     model: nn.Module
@@ -31,33 +43,41 @@ class Loaded:
     dataset: str | None = None
     image_size: int | None = None
     train_digest: str | None = None
+    loader: str | None = None
+    note: str | None = None
 
 
-def load(ref: str, checkpoint: Path | None = None, device: str = "cpu") -> Loaded:
-    """The network that `ref` names: a card, a training run's folder, a .safetensors file or package.module:callable.
+def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress: Progress = silent) -> Loaded:
+    """The network that `ref` names.
 
-    `checkpoint` gives weights to a callable's network. Raises `BadInput` for a name nobody knows, bytes whose digest is
-    not the card's, weights that do not fit, and anything that is not a torch module.
+    A card of the registry, `timm:NAME`, `torchvision:NAME`, `package.module:callable`, a training run's folder or a
+    .safetensors file. `checkpoint` gives other weights to any but the last two; for a card it is a TensorFlow
+    checkpoint's prefix, a run folder or a .safetensors file. Raises `BadInput` for a name nobody knows, bytes whose
+    digest is not the card's, weights that do not fit, and anything that is not a torch module.
     """
     place = resolve_device(device)
+    kind, colon, name = ref.partition(":")
     path = Path(ref)
-    if checkpoint is not None and not _is_callable(ref, path):
-        raise BadInput(f"--checkpoint goes with --model package.module:callable; {ref!r} brings its own weights")
-    if path.is_dir():
-        loaded = _from_file(ref, _run_weights(path))
-    elif path.suffix == ".safetensors":
-        loaded = _from_file(ref, path)
+    is_file = path.is_dir() or path.suffix == ".safetensors"
+    if checkpoint is not None and is_file:
+        raise BadInput(f"{ref!r} brings its own weights; leave out --checkpoint, or name a card, callable or timm:NAME")
+    if colon and kind in LIBRARIES:
+        loaded = _from_library(ref, kind, name, checkpoint)
+    elif is_file:
+        loaded = _from_file(ref, _weights_of(path))
     elif path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
         read_weights(path)
         raise BadInput(
             f"{path} holds weights only; name their network: --model package.module:callable --checkpoint {path}"
         )
-    elif _is_callable(ref, path):
+    elif colon and not path.exists():
         loaded = _from_callable(ref, checkpoint)
+    elif _is_tf_checkpoint(path):
+        raise BadInput(f"{ref} is a TensorFlow checkpoint; name its network: --model NAME --checkpoint {ref}")
     elif len(path.parts) > 1 or path.is_file():
         raise BadInput(f"{ref} is no run folder or .safetensors file; give one, or a name from `satbench models`")
     else:
-        loaded = _from_card(ref)
+        loaded = _from_card(ref, checkpoint, progress)
     loaded.model.to(place)
     return loaded
 
@@ -67,44 +87,110 @@ def load_model(name: str, checkpoint: str | Path | None = None, device: str = "c
     return load(name, Path(checkpoint) if checkpoint is not None else None, device).model
 
 
-def _is_callable(ref: str, path: Path) -> bool:
-    return ":" in ref and not path.exists()
-
-
-def _run_weights(folder: Path) -> Path:
-    best = folder / BEST
+def _weights_of(path: Path) -> Path:
+    """The file itself, or the best weights of a run folder."""
+    if not path.is_dir():
+        return path
+    best = path / BEST
     if not best.is_file():
-        raise BadInput(
-            f"{folder} is not a finished training run: it has no {BEST}; run `satbench train --out {folder}`"
-        )
+        raise BadInput(f"{path} is not a finished training run: it has no {BEST}; run `satbench train --out {path}`")
     return best
 
 
-def _from_card(name: str) -> Loaded:
+def _is_tf_checkpoint(path: Path) -> bool:
+    return path.suffix == ".index" or path.with_name(f"{path.name}.index").is_file()
+
+
+def _from_card(name: str, checkpoint: Path | None, progress: Progress) -> Loaded:
+    own, card = _card(name)
+    note = f"{name} is {own}: {read_aliases()[name].because}" if own != name else None
+    if checkpoint is not None:
+        loaded = _with_checkpoint(own, card, checkpoint)
+    elif isinstance(card, ReleasedCard):
+        loaded = _from_file(own, obtain(own, card, progress))
+    else:
+        loaded = _from_file(own, card.checked_path())
+    return replace(loaded, note=note)
+
+
+def _card(name: str) -> tuple[str, Card]:
     if name in ARCHITECTURES:
         raise BadInput(f"{name!r} is an architecture without weights; train it first: satbench train --model {name}")
-    card = find_card(name)
-    if not card.path.is_file():
-        raise BadInput(f"the weights of {name!r} are missing: {card.path}; install satbench again")
-    found = hashlib.sha256(card.path.read_bytes()).hexdigest()
-    if found != card.sha256:
-        raise BadInput(f"{card.path} has SHA-256 {found}, its card says {card.sha256}; install satbench again")
-    return _from_file(name, card.path)
+    return find_card(name)
+
+
+def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
+    """The card's network with other weights; they bear its name alone only when they are the release's own."""
+    ref = f"{name} --checkpoint {checkpoint}"
+    if checkpoint.is_dir() or checkpoint.suffix == ".safetensors":
+        loaded = _from_file(ref, _weights_of(checkpoint))
+        assert isinstance(loaded.model, Classifier)
+        found, wanted = loaded.model.spec, (card.architecture, card.activation)
+        if (found.architecture, found.activation) != wanted:
+            raise BadInput(
+                f"{checkpoint} holds a {found.architecture} with {found.activation}, but {name} is a "
+                f"{card.architecture} with {card.activation}; give --model {checkpoint} alone"
+            )
+        return loaded
+    if not isinstance(card, ReleasedCard):
+        raise BadInput(f"{checkpoint} is no run folder or .safetensors file, which is what {name} can take")
+    with Bundle(checkpoint) as bundle:
+        released = source_digests(card, bundle) == known_digests(name, card)
+        model = convert_card(card, bundle).model
+    info = ModelInfo(
+        ref=name if released else ref,
+        digest=model_digest(model),
+        label=name if released else f"{name} [{checkpoint.name}]",
+        activation=card.activation,
+        method=card.method if released else None,
+        recipe=card.recipe if released else None,
+        trained_for=card.trained_for.threat() if released else None,
+    )
+    return Loaded(model, info, card.dataset, card.image_size, loader=card.loader)
 
 
 def _from_file(ref: str, path: Path) -> Loaded:
-    model, provenance = load_model_file(path)
+    model, origin = load_model_file(path)
+    if isinstance(origin, Conversion):
+        return _converted(ref, path, model, origin)
+    return _trained(ref, model, origin)
+
+
+def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
     info = ModelInfo(
         ref=ref,
         digest=model_digest(model),
-        label=provenance.label,
+        label=origin.label,
         activation=model.spec.activation,
-        method=provenance.method,
-        recipe=provenance.recipe,
-        seed=provenance.seed,
-        trained_for=provenance.threat,
+        method=origin.method,
+        recipe=origin.recipe,
+        seed=origin.seed,
+        trained_for=origin.threat,
     )
-    return Loaded(model, info, provenance.dataset, model.spec.image_size, provenance.train_digest)
+    return Loaded(model, info, origin.dataset, model.spec.image_size, origin.train_digest)
+
+
+def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> Loaded:
+    card = read_cards().get(origin.card)
+    released = card if isinstance(card, ReleasedCard) and is_release(origin, origin.card, card) else None
+    info = ModelInfo(
+        ref=origin.card if released else ref,
+        digest=origin.digest,
+        label=origin.card if released else f"{origin.card} [{path.name}]",
+        activation=model.spec.activation,
+        method=released.method if released else None,
+        recipe=released.recipe if released else None,
+        trained_for=origin.threat,
+    )
+    return Loaded(model, info, origin.dataset, model.spec.image_size, loader=origin.loader)
+
+
+def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Loaded:
+    found = LIBRARIES[kind](name, checkpoint)
+    label = ref if checkpoint is None else f"{ref} [{checkpoint.name}]"
+    info = ModelInfo(ref=ref, digest=model_digest(found.model), label=label)
+    known = {"dataset": "imagenet", "loader": "torchvision"} if found.imagenet else {}
+    return Loaded(found.model, info, image_size=found.image_size, **known)
 
 
 def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:

@@ -1,94 +1,203 @@
 """The registry file: one typed card a model."""
 
+import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
+from satbench.data.loaders import LOADERS
+from satbench.eps import parse_eps
 from satbench.errors import BadInput
-from satbench.lookup import nearest
-from satbench.models import ARCHITECTURES
+from satbench.lookup import find, nearest
+from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec
+from satbench.results.schema import Threat
+from satbench.strict_yaml import PACKAGE, read_mapping, shipped, validated
 
-PACKAGE = Path(__file__).resolve().parents[1]
 REGISTRY = "model_zoo.yaml"
+CLASSES = 1000
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+DriveId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{20,}$")]
 
 
-class TrainedFor(BaseModel):
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TrainedFor(_Strict):
     """The threat of the training recipe; `eps` is spelled as on a command line."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     norm: str
     eps: str
 
+    def threat(self) -> Threat:
+        return Threat(norm=self.norm, eps=parse_eps(self.eps, self.norm))
 
-class Card(BaseModel):
-    """One entry of `model_zoo.yaml`: where the weights lie, what they must hash to, and what they were made for.
 
-    `weights` is relative to the package; the architecture and the data set are in the weights file itself.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Card(_Strict):
     summary: str
     architecture: str
     activation: str
     dataset: str
     recipe: str
     method: str
-    seed: int
     trained_for: TrainedFor
     parameters: int = Field(gt=0)
-    weights: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     licence: str
 
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, name: str) -> str:
+        find(ARCHITECTURES, name, "architecture")
+        return name
+
+    @field_validator("activation")
+    @classmethod
+    def _known_activation(cls, name: str) -> str:
+        find(ACTIVATIONS, name, "activation")
+        return name
+
+
+class PackagedCard(_Card):
+    """A network whose weights come with satbench: `weights`, relative to the package, must hash to `sha256`.
+
+    The image size and the normalisation are in the weights file itself.
+    """
+
+    format: Literal["safetensors"]
+    seed: int
+    weights: str
+    sha256: Sha256
+
+    def checked_path(self) -> Path:
+        """The weights file; raises `BadInput` unless it hashes to `sha256`."""
+        path = PACKAGE / self.weights
+        if not path.is_file():
+            raise BadInput(f"the weights {path} are missing; install satbench again")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != self.sha256:
+            raise BadInput(f"{path} has SHA-256 {found}, its card says {self.sha256}; install satbench again")
+        return path
+
+
+class Sources(_Strict):
+    """Google Drive ids of a TensorFlow checkpoint's three files; `meta`, the graph, is never needed for weights."""
+
+    meta: DriveId
+    data: DriveId
+    index: DriveId
+
+
+class Digests(_Strict):
+    """SHA-256 of the two files that hold the weights."""
+
+    data: Sha256
+    index: Sha256
+
+
+class ReleasedCard(_Card):
+    """A network of the SAT release: a TensorFlow checkpoint to fetch and convert.
+
+    release: the stem of its files. loader: the one its authors evaluate it with. channel_order: what its first
+    convolution expects. variables: whether the release evaluates the raw variables or their moving averages.
+    digests: "unknown" until a person has pinned them here; then the first download is pinned on the machine.
+    """
+
+    format: Literal["tensorflow-v2"]
+    image_size: int = Field(gt=0)
+    loader: str
+    channel_order: Literal["bgr", "rgb"]
+    variables: Literal["raw", "averaged"]
+    release: str
+    sources: Sources
+    digests: Digests | Literal["unknown"]
+
+    @field_validator("loader")
+    @classmethod
+    def _known_loader(cls, name: str) -> str:
+        find(LOADERS, name, "loader")
+        return name
+
     @property
-    def path(self) -> Path:
-        return PACKAGE / self.weights
+    def files(self) -> dict[str, str]:
+        """The files that are fetched, each with its Drive id."""
+        return {
+            f"{self.release}.index": self.sources.index,
+            f"{self.release}.data-00000-of-00001": self.sources.data,
+        }
+
+    @property
+    def stated_digests(self) -> dict[str, str] | None:
+        if self.digests == "unknown":
+            return None
+        return dict(zip(self.files, (self.digests.index, self.digests.data), strict=True))
+
+    @property
+    def scope(self) -> str:
+        """What an EfficientNet's variables begin with: the release spells L1 as bL1."""
+        return self.architecture.replace("-l1", "-bL1") if self.architecture.startswith("efficientnet") else ""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The network as released: 1,000 classes of RGB images, scaled to [-1, 1]."""
+        half = (0.5, 0.5, 0.5)
+        return ModelSpec(self.architecture, self.activation, CLASSES, 3, self.image_size, half, half)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Plain YAML that refuses a mapping with the same key twice."""
+class Alias(_Strict):
+    """Another name of a card, and why it has one."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        doubled = [key for position, key in enumerate(keys) if key in keys[:position]]
-        if doubled:
-            raise BadInput(f"{REGISTRY} has {doubled[0]!r} twice; remove one")
-        return super().construct_mapping(node, deep)
+    alias: str
+    because: str
+
+
+Card = PackagedCard | ReleasedCard
+_CARD: TypeAdapter[PackagedCard | ReleasedCard] = TypeAdapter(Annotated[Card, Field(discriminator="format")])
+_ALIAS = TypeAdapter(Alias)
 
 
 def registry_path() -> Path:
     """The registry inside an installed package, or at the top of a checkout."""
-    installed = PACKAGE / REGISTRY
-    return installed if installed.is_file() else PACKAGE.parent / REGISTRY
+    return shipped(REGISTRY)
+
+
+def _read(path: Path) -> tuple[dict[str, Card], dict[str, Alias]]:
+    entries = read_mapping(path)
+    named = {name: entry for name, entry in entries.items() if isinstance(entry, dict) and "alias" in entry}
+    aliases = validated(path, named, _ALIAS)
+    cards = validated(path, {name: entry for name, entry in entries.items() if name not in named}, _CARD)
+    for name, alias in aliases.items():
+        if alias.alias not in cards:
+            raise BadInput(f"{path}: entry {name!r}, field 'alias': {alias.alias!r} is no card of this file")
+    return cards, aliases
 
 
 def read_cards(path: Path | None = None) -> dict[str, Card]:
     """All cards by name; raises `BadInput` naming file, entry and field of the first that is wrong."""
-    path = path or registry_path()
-    try:
-        raw: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path} cannot be read as YAML ({type(error).__name__}); restore it") from None
-    if not isinstance(raw, dict):
-        raise BadInput(f"{path} holds a {type(raw).__name__}; expected a mapping from model names to cards")
-    cards = {}
-    for name, entry in raw.items():
-        try:
-            cards[str(name)] = Card.model_validate(entry)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the entry"
-            raise BadInput(f"{path}: entry {name!r}, field {field!r}: {first['msg']}") from None
-    return cards
+    return _read(path or registry_path())[0]
 
 
-def find_card(name: str) -> Card:
-    """The card of a model; an unknown name is refused with the nearest known ones."""
-    cards = read_cards()
-    if name not in cards:
-        raise BadInput(f"unknown model {name!r}; {nearest(name, [*cards, *ARCHITECTURES])}")
-    return cards[name]
+def read_aliases(path: Path | None = None) -> dict[str, Alias]:
+    """The other names that cards go by."""
+    return _read(path or registry_path())[1]
+
+
+def find_card(name: str) -> tuple[str, Card]:
+    """The card of a model with its own name, whichever name was given; an unknown one meets the nearest known ones."""
+    cards, aliases = _read(registry_path())
+    own = aliases[name].alias if name in aliases else name
+    if own not in cards:
+        raise BadInput(f"unknown model {name!r}; {nearest(name, [*cards, *aliases, *ARCHITECTURES])}")
+    return own, cards[own]
+
+
+def released_card(name: str) -> tuple[str, ReleasedCard]:
+    """Like `find_card`, for what can be fetched."""
+    own, card = find_card(name)
+    if not isinstance(card, ReleasedCard):
+        raise BadInput(f"{own} comes with satbench, there is nothing to fetch or import; use it as it is")
+    return own, card
+
+
+__all__ = ["Card", "PackagedCard", "ReleasedCard", "find_card", "read_aliases", "read_cards", "released_card"]

@@ -1,0 +1,200 @@
+"""Published figures, and what a run says of them. A published and a measured figure never share a column."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from satbench.eps import default_step, format_eps, parse_eps
+from satbench.errors import BadInput
+from satbench.reporting.names import parse_repr
+from satbench.reporting.rounding import down, outward
+from satbench.reporting.summary import Row
+from satbench.results.metrics import wilson
+from satbench.results.schema import DataInfo
+from satbench.strict_yaml import read_mapping, shipped
+
+CLEAN = "clean"
+CARD = "card"  # a source whose images were loaded as the network's card says
+ROUNDING = 0.05  # published figures have one or two decimals
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Images(_Strict):
+    dataset: str
+    split: str
+    n: int = Field(gt=0)
+
+
+class PublishedThreat(_Strict):
+    norm: str
+    eps: str
+
+
+class Source(_Strict):
+    """Where figures were published, the image loader they were made with, and the attack's step where it is known."""
+
+    where: str
+    loader: str
+    step_size: str | None = None
+
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Figure = Annotated[str, Field(pattern=r"^(clean|pgd-[1-9][0-9]*)$")]
+
+
+class Claims(_Strict):
+    """`leaderboards/claims.yaml`: for each network and source, accuracies in percent, clean or against PGD-N."""
+
+    images: Images
+    threat: PublishedThreat
+    sources: dict[str, Source]
+    claims: dict[str, dict[str, dict[Figure, Percent]]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One published accuracy in percent of network `model`; `steps` of PGD, or 0 for clean images."""
+
+    model: str
+    source: str
+    steps: int
+    percent: float
+
+    @property
+    def figure(self) -> str:
+        return f"PGD-{self.steps}" if self.steps else CLEAN
+
+
+def read_claims(path: Path | None = None) -> Claims:
+    """The published figures; raises `BadInput` naming file and field of the first that is wrong."""
+    path = path or shipped("claims.yaml", "leaderboards")
+    try:
+        claims = TypeAdapter(Claims).validate_python(read_mapping(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(f"{path}: field {'.'.join(str(part) for part in first['loc'])!r}: {first['msg']}") from None
+    for model, sources in claims.claims.items():
+        for source in sources:
+            if source not in claims.sources:
+                raise BadInput(f"{path}: field 'claims.{model}.{source}': no such source in the list of sources")
+    return claims
+
+
+def published(claims: Claims, model: str) -> list[Claim]:
+    """What was published of one network: clean figures first, then by steps."""
+    found = [
+        Claim(model, source, 0 if figure == CLEAN else int(figure.removeprefix("pgd-")), percent)
+        for source, figures in claims.claims.get(model, {}).items()
+        for figure, percent in figures.items()
+    ]
+    return sorted(found, key=lambda claim: claim.steps)
+
+
+def headline(claims: Sequence[Claim]) -> tuple[Claim | None, Claim | None]:
+    """The clean figure and the robust one of most steps; of equal ones, the first source's."""
+    clean = next((claim for claim in claims if not claim.steps), None)
+    robust = [claim for claim in claims if claim.steps]
+    return clean, max(robust, key=lambda claim: claim.steps, default=None)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A claim beside the count of `n` images that a run found correct or robust; both 0 where nothing was measured."""
+
+    claim: Claim
+    count: int
+    n: int
+    verdict: str
+
+
+def compare(claims: Claims, model: str, card_loader: str, data: DataInfo, rows: Sequence[Row]) -> list[Comparison]:
+    """Every published figure of `model` beside the run's `rows`, with a verdict in words.
+
+    A claim is tested only by the published images, loader and attack; otherwise the verdict says what differs. It
+    agrees when it lies in the interval, give or take its own rounding.
+    """
+    return [_compare(claims, claim, card_loader, data, rows) for claim in published(claims, model)]
+
+
+def _compare(claims: Claims, claim: Claim, card_loader: str, data: DataInfo, rows: Sequence[Row]) -> Comparison:
+    source = claims.sources[claim.source]
+    row = _test_of(claims, claim, source, rows)
+    if row is None:
+        step = f",step_size={source.step_size}" if source.step_size else ""
+        return Comparison(claim, 0, 0, f"not measured: --attack pgd:steps={claim.steps}{step}")
+    count = row.robust if claim.steps else row.clean_correct
+    low, high = wilson(count, row.n)
+    differs = _differences(claims, claim, source, card_loader, data, row)
+    if claim.percent < 100 * low - ROUNDING:
+        place = "below the interval"
+    elif claim.percent > 100 * high + ROUNDING:
+        place = "above the interval"
+    else:
+        place = "inside the interval"
+    if differs:
+        verdict = f"no test: {'; '.join(differs)}; published lies {place}"
+    else:
+        verdict = "agrees" if place == "inside the interval" else f"DISAGREES: published lies {place}"
+    return Comparison(claim, count, row.n, verdict)
+
+
+def _test_of(claims: Claims, claim: Claim, source: Source, rows: Sequence[Row]) -> Row | None:
+    """The row that measures the claim's figure; one of the published step size if there is a choice."""
+    if not claim.steps:
+        return max(rows, key=lambda row: row.n, default=None)
+    eps = parse_eps(claims.threat.eps, claims.threat.norm)
+    fits = [
+        row
+        for row in rows
+        if row.norm == claims.threat.norm
+        and abs(row.eps - eps) < 1e-9
+        and parse_repr(row.attack)[0] == "PGD"
+        and parse_repr(row.attack)[1].get("steps") == claim.steps
+    ]
+    return min(fits, key=lambda row: len(_attack_differences(source, row)), default=None)
+
+
+def _differences(claims: Claims, claim: Claim, source: Source, card_loader: str, data: DataInfo, row: Row) -> list[str]:
+    differs = []
+    images = claims.images
+    if (data.name, data.split) != (images.dataset, images.split):
+        differs.append(f"other images ({data.name} {data.split}, published on {images.dataset} {images.split})")
+    loader = card_loader if source.loader == CARD else source.loader
+    if data.loader != loader:
+        differs.append(f"other loader ({data.loader}, published with {loader})")
+    return differs + (_attack_differences(source, row) if claim.steps else [])
+
+
+def _attack_differences(source: Source, row: Row) -> list[str]:
+    params = parse_repr(row.attack)[1]
+    differs = [
+        f"other attack ({key} {params.get(key)})"
+        for key, usual in (("loss", "ce"), ("init", "uniform"), ("restarts", 1))
+        if params.get(key) != usual
+    ]
+    if source.step_size is not None:
+        stated, steps = params.get("step_size"), params.get("steps")
+        step = stated if isinstance(stated, float) else default_step(row.eps, int(str(steps)))
+        if abs(step - parse_eps(source.step_size, "L2")) > 1e-9:
+            differs.append(f"other step ({format_eps(step)}, published with {source.step_size})")
+    return differs
+
+
+def to_markdown(claims: Claims, compared: Sequence[Comparison]) -> str:
+    """The comparisons as a table, with what was published where; accuracies are rounded down, bounds outward."""
+    lines = [
+        "| figure | published % | source | measured % [95%] | n | verdict |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in compared:
+        measured = f"{down(one.count / one.n)} {outward(*wilson(one.count, one.n))}" if one.n else "-"
+        cells = (one.claim.figure, f"{one.claim.percent:g}", one.claim.source, measured, one.n or "-", one.verdict)
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    used = dict.fromkeys(one.claim.source for one in compared)
+    return "\n".join([*lines, "", *(f"{source}: {claims.sources[source].where}" for source in used)])

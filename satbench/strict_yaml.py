@@ -1,0 +1,55 @@
+"""Hand-written YAML files, read so that a slip is named by file, entry and field."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from satbench.errors import BadInput
+
+PACKAGE = Path(__file__).resolve().parent
+T = TypeVar("T")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Plain YAML that refuses a mapping with the same key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        doubled = [key for position, key in enumerate(keys) if key in keys[:position]]
+        if doubled:
+            raise BadInput(f"{node.start_mark.name} has {doubled[0]!r} twice; remove one")
+        return super().construct_mapping(node, deep)
+
+
+def shipped(name: str, folder: str = ".") -> Path:
+    """A data file inside an installed package, or in `folder` of a checkout."""
+    installed = PACKAGE / name
+    return installed if installed.is_file() else PACKAGE.parent / folder / name
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The file's top-level mapping; raises `BadInput` when there is none, or a key occurs twice."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            raw: Any = yaml.load(stream, Loader=_UniqueKeys)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{path} cannot be read as YAML ({type(error).__name__}); restore it") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path} holds a {type(raw).__name__}; expected a mapping")
+    return {str(name): entry for name, entry in raw.items()}
+
+
+def validated(path: Path, entries: Mapping[str, Any], schema: TypeAdapter[T]) -> dict[str, T]:
+    """Every entry as the schema's type; raises `BadInput` naming file, entry and field of the first that is wrong."""
+    checked = {}
+    for name, entry in entries.items():
+        try:
+            checked[name] = schema.validate_python(entry)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the entry"
+            raise BadInput(f"{path}: entry {name!r}, field {field!r}: {first['msg']}") from None
+    return checked

@@ -1,0 +1,100 @@
+"""The folder of fetched and converted models: its layout, its locks, and the digests pinned on first use."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+from pydantic import TypeAdapter, ValidationError
+
+from satbench.errors import BadInput
+from satbench.results.store import to_json, write_text
+
+HOME = "SATBENCH_HOME"
+PINS = "zoo.lock"
+
+_PINS = TypeAdapter(dict[str, dict[str, str]])
+
+
+def home() -> Path:
+    """The cache: `SATBENCH_HOME`, or else the user's cache folder. It need not exist yet."""
+    named = os.environ.get(HOME)
+    return Path(named).expanduser().absolute() if named else user_cache_path("satbench")
+
+
+def folder(name: str) -> Path:
+    """Where the released files of card `name` lie."""
+    return home() / "checkpoints" / name
+
+
+def converted(name: str) -> Path:
+    """Where the network of card `name` lies once converted."""
+    return home() / "models" / f"{name}.safetensors"
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """One process at a time works on model `name`; the others say once on standard error that they wait.
+
+    May be nested. A killed process leaves no lock behind.
+    """
+    lock = _lock(name)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        sys.stderr.write(f"satbench: another process works on {name}; waiting for it\n")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def pinned(name: str) -> dict[str, str]:
+    """SHA-256 of each file of card `name` as first met on this machine; raises `BadInput` when zoo.lock is damaged."""
+    return _read_pins().get(name, {})
+
+
+def check_or_pin(name: str, digests: Mapping[str, str], stated: Mapping[str, str] | None) -> bool:
+    """Hold the SHA-256 of each file of card `name` against what the card states, or else against what is pinned here.
+
+    A file that neither knows is pinned now; returns whether there was one. Raises `BadInput` at the first that differs,
+    and pins nothing then.
+    """
+    with _lock(PINS):
+        pins = _read_pins()
+        known = {**pins.get(name, {}), **(stated or {})}
+        for file, found in digests.items():
+            if known.get(file, found) != found:
+                by = "its card says" if file in (stated or {}) else "pinned is"
+                raise BadInput(
+                    f"{name}: {file} has SHA-256 {found}, {by} {known[file]}; delete it (fetched files lie in "
+                    f"{folder(name)}) and fetch it again; if the release itself changed, "
+                    f"`satbench models verify {name}` explains, and {home() / PINS} without {name!r} pins anew"
+                )
+        new = {file: found for file, found in digests.items() if file not in known}
+        if new:
+            pins[name] = {**pins.get(name, {}), **new}
+            write_text(home() / PINS, to_json({key: dict(sorted(pins[key].items())) for key in sorted(pins)}))
+    return bool(new)
+
+
+def _lock(name: str) -> FileLock:
+    path = home() / "locks" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path, is_singleton=True)
+
+
+def _read_pins() -> dict[str, dict[str, str]]:
+    path = home() / PINS
+    try:
+        return _PINS.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValidationError:
+        raise BadInput(
+            f"{path} is damaged; expected the SHA-256 of each file by model; restore it, or delete it to pin anew"
+        ) from None

@@ -1,0 +1,180 @@
+"""Released checkpoints from a mirror or from Google Drive: whole, resumable, and never a web page under their name."""
+
+import glob
+import hashlib
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
+
+from satbench.errors import BadInput
+from satbench.progress import Progress
+from satbench.zoo import cache
+
+MIRROR = "SATBENCH_MIRROR"
+DRIVE = "https://drive.google.com/uc?id="
+ABSENT = (403, 404, 410)  # object stores say 403 where there is no file
+PATIENCE = 120.0  # seconds to a file's first byte; gdown follows pages that lead to pages without end
+# timeout: seconds to connect, and between two bytes
+OPTIONS: dict[str, Any] = {"quiet": True, "use_cookies": False, "resume": True, "retries": 2, "timeout": (10, 60)}
+CHUNK = 1 << 20
+MARKUP = (b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<!--")
+INDEX_END = (0xDB4775248B80FB57).to_bytes(8, "little")
+
+Report = Callable[[int, int], None]
+
+
+class _Failed(Exception):
+    """What a place did instead of sending a file: the rest of a sentence that begins with the place's name."""
+
+
+class _Absent(_Failed):
+    """The place answers and has no such file."""
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def by_hand(name: str, release: str, sources: Mapping[str, str]) -> str:
+    """How a person gets the files that the cache lacks, with a browser."""
+    folder = cache.folder(name)
+    links = [f"{file} from {DRIVE}{source}" for file, source in sources.items() if not (folder / file).is_file()]
+    command = f"satbench models import {name} {shlex.quote(str(folder / release))}"
+    return f"by hand: save {' and '.join(links)} in {folder} and run `{command}`"
+
+
+def fetch(name: str, release: str, sources: Mapping[str, str], progress: Progress) -> Path:
+    """Put every missing file of card `name` into the cache; returns the checkpoint's prefix, folder/release.
+
+    sources: Drive id of each file; the mirror `SATBENCH_MIRROR` (a URL or a folder) is asked first for release/file.
+    progress: gets the bytes done, the bytes known of so far, and the file. What was interrupted goes on at the next
+    call. Files already there are kept, and digests are the caller's. Raises `BadInput` with the way by hand when a file
+    cannot be had or is none of a checkpoint, and OSError from the disk.
+    """
+    folder = cache.folder(name)
+    with cache.locked(name):
+        folder.mkdir(parents=True, exist_ok=True)
+        before = 0
+        for file in [file for file in sources if not (folder / file).is_file()]:
+            try:
+                _obtain(folder / file, release, sources[file], _after(before, file, progress))
+            except _Failed as error:
+                raise BadInput(
+                    f"{name}: {file} could not be fetched, {error}; the same command tries again and goes on where it "
+                    f"stopped, or {by_hand(name, release, sources)}"
+                ) from None
+            before += (folder / file).stat().st_size
+    return folder / release
+
+
+def _after(before: int, file: str, progress: Progress) -> Report:
+    return lambda done, total: progress(before + done, before + total, file)
+
+
+def _obtain(target: Path, release: str, source: str, report: Report) -> None:
+    mirror = os.environ.get(MIRROR)
+    if mirror:
+        try:
+            _place(_in_mirror(mirror, f"{release}/{target.name}"), MIRROR, target, report)
+            return
+        except _Absent as error:
+            sys.stderr.write(f"satbench: {release}/{target.name}: {error}; asking Google Drive\n")
+    _place(f"{DRIVE}{source}", "Google Drive", target, report)
+
+
+def _in_mirror(mirror: str, file: str) -> Path | str:
+    """Where a mirror would have `file`: a path or a URL."""
+    expected = f"{MIRROR}={mirror}: expected a folder that exists, its file:/// URL, or an http(s) URL"
+    try:
+        parts = urlsplit(mirror)
+    except ValueError:
+        raise BadInput(expected) from None
+    if parts.scheme in ("http", "https"):
+        return parts._replace(path=f"{parts.path.rstrip('/')}/{quote(file)}").geturl()
+    is_url = parts.scheme == "file" and parts.netloc in ("", "localhost")
+    folder = Path(url2pathname(parts.path) if is_url else mirror).expanduser()
+    if not folder.is_dir():
+        raise BadInput(expected)
+    return folder / file
+
+
+def _place(origin: Path | str, whose: str, target: Path, report: Report) -> None:
+    """Put the file at `origin` under its final name, once it is whole and looks like a checkpoint's."""
+    tag = hashlib.sha256(str(origin).encode()).hexdigest()[:8]  # so that bytes of two origins are never joined
+    working = target.with_name(f"{target.name}.{tag}")
+    try:
+        if isinstance(origin, Path):
+            _copy(origin, working, report)
+        else:
+            _download(origin, working, report)
+        _check_kind(working, target.suffix == ".index")
+        working.chmod(0o644)
+        working.replace(target)
+    except _Failed as error:
+        raise type(error)(f"{whose} {error}") from None
+    finally:
+        working.unlink(missing_ok=True)
+    for partial in target.parent.glob(f"{glob.escape(target.name)}.*.part"):
+        partial.unlink()
+
+
+def _copy(origin: Path, working: Path, report: Report) -> None:
+    if not origin.is_file():
+        raise _Absent("lacks it")
+    total = origin.stat().st_size
+    with origin.open("rb") as reader, working.open("wb") as writer:
+        while chunk := reader.read(CHUNK):
+            writer.write(chunk)
+            report(writer.tell(), total)
+
+
+def _download(url: str, working: Path, report: Report) -> None:
+    """Download to `working`; what is not whole lies in a .part file beside it, and the next call goes on there."""
+    import gdown
+    import requests
+
+    def heard(done: int, total: int | None) -> None:
+        watch.cancel()
+        report(done, total or done)
+
+    partials = {path: path.stat().st_size for path in working.parent.glob(f"{glob.escape(working.name)}*.part")}
+    silence = threading.Event()
+    watch = threading.Timer(PATIENCE, silence.set)
+    watch.start()
+    try:
+        gdown.download(url, str(working), progress=heard, cancel=silence, **OPTIONS)
+    except gdown.DownloadCancelled:
+        raise _Failed(f"sent no byte of it within {PATIENCE:g} s") from None
+    except (gdown.FileURLRetrievalError, KeyError):  # KeyError: an answer that says neither its type nor a way on
+        raise _Failed("shows a web page instead (download quota used up, sign-in, or not shared any more)") from None
+    except requests.HTTPError as error:
+        code = 0 if error.response is None else error.response.status_code
+        raise (_Absent(f"lacks it (HTTP {code})") if code in ABSENT else _Failed(f"answers HTTP {code}")) from None
+    except (gdown.DownloadError, requests.RequestException) as error:
+        refused = isinstance(error, gdown.DownloadError) and error.__cause__ is None  # the cause: what requests raised
+        if not (refused and partials and all(path.stat().st_size == size for path, size in partials.items())):
+            raise _Failed(f"did not send it whole ({type(error.__cause__ or error).__name__})") from None
+        for path in partials:  # the server does not go on with it
+            path.unlink()
+        _download(url, working, report)
+    finally:
+        watch.cancel()
+
+
+def _check_kind(path: Path, is_index: bool) -> None:
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    if not head:
+        raise _Failed("sent an empty file")
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(MARKUP):
+        raise _Failed("sent a web page and not a checkpoint")
+    if is_index and not path.read_bytes().endswith(INDEX_END):
+        raise _Failed("sent something that is no index of a TensorFlow checkpoint")

@@ -1,0 +1,173 @@
+"""Published figures: read strictly, and beside measured ones with a verdict that says what was tested."""
+
+from pathlib import Path
+
+import pytest
+
+from satbench.eps import parse_eps
+from satbench.errors import BadInput
+from satbench.reporting.claims import Claims, compare, headline, published, read_claims, to_markdown
+from satbench.reporting.summary import Row
+from satbench.results.schema import DataInfo
+from satbench.zoo.card import ReleasedCard, read_cards
+
+CLAIMS = Claims.model_validate(
+    {
+        "images": {"dataset": "imagenet", "split": "val", "n": 50000},
+        "threat": {"norm": "Linf", "eps": "4/255"},
+        "sources": {
+            "readme": {"where": "the README", "loader": "card", "step_size": "1/255"},
+            "paper": {"where": "the paper", "loader": "tf1-bicubic"},
+        },
+        "claims": {"net": {"readme": {"clean": 70.0, "pgd-10": 40.0, "pgd-50": 38.0}, "paper": {"pgd-200": 37.5}}},
+    }
+)
+IMAGES = DataInfo(name="imagenet", split="val", n=1000, digest="sha256:0", loader="opencv-cubic", image_size=224)
+
+
+def pgd(steps: int = 10, step_size: float | None = None, **changes: object) -> str:
+    params = {"steps": steps, "step_size": step_size, "loss": "ce", "init": "uniform", "restarts": 1, "keep": "best"}
+    return f"PGD({', '.join(f'{key}={value!r}' for key, value in (params | changes).items())})"
+
+
+def row(robust: int = 400, clean: int = 700, n: int = 1000, attack: str = pgd(), eps: float = 4 / 255) -> Row:
+    return Row(
+        label="net",
+        activation="silu",
+        method="sat",
+        recipe="r",
+        seed=None,
+        trained_for=None,
+        model_digest="sha256:1",
+        dataset="imagenet",
+        split="val",
+        norm="Linf",
+        eps=eps,
+        attack=attack,
+        attacks=(attack,),
+        n=n,
+        clean_correct=clean,
+        robust=robust,
+        violations=0,
+        eval_seeds=(0,),
+        data_digests=("sha256:0",),
+        versions={},
+        revision=None,
+    )
+
+
+def verdicts(*rows: Row, data: DataInfo = IMAGES, loader: str = "opencv-cubic") -> dict[str, str]:
+    return {one.claim.figure: one.verdict for one in compare(CLAIMS, "net", loader, data, rows)}
+
+
+def test_a_published_figure_inside_the_interval_agrees() -> None:
+    """400 of 1,000 has the Wilson interval [37.0, 43.1], 700 of 1,000 [67.1, 72.8] (any table)."""
+    found = verdicts(row())
+    assert found["clean"] == found["PGD-10"] == "agrees"
+
+
+@pytest.mark.parametrize(
+    ("robust", "verdict"),
+    [
+        (366, "DISAGREES: published lies above the interval"),  # [33.7, 39.6], short of 40.0 by more than its rounding
+        (371, "agrees"),  # [34.1, 40.1]
+        (430, "agrees"),  # [39.96, 46.1]
+        (432, "DISAGREES: published lies below the interval"),  # [40.2, 46.3]
+    ],
+)
+def test_one_outside_disagrees_and_the_verdict_says_where_it_lies(robust: int, verdict: str) -> None:
+    assert verdicts(row(robust))["PGD-10"] == verdict
+
+
+def test_what_was_not_measured_says_how_to() -> None:
+    found = verdicts(row())
+    assert found["PGD-50"] == "not measured: --attack pgd:steps=50,step_size=1/255"
+    assert found["PGD-200"] == "not measured: --attack pgd:steps=200"
+    assert verdicts(row(eps=8 / 255))["PGD-10"].startswith("not measured")
+
+
+@pytest.mark.parametrize(
+    ("measured", "data", "loader", "difference"),
+    [
+        (row(), IMAGES.model_copy(update={"name": "imagenet-sample", "split": "all"}), "opencv-cubic", "other images"),
+        (row(), IMAGES.model_copy(update={"loader": "torchvision"}), "opencv-cubic", "other loader (torchvision"),
+        (row(), IMAGES, "tf1-bicubic", "other loader (opencv-cubic, published with tf1-bicubic)"),
+        (row(attack=pgd(loss="margin")), IMAGES, "opencv-cubic", "other attack (loss margin)"),
+        (row(attack=pgd(restarts=5)), IMAGES, "opencv-cubic", "other attack (restarts 5)"),
+        (row(attack=pgd(step_size=2 / 255)), IMAGES, "opencv-cubic", "other step (2/255, published with 1/255)"),
+    ],
+)
+def test_a_run_that_differs_is_no_test(measured: Row, data: DataInfo, loader: str, difference: str) -> None:
+    verdict = verdicts(measured, data=data, loader=loader)["PGD-10"]
+    assert verdict.startswith(f"no test: {difference}")
+    assert verdict.endswith("published lies inside the interval")
+
+
+def test_the_default_step_of_50_steps_is_not_the_published_one() -> None:
+    half = row(attack=pgd(50))
+    whole = row(attack=pgd(50, parse_eps("1/255")))
+    assert f"other step ({2.5 * 4 / 255 / 50!r}, published with 1/255)" in verdicts(half)["PGD-50"]
+    assert verdicts(half, whole)["PGD-50"] == verdicts(whole, half)["PGD-50"] == "agrees"
+
+
+def test_a_source_without_a_step_takes_any() -> None:
+    data = IMAGES.model_copy(update={"loader": "tf1-bicubic"})
+    assert verdicts(row(375, attack=pgd(200)), data=data)["PGD-200"] == "agrees"
+
+
+def test_a_published_and_a_measured_figure_never_share_a_column() -> None:
+    table = to_markdown(CLAIMS, compare(CLAIMS, "net", "opencv-cubic", IMAGES, [row()]))
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    assert lines[0] == ["figure", "published %", "source", "measured % [95%]", "n", "verdict"]
+    assert lines[2] == ["clean", "70", "readme", "70.0 [67.0, 72.8]", "1000", "agrees"]
+    assert lines[3][:5] == ["PGD-10", "40", "readme", "40.0 [37.0, 43.1]", "1000"]
+    assert lines[4][3:5] == ["-", "-"]
+    assert "readme: the README" in table
+
+
+def test_the_headline_is_clean_and_the_attack_of_most_steps() -> None:
+    clean, robust = headline(published(CLAIMS, "net"))
+    assert clean is not None
+    assert robust is not None
+    assert (clean.percent, robust.figure, robust.percent) == (70.0, "PGD-200", 37.5)
+    assert headline([]) == (None, None)
+
+
+def test_every_claim_is_of_a_released_card_and_every_card_but_one_has_one() -> None:
+    claims = read_claims()
+    cards = {name for name, card in read_cards().items() if isinstance(card, ReleasedCard)}
+    assert set(claims.claims) == cards - {"resnet50-mish"}  # downloadable, in no table
+
+
+def test_the_figures_are_those_of_the_readme() -> None:
+    """Gains over ReLU as the README's tables give them, so that a slip of the pen shows."""
+    claims = read_claims()
+    readme = {name: sources["readme"] for name, sources in claims.claims.items() if "readme" in sources}
+    assert len(readme) == 22
+    assert all(
+        figures["clean"] > figures["pgd-10"] > figures["pgd-20"] > figures["pgd-50"]
+        for name, figures in readme.items()
+        if name.startswith("resn")
+    )
+    assert readme["resnet50-silu"]["pgd-50"] - readme["resnet50-relu"]["pgd-50"] == pytest.approx(8.8)
+    assert all(set(figures) == {"clean"} for name, figures in readme.items() if name.startswith("effnet"))
+    assert claims.claims["effnet-l1-enhanced"]["abstract"] == {"clean": 82.2, "pgd-200": 58.6}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("pgd-10: 35.3", "pgd-ten: 35.3", "claims.resnet50-relu.readme.pgd-ten"),
+        ("pgd-10: 35.3", "pgd-10: 135.3", "claims.resnet50-relu.readme.pgd-10"),
+        ("pgd-10: 35.3", "pgd-10: high", "claims.resnet50-relu.readme.pgd-10"),
+        ("    readme: {clean: 65.2}", "    log: {clean: 65.2}", "claims.effnet-b0.log"),
+        ("    loader: card", "    loder: card", "sources.readme.loader"),
+        ("eps: 4/255", "radius: 4/255", "threat.eps"),
+    ],
+)
+def test_a_slip_is_named_by_file_and_field(old: str, new: str, field: str, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "leaderboards" / "claims.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "claims.yaml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(BadInput, match=rf"claims\.yaml: field '{field}"):
+        read_claims(tmp_path / "claims.yaml")

@@ -1,0 +1,283 @@
+"""From a name to the converted network: fetching, pins, cache and commands, on checkpoints written here."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bundle_writer import write_bundle
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import satbench
+from satbench.cli import app
+from satbench.errors import BadInput
+from satbench.models import build_model
+from satbench.models.classifier import Classifier
+from satbench.models.weights import read_origin
+from satbench.zoo import cache, load
+from satbench.zoo.card import ReleasedCard, find_card, read_cards
+from satbench.zoo.convert import variables
+from satbench.zoo.fetch import sha256_file
+
+NAME, RELEASE = "effnet-b0", "efficientnet-b0"
+INDEX, DATA = f"{RELEASE}.index", f"{RELEASE}.data-00000-of-00001"
+
+
+def card() -> ReleasedCard:
+    found = find_card(NAME)[1]
+    assert isinstance(found, ReleasedCard)
+    return found
+
+
+def write_checkpoint(prefix: Path, seed: int) -> None:
+    """A checkpoint of B0 with weights drawn here; its names and shapes are checked in test_convert."""
+    source = np.random.default_rng(seed)
+    arrays = {}
+    for one in variables(build_model(card().spec).net, RELEASE):
+        shape = one.shapes[-1]
+        if one.key.endswith("running_var"):
+            arrays[one.name] = source.uniform(0.5, 1.5, shape).astype(np.float32)
+        else:
+            scale = np.sqrt(2 / np.prod(shape[:-1])) if max(shape) != np.prod(shape) else 0.2
+            arrays[one.name] = (scale * source.standard_normal(shape) + one.key.endswith("bn.weight")).astype(
+                np.float32
+            )
+    write_bundle(prefix, arrays | {"global_step": np.array(1, np.int64)})
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two mirrors, `one` and `two`, each with another B0 under the release's name."""
+    root = tmp_path_factory.mktemp("mirrors")
+    for seed, mirror in enumerate(("one", "two")):
+        (root / mirror / RELEASE).mkdir(parents=True)
+        write_checkpoint(root / mirror / RELEASE / RELEASE, seed)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: Path) -> Path:
+    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SATBENCH_MIRROR", str(checkpoints / "one"))
+    for scheme in ("http", "https", "HTTP", "HTTPS"):
+        monkeypatch.setenv(f"{scheme}_proxy" if scheme.islower() else f"{scheme}_PROXY", "http://127.0.0.1:9")
+    return tmp_path / "home"
+
+
+def run(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    return result.exit_code, result.output
+
+
+def images() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_name_is_fetched_pinned_converted_and_kept(home: Path, checkpoints: Path) -> None:
+    loaded = load(NAME)
+    assert (loaded.dataset, loaded.image_size, loaded.loader) == ("imagenet", 224, "tf1-bicubic")
+    info = loaded.info
+    assert (info.ref, info.label, info.activation, info.method) == (NAME, NAME, "silu", "sat")
+    assert (info.trained_for.norm, info.trained_for.eps) == ("Linf", 4 / 255)
+    source = checkpoints / "one" / RELEASE
+    assert cache.pinned(NAME) == {file: sha256_file(source / file) for file in (INDEX, DATA)}
+    shutil.rmtree(home / "checkpoints")
+    before = cache.converted(NAME).stat().st_mtime_ns
+    with torch.no_grad():
+        assert torch.equal(satbench.load_model(NAME)(images()), loaded.model(images()))
+    assert cache.converted(NAME).stat().st_mtime_ns == before
+
+
+def test_other_bytes_under_a_pinned_name_are_refused(home: Path, checkpoints: Path, monkeypatch) -> None:
+    load(NAME)
+    shutil.rmtree(home / "checkpoints")
+    cache.converted(NAME).unlink()
+    monkeypatch.setenv("SATBENCH_MIRROR", str(checkpoints / "two"))
+    with pytest.raises(BadInput, match=f"{NAME}: {RELEASE}.* has SHA-256 .* pinned"):
+        load(NAME)
+    assert not cache.converted(NAME).exists()
+
+
+def test_a_damaged_source_is_refused_and_leaves_nothing(checkpoints: Path) -> None:
+    folder = cache.folder(NAME)
+    folder.mkdir(parents=True)
+    for file in (INDEX, DATA):
+        shutil.copy(checkpoints / "one" / RELEASE / file, folder)
+    with (folder / DATA).open("r+b") as stream:
+        stream.truncate(1000)
+    with pytest.raises(BadInput, match="data-00000-of-00001"):
+        load(NAME)
+    assert not cache.converted(NAME).exists()
+    assert cache.pinned(NAME) == {}
+
+
+def rewritten(path: Path, change: Callable[[dict[str, torch.Tensor], dict], None]) -> None:
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["satbench"])
+    change(tensors, header)
+    save_file(tensors, path, metadata={"satbench": json.dumps(header)})
+
+
+def flip_weight(tensors: dict[str, torch.Tensor], header: dict) -> None:
+    tensors["net.head.conv.weight"][3, 5] += 1e-3
+
+
+def other_activation(tensors: dict[str, torch.Tensor], header: dict) -> None:
+    header["spec"]["activation"] = "gelu"
+
+
+def no_probe(tensors: dict[str, torch.Tensor], header: dict) -> None:
+    del tensors["probe.logits"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (flip_weight, "the weights are not those that were converted"),
+        (other_activation, "other logits on the probe batch"),
+        (no_probe, "lacks its probe batch"),
+    ],
+)
+def test_a_changed_conversion_is_noticed_at_the_next_load(change: Callable, message: str) -> None:
+    load(NAME)
+    rewritten(cache.converted(NAME), change)
+    with pytest.raises(BadInput, match=message):
+        load(NAME)
+    code, output = run("models", "verify", NAME)
+    assert code == 1
+    assert message in output
+
+
+def test_a_conversion_by_another_satbench_is_made_again(home: Path) -> None:
+    load(NAME)
+    rewritten(cache.converted(NAME), lambda tensors, header: header["conversion"].update(converter=0))
+    load(NAME)
+    assert read_origin(cache.converted(NAME)).converter > 0
+
+
+def test_equal_checkpoints_give_equal_files(checkpoints: Path, tmp_path: Path) -> None:
+    prefix = checkpoints / "one" / RELEASE / RELEASE
+    for name in ("a", "b"):
+        assert run("models", "import", NAME, prefix, "--out", tmp_path / f"{name}.safetensors")[0] == 0
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_files_found_by_hand_are_imported_and_then_known_by_name(
+    checkpoints: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SATBENCH_MIRROR")
+    with pytest.raises(BadInput, match="satbench models import") as caught:
+        load(NAME)
+    command = str(caught.value).partition("`satbench ")[2].partition("`")[0].split()
+    for file in (INDEX, DATA):
+        shutil.copy(checkpoints / "one" / RELEASE / file, command[-1].removesuffix(RELEASE))
+    code, output = run(*command)
+    assert code == 0, output
+    assert "311 variables; took the raw variables (the file has 0 averages)" in output
+    assert "ignored 1 others: global_step" in output
+    assert "digests were unknown and are pinned now" in output
+    assert load(NAME).info.label == NAME
+
+
+def test_import_beside_the_cache_keeps_the_cache_as_it_is(checkpoints: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "net.safetensors"
+    code, output = run("models", "import", NAME, checkpoints / "one" / RELEASE / RELEASE, "--out", out)
+    assert code == 0, output
+    assert not cache.converted(NAME).exists()
+    loaded = load(str(out))
+    assert loaded.info.label == NAME
+    assert load(NAME, out).info.digest == loaded.info.digest
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("import", NAME, "nowhere/net"), r"nowhere/net\.index"),
+        (("import", "digits-silu", "x"), "digits-silu comes with satbench"),
+        (("import", "effnet-b00", "x"), "unknown model 'effnet-b00'; did you mean effnet-b0"),
+        (("import", NAME, "PREFIX", "--ema", "on"), "makes another network than effnet-b0.*add --out"),
+        (("import", NAME, "PREFIX", "--ema", "maybe"), "unknown ema 'maybe'"),
+        (("import", NAME, "PREFIX", "--out", "x.pt"), "ends in .safetensors"),
+        (("import", "effnet-b1", "PREFIX"), "lacks the variable 'efficientnet-b1/stem/conv2d/kernel'"),
+        (("fetch", "digits-silu"), "digits-silu comes with satbench"),
+        (("fetch", "effnet-b0", "nobody"), "unknown model 'nobody'"),
+        (("show", "nobody"), "unknown model 'nobody'"),
+        (("verify", "nobody"), "unknown model 'nobody'"),
+    ],
+)
+def test_what_a_command_cannot_use_is_said_in_one_line(
+    words: tuple[str, ...], message: str, checkpoints: Path, home: Path
+) -> None:
+    prefix = str(checkpoints / "one" / RELEASE / RELEASE)
+    code, output = run("models", *(prefix if word == "PREFIX" else word for word in words))
+    assert code == 2
+    assert output.count("\n") == 1
+    assert re.search(message, output), output
+    assert not (home / "models").exists()
+
+
+def test_the_table_names_every_card_with_what_was_published() -> None:
+    code, output = run("models")
+    assert code == 0
+    lines = {line.split()[0]: line for line in output.splitlines() if line.startswith("  ")}
+    assert set(read_cards()) < set(lines)
+    assert "25,557,032" in lines["resnet50-silu"]
+    assert "69.7 (readme)" in lines["resnet50-silu"]
+    assert "42.3 (PGD-200, figure)" in lines["resnet50-silu"]
+    assert "58.6 (PGD-200, abstract)" in lines["effnet-l1-enhanced"]
+    assert lines["resnet50-mish"].split()[2:] == ["-", "-", "no"]
+    assert "effnet-l1-enhanced: the paper's headline network" in lines["effnet-l1"]
+
+
+def test_fetch_show_and_verify_tell_what_is_there() -> None:
+    assert "unknown; the first fetch or import pins them" in run("models", "show", NAME)[1]
+    assert run("models", "verify", NAME) == (1, f"{NAME}: not fetched; run `satbench models fetch {NAME}`\n")
+    assert run("models", "fetch", NAME)[0] == 0
+    shown = run("models", "show", NAME)[1]
+    assert "pinned at the first use on this machine" in shown
+    for digest in cache.pinned(NAME).values():
+        assert digest in shown
+    for piece in ("5,288,548", "tf1-bicubic", "1NVEtGO0l15r2Dc5FBzOKlWr2lqJ11WQD", "clean 65.2 (README", "Linf 4/255"):
+        assert piece in shown
+    assert run("models", "verify", NAME) == (0, f"{NAME}: ok\n")
+    code, output = run("models", "verify")
+    assert code == 0
+    assert output.splitlines() == [f"digits-{name}: ok" for name in ("relu", "silu", "smoothrelu")] + [f"{NAME}: ok"]
+    with (cache.folder(NAME) / INDEX).open("ab") as stream:
+        stream.write(b"x")
+    code, output = run("models", "verify", NAME)
+    assert code == 1
+    assert f"{INDEX} has not the SHA-256" in output
+
+
+def test_the_alias_says_which_network_it_is() -> None:
+    assert find_card("effnet-l1")[0] == "effnet-l1-enhanced"
+    assert run("models", "show", "effnet-l1")[1].startswith("effnet-l1 is effnet-l1-enhanced: the paper's headline")
+
+
+def test_a_checkpoint_of_ones_own_is_another_network(checkpoints: Path, tmp_path: Path) -> None:
+    load(NAME)
+    same = load(NAME, checkpoints / "one" / RELEASE / RELEASE)
+    other = load(NAME, checkpoints / "two" / RELEASE / RELEASE)
+    assert same.info.label == NAME
+    assert other.info.label == f"{NAME} [{RELEASE}]"
+    assert other.info.trained_for is None
+    assert other.info.digest != same.info.digest == load(NAME).info.digest
+
+
+def test_a_checkpoint_must_hold_the_named_network(tmp_path: Path, checkpoints: Path) -> None:
+    digits = Path(satbench.__file__).parent / "zoo/weights/digits-silu.safetensors"
+    with pytest.raises(BadInput, match="holds a cnn-small with silu, but effnet-b0 is a efficientnet-b0 with silu"):
+        load(NAME, digits)
+    assert isinstance(load("digits-silu", digits).model, Classifier)
+    with pytest.raises(BadInput, match="TensorFlow checkpoint; name its network"):
+        load(str(checkpoints / "one" / RELEASE / RELEASE))
+    with pytest.raises(BadInput, match="no run folder or .safetensors file, which is what digits-silu can take"):
+        load("digits-silu", checkpoints / "one" / RELEASE / RELEASE)
