@@ -1,16 +1,15 @@
 """Hand-written YAML files, read so that a slip is named by file, entry and field."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from satbench.errors import BadInput
 
 PACKAGE = Path(__file__).resolve().parent
-T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -42,14 +41,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return {str(name): entry for name, entry in raw.items()}
 
 
-def validated(path: Path, entries: Mapping[str, Any], schema: TypeAdapter[T]) -> dict[str, T]:
-    """Every entry as the schema's type; raises `BadInput` naming file, entry and field of the first that is wrong."""
-    checked = {}
-    for name, entry in entries.items():
-        try:
-            checked[name] = schema.validate_python(entry)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the entry"
-            raise BadInput(f"{path}: entry {name!r}, field {field!r}: {first['msg']}") from None
-    return checked
+def validated(path: Path, name: str | None, entry: object, schema: type[Model]) -> Model:
+    """An entry of a file, or None for the whole, as `schema`; raises `BadInput` naming the first field that is wrong."""
+    try:
+        return schema.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the entry"
+        where = f"entry {name!r}, " if name is not None else ""
+        raise BadInput(f"{path}: {where}field {field!r}: {first['msg']}") from None

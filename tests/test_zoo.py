@@ -2,18 +2,22 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
+import timm
 import torch
+import torchvision
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from satbench import load_model
+from satbench import load_model, strict_yaml
 from satbench.data import load_images
 from satbench.errors import BadInput
 from satbench.models import ACTIVATIONS, ARCHITECTURES, Classifier, ModelSpec, build_model
@@ -21,7 +25,7 @@ from satbench.models.weights import Provenance, load_model_file, model_digest, s
 from satbench.results.schema import Threat
 from satbench.zoo import card as cards
 from satbench.zoo import load
-from satbench.zoo.card import find_card, read_cards, registry_path
+from satbench.zoo.card import PackagedCard, ReleasedCard, find_card, read_aliases, read_cards, registry_path
 
 SPEC = ModelSpec("mlp", "silu", 10, 1, 8, (0.3,), (0.4,), {"width": 4, "depth": 1})
 PROVENANCE = Provenance(
@@ -149,7 +153,7 @@ def test_a_folder_without_best_weights_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_beside_a_satbench_file_is_refused(weights: Path) -> None:
-    with pytest.raises(BadInput, match="--checkpoint goes with"):
+    with pytest.raises(BadInput, match="brings its own weights; leave out --checkpoint"):
         load(str(weights), checkpoint=weights)
 
 
@@ -261,6 +265,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 CARD: dict[str, Any] = {
     "summary": "A toy.",
+    "format": "safetensors",
     "architecture": "mlp",
     "activation": "silu",
     "dataset": "digits",
@@ -284,6 +289,7 @@ def registry(path: Path, **entries: Any) -> Path:
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package folder whose registry knows one network, `toy`; returns its weights file."""
     monkeypatch.setattr(cards, "PACKAGE", tmp_path)
+    monkeypatch.setattr(strict_yaml, "PACKAGE", tmp_path)
     file = tmp_path / "toy.safetensors"
     save_model(file, network(), PROVENANCE)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -296,7 +302,7 @@ def test_a_card_leads_to_its_network(toy: Path) -> None:
     model = load_model("toy")
     assert torch.equal(model(x), network().eval()(x))
     assert load("toy").info.ref == "toy"
-    assert sum(parameter.numel() for parameter in model.parameters()) == find_card("toy").parameters
+    assert sum(parameter.numel() for parameter in model.parameters()) == find_card("toy")[1].parameters
 
 
 def test_weights_with_another_digest_are_refused(toy: Path) -> None:
@@ -307,7 +313,7 @@ def test_weights_with_another_digest_are_refused(toy: Path) -> None:
 
 def test_missing_weights_of_a_card_are_named(toy: Path) -> None:
     toy.unlink()
-    with pytest.raises(BadInput, match=r"missing: .*toy\.safetensors"):
+    with pytest.raises(BadInput, match=r"toy\.safetensors are missing"):
         load("toy")
 
 
@@ -341,6 +347,9 @@ def test_a_misspelled_architecture_is_recognised() -> None:
         ("trained_for", "Linf"),
         ("trained_for.eps", None),
         ("trained_for.mood", "good"),
+        ("architecture", "mpl"),
+        ("activation", "slu"),
+        ("format", "pickle"),
         *((field, None) for field in CARD),
     ],
 )
@@ -383,8 +392,10 @@ def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
 def test_every_card_of_the_registry_is_true() -> None:
     entries = yaml.safe_load(registry_path().read_text(encoding="utf-8"))
     known = read_cards()
-    assert list(known) == list(entries)
+    assert [*known, *read_aliases()] == list(entries)
     for name, card in known.items():
+        if not isinstance(card, PackagedCard):
+            continue  # tests/test_released_networks.py
         loaded = load(name)
         assert sum(parameter.numel() for parameter in loaded.model.parameters()) == card.parameters, name
         assert isinstance(loaded.model, Classifier)
@@ -398,7 +409,137 @@ def test_every_card_of_the_registry_is_true() -> None:
         assert (loaded.model(images.x).argmax(1) == images.y).float().mean() > 0.5, name
 
 
+RELEASED: dict[str, Any] = {
+    "summary": "A toy.",
+    "format": "tensorflow-v2",
+    "architecture": "resnet50",
+    "activation": "silu",
+    "image_size": 224,
+    "loader": "opencv-cubic",
+    "channel_order": "bgr",
+    "variables": "raw",
+    "dataset": "imagenet",
+    "recipe": "tiny",
+    "method": "sat",
+    "trained_for": {"norm": "Linf", "eps": "4/255"},
+    "parameters": 310,
+    "release": "Toy",
+    "sources": {"meta": "m" * 33, "data": "d" * 33, "index": "i" * 33},
+    "digests": {"data": "0" * 64, "index": "1" * 64},
+    "licence": "MIT",
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image_size", "224"),
+        ("loader", "opencv"),
+        ("channel_order", "rbg"),
+        ("variables", "ema"),
+        ("sources.data", "short"),
+        ("sources.graph", "g" * 33),
+        ("digests.index", "abc"),
+        ("digests", "later"),
+        ("seed", 1),
+        *((field, None) for field in RELEASED if field != "digests"),
+    ],
+)
+def test_a_wrong_released_card_names_file_entry_and_field(field: str, value: object, tmp_path: Path) -> None:
+    outer, _, inner = field.partition(".")
+    entry = {**RELEASED, outer: {**RELEASED[outer], inner: value} if inner else value}
+    path = registry(tmp_path / "zoo.yaml", good=RELEASED, bad=entry)
+    with pytest.raises(BadInput, match=rf"zoo\.yaml: entry 'bad', field '{field}'"):
+        read_cards(path)
+
+
+@pytest.mark.parametrize("field", RELEASED)
+def test_a_released_card_without_a_field_names_it(field: str, tmp_path: Path) -> None:
+    path = registry(tmp_path / "zoo.yaml", bad={key: value for key, value in RELEASED.items() if key != field})
+    with pytest.raises(BadInput, match=r"zoo\.yaml: entry 'bad', field '"):
+        read_cards(path)
+
+
+def test_stated_digests_belong_to_the_files_of_the_release(tmp_path: Path) -> None:
+    path = registry(tmp_path / "zoo.yaml", known=RELEASED, unknown={**RELEASED, "digests": "unknown"})
+    known, unknown = read_cards(path).values()
+    assert isinstance(known, ReleasedCard)
+    assert isinstance(unknown, ReleasedCard)
+    assert known.stated_digests == {"Toy.index": "1" * 64, "Toy.data-00000-of-00001": "0" * 64}
+    assert known.files == {"Toy.index": "i" * 33, "Toy.data-00000-of-00001": "d" * 33}
+    assert unknown.stated_digests is None
+
+
+@pytest.mark.parametrize(
+    ("alias", "message"),
+    [
+        ({"alias": "nobody", "because": "x"}, "field 'alias': 'nobody' is no card"),
+        ({"alias": "good"}, "field 'because': Field required"),
+        ({"alias": "good", "because": "x", "since": 1}, "field 'since'"),
+    ],
+)
+def test_a_wrong_alias_names_file_entry_and_field(alias: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=rf"zoo\.yaml: entry 'short', {message}"):
+        read_cards(registry(tmp_path / "zoo.yaml", good=CARD, short=alias))
+
+
 def test_a_file_that_does_not_fit_its_spec_is_no_network(weights: Path) -> None:
     model, provenance = load_model_file(weights)
     assert provenance == PROVENANCE
     assert model.spec == SPEC
+
+
+# other collections
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for scheme in ("http", "https", "HTTP", "HTTPS"):
+        monkeypatch.setenv(f"{scheme}_proxy" if scheme.islower() else f"{scheme}_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # it would try again for most of a minute
+
+
+@pytest.mark.parametrize(
+    ("ref", "build", "side"),
+    [
+        ("timm:test_resnet", lambda: timm.create_model("test_resnet"), 160),
+        ("torchvision:squeezenet1_1", lambda: torchvision.models.squeezenet1_1(), 224),
+    ],
+)
+def test_a_network_of_another_collection_normalises_inside(
+    ref: str, build: Callable[[], nn.Module], side: int, tmp_path: Path
+) -> None:
+    net = build().eval()
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    loaded = load(ref, tmp_path / "w.safetensors")
+    assert (loaded.dataset, loaded.image_size, loaded.loader) == ("imagenet", side, "torchvision")
+    assert loaded.info.label == f"{ref} [w.safetensors]"
+    x = torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    if ref.startswith("timm"):
+        mean = std = torch.full((1, 3, 1, 1), 0.5)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(x), net((x - mean) / std))
+
+
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        ("timm:resnet5O", "timm has no model 'resnet5O'; did you mean resnet50"),
+        ("torchvision:resnet5", "torchvision has no classifier 'resnet5'; did you mean resnet50"),
+        ("timm:", "timm has no model ''"),
+        ("timm:test_resnet", "--model timm:test_resnet: its weights cannot be fetched"),
+        ("torchvision:squeezenet1_1", "--model torchvision:squeezenet1_1: its weights cannot be fetched"),
+    ],
+)
+def test_what_another_collection_cannot_give_is_said_in_one_line(ref: str, message: str, no_network: None) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        load(ref)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_collection_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(BadInput, match=r"needs the package timm; run pip install 'satbench\[timm\]'"):
+        load("timm:resnet50")

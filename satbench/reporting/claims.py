@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from satbench.eps import default_step, format_eps, parse_eps
 from satbench.errors import BadInput
@@ -14,7 +14,7 @@ from satbench.reporting.rounding import down, outward
 from satbench.reporting.summary import Row
 from satbench.results.metrics import wilson
 from satbench.results.schema import DataInfo
-from satbench.strict_yaml import read_mapping, shipped
+from satbench.strict_yaml import read_mapping, shipped, validated
 
 CLEAN = "clean"
 CARD = "card"  # a source whose images were loaded as the network's card says
@@ -74,11 +74,7 @@ class Claim:
 def read_claims(path: Path | None = None) -> Claims:
     """The published figures; raises `BadInput` naming file and field of the first that is wrong."""
     path = path or shipped("claims.yaml", "leaderboards")
-    try:
-        claims = TypeAdapter(Claims).validate_python(read_mapping(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BadInput(f"{path}: field {'.'.join(str(part) for part in first['loc'])!r}: {first['msg']}") from None
+    claims = validated(path, None, read_mapping(path), Claims)
     for model, sources in claims.claims.items():
         for source in sources:
             if source not in claims.sources:

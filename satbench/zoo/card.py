@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from satbench.data.loaders import LOADERS
 from satbench.eps import parse_eps
@@ -111,7 +111,12 @@ class ReleasedCard(_Card):
     variables: Literal["raw", "averaged"]
     release: str
     sources: Sources
-    digests: Digests | Literal["unknown"]
+    digests: Digests | None
+
+    @field_validator("digests", mode="before")
+    @classmethod
+    def _unknown_is_none(cls, given: object) -> object:
+        return None if given == "unknown" else given
 
     @field_validator("loader")
     @classmethod
@@ -129,7 +134,7 @@ class ReleasedCard(_Card):
 
     @property
     def stated_digests(self) -> dict[str, str] | None:
-        if self.digests == "unknown":
+        if self.digests is None:
             return None
         return dict(zip(self.files, (self.digests.index, self.digests.data), strict=True))
 
@@ -153,8 +158,10 @@ class Alias(_Strict):
 
 
 Card = PackagedCard | ReleasedCard
-_CARD: TypeAdapter[PackagedCard | ReleasedCard] = TypeAdapter(Annotated[Card, Field(discriminator="format")])
-_ALIAS = TypeAdapter(Alias)
+FORMATS: dict[str, type[PackagedCard] | type[ReleasedCard]] = {
+    "safetensors": PackagedCard,
+    "tensorflow-v2": ReleasedCard,
+}
 
 
 def registry_path() -> Path:
@@ -163,14 +170,24 @@ def registry_path() -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, Card], dict[str, Alias]]:
-    entries = read_mapping(path)
-    named = {name: entry for name, entry in entries.items() if isinstance(entry, dict) and "alias" in entry}
-    aliases = validated(path, named, _ALIAS)
-    cards = validated(path, {name: entry for name, entry in entries.items() if name not in named}, _CARD)
+    cards: dict[str, Card] = {}
+    aliases = {}
+    for name, entry in read_mapping(path).items():
+        if isinstance(entry, dict) and "alias" in entry:
+            aliases[name] = validated(path, name, entry, Alias)
+        else:
+            cards[name] = validated(path, name, entry, _schema(path, name, entry))
     for name, alias in aliases.items():
         if alias.alias not in cards:
             raise BadInput(f"{path}: entry {name!r}, field 'alias': {alias.alias!r} is no card of this file")
     return cards, aliases
+
+
+def _schema(path: Path, name: str, entry: object) -> type[PackagedCard] | type[ReleasedCard]:
+    given = entry.get("format", "safetensors") if isinstance(entry, dict) else "safetensors"
+    if given not in FORMATS:
+        raise BadInput(f"{path}: entry {name!r}, field 'format': {given!r}; {nearest(given, FORMATS)}")
+    return FORMATS[given]
 
 
 def read_cards(path: Path | None = None) -> dict[str, Card]:

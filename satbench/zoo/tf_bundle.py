@@ -1,131 +1,52 @@
-"""TensorFlow V2 checkpoints read without TensorFlow.
+"""TensorFlow's V2 checkpoints ("tensor bundles") without TensorFlow.
 
-A checkpoint P is an index P.index, a sorted string table in LevelDB's layout, and shards P.data-SSSSS-of-NNNNN of raw
-tensor bytes. Nothing in a file is believed before it was checked; whatever is wrong raises `BadInput` in one line.
+P.index is a sorted table of names and protocol buffers, P.data-SSSSS-of-NNNNN hold the tensors' bytes. The formats:
+LevelDB's doc/table_format.md, TensorFlow's tensor_bundle.proto and types.proto; CRC-32C: RFC 3720, appendix B.4.
 """
 
-import contextlib
-import importlib
 import math
 import mmap
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
 from satbench.errors import BadInput
 
-MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
-FOOTER = 48
-TRAILER = 5  # after each block: compression type, masked checksum
-MOST_SHARDS = 99_999  # what the five digits of a file name can say
-LONGEST_NAME = 4096
-DTYPES: dict[int, np.dtype[Any]] = {
-    1: np.dtype("<f4"),
-    2: np.dtype("<f8"),
-    3: np.dtype("<i4"),
-    4: np.dtype("u1"),
-    5: np.dtype("<i2"),
-    6: np.dtype("i1"),
-    9: np.dtype("<i8"),
-    10: np.dtype("bool"),
-    19: np.dtype("<f2"),
-}
-UNREADABLE = {7: "string", 14: "bfloat16"}
-EMPTY = np.frombuffer(b"\0", np.uint8)[:0]
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
+_FOOTER = 48
+_TRAILER = 5  # after a block: its kind of compression, its checksum
+_LARGEST_INDEX = 4 << 20  # EfficientNet-L1 with averages and optimizer slots needs a tenth
+_LONGEST_NAMES = 64  # times the bytes of their block; names shared 16 at a time, as TensorFlow does, stay below 16
+
+_READABLE = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 8: "<c8", 9: "<i8", 10: "?", 17: "<u2"}
+_READABLE |= {18: "<c16", 19: "<f2", 22: "<u4", 23: "<u8"}
+_UNREADABLE = {7: "string", 11: "qint8", 12: "quint8", 13: "qint32", 14: "bfloat16", 15: "qint16", 16: "quint16"}
+_UNREADABLE |= {20: "resource", 21: "variant", 24: "float8_e5m2", 25: "float8_e4m3fn", 29: "int4", 30: "uint4"}
+_DTYPES: dict[int, np.dtype[Any] | str] = {number: np.dtype(code) for number, code in _READABLE.items()} | _UNREADABLE
 
 
-def _table() -> list[int]:
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    return table
+class _Damaged(Exception):
+    """The bytes of an index contradict its format."""
 
 
-_CRC = _table()
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli), byte by byte: quick enough for an index only."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _CRC[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
-def masked(crc: int) -> int:
-    """The form in which the files store a checksum."""
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _quick_crc32c() -> Callable[[np.ndarray], int] | None:
-    for package, name in (("google_crc32c", "value"), ("crc32c", "crc32c")):
-        with contextlib.suppress(ImportError):
-            return getattr(importlib.import_module(package), name)  # type: ignore[no-any-return]
-    return None
-
-
-class _Damage(Exception):
-    """What is wrong, without the name of the file."""
-
-
-class _Reader:
-    """A cursor over bytes that never leaves them."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def __bool__(self) -> bool:
-        return self.at < len(self.data)
-
-    def take(self, size: int) -> bytes:
-        if size > len(self.data) - self.at:
-            raise _Damage("it ends in the middle of an entry")
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def varint(self) -> int:
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                if value >> 64:
-                    break
-                return value
-        raise _Damage("a number in it has more than 64 bits")
-
-    def fields(self) -> Iterator[tuple[int, int, int | bytes]]:
-        """Number, wire type and value of every field of a protocol buffer."""
-        while self:
-            tag = self.varint()
-            number, wire = tag >> 3, tag & 7
-            if wire == VARINT:
-                yield number, wire, self.varint()
-            elif wire == BYTES:
-                yield number, wire, self.take(self.varint())
-            elif wire in (FIXED32, FIXED64):
-                yield number, wire, int.from_bytes(self.take(4 if wire == FIXED32 else 8), "little")
-            else:
-                raise _Damage(f"a field of it has the unknown wire type {wire}")
+class _Unsupported(Exception):
+    """An index is whole but of a kind no released checkpoint has."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies: `size` bytes from `offset` in shard number `shard`; `crc` is masked, as stored.
+    """A tensor: its place in a shard in bytes, and its masked CRC-32C as stored.
 
-    `dtype` is what NumPy calls it, or None for a `kind` that cannot be read.
+    `dtype` is a name when NumPy has none for it, such as "string"; such a tensor cannot be read.
     """
 
     name: str
-    kind: str
-    dtype: np.dtype[Any] | None
+    dtype: np.dtype[Any] | str
     shape: tuple[int, ...]
     shard: int
     offset: int
@@ -134,191 +55,270 @@ class Entry:
 
 
 class Bundle:
-    """The checkpoint at `prefix`, its shards memory-mapped read-only; a context manager.
+    """An open checkpoint; a context manager. Its files must not change until the last array read from it is gone.
 
-    `entries` are its variables by name, in the order of the file; `files` the index and then the shards. The index is
-    checked whole when it is opened; each tensor against its checksum when it is read, if one of the packages
-    google-crc32c and crc32c is installed (`checks_tensors`).
+    entries: every tensor by name, in the order of the index. files: the index, then the shards. checks_tensors: whether
+    `read` compares checksums, which takes the package google-crc32c or crc32c; the index's own are always compared.
     """
 
     def __init__(self, prefix: Path) -> None:
-        prefix = prefix.with_suffix("") if prefix.suffix == ".index" else prefix
-        index = prefix.with_name(f"{prefix.name}.index")
-        if not index.is_file():
-            raise BadInput(f"no such file: {index}; give a checkpoint's path without .index or .data-00000-of-00001")
+        """Open `prefix`.index, the suffix given or not, and the shards beside it.
+
+        Raises `BadInput` for a missing or damaged file, and for checkpoints that are compressed, big-endian or have
+        partitioned variables.
+        """
+        stem = str(prefix).removesuffix(".index")
+        index = Path(f"{stem}.index")
+        table = _map(index)
+        if len(table) < _FOOTER or table[-len(_MAGIC) :] != _MAGIC:
+            raise _refusal(index, table, "is no checkpoint index, or not all of it", signs=(b"<",))
         try:
-            shards, self.entries = _read_index(index.read_bytes())
-        except _Damage as error:
-            raise BadInput(f"{index} is no whole index of a TensorFlow checkpoint: {error}; fetch it again") from None
-        parts = [prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}") for shard in range(shards)]
-        self.files = [index, *parts]
-        self._crc32c = _quick_crc32c()
+            pairs = _pairs(table)
+            count = _shard_count(*next(pairs, (None, b"")))
+            shards = [Path(f"{stem}.data-{shard:05d}-of-{count:05d}") for shard in range(count)]
+            self.files = [index, *shards]
+            self._shards = [_map(shard) for shard in shards]
+            self.entries = {entry.name: entry for entry in (_entry(key, value, count) for key, value in pairs)}
+        except _Damaged as error:
+            raise BadInput(f"{index} is damaged: {error}; fetch it again") from None
+        except _Unsupported as error:
+            expected = "expected an uncompressed little-endian checkpoint of whole variables"
+            raise BadInput(f"{index} has {error}; {expected}") from None
+        for entry in self.entries.values():
+            end, size = entry.offset + entry.size, len(self._shards[entry.shard])
+            if end > size:
+                raise self._bad_shard(entry, f"has {size} bytes, but {entry.name!r} ends at byte {end}")
+        self._crc32c = fast_crc32c
         self.checks_tensors = self._crc32c is not None
-        self._maps: list[mmap.mmap | bytes] = []
-        for part in parts:
-            self._maps.append(_mapped(part))
-        self._check_bounds()
+
+    def read(self, name: str) -> np.ndarray[Any, Any]:
+        """The tensor as a read-only C-order view on the mapped shard; it outlives the bundle and may be unaligned.
+
+        Raises `BadInput` for a name the checkpoint lacks, a dtype that cannot be read and a checksum that differs.
+        """
+        entry = self._find(name)
+        if isinstance(entry.dtype, str):
+            raise BadInput(f"{self.files[0]}: {name!r} holds {entry.dtype}, which cannot be read; expected numbers")
+        shard = self._shards[entry.shard]
+        if self._crc32c is not None:
+            stored = np.ndarray(entry.size, np.uint8, shard, entry.offset)
+            if masked(self._crc32c(stored)) != entry.crc:
+                raise self._bad_shard(entry, f"is damaged: the bytes of {name!r} do not have their checksum")
+        return np.ndarray(entry.shape, entry.dtype, shard, entry.offset)
+
+    def release(self, name: str) -> None:
+        """Let the system drop the tensor's pages from memory; using the array again reads them from the file again."""
+        entry = self._find(name)
+        shard = self._shards[entry.shard]
+        if entry.size and isinstance(shard, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            start = entry.offset - entry.offset % mmap.PAGESIZE
+            shard.madvise(mmap.MADV_DONTNEED, start, entry.offset + entry.size - start)
+
+    def close(self) -> None:
+        """Let go of the shards; arrays already read stay valid."""
+        self._shards = []
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Let go of the files; arrays that were read keep what they need of them."""
-        self._maps = []
-
-    def read(self, name: str) -> np.ndarray:
-        """The tensor as a read-only view on the mapped file, in the entry's shape and dtype, C order.
-
-        Raises `BadInput` for a name that is not there, a kind that cannot be read, and bytes of another checksum.
-        """
+    def _find(self, name: str) -> Entry:
+        if not self._shards:
+            raise ValueError("the bundle is closed")
         if name not in self.entries:
-            raise BadInput(f"{self.files[0]} has no variable {name!r}")
-        entry = self.entries[name]
-        if entry.dtype is None:
-            raise BadInput(f"{self.files[0]}: {name!r} is of kind {entry.kind}, which is not read here")
-        part = np.frombuffer(self._maps[entry.shard], np.uint8, entry.size, entry.offset) if entry.size else EMPTY
-        if self._crc32c is not None and masked(self._crc32c(part)) != entry.crc:
-            raise BadInput(
-                f"{self.files[1 + entry.shard]}: the bytes of {name!r} do not match their checksum; fetch it again"
-            )
-        return part.view(entry.dtype).reshape(entry.shape)
+            raise BadInput(f"{self.files[0]} has no tensor {name!r}; expected one of its {len(self.entries)}")
+        return self.entries[name]
 
-    def release(self, name: str) -> None:
-        """Tell the system that the mapped pages of this tensor are not needed any more."""
-        entry = self.entries[name]
-        mapped = self._maps[entry.shard]
-        start = -(-entry.offset // mmap.PAGESIZE) * mmap.PAGESIZE
-        size = (entry.offset + entry.size - start) // mmap.PAGESIZE * mmap.PAGESIZE
-        if size > 0 and isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED, start, size)
-
-    def _check_bounds(self) -> None:
-        for entry in self.entries.values():
-            part = self.files[1 + entry.shard]
-            mapped, end = self._maps[entry.shard], entry.offset + entry.size
-            if end > len(mapped):
-                hint = "it looks like a web page" if _is_page(bytes(mapped[:512])) else "fetch it again"
-                raise BadInput(f"{part} has {len(mapped)} bytes, but {entry.name!r} ends at byte {end}; {hint}")
+    def _bad_shard(self, entry: Entry, reason: str) -> BadInput:
+        return _refusal(self.files[1 + entry.shard], self._shards[entry.shard], reason, (b"<!doctype", b"<html"))
 
 
-def _mapped(path: Path) -> mmap.mmap | bytes:
-    """The file's bytes; an empty one cannot be mapped."""
+def _map(path: Path) -> mmap.mmap | bytes:
+    """The file's bytes, mapped; an empty file has none to map."""
     if not path.is_file():
-        raise BadInput(f"no such file: {path}; it belongs beside its index")
-    with path.open("rb") as stream:
-        if stream.seek(0, 2) == 0:
-            return b""
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        raise BadInput(f"{path} is missing; a checkpoint is a .index file with all its .data files beside it")
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); expected a checkpoint's file") from None
 
 
-def _is_page(head: bytes) -> bool:
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+def _refusal(path: Path, data: mmap.mmap | bytes, reason: str, signs: tuple[bytes, ...]) -> BadInput:
+    if data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(signs):
+        reason = "looks like a web page rather than a checkpoint"
+    return BadInput(f"{path} {reason}; fetch it again")
 
 
-def _read_index(data: bytes) -> tuple[int, dict[str, Entry]]:
-    """Number of shards, and the entries in their order."""
-    if len(data) < FOOTER or data[-8:] != MAGIC:
-        raise _Damage("it looks like a web page" if _is_page(data[:512]) else "it does not end as one")
-    footer = _Reader(data[-FOOTER:-8])
-    _block(data, footer)  # of meta-information, unused
-    rows: list[tuple[bytes, bytes]] = []
-    for _, handle in _entries(_block(data, footer)):
-        for row in _entries(_block(data, _Reader(handle))):
-            if rows and row[0] <= rows[-1][0]:
-                raise _Damage("its names are not in order")
-            rows.append(row)
-    if not rows or rows[0][0]:
-        raise _Damage("its header is missing")
-    shards = _shards(rows[0][1])
-    entries = {}
-    for key, value in rows[1:]:
-        try:
-            name = key.decode()
-        except UnicodeDecodeError:
-            raise _Damage(f"the name {key!r} is not UTF-8") from None
-        entries[name] = _entry(name, value, shards)
-    return shards, entries
+# the table
 
 
-def _block(data: bytes, handle: _Reader) -> bytes:
-    """Content of the block at the offset and of the size that the handle says, after its checksum was verified."""
-    offset, size = handle.varint(), handle.varint()
+def _pairs(table: mmap.mmap | bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values in order, from every data block."""
+    if len(table) > _LARGEST_INDEX:
+        raise _Damaged(f"it has {len(table)} bytes, more than the {_LARGEST_INDEX} of any network's")
+    (_, _, offset, size), _ = _varints(table[-_FOOTER : -len(_MAGIC)], 0, 4)
+    end, last = 0, None
+    for _, handle in _block_pairs(_block(table, offset, size)):
+        (offset, size), _ = _varints(handle, 0, 2)
+        if offset < end:
+            raise _Damaged("its blocks overlap")
+        end = offset + size
+        for key, value in _block_pairs(_block(table, offset, size)):
+            if last is not None and key <= last:
+                raise _Damaged(f"the name {key!r} is not in order")
+            last = key
+            yield key, value
+
+
+def _block(table: mmap.mmap | bytes, offset: int, size: int) -> bytes:
     end = offset + size
-    if end + TRAILER > len(data) - FOOTER:
-        raise _Damage("a block reaches beyond its end")
-    if masked(crc32c(data[offset : end + 1])) != int.from_bytes(data[end + 1 : end + TRAILER], "little"):
-        raise _Damage("a block does not match its checksum")
-    if data[end]:
-        kind = {1: "snappy"}.get(data[end], f"type {data[end]}")
-        raise _Damage(f"a block is compressed ({kind}), which TensorFlow does not do")
-    return data[offset:end]
+    if end + _TRAILER > len(table) - _FOOTER:
+        raise _Damaged(f"a block ends at byte {end} of {len(table)}")
+    if masked(crc32c(table[offset : end + 1])) != int.from_bytes(table[end + 1 : end + _TRAILER], "little"):
+        raise _Damaged(f"the block at byte {offset} does not have its checksum")
+    if table[end]:
+        raise _Unsupported(f"a compressed block (type {table[end]}; 1 is snappy)")
+    return table[offset:end]
 
 
-def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values; each key repeats the beginning of the one before. The restart points at the end serve search."""
+def _block_pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """A key is stored as how much it shares with the one before it, and the rest."""
     restarts = int.from_bytes(block[-4:], "little")
-    end = len(block) - 4 * (restarts + 1)
-    if len(block) < 4 or end < 0:
-        raise _Damage("the restart points of a block reach beyond it")
-    reader, key = _Reader(block[:end]), b""
-    while reader:
-        shared, unshared, size = reader.varint(), reader.varint(), reader.varint()
-        if shared > len(key):
-            raise _Damage("a name shares more than there is")
-        key = key[:shared] + reader.take(unshared)
-        if len(key) > LONGEST_NAME:
-            raise _Damage(f"a name has {len(key)} bytes")
-        yield key, reader.take(size)
+    end = len(block) - 4 - 4 * restarts
+    if end < 0:
+        raise _Damaged(f"a block of {len(block)} bytes claims {restarts} restarts")
+    at, key, spelled = 0, b"", 0
+    while at < end:
+        (shared, rest, length), at = _varints(block, at, 3)
+        if shared > len(key) or at + rest + length > end:
+            raise _Damaged("an entry reaches beyond its block or the name before it")
+        key = key[:shared] + block[at : at + rest]
+        spelled += len(key)
+        if spelled > _LONGEST_NAMES * len(block):
+            raise _Damaged("its names are far longer than its blocks")
+        at += rest + length
+        yield key, block[at - length : at]
 
 
-def _shards(header: bytes) -> int:
-    fields = {number: value for number, _, value in _Reader(header).fields()}
-    shards = fields.get(1, 0)
-    if fields.get(2, 0) != 0:
-        raise _Damage("it is big-endian")
-    if not isinstance(shards, int) or not 1 <= shards <= MOST_SHARDS:
-        raise _Damage(f"it says that there are {shards!r} data files")
-    return shards
+def _varints(data: bytes, at: int, count: int) -> tuple[list[int], int]:
+    """`count` numbers of at most 64 bits from byte `at`, seven bits a byte, low first; then where they end."""
+    values = []
+    for _ in range(count):
+        value = 0
+        for place, byte in enumerate(data[at : at + 10]):
+            value |= (byte & 0x7F) << 7 * place
+            if byte < 0x80 and value < 1 << 64:
+                break
+        else:
+            raise _Damaged("a number ends too late or not at all")
+        values.append(value)
+        at += place + 1
+    return values, at
 
 
-WIRES = {1: VARINT, 2: BYTES, 3: VARINT, 4: VARINT, 5: VARINT, 6: FIXED32, 7: BYTES}
+# its values
 
 
-def _entry(name: str, value: bytes, shards: int) -> Entry:
-    fields: dict[int, int | bytes] = {}
-    for number, wire, content in _Reader(value).fields():
-        if WIRES.get(number, wire) != wire:
-            raise _Damage(f"field {number} of {name!r} has wire type {wire}")
-        if number == 7:
-            raise _Damage(f"{name!r} is a partitioned variable, which is not read here")
-        fields[number] = content
-    shape = _shape(name, fields.get(2, b""))
-    enum, shard, offset, size, crc = (int(fields.get(number, 0)) for number in (1, 3, 4, 5, 6))
-    if shard >= shards:
-        raise _Damage(f"{name!r} lies in data file {shard} of {shards}")
-    dtype = DTYPES.get(enum)
-    if dtype is not None and math.prod(shape) * dtype.itemsize != size:
-        raise _Damage(f"{name!r} of {dtype} and shape {shape} has {size} bytes")
-    kind = str(dtype) if dtype is not None else UNREADABLE.get(enum, f"number {enum}")
-    return Entry(name, kind, dtype, shape, shard, offset, size, crc)
+def _shard_count(key: bytes | None, value: bytes) -> int:
+    if key != b"":
+        raise _Damaged("it has no header")
+    numbers, _ = _fields(value)
+    if numbers[2]:
+        raise _Unsupported("big-endian tensors")
+    if not 1 <= numbers[1] <= 99_999:
+        raise _Damaged(f"it claims {numbers[1]} shards")
+    return numbers[1]
 
 
-def _shape(name: str, value: int | bytes) -> tuple[int, ...]:
-    """The sizes of a TensorShapeProto: field 2 is a dimension, whose field 1 is its size."""
-    assert isinstance(value, bytes)
-    shape = []
-    for number, wire, dimension in _Reader(value).fields():
-        if number == 3:
-            raise _Damage(f"the shape of {name!r} is unknown")
-        if number == 2 and wire == BYTES:
-            assert isinstance(dimension, bytes)
-            sizes = [
-                size for inner, inner_wire, size in _Reader(dimension).fields() if (inner, inner_wire) == (1, VARINT)
-            ]
-            shape.append(int(sizes[-1]) if sizes else 0)
-    if any(size >> 63 for size in shape):
-        raise _Damage(f"the shape of {name!r} has a negative size")
-    return tuple(shape)
+def _entry(key: bytes, value: bytes, shards: int) -> Entry:
+    if key.startswith(b"\0"):
+        raise _Unsupported("a slice of a partitioned variable")  # its key is in another code, which begins with a zero
+    try:
+        name = key.decode()
+    except UnicodeDecodeError:
+        raise _Damaged(f"the name {key!r} is not UTF-8") from None
+    numbers, parts = _fields(value)
+    if parts[7]:
+        raise _Unsupported(f"the partitioned variable {name!r}")
+    dims = [part for shape in parts[2] for part in _fields(shape)[1][2]]
+    shape = tuple(_fields(dim)[0][1] for dim in dims[:33])
+    if len(shape) > 32 or math.prod(max(dim, 1) for dim in shape) >= 1 << 59:
+        raise _Damaged(f"no array has the shape of {name!r}")
+    if numbers[1] not in _DTYPES:
+        raise _Damaged(f"{name!r} has the unknown dtype {numbers[1]}")
+    dtype, size = _DTYPES[numbers[1]], numbers[5]
+    if not isinstance(dtype, str) and size != math.prod(shape) * dtype.itemsize:
+        raise _Damaged(f"{name!r} has {size} bytes, which is not shape {shape} of {dtype}")
+    if numbers[3] >= shards:
+        raise _Damaged(f"{name!r} lies in shard {numbers[3]} of {shards}")
+    return Entry(name, dtype, shape, numbers[3], numbers[4], size, numbers[6])
+
+
+def _fields(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
+    """A protocol buffer's numbers, 0 where absent and the last where repeated, and its byte strings, by field."""
+    numbers: dict[int, int] = defaultdict(int)
+    parts: dict[int, list[bytes]] = defaultdict(list)
+    at = 0
+    while at < len(message):
+        (tag,), at = _varints(message, at, 1)
+        field, wire = tag >> 3, tag & 7
+        if wire == 0:
+            (numbers[field],), at = _varints(message, at, 1)
+            continue
+        if wire == 2:
+            (length,), at = _varints(message, at, 1)
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
+        else:
+            raise _Damaged(f"an entry has the wire type {wire}")
+        part, at = message[at : at + length], at + length
+        if at > len(message):
+            raise _Damaged("a field reaches beyond its entry")
+        if wire == 2:
+            parts[field].append(part)
+        else:
+            numbers[field] = int.from_bytes(part, "little")
+    return numbers, parts
+
+
+# checksums
+
+
+def _crc32c_table() -> list[int]:
+    table = list(range(256))
+    for _ in range(8):
+        table = [crc >> 1 ^ 0x82F63B78 * (crc & 1) for crc in table]
+    return table
+
+
+_TABLE = _crc32c_table()
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C, a byte at a time: quick enough for an index, not for tensors."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF
+
+
+def masked(crc: int) -> int:
+    """The checksum as the files store it, so that one over data with checksums inside is as good as any."""
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _installed_crc32c() -> Callable[[Any], int] | None:
+    for package, function in (("google_crc32c", "value"), ("crc32c", "crc32c")):
+        try:
+            module = import_module(package)
+        except ImportError:
+            continue
+        if getattr(module, "implementation", "c") == "c":  # google-crc32c without its C part is as slow as our own
+            return getattr(module, function)  # type: ignore[no-any-return]
+    return None
+
+
+fast_crc32c = _installed_crc32c()
