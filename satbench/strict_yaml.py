@@ -42,7 +42,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def validated(path: Path, name: str | None, entry: object, schema: type[Model]) -> Model:
-    """An entry of a file, or None for the whole, as `schema`; raises `BadInput` naming the first field that is wrong."""
+    """An entry of a file, or the whole (None), as `schema`; raises `BadInput` naming the first field that is wrong."""
     try:
         return schema.model_validate(entry)
     except ValidationError as error:

@@ -153,7 +153,8 @@ def test_channel_statistics_are_over_all_pixels(tmp_path: Path) -> None:
         ("digit", None, "digits"),
         ("npz", None, "npz:PATH"),
         ("npz:", None, "npz:PATH"),
-        ("digits:here", None, "NAME:PATH"),
+        ("digits:here", None, "none of: digits, "),
+        ("imagenet:", None, r"imagenet\[:PATH\]"),
         ("npy:here", None, "npz"),
         ("digits", "tets", "test"),
         ("npz:nowhere.npz", None, "nowhere.npz"),
@@ -163,6 +164,21 @@ def test_channel_statistics_are_over_all_pixels(tmp_path: Path) -> None:
 def test_unusable_names_say_what_was_meant(name: str, split: str | None, hint: str) -> None:
     with pytest.raises(BadInput, match=hint):
         load_images(name, split)
+
+
+def test_the_size_in_pixels_is_positive(tmp_path: Path) -> None:
+    class_tree(tmp_path, each=1)
+    for size in (0, -8):
+        with pytest.raises(BadInput, match=f"--image-size {size}"):
+            load_images(f"image_folder:{tmp_path}", size=size)
+
+
+@pytest.mark.parametrize("name", ["digits", "npz:images.npz", "image_folder:tree"])
+def test_a_loader_is_refused_where_there_is_no_choice(name: str) -> None:
+    with pytest.raises(BadInput, match=f"--loader torchvision: {name.partition(':')[0]} has one way"):
+        load_images(name, loader="torchvision")
+    with pytest.raises(BadInput, match="unknown loader 'opencv'; did you mean opencv-cubic"):
+        load_images(name, loader="opencv")
 
 
 def test_data_dir_wins_over_the_variable_which_wins_over_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

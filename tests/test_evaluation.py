@@ -331,7 +331,14 @@ def test_the_manifest_says_what_was_done(model: nn.Module, tmp_path: Path) -> No
     run = measure(model, tmp_path / "run", "pgd", steps="2", seed=3, batch_size=8, command="satbench eval ...")
     raw = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert raw["schema_version"] == 1
-    assert raw["data"] == {"name": "digits", "split": "test", "n": N, "digest": images.digest}
+    assert raw["data"] == {
+        "name": "digits",
+        "split": "test",
+        "n": N,
+        "digest": images.digest,
+        "loader": None,
+        "image_size": 8,
+    }
     assert raw["model"]["digest"] == model_digest(model)
     assert raw["model"]["label"] == "Sequential"
     assert raw["threats"] == [{"norm": "Linf", "eps": EPS}]

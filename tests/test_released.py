@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import satbench
 from satbench.cli import app
 from satbench.errors import BadInput
-from satbench.models import build_model
+from satbench.models import empty_model
 from satbench.models.classifier import Classifier
 from satbench.models.weights import read_origin
 from satbench.zoo import cache, load
@@ -39,7 +39,7 @@ def write_checkpoint(prefix: Path, seed: int) -> None:
     """A checkpoint of B0 with weights drawn here; its names and shapes are checked in test_convert."""
     source = np.random.default_rng(seed)
     arrays = {}
-    for one in variables(build_model(card().spec).net, RELEASE):
+    for one in variables(empty_model(card().spec).net, RELEASE):
         shape = one.shapes[-1]
         if one.key.endswith("running_var"):
             arrays[one.name] = source.uniform(0.5, 1.5, shape).astype(np.float32)
@@ -279,5 +279,34 @@ def test_a_checkpoint_must_hold_the_named_network(tmp_path: Path, checkpoints: P
     assert isinstance(load("digits-silu", digits).model, Classifier)
     with pytest.raises(BadInput, match="TensorFlow checkpoint; name its network"):
         load(str(checkpoints / "one" / RELEASE / RELEASE))
-    with pytest.raises(BadInput, match="no run folder or .safetensors file, which is what digits-silu can take"):
+    with pytest.raises(BadInput, match="file, which is what digits-silu can take"):
         load("digits-silu", checkpoints / "one" / RELEASE / RELEASE)
+
+
+def test_eval_prints_the_published_figure_beside_the_measured_one(tmp_path: Path) -> None:
+    """On other images than the published ones, so it is no test and says why."""
+    words = ("eval", "--model", NAME, "--attack", "pgd", "--steps", 1, "--dataset", "imagenet-sample", "--n", 2)
+    code, output = run(*words, "--out", tmp_path / "own")
+    assert code == 0, output
+    claim = next(line for line in output.splitlines() if "65.2" in line)
+    cells = claim.strip("| ").split(" | ")
+    assert cells[:3] == ["clean", "65.2", "readme"]
+    assert cells[4] == "2"
+    assert cells[5].startswith("no test: other images (imagenet-sample all, published on imagenet val)")
+    data = json.loads((tmp_path / "own" / "manifest.json").read_text())["data"]
+    assert (data["loader"], data["image_size"]) == ("tf1-bicubic", 224)
+    code, output = run(*words, "--out", tmp_path / "other", "--loader", "opencv-cubic", "--image-size", 64)
+    assert code == 0, output
+    assert (
+        "other size (64 pixels, published with 224); other loader (opencv-cubic, published with tf1-bicubic)" in output
+    )
+    data = json.loads((tmp_path / "other" / "manifest.json").read_text())["data"]
+    assert (data["loader"], data["image_size"]) == ("opencv-cubic", 64)
+
+
+def test_without_imagenet_the_error_says_how_to_point_to_it(tmp_path: Path) -> None:
+    code, output = run("eval", "--model", NAME, "--attack", "pgd", "--data-dir", tmp_path, "--out", tmp_path / "run")
+    assert code == 2
+    assert output.count("\n") == 1
+    for piece in ("--data-dir", "SATBENCH_DATA", "imagenet-sample"):
+        assert piece in output

@@ -1,5 +1,7 @@
 """The command line: options become a call, errors become one line. No command's room is imported before it runs."""
 
+import os
+import sys
 from typing import Any
 
 import typer
@@ -18,6 +20,9 @@ class _Group(TyperGroup):
         except BadInput as error:
             typer.echo(f"satbench: {error}", err=True)
             raise typer.Exit(2) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes it
+            raise typer.Exit(1) from None
         except OSError as error:
             typer.echo(f"satbench: {error.filename or 'a file'}: {error.strerror or error}", err=True)
             raise typer.Exit(2) from None

@@ -7,7 +7,13 @@ import typer
 
 
 def command(
-    model: Annotated[str, typer.Option(help="Run folder, .safetensors, registry name or package.module:callable.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A name from `satbench models`, timm:NAME, torchvision:NAME, package.module:callable, "
+            "a run folder or a .safetensors file."
+        ),
+    ],
     attack: Annotated[list[str], typer.Option(help="pgd, fgsm, autoattack; with parameters: pgd:loss=margin.")],
     norm: Annotated[str, typer.Option(help="Linf, L2, L1; comma list.")] = "Linf",
     eps: Annotated[
@@ -15,15 +21,27 @@ def command(
     ] = None,
     steps: Annotated[str | None, typer.Option(help="Steps of the attacks that have them; comma list.")] = None,
     restarts: Annotated[str | None, typer.Option(help="Restarts likewise; comma list.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="digits, image_folder:PATH or npz:PATH.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="digits, image_folder:PATH, npz:PATH, imagenet[:PATH], imagenet-sample.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side in pixels that image folders are resized to.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or set SATBENCH_DATA.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side in pixels that image files are resized to.")] = None,
+    loader: Annotated[
+        str | None, typer.Option(help="opencv-cubic, tf1-bicubic or torchvision, for ImageNet. Default: the model's.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where relative data paths and ImageNet lie; or SATBENCH_DATA.")
+    ] = None,
     n: Annotated[int | None, typer.Option("--n", help="Only the first N images of the split.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 256,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images at a time. Default: chosen from the network's size, at most 256.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides every random number of the run.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights for package.module:callable.")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Other weights for it: a weights file or, for registry names, also a TensorFlow prefix."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default reports/runs/eval-<...>.")] = None,
 ) -> None:
     """Attack a network and record, image by image, what survives."""
@@ -33,11 +51,16 @@ def command(
     from satbench.cli.progress import progress_bar
     from satbench.errors import BadInput
     from satbench.evaluation import evaluate, sweep
+    from satbench.reporting.claims import compare, read_claims
+    from satbench.reporting.claims import to_markdown as claims_table
     from satbench.reporting.summary import summarise
     from satbench.reporting.tables import accuracy_table, to_markdown
     from satbench.zoo import load
 
-    loaded = load(model, checkpoint, device)
+    with progress_bar(f"fetch {model}", "bytes") as report:
+        loaded = load(model, checkpoint, device, report)
+    if loaded.note:
+        typer.echo(loaded.note)
     if eps is None:
         sweep.threats(norm, "0")
         trained_for = loaded.info.trained_for
@@ -60,6 +83,7 @@ def command(
             dataset=dataset,
             split=split,
             image_size=image_size,
+            loader=loader,
             data_dir=data_dir,
             n=n,
             batch_size=batch_size,
@@ -68,7 +92,12 @@ def command(
             command=shlex.join(words),
             progress=report,
         )
-    typer.echo(to_markdown(accuracy_table(summarise([run]))))
+    rows = summarise([run])
+    typer.echo(to_markdown(accuracy_table(rows)))
+    claims = read_claims()
+    compared = compare(claims, loaded.info.ref, loaded.loader, loaded.image_size, run.manifest.data, rows)
+    if compared:
+        typer.echo(claims_table(claims, compared) + "\n")
     typer.echo(f"{run.path}")
 
 

@@ -64,7 +64,7 @@ def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`
     found = published(claims, own)
     typer.echo("  published, in percent:" if found else "  published: nothing")
     for claim in found:
-        typer.echo(f"    {claim.figure} {claim.percent:g} ({claims.sources[claim.source].where})")
+        typer.echo(f"    {claim.figure} {claim} ({claims.sources[claim.source].where})")
 
 
 @app.command("fetch")
@@ -132,7 +132,7 @@ def _figure(claim: "Claim | None") -> str:
     if claim is None:
         return "-"
     what = f"{claim.figure}, " if claim.steps else ""
-    return f"{claim.percent:g} ({what}{claim.source})"
+    return f"{claim} ({what}{claim.source})"
 
 
 def _show_digests(name: str, card: "ReleasedCard") -> None:

@@ -1,41 +1,66 @@
 """Data sets by name; each yields `(sample_id, x, y)` with images in [0, 1]."""
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from satbench.data.digits import digits
 from satbench.data.image_folder import image_folder
-from satbench.data.images import ImageSet
+from satbench.data.imagenet import imagenet
+from satbench.data.images import Images, ImageSet
+from satbench.data.loaders import LOADERS
 from satbench.data.npz import npz
+from satbench.data.samples import imagenet_sample
 from satbench.errors import BadInput
 from satbench.lookup import find, nearest
 
-EMBEDDED: dict[str, Callable[[str | None, int | None], ImageSet]] = {"digits": digits}
-FROM_PATH: dict[str, Callable[[Path, str | None, int | None], ImageSet]] = {"image_folder": image_folder, "npz": npz}
+EMBEDDED: dict[str, Callable[..., Images]] = {"digits": digits, "imagenet-sample": imagenet_sample}
+FROM_PATH: dict[str, Callable[..., Images]] = {"image_folder": image_folder, "imagenet": imagenet, "npz": npz}
+PATH_OPTIONAL = ("imagenet",)
+FORMS = (*EMBEDDED, *(f"{name}[:PATH]" if name in PATH_OPTIONAL else f"{name}:PATH" for name in FROM_PATH))
 SPLITS = ("train", "val", "test", "all")
 
 
-def load_images(name: str, split: str | None = None, size: int | None = None, data_dir: Path | None = None) -> ImageSet:
-    """One split ("train", "val", "test", "all") of the data set `digits`, `image_folder:PATH` or `npz:PATH`.
+def load_images(
+    name: str,
+    split: str | None = None,
+    size: int | None = None,
+    data_dir: Path | None = None,
+    loader: str | None = None,
+) -> Images:
+    """One split ("train", "val", "test", "all") of a data set: its name, or `NAME:PATH`.
 
-    Without a `split` it is "test" where the data set has a split of its own, else "all".
+    Without a `split` it is "test" where the data set has a split of its own, "val" for ImageNet, else "all".
 
     A relative PATH lies under `data_dir`, else under the folder that the variable SATBENCH_DATA names, else under the
-    current folder. `size` is the side in pixels that an image folder is resized to. Raises `BadInput` for an unknown
-    name or split and for data that the loaders refuse.
+    current folder; `imagenet` without a PATH is looked for there. `size` is the side in pixels that files are resized
+    to; `loader`, a name of `data.loaders.LOADERS`, says how, for the data sets that `takes_loader`. Raises `BadInput`
+    for an unknown name, split or loader and for data that the data set refuses.
     """
     kind, colon, path = name.partition(":")
+    factory = find({**EMBEDDED, **FROM_PATH}, kind, "data set")
     if split not in (None, *SPLITS):
         raise BadInput(f"unknown split {split!r}; {nearest(str(split), SPLITS)}")
-    if not colon:
-        if kind in FROM_PATH:
-            raise BadInput(f"data set {kind!r} needs a path: {kind}:PATH")
-        return find(EMBEDDED, kind, "data set")(split, size)
-    if kind in EMBEDDED or not path:
-        raise BadInput(f"data set {name!r} is not NAME or NAME:PATH; known: digits, image_folder:PATH, npz:PATH")
+    if size is not None and size < 1:
+        raise BadInput(f"--image-size {size}; give a positive number of pixels")
+    if bool(path) != (kind in FROM_PATH) and (colon or kind not in PATH_OPTIONAL):
+        raise BadInput(f"data set {name!r} is none of: {', '.join(FORMS)}")
+    given: dict[str, str] = {}
+    if loader is not None:
+        find(LOADERS, loader, "loader")
+        if not takes_loader(name):
+            raise BadInput(f"--loader {loader}: {kind} has one way of reading its images; leave the loader out")
+        given["loader"] = loader
     root = data_dir or Path(os.environ.get("SATBENCH_DATA") or ".")
-    return find(FROM_PATH, kind, "data set")(root / path, split, size)
+    where = (root / path,) if kind in FROM_PATH else ()
+    return factory(*where, split, size, **given)
 
 
-__all__ = ["ImageSet", "load_images"]
+def takes_loader(name: str) -> bool:
+    """Whether the data set called `name` is decoded by a loader of one's choice."""
+    factory = {**EMBEDDED, **FROM_PATH}.get(name.partition(":")[0])
+    return factory is not None and "loader" in inspect.signature(factory).parameters
+
+
+__all__ = ["ImageSet", "Images", "load_images", "takes_loader"]

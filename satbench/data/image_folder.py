@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from satbench.data.images import SHARES, ImageSet, carve, image_set
+from satbench.data.loaders import open_rgb
 from satbench.errors import BadInput
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
@@ -66,12 +67,5 @@ def _read(name: str, folder: Path, classes: list[str], root: Path, size: int | N
 
 
 def _pixels(file: Path, side: int) -> np.ndarray:
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
-                raise BadInput(f"{file} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
-            rgb = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise BadInput(f"{file} is not a readable image ({type(error).__name__}); mend or remove it") from None
-    square = ImageOps.fit(rgb, (side, side), method=Image.Resampling.BILINEAR)
+    square = ImageOps.fit(open_rgb(file), (side, side), method=Image.Resampling.BILINEAR)
     return np.asarray(square).transpose(2, 0, 1)

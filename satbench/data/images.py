@@ -1,13 +1,18 @@
-"""A set of labelled images in memory, and the one way every data set is checked and split."""
+"""Sets of labelled images, in memory or in files, and the one way every data set is checked and split."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from satbench.data.loaders import LOADERS, ImageFile
 from satbench.errors import BadInput
 
 SHARES = {"test": 0.25, "val": 0.15}  # of every class, where a data set comes without its own split; the rest is train
@@ -15,20 +20,32 @@ SHARES = {"test": 0.25, "val": 0.15}  # of every class, where a data set comes w
 MOST_CLASSES = 100_000
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Images `x` float32 (N, C, H, W) in [0, 1], labels `y` int64 (N,), a stable id and a pixel hash for each."""
+@dataclass(frozen=True, kw_only=True)
+class Images(ABC):
+    """Images with labels `y` int64 (N,), a stable id and a pixel hash each.
+
+    `loader` names what decodes the files, where the pixels are not those of the data set itself.
+    """
 
     name: str
     split: str
-    x: Tensor
     y: Tensor
     ids: tuple[str, ...]
-    hashes: tuple[str, ...]
     num_classes: int
+    loader: str | None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of every image."""
+
+    @property
+    @abstractmethod
+    def hashes(self) -> tuple[str, ...]:
+        """A hash of every image's pixels."""
 
     @property
     def digest(self) -> str:
@@ -38,24 +55,19 @@ class ImageSet:
             digest.update(f"{sample_id}\t{label}\t{pixels}\n".encode())
         return f"sha256:{digest.hexdigest()}"
 
+    @abstractmethod
     def batches(self, size: int) -> Iterator[tuple[tuple[str, ...], Tensor, Tensor]]:
-        """Yield `(sample_ids, x, y)` in order, at most `size` images at a time."""
-        for start in range(0, len(self), size):
-            end = start + size
-            yield self.ids[start:end], self.x[start:end], self.y[start:end]
+        """Yield `(sample_ids, x, y)` in order, at most `size` images at a time; `x` float32 (n, C, H, W) in [0, 1]."""
 
-    def take(self, rows: Sequence[int]) -> "ImageSet":
+    @abstractmethod
+    def take(self, rows: Sequence[int]) -> Self:
         """The images at `rows`, in that order."""
-        index = torch.as_tensor(rows, dtype=torch.int64)
-        return replace(
-            self,
-            x=self.x[index],
-            y=self.y[index],
-            ids=tuple(self.ids[i] for i in rows),
-            hashes=tuple(self.hashes[i] for i in rows),
-        )
 
-    def head(self, n: int | None) -> "ImageSet":
+    @abstractmethod
+    def in_memory(self) -> "ImageSet":
+        """All of them at once; raises `BadInput` where they are only ever decoded batch by batch."""
+
+    def head(self, n: int | None) -> Self:
         """The first `n` images; the order is pseudo-random and fixed, so they are a sample of every class."""
         if n is None:
             return self
@@ -63,11 +75,101 @@ class ImageSet:
             raise BadInput(f"--n {n}: {self.name} {self.split} has {len(self)} images; give 1 to {len(self)}")
         return self.take(range(n))
 
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet(Images):
+    """Images in memory: `x` float32 (N, C, H, W) in [0, 1]."""
+
+    x: Tensor
+    pixel_hashes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.x.shape[1:])
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        return self.pixel_hashes
+
+    def batches(self, size: int) -> Iterator[tuple[tuple[str, ...], Tensor, Tensor]]:
+        for start in range(0, len(self), size):
+            end = start + size
+            yield self.ids[start:end], self.x[start:end], self.y[start:end]
+
+    def take(self, rows: Sequence[int]) -> Self:
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        return replace(
+            self,
+            x=self.x[index],
+            y=self.y[index],
+            ids=tuple(self.ids[i] for i in rows),
+            pixel_hashes=tuple(self.pixel_hashes[i] for i in rows),
+        )
+
+    def in_memory(self) -> "ImageSet":
+        return self
+
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of every channel over all pixels; a constant channel has deviation 1."""
         channels = [self.x[:, channel].double() for channel in range(self.x.shape[1])]
         mean = tuple(round(one.mean().item(), 6) for one in channels)
         return mean, tuple(round(one.std(correction=0).item(), 6) or 1.0 for one in channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileImages(Images):
+    """RGB images decoded by `loader` to squares each time they are asked for, since all would not fit in memory.
+
+    A pixel hash is taken when its image is decoded first, so `hashes` and `digest` cost a decoding of their own only
+    before a pass through `batches`. An image that cannot be decoded raises `BadInput` then.
+    """
+
+    loader: str
+    files: tuple[ImageFile, ...]
+    image_size: int
+    seen: dict[str, str] = field(default_factory=dict, repr=False, compare=False)  # pixel hashes by sample id
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (3, self.image_size, self.image_size)
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        for i, sample_id in enumerate(self.ids):
+            if sample_id not in self.seen:
+                self._pixels(i)
+        return tuple(self.seen[sample_id] for sample_id in self.ids)
+
+    def batches(self, size: int) -> Iterator[tuple[tuple[str, ...], Tensor, Tensor]]:
+        """As every set's; the next batch is decoded on other threads while one is used."""
+        parts = [range(start, min(start + size, len(self))) for start in range(0, len(self), size)]
+        pool = ThreadPoolExecutor()
+        try:
+            ahead = pool.map(self._pixels, parts[0])
+            for part, following in zip_longest(parts, parts[1:], fillvalue=range(0)):
+                pixels = np.stack(list(ahead))
+                ahead = pool.map(self._pixels, following)
+                yield self.ids[part.start : part.stop], _unit(pixels), self.y[part.start : part.stop]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def take(self, rows: Sequence[int]) -> Self:
+        return replace(
+            self,
+            y=self.y[torch.as_tensor(rows, dtype=torch.int64)],
+            ids=tuple(self.ids[i] for i in rows),
+            files=tuple(self.files[i] for i in rows),
+        )
+
+    def in_memory(self) -> ImageSet:
+        raise BadInput(
+            f"{self.name} is decoded batch by batch, for measuring; train on digits, image_folder:PATH or npz:PATH"
+        )
+
+    def _pixels(self, row: int) -> np.ndarray:
+        pixels = LOADERS[self.loader](self.files[row], self.image_size)
+        self.seen.setdefault(self.ids[row], _hash(pixels))
+        return pixels
 
 
 def image_set(name: str, split: str, pixels: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> ImageSet:
@@ -88,23 +190,31 @@ def image_set(name: str, split: str, pixels: np.ndarray, labels: np.ndarray, ids
         raise BadInput(f"{name}: label {labels.max()} is no class number; expected integers from 0 to classes - 1")
     pixels = np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
     hashes = tuple(_hash(image) for image in pixels)
-    if pixels.dtype == np.uint8:
-        x = torch.from_numpy(pixels).float().div_(255)
-    elif np.issubdtype(pixels.dtype, np.floating):
+    if np.issubdtype(pixels.dtype, np.floating):
         if not np.isfinite(pixels).all():
             raise BadInput(f"{name}: some pixels are NaN or infinite; expected values in [0, 1]")
         low, high = float(pixels.min()), float(pixels.max())
         if low < 0 or high > 1:
             hint = "divide by 255 or store uint8" if high > 2 and low >= 0 else "scale them first"
             raise BadInput(f"{name}: pixels range from {low:g} to {high:g}; expected [0, 1], {hint}")
-        x = torch.from_numpy(pixels.astype(np.float32))
-    else:
+    elif pixels.dtype != np.uint8:
         raise BadInput(f"{name}: pixels are {pixels.dtype}; expected uint8 or float in [0, 1]")
-    y = torch.from_numpy(labels.astype(np.int64))
-    return ImageSet(name, split, x, y, tuple(ids), hashes, int(labels.max()) + 1)
+    return ImageSet(
+        name=name,
+        split=split,
+        x=_unit(pixels),
+        y=torch.from_numpy(labels.astype(np.int64)),
+        ids=tuple(ids),
+        pixel_hashes=hashes,
+        num_classes=int(labels.max()) + 1,
+        loader=None,
+    )
 
 
-def carve(whole: ImageSet, split: str, shares: Mapping[str, float] = SHARES) -> ImageSet:
+AnyImages = TypeVar("AnyImages", bound=Images)
+
+
+def carve(whole: AnyImages, split: str, shares: Mapping[str, float] = SHARES) -> AnyImages:
     """The part `split` of a data set that comes without one: a name in `shares`, "train" for the rest, or "all".
 
     Every class is ordered by a hash of its sample ids and cut by `shares` in turn, so the result depends on the ids
@@ -126,6 +236,12 @@ def carve(whole: ImageSet, split: str, shares: Mapping[str, float] = SHARES) -> 
     if not chosen:
         raise BadInput(f"{whole.name}: of {len(whole)} images none is left for the {split} split; use --split all")
     return replace(whole.take([i for i in order if i in chosen]), split=split)
+
+
+def _unit(pixels: np.ndarray) -> Tensor:
+    """uint8 as float32 in [0, 1]; floats stay what they are."""
+    x = torch.from_numpy(pixels)
+    return x.float().div_(255) if pixels.dtype == np.uint8 else x.float()
 
 
 def _hash(image: np.ndarray) -> str:

@@ -1,6 +1,6 @@
 """Runs attacks on a model and writes down, sample by sample, what it saw for itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,20 +9,15 @@ from torch import Tensor, nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import crafting
-from satbench.data import ImageSet
+from satbench.data import Images
 from satbench.errors import BadInput
+from satbench.progress import Progress
 from satbench.results.schema import RECORDS
 from satbench.seeding import PerSample, derive
 from satbench.threat import ThreatModel, distance
 
-Progress = Callable[[int, int, str], None]  # how much is done, how much there is, what is running
-
 # what foreign code raises when a model and its images do not fit
 FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-
-
-def silent(done: int, total: int, what: str) -> None:
-    """A progress report that goes nowhere."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Judged:
 
 def measure(
     model: nn.Module,
-    images: ImageSet,
+    images: Images,
     attacks: Sequence[Attack],
     threats: Sequence[ThreatModel],
     seed: int,
@@ -46,12 +41,14 @@ def measure(
     """One record per attack, threat and sample, in that order, with the columns of `results.schema.RECORDS`.
 
     The model is judged in eval mode and float32. A sample that is misclassified as it is counts as broken and is not
-    attacked. Raises `BadInput` when the logits are not (N, K), not finite, or too few for the labels.
+    attacked. Images in files are decoded once for the clean pass and once more for each attack and threat. Raises
+    `BadInput` when the logits are not (N, K), not finite, or too few for the labels.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(seed, "model"))  # a model that draws numbers draws the same ones in an equal run
         with crafting(model):
             clean = [predict(model, x.to(device), y.to(device)) for _, x, y in images.batches(batch_size)]
+        hashes = images.hashes
         rows: list[pd.DataFrame] = []
         total, done = len(attacks) * len(threats) * len(images), 0
         for attack in attacks:
@@ -60,8 +57,8 @@ def measure(
                 for (ids, x, y), clean_prediction in zip(images.batches(batch_size), clean, strict=True):
                     x, y = x.to(device), y.to(device)
                     x_adv, judged = _attack_batch(model, attack, threat, x, y, clean_prediction, ids, seed)
-                    hashes = images.hashes[done % len(images) :][: len(ids)]
-                    named = {"sample_id": ids, "sample_hash": hashes, "attack": repr(attack)}
+                    seen = hashes[done % len(images) :][: len(ids)]
+                    named = {"sample_id": ids, "sample_hash": seen, "attack": repr(attack)}
                     rows.append(_records(threat, x, y, clean_prediction, x_adv, judged).assign(**named))
                     done += len(ids)
                     progress(done, total, what)

@@ -1,8 +1,11 @@
 """Architectures by name; every one takes any activation and maps [0, 1] images to logits."""
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from satbench.errors import BadInput
 from satbench.lookup import pick
@@ -38,4 +41,19 @@ def build_model(spec: ModelSpec) -> Classifier:
     return Classifier(pick(ARCHITECTURES, spec.architecture, "model", make, **shape, **spec.params), spec)
 
 
-__all__ = ["ACTIVATIONS", "ARCHITECTURES", "Classifier", "ModelSpec", "build_model"]
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out every `torch.nn.init` function: drawing numbers on the meta device imports a compiler to do nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def empty_model(spec: ModelSpec) -> Classifier:
+    """The network of a spec without memory for its weights, which are to be assigned; raises as `build_model` does."""
+    with torch.device("meta"), _Uninitialised():
+        return build_model(spec)
+
+
+__all__ = ["ACTIVATIONS", "ARCHITECTURES", "Classifier", "ModelSpec", "build_model", "empty_model"]

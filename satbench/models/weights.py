@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from satbench.errors import BadInput
-from satbench.models import ModelSpec, build_model
+from satbench.models import ModelSpec, empty_model
 from satbench.models.classifier import Classifier
 from satbench.results.schema import Threat
 
@@ -124,8 +124,7 @@ def load_model_file(path: Path) -> tuple[Classifier, Provenance | Conversion]:
     tensors, metadata = read_safetensors(path)
     spec, origin = _header(path, metadata)
     probe = [tensors.pop(key, None) for key in (PROBE_IMAGES, PROBE_LOGITS)]
-    with torch.device("meta"):
-        model = build_model(spec)
+    model = empty_model(spec)
     load_strictly(model, tensors, path, assign=True)
     model.eval()
     if isinstance(origin, Conversion):

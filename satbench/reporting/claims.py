@@ -70,6 +70,10 @@ class Claim:
     def figure(self) -> str:
         return f"PGD-{self.steps}" if self.steps else CLEAN
 
+    def __str__(self) -> str:
+        """Percent with one decimal, or two where two were published."""
+        return f"{self.percent:.1f}" if round(self.percent, 1) == self.percent else f"{self.percent:.2f}"
+
 
 def read_claims(path: Path | None = None) -> Claims:
     """The published figures; raises `BadInput` naming file and field of the first that is wrong."""
@@ -109,16 +113,19 @@ class Comparison:
     verdict: str
 
 
-def compare(claims: Claims, model: str, card_loader: str, data: DataInfo, rows: Sequence[Row]) -> list[Comparison]:
+def compare(
+    claims: Claims, model: str, loader: str | None, image_size: int | None, data: DataInfo, rows: Sequence[Row]
+) -> list[Comparison]:
     """Every published figure of `model` beside the run's `rows`, with a verdict in words.
 
-    A claim is tested only by the published images, loader and attack; otherwise the verdict says what differs. It
+    `loader` and `image_size` are those on the model's card, `data` what the run had. A claim is tested only by the published images, loader and attack; otherwise the verdict says what differs. It
     agrees when it lies in the interval, give or take its own rounding.
     """
-    return [_compare(claims, claim, card_loader, data, rows) for claim in published(claims, model)]
+    card = DataInfo.model_copy(data, update={"loader": loader, "image_size": image_size})
+    return [_compare(claims, claim, card, data, rows) for claim in published(claims, model)]
 
 
-def _compare(claims: Claims, claim: Claim, card_loader: str, data: DataInfo, rows: Sequence[Row]) -> Comparison:
+def _compare(claims: Claims, claim: Claim, card: DataInfo, data: DataInfo, rows: Sequence[Row]) -> Comparison:
     source = claims.sources[claim.source]
     row = _test_of(claims, claim, source, rows)
     if row is None:
@@ -126,7 +133,7 @@ def _compare(claims: Claims, claim: Claim, card_loader: str, data: DataInfo, row
         return Comparison(claim, 0, 0, f"not measured: --attack pgd:steps={claim.steps}{step}")
     count = row.robust if claim.steps else row.clean_correct
     low, high = wilson(count, row.n)
-    differs = _differences(claims, claim, source, card_loader, data, row)
+    differs = _differences(claims, claim, source, card, data, row)
     if claim.percent < 100 * low - ROUNDING:
         place = "below the interval"
     elif claim.percent > 100 * high + ROUNDING:
@@ -156,12 +163,14 @@ def _test_of(claims: Claims, claim: Claim, source: Source, rows: Sequence[Row]) 
     return min(fits, key=lambda row: len(_attack_differences(source, row)), default=None)
 
 
-def _differences(claims: Claims, claim: Claim, source: Source, card_loader: str, data: DataInfo, row: Row) -> list[str]:
+def _differences(claims: Claims, claim: Claim, source: Source, card: DataInfo, data: DataInfo, row: Row) -> list[str]:
     differs = []
     images = claims.images
     if (data.name, data.split) != (images.dataset, images.split):
         differs.append(f"other images ({data.name} {data.split}, published on {images.dataset} {images.split})")
-    loader = card_loader if source.loader == CARD else source.loader
+    loader = card.loader if source.loader == CARD else source.loader
+    if data.image_size != card.image_size:
+        differs.append(f"other size ({data.image_size} pixels, published with {card.image_size})")
     if data.loader != loader:
         differs.append(f"other loader ({data.loader}, published with {loader})")
     return differs + (_attack_differences(source, row) if claim.steps else [])
@@ -190,7 +199,7 @@ def to_markdown(claims: Claims, compared: Sequence[Comparison]) -> str:
     ]
     for one in compared:
         measured = f"{down(one.count / one.n)} {outward(*wilson(one.count, one.n))}" if one.n else "-"
-        cells = (one.claim.figure, f"{one.claim.percent:g}", one.claim.source, measured, one.n or "-", one.verdict)
+        cells = (one.claim.figure, str(one.claim), one.claim.source, measured, one.n or "-", one.verdict)
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     used = dict.fromkeys(one.claim.source for one in compared)
     return "\n".join([*lines, "", *(f"{source}: {claims.sources[source].where}" for source in used)])

@@ -49,12 +49,14 @@ class ModelInfo(_Strict):
 
 
 class DataInfo(_Strict):
-    """Which images; `digest` covers ids, labels and pixels in order."""
+    """Which images; `digest` covers ids, labels and pixels in order; `loader` made them from files."""
 
     name: str
     split: str
     n: int
     digest: str
+    loader: str | None = None
+    image_size: int | None = None
 
 
 class Manifest(_Strict):

@@ -15,11 +15,12 @@ from satbench.attacks import PGD, fgsm
 from satbench.data import ImageSet, load_images
 from satbench.device import resolve_device
 from satbench.errors import BadInput
-from satbench.evaluation.harness import Progress, measure, silent
+from satbench.evaluation.harness import measure
 from satbench.lookup import pick
 from satbench.methods import METHODS, Method
 from satbench.models import ModelSpec, build_model
 from satbench.models.classifier import Classifier
+from satbench.progress import Progress, silent
 from satbench.results.metrics import clean_table
 from satbench.seeding import derive, generator
 from satbench.threat import ThreatModel
@@ -58,8 +59,8 @@ def train(
     place = resolve_device(device)
     method: Method = pick(METHODS, config.method.name, "method", **config.method.params)
     threat = ThreatModel(config.threat.norm, config.threat.eps)
-    images = load_images(config.dataset, "train", config.image_size, data_dir)
-    held_out = load_images(config.dataset, "val", config.image_size, data_dir)
+    images = load_images(config.dataset, "train", config.image_size, data_dir).in_memory()
+    held_out = load_images(config.dataset, "val", config.image_size, data_dir).in_memory()
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         model = _model(config, images).to(place)
         optimizer = _optimizer(config, model)

@@ -60,7 +60,9 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
     path = Path(ref)
     is_file = path.is_dir() or path.suffix == ".safetensors"
     if checkpoint is not None and is_file:
-        raise BadInput(f"{ref!r} brings its own weights; leave out --checkpoint, or name a card, callable or timm:NAME")
+        raise BadInput(
+            f"{ref!r} brings its own weights; leave out --checkpoint, or name a card, package.module:callable or timm:NAME"
+        )
     if colon and kind in LIBRARIES:
         loaded = _from_library(ref, kind, name, checkpoint)
     elif is_file:

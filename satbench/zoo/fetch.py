@@ -161,7 +161,7 @@ def _download(url: str, working: Path, report: Report) -> None:
     except (gdown.DownloadError, requests.RequestException) as error:
         refused = isinstance(error, gdown.DownloadError) and error.__cause__ is None  # the cause: what requests raised
         if not (refused and partials and all(path.stat().st_size == size for path, size in partials.items())):
-            raise _Failed(f"did not send it whole ({type(error.__cause__ or error).__name__})") from None
+            raise _Failed(f"did not deliver it ({type(error.__cause__ or error).__name__})") from None
         for path in partials:  # the server does not go on with it
             path.unlink()
         _download(url, working, report)

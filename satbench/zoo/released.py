@@ -4,10 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from satbench.errors import BadInput
-from satbench.models import build_model
+from satbench.models import empty_model
 from satbench.models.weights import Conversion, load_model_file, model_digest, read_origin, save_model
 from satbench.progress import Progress, silent
 from satbench.results.store import atomic_file
@@ -69,9 +67,7 @@ def import_checkpoint(
 
 def convert_card(card: ReleasedCard, bundle: Bundle, ema: str = "auto") -> Converted:
     """The network of a card with the weights of `bundle`."""
-    with torch.device("meta"):
-        model = build_model(card.spec)
-    return convert(bundle, model, card.channel_order, card.scope, card.variables == "averaged", ema)
+    return convert(bundle, empty_model(card.spec), card.channel_order, card.scope, card.variables == "averaged", ema)
 
 
 def source_digests(card: ReleasedCard, bundle: Bundle) -> dict[str, str]:

@@ -310,7 +310,7 @@ def masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _installed_crc32c() -> Callable[[Any], int] | None:
+def installed_crc32c() -> Callable[[Any], int] | None:
     for package, function in (("google_crc32c", "value"), ("crc32c", "crc32c")):
         try:
             module = import_module(package)
@@ -321,4 +321,4 @@ def _installed_crc32c() -> Callable[[Any], int] | None:
     return None
 
 
-fast_crc32c = _installed_crc32c()
+fast_crc32c = installed_crc32c()

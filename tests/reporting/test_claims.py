@@ -57,7 +57,7 @@ def row(robust: int = 400, clean: int = 700, n: int = 1000, attack: str = pgd(),
 
 
 def verdicts(*rows: Row, data: DataInfo = IMAGES, loader: str = "opencv-cubic") -> dict[str, str]:
-    return {one.claim.figure: one.verdict for one in compare(CLAIMS, "net", loader, data, rows)}
+    return {one.claim.figure: one.verdict for one in compare(CLAIMS, "net", loader, 224, data, rows)}
 
 
 def test_a_published_figure_inside_the_interval_agrees() -> None:
@@ -92,6 +92,7 @@ def test_what_was_not_measured_says_how_to() -> None:
         (row(), IMAGES.model_copy(update={"name": "imagenet-sample", "split": "all"}), "opencv-cubic", "other images"),
         (row(), IMAGES.model_copy(update={"loader": "torchvision"}), "opencv-cubic", "other loader (torchvision"),
         (row(), IMAGES, "tf1-bicubic", "other loader (opencv-cubic, published with tf1-bicubic)"),
+        (row(), IMAGES.model_copy(update={"image_size": 256}), "opencv-cubic", "other size (256 pixels"),
         (row(attack=pgd(loss="margin")), IMAGES, "opencv-cubic", "other attack (loss margin)"),
         (row(attack=pgd(restarts=5)), IMAGES, "opencv-cubic", "other attack (restarts 5)"),
         (row(attack=pgd(step_size=2 / 255)), IMAGES, "opencv-cubic", "other step (2/255, published with 1/255)"),
@@ -116,11 +117,11 @@ def test_a_source_without_a_step_takes_any() -> None:
 
 
 def test_a_published_and_a_measured_figure_never_share_a_column() -> None:
-    table = to_markdown(CLAIMS, compare(CLAIMS, "net", "opencv-cubic", IMAGES, [row()]))
+    table = to_markdown(CLAIMS, compare(CLAIMS, "net", "opencv-cubic", 224, IMAGES, [row()]))
     lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
     assert lines[0] == ["figure", "published %", "source", "measured % [95%]", "n", "verdict"]
-    assert lines[2] == ["clean", "70", "readme", "70.0 [67.0, 72.8]", "1000", "agrees"]
-    assert lines[3][:5] == ["PGD-10", "40", "readme", "40.0 [37.0, 43.1]", "1000"]
+    assert lines[2] == ["clean", "70.0", "readme", "70.0 [67.0, 72.8]", "1000", "agrees"]
+    assert lines[3][:5] == ["PGD-10", "40.0", "readme", "40.0 [37.0, 43.1]", "1000"]
     assert lines[4][3:5] == ["-", "-"]
     assert "readme: the README" in table
 
