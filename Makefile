@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format leaderboard report clean lock
+.PHONY: help setup demo test test-tf check format leaderboard report clean lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +7,7 @@ READY := .venv/.ready
 RUNS ?= reports/runs
 
 help:  ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Create .venv with the pinned dependencies and this package
 
@@ -25,6 +25,16 @@ demo: $(READY)  ## Train ReLU and two smooth twins on digits, attack all, write 
 
 test: $(READY)  ## Run all tests but those that need a GPU or the network
 	$(BIN)/python -m pytest -m "not gpu and not network"
+
+test-tf: $(READY) .venv-tf/.ready  ## Compare with TensorFlow, installed in .venv-tf (1.5 GB, and 1 GB in build/)
+	PYTHONPATH=tests TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0 .venv-tf/bin/python -m tf_reference.make_reference \
+		build/tf-reference .venv/lib/python3*/site-packages/foolbox/data/imagenet_*.jpg
+	$(BIN)/python -m pytest -m slow tests/test_against_tensorflow.py
+
+.venv-tf/.ready: | $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-tf
+	$(BIN)/uv pip install --quiet --python .venv-tf/bin/python tensorflow-cpu==2.21.0
+	@touch $@
 
 check: $(READY)  ## Lint, types, layers, and the committed leaderboards
 	$(BIN)/ruff check .
@@ -48,5 +58,5 @@ lock: $(READY)  ## Resolve the dependencies anew
 		--upgrade pyproject.toml --output-file requirements.lock
 
 clean:  ## Remove the environment, caches and generated runs
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports/demo reports/runs reports/report
+	rm -rf .venv .venv-tf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports/demo reports/runs reports/report
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
