@@ -396,6 +396,8 @@ def test_missing_files_are_named(prefix: Path, tmp_path: Path) -> None:
     damage.mkdir()
     assert "is missing" in refusal(prefix, damage)
     assert "is missing" in refusal(Path("."), Path("..index"))
+    long = tmp_path / ("n" * 1000)
+    assert "cannot be read (File name too long)" in refusal(long, index_path(long))
 
 
 # wrong data

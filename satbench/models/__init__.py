@@ -42,7 +42,7 @@ def build_model(spec: ModelSpec) -> Classifier:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Leaves out every `torch.nn.init` function: drawing numbers on the meta device imports a compiler to do nothing."""
+    """Leaves out every `torch.nn.init`: on the meta device drawing numbers imports a compiler to do nothing."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":

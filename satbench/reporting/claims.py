@@ -118,10 +118,11 @@ def compare(
 ) -> list[Comparison]:
     """Every published figure of `model` beside the run's `rows`, with a verdict in words.
 
-    `loader` and `image_size` are those on the model's card, `data` what the run had. A claim is tested only by the published images, loader and attack; otherwise the verdict says what differs. It
-    agrees when it lies in the interval, give or take its own rounding.
+    `loader` and `image_size` are those on the model's card, `data` what the run had. A claim is tested only by the
+    published images, size, loader and attack; otherwise the verdict says what differs. It agrees when it lies in the
+    interval, give or take its own rounding.
     """
-    card = DataInfo.model_copy(data, update={"loader": loader, "image_size": image_size})
+    card = data.model_copy(update={"loader": loader, "image_size": image_size})
     return [_compare(claims, claim, card, data, rows) for claim in published(claims, model)]
 
 

@@ -61,7 +61,8 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
     is_file = path.is_dir() or path.suffix == ".safetensors"
     if checkpoint is not None and is_file:
         raise BadInput(
-            f"{ref!r} brings its own weights; leave out --checkpoint, or name a card, package.module:callable or timm:NAME"
+            f"{ref!r} brings its own weights; leave out --checkpoint, or give it to a registry name, timm:NAME or "
+            "package.module:callable"
         )
     if colon and kind in LIBRARIES:
         loaded = _from_library(ref, kind, name, checkpoint)

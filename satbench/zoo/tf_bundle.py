@@ -137,9 +137,9 @@ class Bundle:
 
 def _map(path: Path) -> mmap.mmap | bytes:
     """The file's bytes, mapped; an empty file has none to map."""
-    if not path.is_file():
-        raise BadInput(f"{path} is missing; a checkpoint is a .index file with all its .data files beside it")
     try:
+        if not path.is_file():
+            raise BadInput(f"{path} is missing; a checkpoint is a .index file with all its .data files beside it")
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
     except OSError as error:
