@@ -21,7 +21,7 @@ from satbench.models.weights import (
 )
 from satbench.progress import Progress, silent
 from satbench.results.schema import ModelInfo
-from satbench.zoo.card import Card, ReleasedCard, find_card, read_aliases, read_cards
+from satbench.zoo.card import CLASSES, Card, ReleasedCard, find_card, read_aliases, read_cards
 from satbench.zoo.libraries import LIBRARIES
 from satbench.zoo.released import convert_card, is_release, known_digests, obtain, source_digests
 from satbench.zoo.tf_bundle import Bundle
@@ -189,11 +189,18 @@ def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> L
 
 
 def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Loaded:
-    found = LIBRARIES[kind](name, checkpoint)
+    """A classifier of 1,000 classes is taken to know ImageNet's."""
+    model = LIBRARIES[kind](name, checkpoint)
     label = ref if checkpoint is None else f"{ref} [{checkpoint.name}]"
-    info = ModelInfo(ref=ref, digest=model_digest(found.model), label=label)
-    known = {"dataset": "imagenet", "loader": "torchvision"} if found.imagenet else {}
-    return Loaded(found.model, info, image_size=found.image_size, **known)
+    info = ModelInfo(ref=ref, digest=model_digest(model), label=label)
+    imagenet = model.spec.num_classes == CLASSES
+    return Loaded(
+        model,
+        info,
+        dataset="imagenet" if imagenet else None,
+        image_size=model.spec.image_size,
+        loader="torchvision" if imagenet else None,
+    )
 
 
 def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:

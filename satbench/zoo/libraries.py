@@ -1,47 +1,20 @@
 """Networks of other model collections by name: `timm:NAME` and `torchvision:NAME`, with [0, 1] images to logits."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from satbench.errors import BadInput
 from satbench.lookup import nearest
+from satbench.models.classifier import Classifier, ModelSpec
 from satbench.models.weights import load_strictly, read_weights
 
-IMAGENET_CLASSES = 1000
+ITS_OWN = "its own"  # the activation of a network that is not built here
 
 
-class Normalised(nn.Module):
-    """The network behind the per-channel statistics that its collection feeds it."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.net = net
-        self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(tuple(std)).view(1, -1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net((x - self.mean) / self.std)
-        return logits
-
-
-@dataclass(frozen=True)
-class Foreign:
-    """A network of another collection in eval mode, the side it was trained at, and whether it knows ImageNet."""
-
-    model: nn.Module
-    image_size: int
-    imagenet: bool
-
-
-def from_timm(name: str, checkpoint: Path | None) -> Foreign:
+def from_timm(name: str, checkpoint: Path | None) -> Classifier:
     """The timm network `name`, with its published weights unless `checkpoint` gives others."""
     try:
         import timm
@@ -53,11 +26,19 @@ def from_timm(name: str, checkpoint: Path | None) -> Foreign:
     settings = net.pretrained_cfg
     if checkpoint is not None:
         load_strictly(net, read_weights(checkpoint), checkpoint)
-    model = Normalised(net, settings["mean"], settings["std"]).eval()
-    return Foreign(model, settings["input_size"][-1], net.num_classes == IMAGENET_CLASSES)
+    spec = ModelSpec(
+        architecture=f"timm:{name}",
+        activation=ITS_OWN,
+        num_classes=net.num_classes,
+        channels=settings["input_size"][0],
+        image_size=settings["input_size"][-1],
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
+    )
+    return Classifier(net, spec).eval()
 
 
-def from_torchvision(name: str, checkpoint: Path | None) -> Foreign:
+def from_torchvision(name: str, checkpoint: Path | None) -> Classifier:
     """The torchvision classifier `name`, with its default weights unless `checkpoint` gives others."""
     from torchvision import models
 
@@ -70,8 +51,16 @@ def from_torchvision(name: str, checkpoint: Path | None) -> Foreign:
     net = _fetched(f"torchvision:{name}", lambda: models.get_model(name, weights=chosen))
     if checkpoint is not None:
         load_strictly(net, read_weights(checkpoint), checkpoint)
-    model = Normalised(net, settings.mean, settings.std).eval()
-    return Foreign(model, settings.crop_size[0], len(weights.meta["categories"]) == IMAGENET_CLASSES)
+    spec = ModelSpec(
+        architecture=f"torchvision:{name}",
+        activation=ITS_OWN,
+        num_classes=len(weights.meta["categories"]),
+        channels=len(settings.mean),
+        image_size=settings.crop_size[0],
+        mean=tuple(settings.mean),
+        std=tuple(settings.std),
+    )
+    return Classifier(net, spec).eval()
 
 
 def _fetched(ref: str, build: Callable[[], nn.Module]) -> nn.Module:
