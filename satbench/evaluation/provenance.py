@@ -5,7 +5,17 @@ import platform
 import subprocess
 from pathlib import Path
 
-PACKAGES = ("satbench", "torch", "torchvision", "numpy", "scikit-learn", "pyautoattack")
+PACKAGES = (
+    "satbench",
+    "torch",
+    "torchvision",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "pyautoattack",
+    "scikit-learn",
+    "timm",
+)
 
 
 def versions() -> dict[str, str]:
