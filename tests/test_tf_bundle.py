@@ -246,7 +246,7 @@ def test_an_unknown_name_is_refused(prefix: Path) -> None:
 
 DATA = np.array([1.5, -2], np.float32).tobytes()
 W = entry("float32", (2,), data=DATA)
-UNKNOWN = field(8, 300) + field(90, b"bytes") + fixed32(11, 7) + varint(12 << 3 | 1) + bytes(8)
+UNKNOWN = field(8, 300) + field(90, b"bytes") + fixed32(11, 7) + varint(12 << 3 | 1) + b"\xff" * 8
 
 
 def write_indexed(prefix: Path, index: bytes) -> None:
@@ -364,6 +364,7 @@ INDEXES: dict[str, tuple[bytes, str]] = {
     "fixed number cut": (with_entry(W[:-1]), "a field reaches beyond its entry"),
     "tag without value": (with_entry(W + b"\x08"), "a number ends too late or not at all"),
     "endless number in an entry": (with_entry(W + b"\x48" + b"\x80" * 100), "a number ends too late"),
+    "number of 11 bytes": (with_entry(W + b"\x48" + b"\x80" * 10 + b"\0"), "a number ends too late"),
     "number of 65 bits": (with_entry(W + b"\x48" + b"\xff" * 9 + b"\x02"), "a number ends too late"),
     **{f"wire type {wire}": (with_entry(W + varint(72 + wire)), f"wire type {wire}") for wire in (3, 4, 6, 7)},
 }
