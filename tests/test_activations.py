@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.special import expit, ndtr
 
-from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, build_model
+from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, empty_model
 from satbench.models.activations import activation
 
 Formula = Callable[[np.ndarray], np.ndarray]
@@ -52,7 +52,28 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
         lambda x: 400 * np.maximum(x, 0) / (1 + 400 * np.maximum(x, 0)),
     ),
 }
-SITES = {"mlp": 2, "cnn-small": 3, "preact-resnet18": 17}
+SITES = {
+    "mlp": 2,
+    "cnn-small": 3,
+    "preact-resnet18": 17,
+    **{f"resnet{depth}": 1 + 3 * blocks for depth, blocks in ((50, 16), (101, 33), (152, 50))},
+    **{f"resnext{depth}": 1 + 3 * blocks for depth, blocks in (("50-32x4d", 16), ("50-32x8d", 16), ("152-32x8d", 50))},
+    # stem and head; two in a block without expansion, three in one with it
+    **{
+        f"efficientnet-{name}": 2 + 2 * without + 3 * (blocks - without)
+        for name, without, blocks in (
+            ("b0", 1, 16),
+            ("b1", 2, 23),
+            ("b2", 2, 23),
+            ("b3", 2, 26),
+            ("b4", 2, 32),
+            ("b5", 3, 39),
+            ("b6", 3, 45),
+            ("b7", 4, 55),
+            ("l1", 4, 63),
+        )
+    },
+}
 
 
 def derivatives(name: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -148,8 +169,8 @@ def test_smoothrelu_is_near_relu_at_the_start() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_smoothrelu_has_a_scalar_a_site(architecture: str) -> None:
     assert set(SITES) == set(ARCHITECTURES)
-    spec = ModelSpec(architecture, "smoothrelu", 3, 1, 8, (0.5,), (0.5,), {"width": 4})
-    scalars = [p for name, p in build_model(spec).named_parameters() if name.endswith("root")]
+    spec = ModelSpec(architecture, "smoothrelu", 3, 1, 8, (0.5,), (0.5,))
+    scalars = [p for name, p in empty_model(spec).named_parameters() if name.endswith("root")]
     assert len({id(p) for p in scalars}) == len(scalars) == SITES[architecture]
     assert all(p.shape == (1,) for p in scalars)
 
