@@ -310,3 +310,4 @@ def test_without_imagenet_the_error_says_how_to_point_to_it(tmp_path: Path) -> N
     assert output.count("\n") == 1
     for piece in ("--data-dir", "SATBENCH_DATA", "imagenet-sample"):
         assert piece in output
+    assert not cache.folder(NAME).exists()  # nothing was fetched for images that are not there

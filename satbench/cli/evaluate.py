@@ -57,6 +57,8 @@ def command(
     from satbench.reporting.tables import accuracy_table, to_markdown
     from satbench.zoo import load
 
+    if dataset is None and checkpoint is None:
+        _check_images(model, split, data_dir)
     with progress_bar(f"fetch {model}", "bytes") as report:
         loaded = load(model, checkpoint, device, report)
     if loaded.note:
@@ -99,6 +101,18 @@ def command(
     if compared:
         typer.echo(claims_table(claims, compared) + "\n")
     typer.echo(f"{run.path}")
+
+
+def _check_images(model: str, split: str | None, data_dir: Path | None) -> None:
+    """Refuse images that are not there before a gigabyte of weights is fetched for them."""
+    from satbench.data import load_images
+    from satbench.zoo.card import find_card, is_card
+    from satbench.zoo.released import ABSENT, state
+
+    if is_card(model):
+        own, card = find_card(model)
+        if state(own, card) == ABSENT:
+            load_images(card.dataset, split, data_dir=data_dir)
 
 
 def _name(label: str, words: list[str]) -> str:

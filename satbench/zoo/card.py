@@ -200,6 +200,12 @@ def read_aliases(path: Path | None = None) -> dict[str, Alias]:
     return _read(path or registry_path())[1]
 
 
+def is_card(name: str) -> bool:
+    """Whether `find_card` would find it."""
+    cards, aliases = _read(registry_path())
+    return name in cards or name in aliases
+
+
 def find_card(name: str) -> tuple[str, Card]:
     """The card of a model with its own name, whichever name was given; an unknown one meets the nearest known ones."""
     cards, aliases = _read(registry_path())
