@@ -15,6 +15,7 @@ from urllib.request import url2pathname
 from satbench.errors import BadInput
 from satbench.progress import Progress
 from satbench.zoo import cache
+from satbench.zoo.tf_bundle import MAGIC
 
 MIRROR = "SATBENCH_MIRROR"
 DRIVE = "https://drive.google.com/uc?id="
@@ -24,7 +25,6 @@ PATIENCE = 120.0  # seconds to a file's first byte; gdown follows pages that lea
 OPTIONS: dict[str, Any] = {"quiet": True, "use_cookies": False, "resume": True, "retries": 2, "timeout": (10, 60)}
 CHUNK = 1 << 20
 MARKUP = (b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<!--")
-INDEX_END = (0xDB4775248B80FB57).to_bytes(8, "little")
 
 Report = Callable[[int, int], None]
 

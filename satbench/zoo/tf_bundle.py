@@ -17,7 +17,7 @@ import numpy as np
 
 from satbench.errors import BadInput
 
-_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
+MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER = 48
 _TRAILER = 5  # after a block: its kind of compression, its checksum
 _LARGEST_INDEX = 4 << 20  # EfficientNet-L1 with averages and optimizer slots needs a tenth
@@ -70,7 +70,7 @@ class Bundle:
         stem = str(prefix).removesuffix(".index")
         index = Path(f"{stem}.index")
         table = _map(index)
-        if len(table) < _FOOTER or table[-len(_MAGIC) :] != _MAGIC:
+        if len(table) < _FOOTER or table[-len(MAGIC) :] != MAGIC:
             raise _refusal(index, table, "is no checkpoint index, or not all of it", signs=(b"<",))
         try:
             pairs = _pairs(table)
@@ -159,7 +159,7 @@ def _pairs(table: mmap.mmap | bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values in order, from every data block."""
     if len(table) > _LARGEST_INDEX:
         raise _Damaged(f"it has {len(table)} bytes, more than the {_LARGEST_INDEX} of any network's")
-    (_, _, offset, size), _ = _varints(table[-_FOOTER : -len(_MAGIC)], 0, 4)
+    (_, _, offset, size), _ = _varints(table[-_FOOTER : -len(MAGIC)], 0, 4)
     end, last = 0, None
     for _, handle in _block_pairs(_block(table, offset, size)):
         (offset, size), _ = _varints(handle, 0, 2)
