@@ -176,5 +176,5 @@ def _check_kind(path: Path, is_index: bool) -> None:
         raise _Failed("sent an empty file")
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(MARKUP):
         raise _Failed("sent a web page and not a checkpoint")
-    if is_index and not path.read_bytes().endswith(INDEX_END):
+    if is_index and not path.read_bytes().endswith(MAGIC):
         raise _Failed("sent something that is no index of a TensorFlow checkpoint")
