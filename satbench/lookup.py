@@ -8,15 +8,19 @@ from typing import Any, TypeVar
 from satbench.errors import BadInput
 
 T = TypeVar("T")
+MOST_LISTED = 60
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """A phrase that names the closest known names, or all of them when none is close."""
+    """A phrase that names the closest known names, or where none is close all of them, up to `MOST_LISTED`."""
     names = sorted(known)
     if not names:
         return "none is known"
     close = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return f"known: {', '.join(names[:MOST_LISTED])}{more}"
 
 
 def find(table: Mapping[str, T], name: str, kind: str) -> T:

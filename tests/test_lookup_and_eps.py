@@ -145,3 +145,9 @@ def test_format_eps_writes_what_people_write(eps: float, text: str) -> None:
 def test_norms_are_the_three_of_the_papers() -> None:
     assert set(NORMS) == {"Linf", "L2", "L1"}
     assert all(math.isfinite(parse_eps("0.5", norm)) for norm in NORMS)
+
+
+def test_of_very_many_names_only_the_first_are_listed() -> None:
+    names = [f"n{number:04d}" for number in range(1000)]
+    assert nearest("?", names) == f"known: {', '.join(names[:60])} and 940 more"
+    assert nearest("?", names[:60]) == f"known: {', '.join(names[:60])}"
