@@ -251,43 +251,50 @@ def test_sha256_of_a_file(tmp_path: Path) -> None:
 
 def test_digests_are_pinned_at_the_first_use_and_held_after_it(home: Path) -> None:
     assert cache.pinned(NAME) == {}
-    assert cache.check_or_pin(NAME, {INDEX: A, DATA: B}, None)
-    assert cache.check_or_pin("alpha", {"x": C}, None)
-    assert not cache.check_or_pin(NAME, {DATA: B, INDEX: A}, None)
+    assert cache.pin(NAME, {INDEX: A, DATA: B}, None)
+    assert cache.pin("alpha", {"x": C}, None)
+    assert not cache.pin(NAME, {DATA: B, INDEX: A}, None)
     assert cache.pinned(NAME) == {INDEX: A, DATA: B}
     text = (home / "zoo.lock").read_text()
     assert text == json.dumps({"alpha": {"x": C}, NAME: {DATA: B, INDEX: A}}, indent=2) + "\n"
     with pytest.raises(BadInput) as caught:
-        cache.check_or_pin(NAME, {INDEX: A, DATA: C, "more": A}, None)
+        cache.pin(NAME, {INDEX: A, DATA: "d" * 64, "more": A}, None)
     message = str(caught.value)
-    assert f"{NAME}: {DATA} has SHA-256 {C}, pinned is {B}; delete it" in message
-    assert str(home / "checkpoints" / NAME) in message
-    assert f"satbench models verify {NAME}" in message
-    assert str(home / "zoo.lock") in message
+    assert (
+        f"{NAME}: {DATA} has SHA-256 {'d' * 64}, {home / 'zoo.lock'} has pinned {B}; give or fetch the other file"
+        in message
+    )
     assert (home / "zoo.lock").read_text() == text
 
 
+def test_bytes_that_are_pinned_for_one_model_are_no_other_models(home: Path) -> None:
+    cache.pin(NAME, {INDEX: A, DATA: B}, None)
+    with pytest.raises(BadInput, match=f"alpha: x has the SHA-256 that is pinned for {NAME}"):
+        cache.pin("alpha", {"x": B}, None)
+    assert set(json.loads((home / "zoo.lock").read_text())) == {NAME}
+
+
 def test_a_file_not_seen_before_is_pinned_beside_the_others() -> None:
-    cache.check_or_pin(NAME, {INDEX: A}, None)
-    assert cache.check_or_pin(NAME, {INDEX: A, DATA: B}, None)
+    cache.pin(NAME, {INDEX: A}, None)
+    assert cache.pin(NAME, {INDEX: A, DATA: B}, None)
     assert cache.pinned(NAME) == {INDEX: A, DATA: B}
 
 
 def test_what_the_card_states_goes_before_the_pins(home: Path) -> None:
     stated = {INDEX: A, DATA: B}
-    assert not cache.check_or_pin(NAME, stated, stated)
+    assert not cache.pin(NAME, stated, stated)
     assert not (home / "zoo.lock").exists()
-    cache.check_or_pin(NAME, {INDEX: C, DATA: C}, None)
-    assert not cache.check_or_pin(NAME, stated, stated)
+    cache.pin(NAME, {INDEX: C, DATA: C}, None)
+    assert not cache.pin(NAME, stated, stated)
     with pytest.raises(BadInput, match=f"{INDEX} has SHA-256 {C}, its card says {A}"):
-        cache.check_or_pin(NAME, {INDEX: C, DATA: C}, stated)
+        cache.pin(NAME, {INDEX: C, DATA: C}, stated)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"a": "b"}', b'{"a": {"b": 1}}', b'{"a": {"b": "\xff"}}'])
 def test_damaged_pins_are_named_and_kept(content: bytes, home: Path) -> None:
     home.mkdir()
     (home / "zoo.lock").write_bytes(content)
-    for use in (lambda: cache.pinned(NAME), lambda: cache.check_or_pin(NAME, {INDEX: A}, None)):
+    for use in (lambda: cache.pinned(NAME), lambda: cache.pin(NAME, {INDEX: A}, None)):
         with pytest.raises(BadInput, match=r"zoo\.lock is damaged.*restore it"):
             use()
     assert (home / "zoo.lock").read_bytes() == content
@@ -395,14 +402,16 @@ def test_a_broken_mirror_is_no_missing_file(mirror: Site, drive: Site, home: Pat
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/", "http://user:secret@127.0.0.1:{port}/?key=secret"])
-def test_an_unreachable_mirror_is_named_without_its_secrets(
-    url: str, home: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_unreachable_mirror_is_named_without_its_secrets_and_passed_over(
+    url: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(room.OPTIONS, "retries", 1)
     monkeypatch.setenv("SATBENCH_MIRROR", url.format(port=closed_port()))
     message = refusal()
-    assert "SATBENCH_MIRROR did not deliver it (ConnectionError)" in message
-    assert "secret" not in message
+    told = capsys.readouterr().err
+    assert f"{INDEX}: SATBENCH_MIRROR did not deliver it (ConnectionError); asking Google Drive" in told
+    assert "Google Drive did not deliver it (ConnectionError)" in message
+    assert "secret" not in message + told
     assert_way_by_hand(message, home, INDEX, DATA)
 
 
@@ -654,8 +663,8 @@ def fetch_and_pin(home: Path, mirror: str, number: int) -> None:
     with (home / f"stderr {number}").open("w", buffering=1) as sys.stderr:
         fetch(NAME, RELEASE, SOURCES, silent)
         for i in range(50):
-            cache.check_or_pin(f"{number}-{i}", {INDEX: A}, None)
-        cache.check_or_pin(NAME, {file: sha256_file(cache.folder(NAME) / file) for file in SOURCES}, None)
+            cache.pin(f"{number}-{i}", {INDEX: f"{number:02d}{i:062d}"}, None)
+        cache.pin(NAME, {file: sha256_file(cache.folder(NAME) / file) for file in SOURCES}, None)
 
 
 def test_two_processes_download_once_and_lose_no_pin(

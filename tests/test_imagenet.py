@@ -534,3 +534,9 @@ def test_the_usual_batch_size_follows_what_the_modules_put_out(elements: int, ex
 
 def test_a_given_batch_size_is_kept(here: Path) -> None:
     assert measured(here / "run", dataset="imagenet-sample", batch_size=300).manifest.batch_size == 300
+
+
+@pytest.mark.parametrize("size", [0, -5, 4097, 100_000])
+def test_a_side_that_no_image_has_is_refused(size: int) -> None:
+    with pytest.raises(BadInput, match=f"--image-size {size}; give 1 to 4096 pixels"):
+        load_images("imagenet-sample", size=size)

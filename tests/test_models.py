@@ -484,3 +484,18 @@ def test_a_damaged_torch_file_gives_tensors_or_bad_input(tmp_path: Path, zipped:
         except BadInput:
             refused += 1
     assert refused >= len(cuts) - 1
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.rand(1, 1, 8, 8), torch.rand(2, 8, 8), torch.zeros(1, 2, 8, 8, dtype=torch.uint8)],
+    ids=["1", "3d", "u8"],
+)
+def test_images_of_another_kind_are_refused(x: Tensor) -> None:
+    with pytest.raises(BadInput, match=r"expected floats \(N, 2, H, W\) in \[0, 1\]"):
+        fresh()(x)
+
+
+def test_a_file_that_cannot_be_written_is_an_os_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"m\.safetensors"):
+        save_model(tmp_path / "missing" / "m.safetensors", fresh(), SOURCE)

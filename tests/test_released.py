@@ -19,11 +19,12 @@ from satbench.cli import app
 from satbench.errors import BadInput
 from satbench.models import empty_model
 from satbench.models.classifier import Classifier
-from satbench.models.weights import read_origin
+from satbench.models.weights import read_header
 from satbench.zoo import cache, load
 from satbench.zoo.card import ReleasedCard, find_card, read_cards
 from satbench.zoo.convert import variables
 from satbench.zoo.fetch import sha256_file
+from satbench.zoo.released import import_checkpoint, is_current
 
 NAME, RELEASE = "effnet-b0", "efficientnet-b0"
 INDEX, DATA = f"{RELEASE}.index", f"{RELEASE}.data-00000-of-00001"
@@ -115,6 +116,48 @@ def test_a_damaged_source_is_refused_and_leaves_nothing(checkpoints: Path) -> No
         load(NAME)
     assert not cache.converted(NAME).exists()
     assert cache.pinned(NAME) == {}
+    assert sorted(file.name for file in folder.iterdir()) == [f"{DATA}.rejected", f"{INDEX}.rejected"]
+    assert load(NAME).info.label == NAME  # from the mirror, which is whole
+
+
+def test_another_networks_checkpoint_is_refused_and_pins_nothing(checkpoints: Path, tmp_path: Path) -> None:
+    prefix = checkpoints / "one" / RELEASE / RELEASE
+    with pytest.raises(BadInput, match="belongs to another network"):
+        import_checkpoint("effnet-b1", other_card("effnet-b1"), prefix)
+    assert cache.pinned("effnet-b1") == {}
+    load(NAME)
+    with pytest.raises(BadInput, match=f"effnet-b1: .* has the SHA-256 that is pinned for {NAME}"):
+        import_checkpoint("effnet-b1", other_card("effnet-b1"), prefix)
+
+
+def other_card(name: str, **changes: object) -> ReleasedCard:
+    found = find_card(name)[1]
+    assert isinstance(found, ReleasedCard)
+    return found.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "gelu"},
+        {"image_size": 240},
+        {"channel_order": "bgr"},
+        {"loader": "torchvision"},
+        {"dataset": "imagenet-sample"},
+        {"variables": "averaged"},
+    ],
+    ids=str,
+)
+def test_a_conversion_for_another_card_is_not_current(changes: dict[str, object]) -> None:
+    load(NAME)
+    assert is_current(NAME, card(), cache.converted(NAME))
+    assert not is_current(NAME, other_card(NAME, **changes), cache.converted(NAME))
+
+
+def test_a_card_with_a_wrong_count_of_parameters_converts_nothing(checkpoints: Path) -> None:
+    prefix, wrong = checkpoints / "one" / RELEASE / RELEASE, other_card(NAME, parameters=5_288_549)
+    with pytest.raises(BadInput, match="says 5288549 parameters, but a efficientnet-b0 has 5288548"):
+        import_checkpoint(NAME, wrong, prefix)
 
 
 def rewritten(path: Path, change: Callable[[dict[str, torch.Tensor], dict], None]) -> None:
@@ -149,17 +192,19 @@ def test_a_changed_conversion_is_noticed_at_the_next_load(change: Callable, mess
     load(NAME)
     rewritten(cache.converted(NAME), change)
     with pytest.raises(BadInput, match=message):
-        load(NAME)
+        load(str(cache.converted(NAME)))
     code, output = run("models", "verify", NAME)
     assert code == 1
-    assert message in output
+    assert message in output or "is not what the card describes" in output
+    assert run("models", "fetch", NAME)[0] == 0
+    assert run("models", "verify", NAME) == (0, f"{NAME}: ok\n")
 
 
 def test_a_conversion_by_another_satbench_is_made_again(home: Path) -> None:
     load(NAME)
     rewritten(cache.converted(NAME), lambda tensors, header: header["conversion"].update(converter=0))
     load(NAME)
-    assert read_origin(cache.converted(NAME)).converter > 0
+    assert read_header(cache.converted(NAME))[1].converter > 0
 
 
 def test_equal_checkpoints_give_equal_files(checkpoints: Path, tmp_path: Path) -> None:
@@ -191,9 +236,11 @@ def test_import_beside_the_cache_keeps_the_cache_as_it_is(checkpoints: Path, tmp
     code, output = run("models", "import", NAME, checkpoints / "one" / RELEASE / RELEASE, "--out", out)
     assert code == 0, output
     assert not cache.converted(NAME).exists()
+    assert cache.pinned(NAME) == {}  # nor does it decide which bytes are the release's
     loaded = load(str(out))
-    assert loaded.info.label == NAME
-    assert load(NAME, out).info.digest == loaded.info.digest
+    assert loaded.info.label == f"{NAME} [net.safetensors]"
+    assert load(NAME).info.digest == load(NAME, out).info.digest == loaded.info.digest
+    assert load(str(out)).info.label == NAME
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ def table(context: typer.Context) -> None:
 
     claims = read_claims()
     typer.echo("Registry (satbench eval --model NAME); accuracies in percent as published, not measured here:")
-    typer.echo(f"  {'name':<26} {'parameters':>11}  {'clean':<15} {'robust':<24} fetched")
+    typer.echo(f"  {'name':<26} {'parameters':>11}  {'clean':<15} {'robust':<25} fetched")
     for name, card in read_cards().items():
         clean, robust = (_figure(claim) for claim in headline(published(claims, name)))
-        typer.echo(f"  {name:<26} {card.parameters:>11,}  {clean:<15} {robust:<24} {state(name, card)}")
+        typer.echo(f"  {name:<26} {card.parameters:>11,}  {clean:<15} {robust:<25} {state(name, card)}")
     for name, alias in read_aliases().items():
         typer.echo(f"  {name:<26} is {alias.alias}: {alias.because}")
     typer.echo("Architectures (satbench train --model NAME):")
@@ -47,9 +47,11 @@ def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`
     from satbench.reporting.claims import published, read_claims
     from satbench.zoo import cache
     from satbench.zoo.card import ReleasedCard, find_card, read_aliases
-    from satbench.zoo.released import state
+    from satbench.zoo.released import known_digests, state
 
     own, card = find_card(name)
+    here = state(own, card)
+    known = known_digests(own, card) if isinstance(card, ReleasedCard) else None
     typer.echo(own if own == name else f"{name} is {own}: {read_aliases()[name].because}")
     for field, value in card.model_dump(exclude={"digests", "sources", "trained_for"}).items():
         typer.echo(f"  {field}: {value:,}" if field == "parameters" else f"  {field}: {value}")
@@ -58,8 +60,8 @@ def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`
         typer.echo("  sources (Google Drive ids):")
         for part, source in card.sources.model_dump().items():
             typer.echo(f"    {part}: {source}")
-        _show_digests(own, card)
-        typer.echo(f"  cache: {cache.folder(own)}, {state(own, card)}")
+        _show_digests(card, known)
+        typer.echo(f"  cache: {cache.folder(own)}, {here}")
     claims = read_claims()
     found = published(claims, own)
     typer.echo("  published, in percent:" if found else "  published: nothing")
@@ -72,11 +74,11 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Names from `satbench 
     """Fetch released checkpoints, check or pin their digests, and convert them."""
     from satbench.cli.progress import progress_bar
     from satbench.zoo.card import released_card
-    from satbench.zoo.released import obtain
+    from satbench.zoo.released import mend
 
     for name, card in [released_card(name) for name in names]:
         with progress_bar(f"fetch {name}", "bytes") as report:
-            path = obtain(name, card, report)
+            path = mend(name, card, report)
         typer.echo(f"{name}: {path}")
 
 
@@ -99,6 +101,8 @@ def import_(
     )
     if done.converted.ignored:
         typer.echo(f"ignored {len(done.converted.ignored)} others: {', '.join(done.converted.ignored)}")
+    if checkpoint_prefix.name.removesuffix(".index") != card.release:
+        typer.echo(f"the files are not called {card.release}, as the release calls them; be sure that they are {own}'s")
     if done.pinned:
         typer.echo(f"digests were unknown and are pinned now: {', '.join(card.files)}")
     typer.echo(f"{done.path}")
@@ -135,10 +139,7 @@ def _figure(claim: "Claim | None") -> str:
     return f"{claim} ({what}{claim.source})"
 
 
-def _show_digests(name: str, card: "ReleasedCard") -> None:
-    from satbench.zoo.released import known_digests
-
-    known = known_digests(name, card)
+def _show_digests(card: "ReleasedCard", known: dict[str, str] | None) -> None:
     if known is None:
         typer.echo("  digests: unknown; the first fetch or import pins them")
         return

@@ -19,6 +19,7 @@ EMBEDDED: dict[str, Callable[..., Images]] = {"digits": digits, "imagenet-sample
 FROM_PATH: dict[str, Callable[..., Images]] = {"image_folder": image_folder, "imagenet": imagenet, "npz": npz}
 PATH_OPTIONAL = ("imagenet",)
 FORMS = (*EMBEDDED, *(f"{name}[:PATH]" if name in PATH_OPTIONAL else f"{name}:PATH" for name in FROM_PATH))
+LARGEST_SIDE = 4096
 SPLITS = ("train", "val", "test", "all")
 
 
@@ -42,8 +43,8 @@ def load_images(
     factory = find({**EMBEDDED, **FROM_PATH}, kind, "data set")
     if split not in (None, *SPLITS):
         raise BadInput(f"unknown split {split!r}; {nearest(str(split), SPLITS)}")
-    if size is not None and size < 1:
-        raise BadInput(f"--image-size {size}; give a positive number of pixels")
+    if size is not None and not 1 <= size <= LARGEST_SIDE:
+        raise BadInput(f"--image-size {size}; give 1 to {LARGEST_SIDE} pixels")
     if bool(path) != (kind in FROM_PATH) and (colon or kind not in PATH_OPTIONAL):
         raise BadInput(f"data set {name!r} is none of: {', '.join(FORMS)}")
     given: dict[str, str] = {}

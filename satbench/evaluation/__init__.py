@@ -131,7 +131,7 @@ def _images(
     name = dataset or loaded.dataset
     if name is None:
         raise BadInput(f"model {loaded.info.ref!r} does not say what it was trained on; give --dataset")
-    wanted = size or loaded.image_size
+    wanted = loaded.image_size if size is None else size
     if split is None and ":" in name and (name == loaded.dataset or _trained_on(loaded, name, wanted, data_dir)):
         split = "test"
     if loader is None and takes_loader(name):

@@ -57,5 +57,8 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std, device="cpu").view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.spec.channels or not x.is_floating_point():
+            given = f"{tuple(x.shape)} {x.dtype}"
+            raise BadInput(f"images are {given}; expected floats (N, {self.spec.channels}, H, W) in [0, 1]")
         logits: Tensor = self.net((x - self.mean) / self.std)
         return logits

@@ -4,6 +4,7 @@ A file from a training says which training; a file converted from a released che
 the logits of a probe batch, which are computed again at every load.
 """
 
+import errno
 import hashlib
 import json
 import pickle
@@ -66,9 +67,10 @@ class Provenance(BaseModel):
 class Conversion(BaseModel):
     """Which released checkpoint the weights were converted from.
 
-    card: its name in the registry. threat, dataset, loader: as on the card. sources: SHA-256 of each file by its name.
-    converter: version of the conversion. averaged: whether moving averages were taken. ignored: how many variables of
-    the checkpoint are no part of the network. digest: of the network, see `model_digest`.
+    card: its name in the registry. threat, dataset, loader, channel_order: as on the card.
+    sources: SHA-256 of each file by its name. converter: version of the conversion.
+    averaged: whether moving averages were taken. ignored: how many variables are no part of the network.
+    digest: of the network, see `model_digest`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +79,7 @@ class Conversion(BaseModel):
     threat: Threat
     dataset: str
     loader: str
+    channel_order: str
     sources: dict[str, str]
     converter: int
     averaged: bool
@@ -97,7 +100,10 @@ def save_model(path: Path, model: Classifier, provenance: Provenance | Conversio
         tensors[PROBE_LOGITS] = _probe(model, tensors[PROBE_IMAGES])
     else:
         header["provenance"] = provenance.model_dump()
-    save_file(tensors, path, metadata={HEADER: json.dumps(header, sort_keys=True)})
+    try:
+        save_file(tensors, path, metadata={HEADER: json.dumps(header, sort_keys=True)})
+    except SafetensorError as error:  # its way to say that the disk is full
+        raise OSError(errno.EIO, str(error), str(path)) from None
 
 
 def _probe_images(spec: ModelSpec) -> Tensor:
@@ -132,9 +138,9 @@ def load_model_file(path: Path) -> tuple[Classifier, Provenance | Conversion]:
     return model, origin
 
 
-def read_origin(path: Path) -> Provenance | Conversion:
-    """Where the weights of a file written by `save_model` come from, without reading them."""
-    return _header(path, read_metadata(path))[1]
+def read_header(path: Path) -> tuple[ModelSpec, Provenance | Conversion]:
+    """Which network a file written by `save_model` holds and where it comes from, without reading the weights."""
+    return _header(path, read_metadata(path))
 
 
 def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance | Conversion]:

@@ -9,7 +9,6 @@ from torch import nn
 
 from satbench.device import resolve_device
 from satbench.errors import BadInput
-from satbench.models import ARCHITECTURES
 from satbench.models.classifier import Classifier
 from satbench.models.weights import (
     Conversion,
@@ -55,6 +54,8 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
     checkpoint's prefix, a run folder or a .safetensors file. Raises `BadInput` for a name nobody knows, bytes whose
     digest is not the card's, weights that do not fit, and anything that is not a torch module.
     """
+    if not ref.strip():
+        raise BadInput("the model's name is empty; give a name from `satbench models`")
     place = resolve_device(device)
     kind, colon, name = ref.partition(":")
     path = Path(ref)
@@ -85,9 +86,9 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
     return loaded
 
 
-def load_model(name: str, checkpoint: str | Path | None = None, device: str = "cpu") -> nn.Module:
+def load_model(name: str | Path, checkpoint: str | Path | None = None, device: str = "cpu") -> nn.Module:
     """The named network in eval mode on `device`: float (N, C, H, W) RGB in [0, 1] to logits (N, K). See `load`."""
-    return load(name, Path(checkpoint) if checkpoint is not None else None, device).model
+    return load(str(name), Path(checkpoint) if checkpoint is not None else None, device).model
 
 
 def _weights_of(path: Path) -> Path:
@@ -95,6 +96,9 @@ def _weights_of(path: Path) -> Path:
     if not path.is_dir():
         return path
     best = path / BEST
+    prefixes = sorted(path.glob("*.index"))
+    if prefixes and not best.is_file():
+        raise BadInput(f"{path} holds a TensorFlow checkpoint; give its prefix, {prefixes[0].with_suffix('')}")
     if not best.is_file():
         raise BadInput(f"{path} is not a finished training run: it has no {BEST}; run `satbench train --out {path}`")
     return best
@@ -105,7 +109,7 @@ def _is_tf_checkpoint(path: Path) -> bool:
 
 
 def _from_card(name: str, checkpoint: Path | None, progress: Progress) -> Loaded:
-    own, card = _card(name)
+    own, card = find_card(name)
     note = f"{name} is {own}: {read_aliases()[name].because}" if own != name else None
     if checkpoint is not None:
         loaded = _with_checkpoint(own, card, checkpoint)
@@ -114,12 +118,6 @@ def _from_card(name: str, checkpoint: Path | None, progress: Progress) -> Loaded
     else:
         loaded = _from_file(own, card.checked_path())
     return replace(loaded, note=note)
-
-
-def _card(name: str) -> tuple[str, Card]:
-    if name in ARCHITECTURES:
-        raise BadInput(f"{name!r} is an architecture without weights; train it first: satbench train --model {name}")
-    return find_card(name)
 
 
 def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
@@ -138,7 +136,8 @@ def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
     if not isinstance(card, ReleasedCard):
         raise BadInput(f"{checkpoint} is no run folder or .safetensors file, which is what {name} can take")
     with Bundle(checkpoint) as bundle:
-        released = source_digests(card, bundle) == known_digests(name, card)
+        known = known_digests(name, card)
+        released = source_digests(card, bundle) == known
         model = convert_card(card, bundle).model
     info = ModelInfo(
         ref=name if released else ref,
@@ -147,7 +146,7 @@ def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
         activation=card.activation,
         method=card.method if released else None,
         recipe=card.recipe if released else None,
-        trained_for=card.trained_for.threat() if released else None,
+        trained_for=card.trained_for.threat() if released or known is None else None,
     )
     return Loaded(model, info, card.dataset, card.image_size, loader=card.loader)
 
@@ -175,7 +174,7 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
 
 def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> Loaded:
     card = read_cards().get(origin.card)
-    released = card if isinstance(card, ReleasedCard) and is_release(origin, origin.card, card) else None
+    released = card if isinstance(card, ReleasedCard) and is_release(model.spec, origin, origin.card, card) else None
     info = ModelInfo(
         ref=origin.card if released else ref,
         digest=origin.digest,
@@ -192,7 +191,9 @@ def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Lo
     """A classifier of 1,000 classes is taken to know ImageNet's."""
     model = LIBRARIES[kind](name, checkpoint)
     label = ref if checkpoint is None else f"{ref} [{checkpoint.name}]"
-    info = ModelInfo(ref=ref, digest=model_digest(model), label=label)
+    info = ModelInfo(
+        ref=ref if checkpoint is None else f"{ref} --checkpoint {checkpoint}", digest=model_digest(model), label=label
+    )
     imagenet = model.spec.num_classes == CLASSES
     return Loaded(
         model,

@@ -58,23 +58,33 @@ def pinned(name: str) -> dict[str, str]:
     return _read_pins().get(name, {})
 
 
-def check_or_pin(name: str, digests: Mapping[str, str], stated: Mapping[str, str] | None) -> bool:
+def check(name: str, digests: Mapping[str, str], stated: Mapping[str, str] | None) -> None:
     """Hold the SHA-256 of each file of card `name` against what the card states, or else against what is pinned here.
 
-    A file that neither knows is pinned now; returns whether there was one. Raises `BadInput` at the first that differs,
-    and pins nothing then.
+    Raises `BadInput` at the first that differs, and when the bytes are pinned as another card's.
     """
+    pins = _read_pins()
+    known = {**pins.get(name, {}), **(stated or {})}
+    for file, found in digests.items():
+        if known.get(file, found) != found:
+            by = "its card says" if stated and file in stated else f"{home() / PINS} has pinned"
+            raise BadInput(
+                f"{name}: {file} has SHA-256 {found}, {by} {known[file]}; give or fetch the other file, or, if the "
+                f"release itself has changed, take the entry {name!r} out of {home() / PINS}"
+            )
+        for other, files in pins.items():
+            if other != name and found in files.values():
+                raise BadInput(
+                    f"{name}: {file} has the SHA-256 that is pinned for {other}; give {name}'s own checkpoint"
+                )
+
+
+def pin(name: str, digests: Mapping[str, str], stated: Mapping[str, str] | None) -> bool:
+    """Pin what neither the card states nor is pinned yet, after `check`; returns whether there was anything."""
     with _lock(PINS):
+        check(name, digests, stated)
         pins = _read_pins()
         known = {**pins.get(name, {}), **(stated or {})}
-        for file, found in digests.items():
-            if known.get(file, found) != found:
-                by = "its card says" if file in (stated or {}) else "pinned is"
-                raise BadInput(
-                    f"{name}: {file} has SHA-256 {found}, {by} {known[file]}; delete it (fetched files lie in "
-                    f"{folder(name)}) and fetch it again; if the release itself changed, "
-                    f"`satbench models verify {name}` explains, and {home() / PINS} without {name!r} pins anew"
-                )
         new = {file: found for file, found in digests.items() if file not in known}
         if new:
             pins[name] = {**pins.get(name, {}), **new}

@@ -28,8 +28,14 @@ class _Strict(BaseModel):
 class TrainedFor(_Strict):
     """The threat of the training recipe; `eps` is spelled as on a command line."""
 
-    norm: str
+    norm: Literal["Linf", "L2", "L1"]
     eps: str
+
+    @field_validator("eps")
+    @classmethod
+    def _a_radius(cls, text: str) -> str:
+        parse_eps(text, "L2")
+        return text
 
     def threat(self) -> Threat:
         return Threat(norm=self.norm, eps=parse_eps(self.eps, self.norm))
@@ -109,7 +115,7 @@ class ReleasedCard(_Card):
     loader: str
     channel_order: Literal["bgr", "rgb"]
     variables: Literal["raw", "averaged"]
-    release: str
+    release: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     sources: Sources
     digests: Digests | None
 
@@ -210,6 +216,8 @@ def find_card(name: str) -> tuple[str, Card]:
     """The card of a model with its own name, whichever name was given; an unknown one meets the nearest known ones."""
     cards, aliases = _read(registry_path())
     own = aliases[name].alias if name in aliases else name
+    if own not in cards and name in ARCHITECTURES:
+        raise BadInput(f"{name!r} is an architecture without weights; train it first: satbench train --model {name}")
     if own not in cards:
         raise BadInput(f"unknown model {name!r}; {nearest(name, [*cards, *aliases, *ARCHITECTURES])}")
     return own, cards[own]

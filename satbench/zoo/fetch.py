@@ -34,7 +34,7 @@ class _Failed(Exception):
 
 
 class _Absent(_Failed):
-    """The place answers and has no such file."""
+    """The place has no such file, or sends nothing at all."""
 
 
 def sha256_file(path: Path) -> str:
@@ -80,7 +80,7 @@ def _after(before: int, file: str, progress: Progress) -> Report:
 
 
 def _obtain(target: Path, release: str, source: str, report: Report) -> None:
-    mirror = os.environ.get(MIRROR)
+    mirror = os.environ.get(MIRROR, "").strip()
     if mirror:
         try:
             _place(_in_mirror(mirror, f"{release}/{target.name}"), MIRROR, target, report)
@@ -161,7 +161,9 @@ def _download(url: str, working: Path, report: Report) -> None:
     except (gdown.DownloadError, requests.RequestException) as error:
         refused = isinstance(error, gdown.DownloadError) and error.__cause__ is None  # the cause: what requests raised
         if not (refused and partials and all(path.stat().st_size == size for path, size in partials.items())):
-            raise _Failed(f"did not deliver it ({type(error.__cause__ or error).__name__})") from None
+            begun = any(working.parent.glob(f"{glob.escape(working.name)}*.part"))
+            reason = type(error.__cause__ or error).__name__
+            raise (_Failed if begun else _Absent)(f"did not deliver it ({reason})") from None
         for path in partials:  # the server does not go on with it
             path.unlink()
         _download(url, working, report)

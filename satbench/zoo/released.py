@@ -1,12 +1,13 @@
 """The released checkpoints: from a card to a converted weights file in the cache, fetching only what is missing."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from satbench.errors import BadInput
-from satbench.models import empty_model
-from satbench.models.weights import Conversion, load_model_file, model_digest, read_origin, save_model
+from satbench.models import ModelSpec, empty_model
+from satbench.models.weights import Conversion, Provenance, load_model_file, model_digest, read_header, save_model
 from satbench.progress import Progress, silent
 from satbench.results.store import atomic_file
 from satbench.zoo import cache
@@ -28,9 +29,10 @@ class Imported:
 
 
 def obtain(name: str, card: ReleasedCard, progress: Progress = silent) -> Path:
-    """The converted weights of `name`; fetches, checks, pins and converts what the cache lacks.
+    """The converted weights of `name`; fetches, checks, converts and pins what the cache lacks.
 
-    Raises `BadInput` when bytes do not hash to what the card states or the lock file has pinned.
+    Raises `BadInput` when bytes do not hash to what the card states or the lock file has pinned, or are no checkpoint
+    of this network; the files are then set aside, so that the next call fetches them anew.
     """
     path = cache.converted(name)
     if is_current(name, card, path):
@@ -38,13 +40,31 @@ def obtain(name: str, card: ReleasedCard, progress: Progress = silent) -> Path:
     with cache.locked(name):
         if is_current(name, card, path):  # another process was at it
             return path
-        return import_checkpoint(name, card, fetch(name, card.release, card.files, progress)).path
+        prefix = fetch(name, card.release, card.files, progress)
+        try:
+            return import_checkpoint(name, card, prefix).path
+        except BadInput as error:
+            for file in card.files:
+                source = cache.folder(name) / file
+                source.replace(source.with_name(f"{file}.rejected"))
+            raise BadInput(
+                f"{error} (set aside as {cache.folder(name)}/*.rejected; the next fetch starts anew)"
+            ) from None
+
+
+def mend(name: str, card: ReleasedCard, progress: Progress = silent) -> Path:
+    """Like `obtain`, and a converted file that fails its check is made again."""
+    path = obtain(name, card, progress)
+    if _fault(lambda: load_model_file(path)):
+        path.unlink()
+        path = obtain(name, card, progress)
+    return path
 
 
 def import_checkpoint(
     name: str, card: ReleasedCard, prefix: Path, out: Path | None = None, ema: str = "auto"
 ) -> Imported:
-    """Convert the checkpoint at `prefix` into the cache, or into `out`, after its digests are matched or pinned.
+    """Convert the checkpoint at `prefix` into the cache, and pin its digests if they were unknown; or into `out`.
 
     `ema` is as for `convert`; whatever differs from the card needs an `out`, for it is another network.
     """
@@ -57,17 +77,26 @@ def import_checkpoint(
         raise BadInput(f"--out {path}: weights are saved as safetensors; give a name that ends in .safetensors")
     with Bundle(prefix) as bundle:
         digests = source_digests(card, bundle)
-        pinned = cache.check_or_pin(name, digests, card.stated_digests)
+        cache.check(name, digests, card.stated_digests)
         converted = convert_card(card, bundle, ema)
+        if not bundle.checks_tensors:
+            sys.stderr.write("satbench: tensors were not checksummed; pip install 'satbench[checksums]' does that\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         save_model(temporary, converted.model, _conversion(name, card, digests, converted))
+    pinned = out is None and cache.pin(name, digests, card.stated_digests)
     return Imported(path, converted, pinned)
 
 
 def convert_card(card: ReleasedCard, bundle: Bundle, ema: str = "auto") -> Converted:
     """The network of a card with the weights of `bundle`."""
-    return convert(bundle, empty_model(card.spec), card.channel_order, card.scope, card.variables == "averaged", ema)
+    model = empty_model(card.spec)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count != card.parameters:
+        raise BadInput(
+            f"the card says {card.parameters} parameters, but a {card.architecture} has {count}; mend the card"
+        )
+    return convert(bundle, model, card.channel_order, card.scope, card.variables == "averaged", ema)
 
 
 def source_digests(card: ReleasedCard, bundle: Bundle) -> dict[str, str]:
@@ -80,18 +109,24 @@ def known_digests(name: str, card: ReleasedCard) -> dict[str, str] | None:
     return card.stated_digests or cache.pinned(name) or None
 
 
-def is_release(conversion: Conversion, name: str, card: ReleasedCard) -> bool:
-    """Whether converted weights are exactly those that the card describes."""
-    described = (name, known_digests(name, card), CONVERTER, card.variables == "averaged")
-    return (conversion.card, conversion.sources, conversion.converter, conversion.averaged) == described
+def is_release(spec: ModelSpec, origin: Provenance | Conversion, name: str, card: ReleasedCard) -> bool:
+    """Whether a converted file holds exactly the network that the card describes."""
+    if not isinstance(origin, Conversion) or spec != card.spec:
+        return False
+    found = (origin.card, origin.sources, origin.converter, origin.averaged, origin.channel_order)
+    wanted = (name, known_digests(name, card), CONVERTER, card.variables == "averaged", card.channel_order)
+    told = (origin.threat, origin.dataset, origin.loader) == (card.trained_for.threat(), card.dataset, card.loader)
+    return found == wanted and told
 
 
 def is_current(name: str, card: ReleasedCard, path: Path) -> bool:
     """Whether `path` holds the card's network as this converter makes it."""
     if not path.is_file():
         return False
-    origin = read_origin(path)
-    return isinstance(origin, Conversion) and is_release(origin, name, card)
+    try:
+        return is_release(*read_header(path), name, card)
+    except BadInput:
+        return False
 
 
 def faults(name: str, card: Card) -> list[str]:
@@ -105,12 +140,15 @@ def faults(name: str, card: Card) -> list[str]:
     for file in card.files:
         path = cache.folder(name) / file
         if known is not None and path.is_file() and sha256_file(path) != known.get(file):
-            found.append(f"{path} has not the SHA-256 {known.get(file)}; delete it and fetch it again")
+            expected = f"the SHA-256 {known[file]}" if file in known else f"a digest in {cache.home() / cache.PINS}"
+            found.append(f"{path} has not {expected}; delete it and fetch it again")
     path = cache.converted(name)
-    if path.is_file():
-        found += _fault(lambda: load_model_file(path))
-        if not found and not is_current(name, card, path):
-            found.append(f"{path} was converted from other files or by another satbench; delete it and import again")
+    again = f"`satbench models fetch {name}` makes it"
+    if not path.is_file():
+        return [*found, f"{path} is not there; {again}"]
+    found += _fault(lambda: load_model_file(path))
+    if not found and not is_current(name, card, path):
+        found.append(f"{path} is not what the card describes; {again} anew")
     return found
 
 
@@ -137,6 +175,7 @@ def _conversion(name: str, card: ReleasedCard, digests: dict[str, str], converte
         threat=card.trained_for.threat(),
         dataset=card.dataset,
         loader=card.loader,
+        channel_order=card.channel_order,
         sources=digests,
         converter=CONVERTER,
         averaged=converted.averaged,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from satbench.data.loaders import LOADERS
 from satbench.eps import parse_eps
 from satbench.errors import BadInput
 from satbench.reporting.claims import Claims, compare, headline, published, read_claims, to_markdown
@@ -26,7 +27,7 @@ IMAGES = DataInfo(name="imagenet", split="val", n=1000, digest="sha256:0", loade
 
 
 def pgd(steps: int = 10, step_size: float | None = None, **changes: object) -> str:
-    params = {"steps": steps, "step_size": step_size, "loss": "ce", "init": "uniform", "restarts": 1, "keep": "best"}
+    params = {"steps": steps, "step_size": step_size, "loss": "ce", "init": "uniform", "restarts": 1, "keep": "last"}
     return f"PGD({', '.join(f'{key}={value!r}' for key, value in (params | changes).items())})"
 
 
@@ -81,8 +82,8 @@ def test_one_outside_disagrees_and_the_verdict_says_where_it_lies(robust: int, v
 
 def test_what_was_not_measured_says_how_to() -> None:
     found = verdicts(row())
-    assert found["PGD-50"] == "not measured: --attack pgd:steps=50,step_size=1/255"
-    assert found["PGD-200"] == "not measured: --attack pgd:steps=200"
+    assert found["PGD-50"] == "not measured: --attack pgd:steps=50,step_size=1/255,keep=last"
+    assert found["PGD-200"] == "not measured: --attack pgd:steps=200,keep=last --loader tf1-bicubic"
     assert verdicts(row(eps=8 / 255))["PGD-10"].startswith("not measured")
 
 
@@ -93,15 +94,30 @@ def test_what_was_not_measured_says_how_to() -> None:
         (row(), IMAGES.model_copy(update={"loader": "torchvision"}), "opencv-cubic", "other loader (torchvision"),
         (row(), IMAGES, "tf1-bicubic", "other loader (opencv-cubic, published with tf1-bicubic)"),
         (row(), IMAGES.model_copy(update={"image_size": 256}), "opencv-cubic", "other size (256 pixels"),
-        (row(attack=pgd(loss="margin")), IMAGES, "opencv-cubic", "other attack (loss margin)"),
-        (row(attack=pgd(restarts=5)), IMAGES, "opencv-cubic", "other attack (restarts 5)"),
+        (row(attack=pgd(loss="margin")), IMAGES, "opencv-cubic", "other attack (loss margin, published with ce)"),
+        (row(attack=pgd(restarts=5)), IMAGES, "opencv-cubic", "other attack (restarts 5, published with 1)"),
+        (row(attack=pgd(keep="best")), IMAGES, "opencv-cubic", "other attack (keep best, published with last)"),
         (row(attack=pgd(step_size=2 / 255)), IMAGES, "opencv-cubic", "other step (2/255, published with 1/255)"),
     ],
 )
 def test_a_run_that_differs_is_no_test(measured: Row, data: DataInfo, loader: str, difference: str) -> None:
     verdict = verdicts(measured, data=data, loader=loader)["PGD-10"]
     assert verdict.startswith(f"no test: {difference}")
-    assert verdict.endswith("published lies inside the interval")
+    assert "agree" not in verdict.lower()
+
+
+@pytest.mark.parametrize(
+    ("robust", "n", "verdict"),
+    [
+        (1, 2, "too few images to tell: published lies inside the interval, which is 81 points wide"),  # [9.5, 90.5]
+        (160, 400, "agrees"),  # [35.3, 44.9]
+        # [34.6, 45.7]
+        (120, 300, "too few images to tell: published lies inside the interval, which is 11 points wide"),
+        (0, 20, "DISAGREES: published lies above the interval"),  # [0, 16.2]
+    ],
+)
+def test_few_images_can_only_disagree(robust: int, n: int, verdict: str) -> None:
+    assert verdicts(row(robust, n, n))["PGD-10"] == verdict
 
 
 def test_the_default_step_of_50_steps_is_not_the_published_one() -> None:
@@ -111,9 +127,15 @@ def test_the_default_step_of_50_steps_is_not_the_published_one() -> None:
     assert verdicts(half, whole)["PGD-50"] == verdicts(whole, half)["PGD-50"] == "agrees"
 
 
-def test_a_source_without_a_step_takes_any() -> None:
+def test_a_source_that_states_no_step_cannot_be_tested() -> None:
     data = IMAGES.model_copy(update={"loader": "tf1-bicubic"})
-    assert verdicts(row(375, attack=pgd(200)), data=data)["PGD-200"] == "agrees"
+    for step in (None, parse_eps("1/255")):
+        verdict = verdicts(row(375, attack=pgd(200, step)), data=data)["PGD-200"]
+        assert verdict == "no test: the published step is not stated"
+
+
+def test_every_source_names_a_loader_that_there_is() -> None:
+    assert {source.loader for source in read_claims().sources.values()} <= {"card", *LOADERS}
 
 
 def test_a_published_and_a_measured_figure_never_share_a_column() -> None:
