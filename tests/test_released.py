@@ -24,7 +24,7 @@ from satbench.zoo import cache, load
 from satbench.zoo.card import ReleasedCard, find_card, read_cards
 from satbench.zoo.convert import variables
 from satbench.zoo.fetch import sha256_file
-from satbench.zoo.released import import_checkpoint, is_current
+from satbench.zoo.released import import_checkpoint, is_current, obtain
 
 NAME, RELEASE = "effnet-b0", "efficientnet-b0"
 INDEX, DATA = f"{RELEASE}.index", f"{RELEASE}.data-00000-of-00001"
@@ -128,6 +128,24 @@ def test_another_networks_checkpoint_is_refused_and_pins_nothing(checkpoints: Pa
     load(NAME)
     with pytest.raises(BadInput, match=f"effnet-b1: .* has the SHA-256 that is pinned for {NAME}"):
         import_checkpoint("effnet-b1", other_card("effnet-b1"), prefix)
+
+
+def test_neither_a_damaged_lock_file_nor_a_wrong_card_costs_the_fetched_files(checkpoints: Path, home: Path) -> None:
+    load(NAME)
+    cache.converted(NAME).unlink()
+    kept = sorted(file.name for file in cache.folder(NAME).iterdir())
+    with pytest.raises(BadInput, match="mend the card"):
+        obtain(NAME, other_card(NAME, parameters=1))
+    (home / "zoo.lock").write_text("{")
+    with pytest.raises(BadInput, match=r"zoo\.lock is damaged"):
+        load(NAME)
+    assert sorted(file.name for file in cache.folder(NAME).iterdir()) == kept
+
+
+def test_a_fetch_that_pins_says_so() -> None:
+    assert "digests were unknown and are pinned now" in run("models", "fetch", NAME)[1]
+    cache.converted(NAME).unlink()
+    assert "pinned" not in run("models", "fetch", NAME)[1]
 
 
 def other_card(name: str, **changes: object) -> ReleasedCard:

@@ -103,8 +103,6 @@ def import_(
         typer.echo(f"ignored {len(done.converted.ignored)} others: {', '.join(done.converted.ignored)}")
     if checkpoint_prefix.name.removesuffix(".index") != card.release:
         typer.echo(f"the files are not called {card.release}, as the release calls them; be sure that they are {own}'s")
-    if done.pinned:
-        typer.echo(f"digests were unknown and are pinned now: {', '.join(card.files)}")
     typer.echo(f"{done.path}")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from satbench.errors import BadInput
-from satbench.models import ModelSpec, empty_model
+from satbench.models import Classifier, ModelSpec, empty_model
 from satbench.models.weights import Conversion, Provenance, load_model_file, model_digest, read_header, save_model
 from satbench.progress import Progress, silent
 from satbench.results.store import atomic_file
@@ -21,11 +21,10 @@ ABSENT = "no"
 
 @dataclass(frozen=True)
 class Imported:
-    """A converted checkpoint on disk. pinned: whether its digests were unknown and are now in the lock file."""
+    """A converted checkpoint, and the file that holds it now."""
 
     path: Path
     converted: Converted
-    pinned: bool
 
 
 def obtain(name: str, card: ReleasedCard, progress: Progress = silent) -> Path:
@@ -37,6 +36,8 @@ def obtain(name: str, card: ReleasedCard, progress: Progress = silent) -> Path:
     path = cache.converted(name)
     if is_current(name, card, path):
         return path
+    known_digests(name, card)  # a damaged lock file or a wrong card is no fault of the files
+    _network(card)
     with cache.locked(name):
         if is_current(name, card, path):  # another process was at it
             return path
@@ -64,9 +65,10 @@ def mend(name: str, card: ReleasedCard, progress: Progress = silent) -> Path:
 def import_checkpoint(
     name: str, card: ReleasedCard, prefix: Path, out: Path | None = None, ema: str = "auto"
 ) -> Imported:
-    """Convert the checkpoint at `prefix` into the cache, and pin its digests if they were unknown; or into `out`.
+    """Convert the checkpoint at `prefix` into the cache, or into `out`.
 
-    `ema` is as for `convert`; whatever differs from the card needs an `out`, for it is another network.
+    Into the cache, digests that were unknown are pinned, and standard error is told. `ema` is as for `convert`;
+    whatever differs from the card needs an `out`, for it is another network.
     """
     if ema != "auto" and (ema == "on") != (card.variables == "averaged") and out is None:
         raise BadInput(
@@ -84,19 +86,28 @@ def import_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         save_model(temporary, converted.model, _conversion(name, card, digests, converted))
-    pinned = out is None and cache.pin(name, digests, card.stated_digests)
-    return Imported(path, converted, pinned)
+    if out is None and cache.pin(name, digests, card.stated_digests):
+        where = cache.home() / cache.PINS
+        sys.stderr.write(
+            f"satbench: {name}: digests were unknown and are pinned now in {where}: {', '.join(digests)}\n"
+        )
+    return Imported(path, converted)
 
 
 def convert_card(card: ReleasedCard, bundle: Bundle, ema: str = "auto") -> Converted:
     """The network of a card with the weights of `bundle`."""
+    return convert(bundle, _network(card), card.channel_order, card.scope, card.variables == "averaged", ema)
+
+
+def _network(card: ReleasedCard) -> Classifier:
+    """The card's network without weights; raises `BadInput` when it has other parameters than the card says."""
     model = empty_model(card.spec)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count != card.parameters:
         raise BadInput(
             f"the card says {card.parameters} parameters, but a {card.architecture} has {count}; mend the card"
         )
-    return convert(bundle, model, card.channel_order, card.scope, card.variables == "averaged", ema)
+    return model
 
 
 def source_digests(card: ReleasedCard, bundle: Bundle) -> dict[str, str]:
@@ -124,9 +135,10 @@ def is_current(name: str, card: ReleasedCard, path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        return is_release(*read_header(path), name, card)
+        spec, origin = read_header(path)
     except BadInput:
         return False
+    return is_release(spec, origin, name, card)
 
 
 def faults(name: str, card: Card) -> list[str]:
