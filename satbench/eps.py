@@ -40,3 +40,8 @@ def format_eps(eps: float) -> str:
 def default_step(eps: float, steps: int) -> float:
     """The step of PGD where none is stated, min(eps, 2.5 eps / steps): 2/255 for 10 steps at 8/255."""
     return min(eps, 2.5 * eps / steps)
+
+
+def sat_step(eps: float, steps: int) -> float:
+    """The step of the SAT release, max(1/255, eps / steps): 1/255 for 10 and more steps at 4/255, eps for one step."""
+    return max(1 / 255, eps / steps)

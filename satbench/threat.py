@@ -50,20 +50,13 @@ class ThreatModel:
         in_ball = self.distance(x, x_adv) <= self.eps * (1 + TOLERANCE) + 1e-6
         return flat.isfinite().all(1) & in_box & in_ball
 
-    def project(self, x: Tensor, x_adv: Tensor) -> Tensor:
-        """A point of ball and box near `x_adv`: projected onto the ball, then clipped to the box.
+    def around(self, x: Tensor) -> "Ball":
+        """Ball and box around `x`, for many steps."""
+        return Ball(self, x)
 
-        Clipping moves every pixel towards `x`, so the result stays in the ball. For L2 and L1 it is a feasible point,
-        not always the nearest one of the intersection.
-        """
-        if self.norm == "Linf":
-            return x_adv.clamp(x - self.eps, x + self.eps).clamp(0, 1)
-        delta = (x_adv - x).flatten(1)
-        if self.norm == "L2":
-            delta = delta * (self.eps / _length(delta, "L2")[:, None].clamp_min(1e-12)).clamp_max(1)
-        else:
-            delta = _project_l1(delta, self.eps)
-        return (x + delta.view_as(x)).clamp(0, 1)
+    def project(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """A point of ball and box near `x_adv`; see `Ball.project`."""
+        return self.around(x).project(x_adv)
 
     def random_start(self, x: Tensor, randomness: Randomness) -> Tensor:
         """Images uniform in the ball, then clipped to the box."""
@@ -81,23 +74,58 @@ class ThreatModel:
         return (x + radius * direction / length.clamp_min(1e-12).view(-1, 1, 1, 1)).clamp(0, 1)
 
     def ascend(self, x: Tensor, x_adv: Tensor, grad: Tensor, step: float) -> Tensor:
-        """Move `x_adv` by `step` in this norm where `grad` says, staying in ball and box.
+        """One step up the gradient inside ball and box; see `Ball.ascend`."""
+        return self.around(x).ascend(x_adv, grad, step)
+
+
+class Ball:
+    """Ball and box around some images; what depends on the images alone is computed once."""
+
+    def __init__(self, threat: ThreatModel, x: Tensor) -> None:
+        self.norm, self.eps = threat.norm, threat.eps
+        self.fixed: tuple[Tensor, ...] = (x,)
+        if self.norm == "Linf":
+            self.fixed = (x - self.eps).clamp_(0, 1), (x + self.eps).clamp_(0, 1)
+
+    def keep(self, left: Tensor) -> None:
+        """Forget the images outside `left`, int64 positions."""
+        self.fixed = tuple(part[left] for part in self.fixed)
+
+    def project(self, x_adv: Tensor) -> Tensor:
+        """A point of ball and box near `x_adv`: projected onto the ball, then clipped to the box.
+
+        Clipping moves every pixel towards the image, so the result stays in the ball. For L2 and L1 it is a feasible
+        point, not always the nearest one of the intersection.
+        """
+        if self.norm == "Linf":
+            return x_adv.clamp(*self.fixed)
+        (x,) = self.fixed
+        delta = (x_adv - x).flatten(1)
+        if self.norm == "L2":
+            delta = delta * (self.eps / _length(delta, "L2")[:, None].clamp_min(1e-12)).clamp_max(1)
+        else:
+            delta = _project_l1(delta, self.eps)
+        return (x + delta.view_as(x)).clamp(0, 1)
+
+    def ascend(self, x_adv: Tensor, grad: Tensor, step: float | Tensor) -> Tensor:
+        """Move `x_adv` by `step`, a number or (N, 1, 1, 1), where `grad` says, staying in ball and box.
 
         Linf: along the sign. L2: along the normalised gradient. Both are projected afterwards. L1: towards the point of
         ball and box that a linear function with this gradient prefers, and no further than that point; a Frank-Wolfe
         step of fixed length (Frank & Wolfe 1956), which needs no projection.
         """
         if self.norm == "Linf":
-            return self.project(x, x_adv + step * grad.sign())
+            return grad.sign().mul_(step).add_(x_adv).clamp_(*self.fixed)
         if self.norm == "L2":
             length = _length(grad, "L2").view(-1, 1, 1, 1).clamp_min(1e-12)
-            return self.project(x, x_adv + step * grad / length)
-        towards = (self._best_vertex(x, grad) - x_adv) * (grad != 0).flatten(1).any(1).view(-1, 1, 1, 1)
-        share = (step / _length(towards, "L1").clamp_min(1e-12)).clamp_max(1)
-        return (x_adv + share.view(-1, 1, 1, 1) * towards).clamp(0, 1)
+            return self.project(x_adv + step * grad / length)
+        towards = (self._best_vertex(grad) - x_adv) * (grad != 0).flatten(1).any(1).view(-1, 1, 1, 1)
+        share = (step / _length(towards, "L1").view(-1, 1, 1, 1).clamp_min(1e-12)).clamp_max(1)
+        return (x_adv + share * towards).clamp(0, 1)
 
-    def _best_vertex(self, x: Tensor, grad: Tensor) -> Tensor:
+    def _best_vertex(self, grad: Tensor) -> Tensor:
         """The point of L1 ball and box with the largest inner product: pixels are filled in order of |grad|."""
+        (x,) = self.fixed
         slope, start = grad.flatten(1), x.flatten(1)
         room = torch.where(slope > 0, 1 - start, start) * (slope != 0)
         order = slope.abs().argsort(dim=1, descending=True)

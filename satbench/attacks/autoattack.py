@@ -1,86 +1,242 @@
-"""AutoAttack (Croce & Hein 2020, arXiv 2003.01690) through its reference implementation, the package pyautoattack."""
+"""AutoAttack (Croce & Hein 2020, arXiv 2003.01690) through its reference implementation, the package pyautoattack.
+
+torchattacks has an attack of the same name whose members take 10 steps where the standard has 100. It is another,
+weaker attack, so neither its figures nor its times are put beside these.
+"""
 
 import logging
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any
 
 import torch
-from pyautoattack import AutoAttack as Reference
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
+from torch.nn import functional
 
-from satbench.attacks.base import crafting
+from satbench.attacks.base import Attack
+from satbench.attacks.cascade import run_stages
+from satbench.attacks.foreign import UNIT, check_unit, in_units
+from satbench.attacks.losses import margin, margin_targeted
 from satbench.errors import BadInput
 from satbench.lookup import nearest
-from satbench.seeding import Randomness, integer
+from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
-VERSIONS = ("standard", "plus", "rand", "custom")
+LOG = logging.getLogger("satbench.attacks.autoattack")
 COMPONENTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
-NEEDS_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}  # the losses divide by the gap to the 3rd, and to the 3rd and 4th logit
+VERSIONS: dict[str, tuple[str, ...]] = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+    "custom": (),
+}
+DLR_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}  # it divides by the gap to the 3rd, targeted to the 3rd and 4th logit
+
+
+@dataclass(frozen=True, repr=False)
+class AutoAttackComponent:
+    """One attack of the ensemble, at the settings that AutoAttack's `version` gives it.
+
+    "apgd-ce", "apgd-dlr", "apgd-t" (on the likeliest wrong classes), "fab", "fab-t" and "square" (black box). 100
+    iterations, 5,000 queries for square. One restart in "standard" and "rand", five of apgd and fab in "plus" and
+    "custom"; in L1 the standard has five of apgd too and shrinks the radius from 3 eps. "rand" averages 20 gradients.
+
+    Its random numbers hang together for `unit` images. With K classes at most K - 1 are targets, and where the DLR loss
+    is undefined, below 3 or targeted 4, the margin takes its place. Raises `BadInput` for a model without gradients.
+    """
+
+    name: str
+    unit: int = UNIT
+    version: str = "standard"
+
+    def __post_init__(self) -> None:
+        for what, value, known in (("component", self.name, COMPONENTS), ("version", self.version, VERSIONS)):
+            if value not in known:
+                raise BadInput(f"unknown {what} {value!r} of autoattack; {nearest(value, known)}")
+        check_unit(self.unit, self.name)
+
+    def __repr__(self) -> str:
+        version = "" if self.version == "standard" else f", version={self.version!r}"
+        return f"AutoAttackComponent(name={self.name!r}, unit={self.unit}{version})"
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        def craft(images: Tensor, labels: Tensor, seed: int) -> Tensor:
+            with torch.no_grad():
+                classes = model(images[:1]).shape[1]
+            if classes < DLR_CLASSES.get(self.name, 2):
+                LOG.info("%s ascends the margin, because DLR is undefined for %d classes", self.name, classes)
+            network = _Network(model, images.device)
+            found: Tensor = self._reference(network, classes, threat, seed, images.device).perturb(images, labels)
+            if network.spoiled:
+                LOG.warning("%s met gradients that are NaN or infinite and cannot be followed", self.name)
+            return found
+
+        return in_units(craft, self.unit, self.name, model, x, y, threat, randomness)
+
+    def _reference(self, predict: Any, classes: int, threat: ThreatModel, seed: int, device: torch.device) -> Any:
+        shared = {"norm": threat.norm, "eps": threat.eps, "seed": seed, "device": device, "verbose": False}
+        shrinking = threat.norm == "L1" and self.version == "standard"
+        thorough = self.version in ("plus", "custom")
+        if self.name == "square":
+            return _Square(predict, n_queries=5000, p_init=0.8, n_restarts=1, resc_schedule=False, **shared)
+        if self.name.startswith("fab"):
+            targeted = self.name == "fab-t"
+            return _FAB(
+                predict,
+                n_restarts=5 if thorough and not targeted else 1,
+                n_iter=100,
+                targeted=targeted,
+                n_target_classes=min(9, classes - 1),
+                **shared,
+            )
+        shared |= {"n_iter": 100, "rho": 0.75, "use_largereps": shrinking, "logger": _ZeroGradients(self.name)}
+        if self.name == "apgd-t":
+            return _TargetedAPGD(
+                predict, n_restarts=1, eot_iter=1, n_target_classes=min(5 if shrinking else 9, classes - 1), **shared
+            )
+        return _APGD(
+            predict,
+            n_restarts=5 if thorough or shrinking else 1,
+            eot_iter=20 if self.version == "rand" else 1,
+            loss=self.name.removeprefix("apgd-"),
+            **shared,
+        )
+
+
+apgd_ce, apgd_dlr, apgd_t, fab_t, square = (
+    partial(AutoAttackComponent, name) for name in ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
+)
 
 
 @dataclass(frozen=True)
 class AutoAttack:
     """The ensemble at its authors' settings; `components`, joined by "+", belong to version "custom" alone.
 
-    Each component attacks what the earlier ones left standing. The seed comes from the run, never from the clock. With
-    fewer than ten classes the targeted components take min(9, classes - 1) targets; a component whose loss is undefined
-    for the model's few classes is refused by name. Its log lines go to the logger "satbench.autoattack".
+    Each component attacks the clean images that the earlier ones left standing, see `AutoAttackComponent`. Version
+    "rand" is for models that draw random numbers. The seed comes from the run, never from the clock.
     """
 
     version: str = "standard"
     components: str = ""
+    unit: int = UNIT
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
             raise BadInput(f"unknown version {self.version!r} of autoattack; {nearest(self.version, VERSIONS)}")
-        names = str(self.components).split("+") if self.components else []
-        if (self.version == "custom") != bool(names):
+        if (self.version == "custom") != bool(self.components):
             raise BadInput(
                 "autoattack takes components with version=custom only: version=custom,components=apgd-ce+square"
             )
-        for name in names:
-            if name not in COMPONENTS:
-                raise BadInput(f"unknown component {name!r} of autoattack; {nearest(name, COMPONENTS)}")
+        check_unit(self.unit, "autoattack")
+        assert self.stages  # built once here, so that a wrong name is refused
+
+    @property
+    def stages(self) -> tuple[Attack, ...]:
+        names = VERSIONS[self.version] or tuple(str(self.components).split("+"))
+        return tuple(AutoAttackComponent(name, self.unit, self.version) for name in names)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
-        if not len(x) or threat.eps == 0:
-            return x.clone()
-        with crafting(model), _undisturbed(x.device):
-            with torch.no_grad():
-                classes = model(x[:1]).shape[1]
-            reference = Reference(
-                model,
-                attacks=self.components.split("+") if self.components else None,
-                device=x.device,
-                eps=threat.eps,
-                norm=threat.norm,
-                seed=integer(randomness),
-                version=self.version,
+        return run_stages(self.stages, model, x, y, threat, randomness)
+
+
+class _Network:
+    """The model as the reference calls it: `spoiled` tells whether a gradient to the images was NaN or infinite."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.model = model
+        self.spoiled = torch.zeros((), dtype=torch.bool, device=device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if not (images.requires_grad and torch.is_grad_enabled()):
+            return self.model(images).clone()  # type: ignore[no-any-return]  # Square writes into what it gets
+        images = images.view_as(images)
+        images.register_hook(self._look)  # type: ignore[no-untyped-call]
+        logits: Tensor = self.model(images)
+        if not logits.requires_grad:
+            raise BadInput("the model's logits have no gradient to its input; mend the model, or use --attack square")
+        return logits
+
+    def _look(self, gradient: Tensor) -> None:
+        self.spoiled |= ~gradient.isfinite().all()
+
+
+class _ZeroGradients:
+    """Stands in for a logger: the one thing APGD reports is a gradient of exactly zero, at every restart again."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.said = name, False
+
+    def warning(self, message: str) -> None:
+        if not self.said:
+            LOG.warning(
+                "%s met images whose gradient is exactly zero, so attacks that follow gradients may be blind there",
+                self.name,
             )
-            for name in reference.attacks_to_run:
-                needed = NEEDS_CLASSES.get(name, 2)
-                if classes < needed:
-                    raise BadInput(
-                        f"autoattack's {name} needs at least {needed} classes, the model has {classes}; "
-                        "use autoattack:version=custom,components=apgd-ce+fab-t+square"
-                    )
-            for part in (reference, reference.apgd, reference.apgd_targeted):
-                part.logger = logging.getLogger("satbench.autoattack")
-            for part in (reference.apgd_targeted, reference.fab):
-                part.n_target_classes = min(part.n_target_classes, classes - 1)
-            x_adv: Tensor = reference.run_standard_evaluation(x, y, batch_size=len(x))[0]
-        return x_adv.detach()
+        self.said = True
 
 
-@contextmanager
-def _undisturbed(device: torch.device) -> Iterator[None]:
-    """Keep the global generators and the trace function, which the reference resets, as they were."""
-    trace = sys.gettrace()
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        sys.settrace(trace)
+class _APGD(APGDAttack):  # type: ignore[misc]
+    def dlr_loss(self, logits: Tensor, y: Tensor) -> Any:
+        return super().dlr_loss(logits, y) if logits.shape[1] >= 3 else margin(logits, y)
+
+
+class _TargetedAPGD(APGDAttack_targeted):  # type: ignore[misc]
+    def dlr_loss_targeted(self, logits: Tensor, y: Tensor) -> Any:
+        if logits.shape[1] >= 4:
+            return super().dlr_loss_targeted(logits, y)
+        return margin_targeted(logits, y, self.y_target)
+
+
+class _FAB(FABAttack_PT):  # type: ignore[misc]
+    """FAB that keeps what it has found for an image when it meets a gradient of NaN there.
+
+    The reference's iterate turns into NaN, and with it the best example. A gradient of zero is what it can deal with.
+    """
+
+    def get_diff_logits_grads_batch(self, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return _finite(*super().get_diff_logits_grads_batch(images, y))
+
+    def get_diff_logits_grads_batch_targeted(self, images: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return _finite(*super().get_diff_logits_grads_batch_targeted(images, y, target))
+
+
+def _finite(gaps: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Gaps of logits (N, K) and their gradients (N, K, C, H, W); a pair that is not finite is out of reach and flat."""
+    spoiled = ~gradients.flatten(2).isfinite().all(2) | ~gaps.isfinite()
+    gaps[spoiled], gradients[spoiled] = 1e10, 0
+    return gaps, gradients
+
+
+class _Square(SquareAttack):  # type: ignore[misc]
+    """Square for every image size and every model.
+
+    In L2 and L1 the reference starts from a pattern of tiles that overruns some sizes (12, 14, 18, 19, 24 rows, fewer
+    than 5, some that are not square): such an image is attacked with a border that the model never sees.
+    """
+
+    def attack_single_run(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = x.shape[2:]
+        rows, columns = (height, width) if self.norm == "Linf" else _tiled_size(height, width)
+        queries, found = super().attack_single_run(functional.pad(x, (0, columns - width, 0, rows - height)), y)
+        return queries, found[:, :, :height, :width]
+
+    def margin_and_loss(self, x: Tensor, y: Tensor) -> Any:
+        """The reference asks about no images at all when the last margins are exactly zero."""
+        if not len(x):
+            return x.new_zeros(0), x.new_zeros(0)
+        _, height, width = self.orig_dim
+        return super().margin_and_loss(x[:, :, :height, :width].contiguous(), y)
+
+
+def _tiled_size(height: int, width: int) -> tuple[int, int]:
+    """The least size from this one up whose tiles, a fifth of the height from the reference's offset on, all fit."""
+
+    def offset(rows: int) -> int:
+        return 0 if rows < 10 else rows % 5 // 2  # tiles of one pixel never overrun
+
+    rows = next(rows for rows in count(max(height, 5)) if rows % (rows // 5) >= offset(rows))
+    return rows, next(columns for columns in count(width) if columns % (rows // 5) >= offset(rows))

@@ -15,11 +15,26 @@ class Attack(Protocol):
 
     Called with float images `x` (N, C, H, W) in [0, 1] and labels `y` int64 (N,), it returns images of the same shape
     and dtype inside ball and box; the model's modes, parameters, buffers and `.grad` stay as they were.
+
+    Two attributes are for whoever measures. `unit`, on an attack that draws for whole batches: how many images draw
+    together; without it the images do not depend on each other. `stages`, on an ensemble: attacks that are run one
+    after another, each on the images still standing.
     """
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness
     ) -> Tensor: ...
+
+
+def unit_of(attack: Attack) -> int | None:
+    """How many images draw their random numbers together; None when each draws its own."""
+    return getattr(attack, "unit", None)
+
+
+def stages_of(attack: Attack) -> tuple[Attack, ...]:
+    """The attacks of an ensemble in order, or the attack alone."""
+    stages: tuple[Attack, ...] = getattr(attack, "stages", (attack,))
+    return stages
 
 
 @contextmanager

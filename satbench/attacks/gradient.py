@@ -1,22 +1,26 @@
-"""The one gradient loop: FGSM and PGD in Linf, L2 and L1, for training and for evaluation."""
+"""The one gradient loop: FGSM, PGD and its descendants in Linf, L2 and L1, for training and for evaluation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
 from satbench.attacks.base import crafting
-from satbench.attacks.losses import LOSSES
-from satbench.eps import default_step
+from satbench.attacks.cycles import Cycles
+from satbench.attacks.losses import LOSSES, TARGETED, likeliest_wrong
+from satbench.attacks.schedules import APGD, SCHEDULES, Ascent, Mover
+from satbench.eps import default_step, sat_step
 from satbench.errors import BadInput
 from satbench.lookup import nearest
-from satbench.seeding import Randomness, normal, rows
+from satbench.seeding import Randomness, normal, rows, uniform
 from satbench.threat import ThreatModel
 
 GAUSSIAN_SIGMA = 0.001  # the start of the TRADES authors' code
 BLACK_BOX = "mend the model, or use a black-box attack: autoattack:version=custom,components=square"
-INITS = ("zero", "uniform", "gaussian")
+INITS = ("zero", "uniform", "uniform-unclipped", "gaussian")
 KEEPS = ("best", "last")
+N_TARGETS = 9  # as in AutoAttack
+SHOWN_WHEN_SET = ("momentum", "schedule", "n_targets")
 
 
 @dataclass(frozen=True)
@@ -25,63 +29,142 @@ class PGD:
 
     steps: gradient steps a restart.
     step_size: in the threat's own units; None means min(eps, 2.5 eps / steps), which is 2/255 for 10 steps at 8/255 and
-        eps for one step.
-    loss: "ce", "margin" or "dlr". init: "zero", "uniform" in the ball, or "gaussian" (sigma 0.001).
+        eps for one step, but at least eps / 2 where the best iterate of L2 or L1 is kept, and eps for "cosine"; "sat"
+        means max(1/255, eps / steps), Linf only.
+    loss: "ce", "margin", "dlr", "kl" from the clean prediction, "margin-targeted" or "dlr-targeted".
+    init: "zero", "uniform" in the ball, "uniform-unclipped", which may lie outside the box (Linf only), or "gaussian"
+        (sigma 0.001).
     restarts: independent starts; a later one runs only on the samples still standing.
     keep: "best" judges every iterate, returns the first that is misclassified and stops there, else the one of highest
         loss: `restarts * (steps + 1)` forward passes at most. "last" returns the last iterate unseen, as a training
-        step wants it: `steps` forward passes, one restart.
+        step wants it: `steps` forward passes, one restart; NaN for an image whose gradient was not finite.
+    momentum: decay factor of MI-FGSM, 0 to 1.
+    schedule: "fixed" steps, "cosine" from step_size to 0, or "apgd", whose steps start at 2 eps (Linf and L2).
+    n_targets: for a targeted loss the number of wrong classes tried, likeliest on the clean image first, each with its
+        own restarts; classes - 1 where the model has fewer.
+
+    "kl" and the targeted losses take one more forward pass, on the clean image. Raises `BadInput` for a combination
+    that makes no sense, where the model gives no gradient, and with "best" where one is not finite.
     """
 
     steps: int = 10
-    step_size: float | None = None
+    step_size: float | str | None = None
     loss: str = "ce"
     init: str = "uniform"
     restarts: int = 1
     keep: str = "best"
+    momentum: float = 0.0
+    schedule: str = "fixed"
+    n_targets: int = N_TARGETS
 
     def __post_init__(self) -> None:
-        for name in ("steps", "restarts"):
+        for name in ("steps", "restarts", "n_targets"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise BadInput(f"{name} of an attack is {value!r}; give a whole number from 1")
         size = self.step_size
-        if size is not None and not (isinstance(size, int | float) and 0 < size < float("inf")):
-            raise BadInput(f"step_size is {size!r}; give a positive number such as 2/255")
-        for name, known in (("loss", tuple(LOSSES)), ("init", INITS), ("keep", KEEPS)):
+        if size is not None and size != "sat" and not (isinstance(size, int | float) and 0 < size < float("inf")):
+            raise BadInput(f"step_size is {size!r}; give a positive number such as 2/255, or sat")
+        decay = self.momentum
+        if not isinstance(decay, int | float) or isinstance(decay, bool) or not 0 <= decay <= 1:
+            raise BadInput(f"momentum is {decay!r}; give a number from 0 to 1")
+        for name, known in (("loss", tuple(LOSSES)), ("init", INITS), ("keep", KEEPS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise BadInput(
                     f"unknown {name} {getattr(self, name)!r} of an attack; {nearest(getattr(self, name), known)}"
                 )
+        self._refuse_what_clashes()
+
+    def _refuse_what_clashes(self) -> None:
+        targeted = self.loss in TARGETED
         if self.keep == "last" and self.restarts > 1:
             raise BadInput("keep='last' never looks at its iterates, so restarts cannot help; use keep='best'")
+        if self.keep == "last" and targeted and self.n_targets > 1:
+            raise BadInput("keep='last' returns one iterate, so it takes one target; use n_targets=1 or keep='best'")
+        if self.keep == "last" and self.schedule == "apgd":
+            raise BadInput("schedule='apgd' goes back to its best iterate, unknown to keep='last'; use keep='best'")
+        if self.keep == "best" and self.init == "uniform-unclipped":
+            raise BadInput("init='uniform-unclipped' starts outside the box, where nothing counts; use keep='last'")
+        if self.schedule == "apgd" and (self.momentum or self.step_size is not None):
+            raise BadInput("schedule='apgd' has its own momentum and steps; leave out momentum and step_size")
+        if self.loss == "kl" and self.init == "zero":
+            raise BadInput("loss='kl' has no gradient at the clean image; use init='gaussian' or init='uniform'")
+        if self.n_targets != N_TARGETS and not targeted:
+            raise BadInput(f"n_targets is for a targeted loss, not {self.loss!r}; use loss={' or '.join(TARGETED)}")
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if field.name not in SHOWN_WHEN_SET or getattr(self, field.name) != field.default
+        ]
+        return f"PGD({', '.join(shown)})"
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        self._refuse_norm(threat.norm)
         best = x.clone()
-        highest = torch.full((len(x),), -torch.inf, device=x.device)
+        if not len(x):
+            return best
+        highest = x.new_full((len(x),), -torch.inf)
         standing = torch.arange(len(x), device=x.device)
         with crafting(model):
-            for _ in range(self.restarts):
-                if not len(standing):
-                    break
-                start = self._start(x[standing], threat, rows(randomness, standing))
-                standing = self._ascend(model, x, y, threat, start, standing, best, highest)
+            aims: list[tuple[Tensor, ...]] = [(y,)]
+            if self.loss == "kl" or self.loss in TARGETED:
+                with torch.no_grad():
+                    clean = model(x)
+                aims = [(clean,)]
+                if self.loss in TARGETED:
+                    aims = [(y, target) for target in likeliest_wrong(clean, y, self.n_targets).T]
+                if self.keep == "best":
+                    standing = (clean.argmax(1) == y).nonzero()[:, 0]
+            for aim in aims:
+                for _ in range(self.restarts):
+                    if len(standing):
+                        standing = self._ascend(model, x, y, aim, threat, randomness, standing, best, highest)
         return best
+
+    def _refuse_norm(self, norm: str) -> None:
+        if self.schedule == "apgd" and norm == "L1":
+            raise BadInput("schedule='apgd' is for Linf and L2; use schedule='cosine', or the attack apgd-ce, for L1")
+        for name, value in (("step_size", "sat"), ("init", "uniform-unclipped")):
+            if getattr(self, name) == value and norm != "Linf":
+                raise BadInput(f"{name}={value!r} is for Linf, not {norm}; leave it out")
 
     def _start(self, x: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
         if self.init == "uniform":
             return threat.random_start(x, randomness)
+        if self.init == "uniform-unclipped":
+            return x + threat.eps * (2 * uniform(x, randomness) - 1)
         if self.init == "gaussian":
             return threat.project(x, x + GAUSSIAN_SIGMA * normal(x, randomness))
         return x.clone()
+
+    def _mover(self, threat: ThreatModel, x: Tensor) -> Mover:
+        ball = threat.around(x)
+        if self.schedule == "apgd":
+            return APGD(ball, self.steps)
+        return Ascent(ball, self._step(threat), self.steps, self.schedule == "cosine", self.momentum)
+
+    def _step(self, threat: ThreatModel) -> float:
+        if self.step_size == "sat":
+            return sat_step(threat.eps, self.steps)
+        if self.step_size is not None:
+            return float(self.step_size)
+        if self.schedule == "cosine":
+            return threat.eps
+        step = default_step(threat.eps, self.steps)
+        return max(step, threat.eps / 2) if self.keep == "best" and threat.norm != "Linf" else step
 
     def _gradient(self, losses: Tensor, x_adv: Tensor) -> Tensor:
         if not losses.requires_grad:
             raise BadInput(f"the model's logits have no gradient to its input; {BLACK_BOX}")
         grad = torch.autograd.grad(losses.sum(), x_adv)[0]
-        if self.keep == "best" and not grad.isfinite().all():
+        if self.keep == "best" and not grad.sum().isfinite():  # one pass over memory; a sum may also overflow
             bad = int((~grad.isfinite()).flatten(1).any(1).sum())
-            raise BadInput(f"the gradient to the input is NaN or infinite for {bad} of {len(grad)} images; {BLACK_BOX}")
+            if bad:
+                raise BadInput(
+                    f"the gradient to the input is NaN or infinite for {bad} of {len(grad)} images; {BLACK_BOX}"
+                )
         return grad
 
     def _ascend(
@@ -89,43 +172,63 @@ class PGD:
         model: nn.Module,
         x: Tensor,
         y: Tensor,
+        aim: tuple[Tensor, ...],
         threat: ThreatModel,
-        x_adv: Tensor,
+        randomness: Randomness,
         standing: Tensor,
         best: Tensor,
         highest: Tensor,
     ) -> Tensor:
         """One restart on the rows `standing`: updates `best` and `highest` in place, returns the rows left standing."""
         loss = LOSSES[self.loss]
-        step = self.step_size if self.step_size is not None else default_step(threat.eps, self.steps)
-        x, y = x[standing], y[standing]
+        memoryless = self.schedule == "fixed" and not self.momentum  # the next iterate follows from this one alone
+        cycles = Cycles(len(x)) if memoryless and self.keep == "best" else None
+        settled, steepest = [], x.new_zeros(len(standing))
+        x, y, aim = x[standing], y[standing], tuple(part[standing] for part in aim)
+        mover = self._mover(threat, x)
+        x_adv = self._start(x, threat, rows(randomness, standing))
         for iteration in range(self.steps + 1):
             last = iteration == self.steps
             if last and self.keep == "last":
-                best[standing] = x_adv
+                best[standing] = torch.where(steepest.isfinite().view(-1, 1, 1, 1), x_adv, torch.nan)
                 break
             x_adv.requires_grad_(not last)
             with torch.set_grad_enabled(not last):
                 logits = model(x_adv)
-                losses = loss(logits, y)
+                losses = loss(logits, *aim)
                 grad = None if last else self._gradient(losses, x_adv)
-            x_adv = x_adv.detach()
+            if grad is not None and self.keep == "last":
+                steepest = torch.maximum(steepest, torch.linalg.vector_norm(grad.flatten(1), torch.inf, dim=1))
+            x_adv, losses = x_adv.detach(), losses.detach()
             if self.keep == "best":
                 fallen = logits.detach().argmax(1) != y
-                better = fallen | (losses.detach() > highest[standing])
+                better = (fallen | (losses > highest[standing])).nonzero()[:, 0]
                 best[standing[better]] = x_adv[better]
-                highest[standing[better]] = losses.detach()[better].float()
-                if fallen.any():
-                    left = ~fallen
-                    standing, x, y, x_adv = standing[left], x[left], y[left], x_adv[left]
+                highest[standing[better]] = losses[better].to(highest.dtype)
+                repeats = cycles.repeats(standing, x_adv, losses) & ~fallen if cycles else torch.zeros_like(fallen)
+                gone = fallen | repeats
+                if gone.any():
+                    settled.append(standing[repeats])
+                    left = (~gone).nonzero()[:, 0]
+                    standing, y, x_adv, losses = standing[left], y[left], x_adv[left], losses[left]
+                    aim = tuple(part[left] for part in aim)
                     grad = None if grad is None else grad[left]
+                    mover.keep(left)
                     if not len(standing):
                         break
             if grad is not None:
-                x_adv = threat.ascend(x, x_adv, grad, step)
-        return standing
+                x_adv = mover.move(iteration, x_adv, grad, losses)
+        return torch.cat([standing, *settled]).sort().values if settled else standing
 
 
 def fgsm(loss: str = "ce", step_size: float | None = None, init: str = "zero") -> PGD:
     """The fast gradient sign method (Goodfellow et al. 2015, arXiv 1412.6572): one step of length eps."""
     return PGD(steps=1, step_size=step_size, loss=loss, init=init)
+
+
+def sat_pgd(steps: int = 50) -> PGD:
+    """PGD as released with SAT (Xie et al. 2020, arXiv 2006.14536), whose headline figures take 200 steps.
+
+    Steps of max(1/255, eps / steps) from a uniform start that is not clipped to the box; the last iterate counts.
+    """
+    return PGD(steps=steps, step_size="sat", init="uniform-unclipped", keep="last")

@@ -1,13 +1,11 @@
 """Turns what a command line spells into attacks and threats; comma lists become their product."""
 
-import inspect
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from satbench.attacks import ATTACKS, Attack, build_attack, parse_attack
+from satbench.attacks import Attack, attack_parameters, build_attack, parse_attack
 from satbench.errors import BadInput
-from satbench.lookup import find
 from satbench.threat import ThreatModel
 
 
@@ -29,7 +27,7 @@ def attacks(names: Sequence[str], steps: str | None, restarts: str | None) -> li
     built: list[Attack] = []
     for text in names:
         name, stated = parse_attack(text)
-        known = inspect.signature(find(ATTACKS, name, "attack")).parameters
+        known = attack_parameters(name)
         free = [key for key in swept if key in known and key not in stated]
         used.update(free)
         for values in itertools.product(*(swept[key] for key in free)):

@@ -1,0 +1,178 @@
+"""AutoAttack's verdict at an eighth of its price: short targeted runs from many starts, then random search."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from satbench.attacks.base import crafting
+from satbench.attacks.gradient import BLACK_BOX
+from satbench.attacks.losses import likeliest_wrong, margin, margin_targeted
+from satbench.attacks.schedules import Ascent
+from satbench.errors import BadInput
+from satbench.seeding import Randomness, rows, uniform
+from satbench.threat import ThreatModel
+
+TARGETS, GLANCE = 9, 10  # wrong classes that every image is tried on, and the steps each gets
+ROUNDS = (0, 0, 1, 0, 2) * 3  # which class a round aims at: 0 is the one that came nearest so far
+STEPS = 20  # of a round
+QUERIES = 400  # of the random search
+HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of a square's area, as shares of the queries
+AREA = 0.8  # of the first squares, as a share of the image
+LENGTH = 0.5  # of a square's step in L2 and L1, in units of eps
+MOST_PASSES = 1 + TARGETS * (2 * GLANCE + 1) + len(ROUNDS) * (2 * STEPS + 1) + QUERIES
+
+
+@dataclass(frozen=True)
+class Rapid:
+    """At most `MOST_PASSES` forward and backward passes an image, 1,205, where AutoAttack standard takes 9,770.
+
+    1. The nine likeliest wrong classes, one run of 10 steps each.
+    2. Fifteen runs of 20 steps, each at the class that came nearest to winning so far, every third or fifth time at
+       the second or third nearest.
+    3. 400 queries of random search, going out from the best example so far.
+
+    A run ascends the target's logit minus the true one from signs drawn on a grid of random coarseness, with steps
+    that fall from eps to 0 along half a cosine. An image that falls takes no further pass. No draw and no decision
+    depends on another image. The example of an image that stands is its iterate of largest margin.
+
+    Where it comes from: margins of the few likeliest classes, MM (Gao et al. 2022, arXiv 2202.01440); many short runs
+    that drop what fell, A3 (Liu et al. 2022, arXiv 2203.05154), without its starts learnt from other images; the random
+    search of Square (Andriushchenko et al. 2020, arXiv 1912.00049) with its schedule pressed into 400 queries, started
+    from a gradient's result instead of stripes and drawn per image. In L2 and L1, where Square has moves of its own, a
+    query adds a signed square of half eps and projects.
+
+    Its rate is an upper bound on robust accuracy, as every attack's is; `benchmarks/rapid.py` measures how far it lies
+    from AutoAttack's. Raises `BadInput` where the model gives no gradient or one that is not finite.
+    """
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        if not len(x) or threat.eps == 0:
+            return x.clone()
+        with crafting(model):
+            search = _Search(model, x, y, threat, randomness)
+            for target in likeliest_wrong(search.reach, y, TARGETS).T:
+                search.climb(target, GLANCE)
+            for place in ROUNDS:
+                nearest = likeliest_wrong(search.reach, y, place + 1)
+                search.climb(nearest[:, -1], STEPS)
+            search.wander(QUERIES)
+        return search.best
+
+
+class _Search:
+    """The images, which rows of them are still standing, and what was reached so far.
+
+    best: the first example that fooled the model, else the iterate of largest margin, like `x`. highest: that margin,
+    (N,). reach: the largest lead of each class over the true one, (N, K), 0 for the true class.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> None:
+        self.model, self.x, self.y, self.threat, self.randomness = model, x, y, threat, randomness
+        self.best = x.clone()
+        self.standing = torch.arange(len(x), device=x.device)
+        with torch.no_grad():
+            logits = model(x)
+        self.highest = x.new_full((len(x),), -torch.inf)
+        self.reach = torch.full_like(logits, -torch.inf)
+        self._judge(x, logits)
+
+    def climb(self, target: Tensor, steps: int) -> None:
+        """One run of the standing images towards `target`, int64 (N,): 2 steps + 1 passes an image at most."""
+        if not len(self.standing):
+            return
+        x, y, target = self.x[self.standing], self.y[self.standing], target[self.standing]
+        mover = Ascent(self.threat.around(x), self.threat.eps, steps, cosine=True)
+        x_adv = mover.ball.project(x + self.threat.eps * self._signs(x))
+        for iteration in range(steps + 1):
+            last = iteration == steps
+            x_adv.requires_grad_(not last)
+            with torch.set_grad_enabled(not last):
+                logits = self.model(x_adv)
+                losses = margin_targeted(logits, y, target)
+                grad = None if last else _gradient(losses, x_adv)
+            x_adv, losses = x_adv.detach(), losses.detach()
+            left = self._judge(x_adv, logits.detach())
+            if len(left) < len(x_adv):
+                y, target, x_adv, losses = y[left], target[left], x_adv[left], losses[left]
+                grad = None if grad is None else grad[left]
+                mover.keep(left)
+            if not len(left):
+                break
+            if grad is not None:
+                x_adv = mover.move(iteration, x_adv, grad, losses)
+
+    def wander(self, queries: int) -> None:
+        """Random search of the standing images from their best examples: `queries` passes an image at most."""
+        channels, height, width = self.x.shape[1:]
+        like = self.x.new_empty(len(self.standing), queries, 2 + channels)
+        chances = uniform(like, rows(self.randomness, self.standing))
+        ball = self.threat.around(self.x[self.standing])
+        for query in range(queries):
+            if not len(self.standing):
+                break
+            area = AREA / 2 ** sum(query > share * queries for share in HALVINGS)
+            side = min(max(round(math.sqrt(area * height * width)), 1), height, width)
+            chance = chances[:, query]
+            step = _square(chance, (height, width), side) * self._length(side, channels)
+            x_adv = ball.project(self.best[self.standing] + step)
+            with torch.no_grad():
+                logits = self.model(x_adv)
+            left = self._judge(x_adv, logits)
+            if len(left) < len(x_adv):
+                chances = chances[left]
+                ball.keep(left)
+
+    def _length(self, side: int, channels: int) -> float:
+        """What a square adds to a pixel: in Linf enough to reach either end of the ball."""
+        pixels = side * side * channels
+        share = {"Linf": 2.0, "L2": LENGTH / math.sqrt(pixels), "L1": LENGTH / pixels}[self.threat.norm]
+        return share * self.threat.eps
+
+    def _signs(self, x: Tensor) -> Tensor:
+        """Signs like `x`, equal on squares whose side is drawn from 1, 2, 4, ... up to the image's."""
+        randomness = rows(self.randomness, self.standing)
+        signs = torch.where(uniform(x, randomness) < 0.5, -1, 1).to(x.dtype)
+        height, width = x.shape[2:]
+        sizes = max(height, width).bit_length()
+        level = (uniform(x[:, :1, :1, :1], randomness) * sizes).long().view(-1, 1)
+        down = torch.arange(height, device=x.device) >> level
+        right = torch.arange(width, device=x.device) >> level
+        row = torch.arange(len(x), device=x.device).view(-1, 1, 1)
+        return signs.movedim(1, 3)[row, down[:, :, None], right[:, None, :]].movedim(3, 1)
+
+    def _judge(self, x_adv: Tensor, logits: Tensor) -> Tensor:
+        """Note what iterates of the standing images reached; which of them still stand, int64 positions."""
+        rows_, y = self.standing, self.y[self.standing]
+        leads = logits - logits.gather(1, y[:, None])
+        self.reach[rows_] = torch.maximum(self.reach[rows_], leads)
+        margins = margin(logits, y).to(self.highest.dtype)
+        stands = logits.argmax(1) == y
+        better = (~stands | (margins > self.highest[rows_])).nonzero()[:, 0]
+        self.best[rows_[better]] = x_adv[better]
+        self.highest[rows_[better]] = margins[better]
+        left = stands.nonzero()[:, 0]
+        self.standing = rows_[left]
+        return left
+
+
+def _square(chance: Tensor, shape: tuple[int, int], side: int) -> Tensor:
+    """Squares of ±1 in images of zeros (N, C, *shape); `chance` (N, 2 + C) in [0, 1) says where, and each sign."""
+    inside = []
+    for axis, extent in enumerate(shape):
+        first = (chance[:, axis] * (extent - side + 1)).long()[:, None]
+        place = torch.arange(extent, device=chance.device)
+        inside.append((place >= first) & (place < first + side))
+    signs = torch.where(chance[:, 2:] < 0.5, -1, 1).to(chance.dtype)
+    return signs[:, :, None, None] * (inside[0][:, None, :, None] & inside[1][:, None, None, :])
+
+
+def _gradient(losses: Tensor, x_adv: Tensor) -> Tensor:
+    if not losses.requires_grad:
+        raise BadInput(f"the model's logits have no gradient to its input; {BLACK_BOX}")
+    grad = torch.autograd.grad(losses.sum(), x_adv)[0]
+    bad = int((~grad.isfinite()).flatten(1).any(1).sum())
+    if bad:
+        raise BadInput(f"the gradient to the input is NaN or infinite for {bad} of {len(grad)} images; {BLACK_BOX}")
+    return grad
