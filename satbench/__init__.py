@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from satbench.evaluation import evaluate as evaluate
+    from satbench.evaluation.verify import verify as verify
     from satbench.threat import ThreatModel as ThreatModel
     from satbench.training import TrainConfig as TrainConfig
     from satbench.training import train as train
@@ -19,8 +20,9 @@ _PUBLIC = {
     "evaluate": "satbench.evaluation",
     "load_model": "satbench.zoo",
     "train": "satbench.training",
+    "verify": "satbench.evaluation.verify",
 }
-__all__ = ["ThreatModel", "TrainConfig", "evaluate", "load_model", "train"]
+__all__ = ["ThreatModel", "TrainConfig", "evaluate", "load_model", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:

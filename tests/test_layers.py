@@ -13,6 +13,7 @@ LAYER = {
     "lookup": 1,
     "eps": 1,
     "progress": 1,
+    "home": 1,
     "seeding": 1,
     "strict_yaml": 1,
     "device": 1,
@@ -25,6 +26,7 @@ LAYER = {
     "regression": 3,
     "zoo": 4,
     "methods": 4,
+    "trust": 4,
     "evaluation": 5,
     "training": 6,
     "recipes": 7,
@@ -79,6 +81,12 @@ def test_imports_point_down(file: Path) -> None:
 def test_only_the_adapter_imports_autoattack() -> None:
     users = [module_of(file) for file in FILES if any(name.startswith("pyautoattack") for name in imported(file))]
     assert users == ["satbench.attacks.autoattack"]
+
+
+def test_only_the_adapter_imports_foolbox() -> None:
+    """`data.samples` only looks where the package lies, for its pictures."""
+    users = [module_of(file) for file in FILES if "foolbox" in {name.split(".")[0] for name in imported(file)}]
+    assert users == ["satbench.attacks.foolbox"]
 
 
 def test_no_table_of_contents_imports_a_command_library_early() -> None:

@@ -12,14 +12,38 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.optimize import minimize_scalar
+from scipy.stats import binom, binomtest
 
 from satbench.errors import BadInput
-from satbench.results.metrics import WORST, Z95, clean_table, mcnemar, robust_table, wilson
-from satbench.results.schema import RECORDS, SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
+from satbench.results.metrics import (
+    WORST,
+    Z80,
+    Z95,
+    Paired,
+    clean_table,
+    mcnemar,
+    paired_interval,
+    robust_table,
+    samples_needed,
+    wilson,
+)
+from satbench.results.schema import (
+    EXAMPLES,
+    RECORDS,
+    SCHEMA_VERSION,
+    TIMING,
+    DataInfo,
+    Finding,
+    Manifest,
+    ModelInfo,
+    Threat,
+    Trust,
+)
 from satbench.results.store import (
     atomic_file,
     check_output_folder,
+    read_examples,
     read_run,
     to_json,
     write_run,
@@ -34,6 +58,10 @@ MANIFEST = Manifest(
     attacks=["a", "b"],
     seed=0,
     batch_size=8,
+    search="the network as it is",
+    examples=False,
+    trust=None,
+    notes=[],
     device="cpu",
     versions={"torch": "2.11"},
     revision=None,
@@ -42,6 +70,7 @@ MANIFEST = Manifest(
     created="2025-01-01T00:00:00+00:00",
     host="here",
 )
+TIMES = pd.DataFrame([("a", "", "Linf", 0.1, 3, 33, 30, 0.5)], columns=TIMING.names)
 
 
 def record(
@@ -57,9 +86,14 @@ def record(
         "eps": eps,
         "broken": broken,
         "prediction": 2 if broken else 1,
+        "margin": 0.5 if broken else -0.5,
         "distance_linf": 0.1,
         "distance_l2": 0.2,
         "distance_l1": 0.3,
+        "fell_at": 3 if broken else -1,
+        "forward": 11,
+        "backward": 10,
+        "stage": "",
         "violation": "",
     }
     return {**row, **more}
@@ -74,8 +108,9 @@ def records() -> pd.DataFrame:
 # intervals and tests
 
 
-def test_z95_is_the_normal_quantile() -> None:
+def test_the_quantiles_are_the_normal_ones() -> None:
     assert pytest.approx(NormalDist().inv_cdf(0.975), abs=1e-14) == Z95
+    assert pytest.approx(NormalDist().inv_cdf(0.8), abs=1e-14) == Z80
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 100, 449, 10_000])
@@ -122,6 +157,94 @@ def test_mcnemar_refuses_unpaired_outcomes(a: list[bool], b: list[bool]) -> None
         mcnemar(a, b)
 
 
+def score(n: int, only_a: int, only_b: int, difference: float) -> float:
+    """The score statistic of a difference of paired rates, its nuisance found by maximising the likelihood."""
+
+    def misfit(rate_b: float) -> float:
+        cells = ((only_a, rate_b + difference), (only_b, rate_b), (n - only_a - only_b, 1 - 2 * rate_b - difference))
+        return -sum(count * np.log(rate) for count, rate in cells if count)
+
+    low, high = max(0.0, -difference), (1 - difference) / 2
+    rate_b = minimize_scalar(misfit, bounds=(low + 1e-12, high - 1e-12), options={"xatol": 1e-12}).x
+    variance = (2 * rate_b + difference - difference**2) / n
+    return float(((only_a - only_b) / n - difference) / np.sqrt(variance))
+
+
+@pytest.mark.parametrize(
+    ("n", "only_a", "only_b"), [(21, 1, 7), (161, 6, 16), (100, 4, 4), (450, 3, 0), (12, 0, 5), (1000, 200, 150)]
+)
+def test_the_paired_interval_is_where_the_likelihoods_score_reaches_its_quantile(
+    n: int, only_a: int, only_b: int
+) -> None:
+    low, high = paired_interval(Paired(n, only_a, only_b, 1.0))
+    assert score(n, only_a, only_b, low) == pytest.approx(Z95, abs=1e-3)
+    assert score(n, only_a, only_b, high) == pytest.approx(-Z95, abs=1e-3)
+    assert paired_interval(Paired(n, only_b, only_a, 1.0)) == pytest.approx((-high, -low), abs=1e-9)
+
+
+def test_the_paired_interval_where_nothing_or_everything_is_discordant() -> None:
+    """Without a discordant pair the score bound is z^2 / (n + z^2), by hand; a rate of 1 against 0 is bounded by 1."""
+    bound = Z95**2 / (10 + Z95**2)
+    assert paired_interval(Paired(10, 0, 0, 1.0)) == pytest.approx((-bound, bound), abs=1e-9)
+    assert paired_interval(Paired(10, 10, 0, 1.0))[1] == pytest.approx(1.0)
+
+
+@given(st.integers(1, 2000), st.data())
+def test_the_paired_interval_holds_the_difference_and_excludes_0_with_mcnemars_score(
+    n: int, data: st.DataObject
+) -> None:
+    only_a = data.draw(st.integers(0, n))
+    only_b = data.draw(st.integers(0, n - only_a))
+    low, high = paired_interval(Paired(n, only_a, only_b, 1.0))
+    assert -1 <= low <= (only_a - only_b) / n <= high <= 1
+    squared = (only_a - only_b) ** 2 / (only_a + only_b) if only_a + only_b else 0.0
+    assert (low > 0 or high < 0) == (squared > Z95**2)
+
+
+def power(n: int, difference: float, discordance: float) -> float:
+    """How often the exact test rejects, summed over every number of discordant pairs."""
+    pairs = np.arange(n + 1)
+    most = binom.ppf(0.025, pairs, 0.5)
+    most = np.where(2 * binom.cdf(most, pairs, 0.5) <= 0.05, most, most - 1)
+    share = (1 + difference / discordance) / 2
+    rejected = binom.cdf(most, pairs, share) + binom.sf(pairs - most - 1, pairs, share)
+    return float(np.sum(binom.pmf(pairs, n, discordance) * rejected))
+
+
+@pytest.mark.parametrize(
+    ("difference", "discordance"), [(0.01, 0.05), (-0.02, 0.1), (0.02, 0.3), (0.05, 0.1), (0.1, 0.2), (0.3, 0.5)]
+)
+def test_the_samples_needed_give_the_exact_test_its_power(difference: float, discordance: float) -> None:
+    n = samples_needed(difference, discordance)
+    assert 0.8 <= power(n, difference, discordance) < 0.83
+    assert power(int(n - 3 / abs(difference)), difference, discordance) < 0.8
+
+
+@pytest.mark.parametrize(("difference", "discordance", "uncorrected"), [(0.4, 0.5, 23), (0.15, 0.45, 155)])
+def test_the_samples_needed_are_published_ones_and_the_correction(
+    difference: float, discordance: float, uncorrected: int
+) -> None:
+    """Two worked examples of Connor's formula; the correction for continuity adds about 2 / difference."""
+    added = samples_needed(difference, discordance) - uncorrected
+    assert 0 < added <= 2 / difference + 1
+
+
+def test_the_samples_needed_by_simulation_and_by_hand() -> None:
+    n, drawn = samples_needed(0.1, 0.2), np.random.default_rng(0)
+    rejected = 0
+    for _ in range(400):
+        only_a, only_b, _ = drawn.multinomial(n, [0.15, 0.05, 0.8])
+        rejected += binomtest(only_a, only_a + only_b).pvalue < 0.05
+    assert 0.75 < rejected / 400 < 0.88
+    assert samples_needed(1.0, 1.0) == 6  # 2 / 2^5 is more than 0.05, 2 / 2^6 is less
+
+
+@pytest.mark.parametrize(("difference", "discordance"), [(0.0, 0.1), (0.2, 0.1), (-0.2, 0.1), (0.5, 1.5)])
+def test_samples_needed_refuses_what_cannot_be(difference: float, discordance: float) -> None:
+    with pytest.raises(ValueError, match="cannot come from"):
+        samples_needed(difference, discordance)
+
+
 # tables of records
 
 
@@ -163,26 +286,45 @@ def test_clean_table_counts_each_sample_once() -> None:
 
 
 def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", MANIFEST, records())
+    write_run(tmp_path / "run", MANIFEST, records(), TIMES)
     run = read_run(tmp_path / "run")
     assert run.manifest == MANIFEST
-    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == ["manifest.json", "records.parquet"]
+    files = sorted(file.name for file in (tmp_path / "run").iterdir())
+    assert files == ["manifest.json", "records.parquet", "timing.parquet"]
+    assert pq.read_table(tmp_path / "run" / "timing.parquet").to_pydict() == TIMES.to_dict("list")
     assert pq.read_schema(tmp_path / "run" / "records.parquet").equals(RECORDS)
     pd.testing.assert_frame_equal(run.records, records(), check_dtype=False, check_exact=False)
+
+
+def test_a_verdict_with_its_findings_is_read_back(tmp_path: Path) -> None:
+    doubt = Finding(check="growing eps", outcome="suspicious", sentence="it stays at 12.0%", next_attack="square")
+    trust = Trust(verdict="suspicious", depth="full", findings=[doubt], forward=30, backward=20)
+    manifest = MANIFEST.model_copy(update={"trust": trust, "notes": ["a library said so"]})
+    assert write_run(tmp_path, manifest, records(), TIMES).manifest == manifest
+
+
+def test_where_examples_lie_is_kept_on_request_alone(tmp_path: Path) -> None:
+    places = pd.DataFrame([("a", "Linf", 0.1, "s", "parts/x.safetensors", 0)], columns=EXAMPLES.names)
+    kept = write_run(tmp_path, MANIFEST.model_copy(update={"examples": True}), records(), TIMES, places)
+    assert read_examples(kept).to_dict("list") == places.to_dict("list")
+    run = write_run(tmp_path, MANIFEST, records(), TIMES)
+    assert not (tmp_path / "examples.parquet").exists()
+    with pytest.raises(BadInput, match="--save-examples"):
+        read_examples(run)
 
 
 def test_equal_records_are_equal_bytes(tmp_path: Path) -> None:
     shuffled_columns = records()[RECORDS.names[::-1]]
     for name, frame in (("one", records()), ("two", shuffled_columns)):
-        write_run(tmp_path / name, MANIFEST, frame)
+        write_run(tmp_path / name, MANIFEST, frame, TIMES)
     one, two = ((tmp_path / name / "records.parquet").read_bytes() for name in ("one", "two"))
     assert one == two
 
 
 def test_a_rerun_replaces_the_run_and_keeps_other_files(tmp_path: Path) -> None:
-    write_run(tmp_path, MANIFEST, records())
+    write_run(tmp_path, MANIFEST, records(), TIMES)
     (tmp_path / "notes.txt").write_text("mine")
-    write_run(tmp_path, MANIFEST.model_copy(update={"seed": 5}), records().head(3))
+    write_run(tmp_path, MANIFEST.model_copy(update={"seed": 5}), records().head(3), TIMES)
     assert read_run(tmp_path).manifest.seed == 5
     assert len(read_run(tmp_path).records) == 3
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -203,7 +345,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated manifest": (lambda f: (f / "manifest.json").write_text('{"schema'), r"manifest\.json is damaged"),
     "manifest is a list": (lambda f: (f / "manifest.json").write_text("[]"), r"manifest\.json is damaged"),
     "manifest is no text": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), r"manifest\.json is damaged"),
-    "another schema": (lambda f: change_manifest(f, schema_version=SCHEMA_VERSION + 1), "schema version 2.*reads 1"),
+    "another schema": (lambda f: change_manifest(f, schema_version=SCHEMA_VERSION + 1), "schema version 3.*reads 2"),
     "unknown field": (lambda f: change_manifest(f, mood="good"), "'mood'"),
     "wrong type": (lambda f: change_manifest(f, seed="one"), "'seed'"),
     "no records": (lambda f: (f / "records.parquet").unlink(), r"records\.parquet is missing"),
@@ -227,7 +369,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("case", DAMAGE)
 def test_a_damaged_run_is_refused_by_name(case: str, tmp_path: Path) -> None:
     damage, hint = DAMAGE[case]
-    write_run(tmp_path / "run", MANIFEST, records())
+    write_run(tmp_path / "run", MANIFEST, records(), TIMES)
     damage(tmp_path / "run")
     with pytest.raises(BadInput, match=hint):
         read_run(tmp_path / "run")
@@ -244,7 +386,7 @@ def test_a_foreign_folder_or_file_is_refused_and_untouched(tmp_path: Path) -> No
         with pytest.raises(BadInput, match="--out"):
             check_output_folder(out, "manifest.json")
         with pytest.raises(BadInput, match="--out"):
-            write_run(out, MANIFEST, records())
+            write_run(out, MANIFEST, records(), TIMES)
     assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
 
 

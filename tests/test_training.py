@@ -592,7 +592,8 @@ def test_no_spelling_of_the_path_puts_training_images_into_the_evaluation(
     train(named, tmp_path / "run", device="cpu", data_dir=tmp_path)
     monkeypatch.chdir(tmp_path)
     for spelling, split in ((f"npz:{tmp_path / 'a.npz'}", "test"), ("npz:./a.npz", "test"), ("npz:b.npz", "all")):
-        run = evaluate("run", "measured", attack="fgsm", eps=0.1, dataset=spelling, device="cpu")
+        out = tmp_path / spelling.replace("/", "_")
+        run = evaluate("run", out, attack="fgsm", eps=0.1, dataset=spelling, device="cpu")
         assert run.manifest.data.split == split, spelling
 
 

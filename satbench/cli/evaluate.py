@@ -14,7 +14,13 @@ def command(
             "a run folder or a .safetensors file."
         ),
     ],
-    attack: Annotated[list[str], typer.Option(help="pgd, fgsm, autoattack; with parameters: pgd:loss=margin.")],
+    attack: Annotated[
+        list[str],
+        typer.Option(
+            help="fgsm, pgd, sat-pgd, rapid, cascade, autoattack, apgd-ce, apgd-dlr, apgd-t, fab-t, square, "
+            "foolbox:NAME, package.module:callable; with parameters: pgd:loss=margin,steps=20. May be repeated."
+        ),
+    ],
     norm: Annotated[str, typer.Option(help="Linf, L2, L1; comma list.")] = "Linf",
     eps: Annotated[
         str | None, typer.Option(help="Radius such as 8/255; comma list. Default: the training radius.")
@@ -42,7 +48,19 @@ def command(
         Path | None,
         typer.Option(help="Other weights for it: a weights file or, for registry names, also a TensorFlow prefix."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; default reports/runs/eval-<...>.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Search on this network instead: a transfer attack.")
+    ] = None,
+    search: Annotated[
+        str,
+        typer.Option(help="folded (a faster copy that agrees), plain, or bf16 (faster, weaker); judged in float32."),
+    ] = "folded",
+    save_examples: Annotated[bool, typer.Option(help="Keep what broke an image, for `satbench verify`.")] = False,
+    trust: Annotated[bool, typer.Option(help="Check the network with a tenth of the run's passes.")] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder, default reports/runs/eval-<...>; one that is there already is continued."),
+    ] = None,
 ) -> None:
     """Attack a network and record, image by image, what survives."""
     import shlex
@@ -53,12 +71,13 @@ def command(
     from satbench.evaluation import evaluate, sweep
     from satbench.reporting.claims import compare, read_claims
     from satbench.reporting.claims import to_markdown as claims_table
+    from satbench.reporting.stages import stage_table
     from satbench.reporting.summary import summarise
-    from satbench.reporting.tables import accuracy_table, to_markdown
+    from satbench.reporting.tables import accuracy_table, markdown_table, to_markdown
     from satbench.zoo import load
 
     if dataset is None and checkpoint is None:
-        _check_images(model, split, data_dir)
+        check_images(model, split, data_dir)
     with progress_bar(f"fetch {model}", "bytes") as report:
         loaded = load(model, checkpoint, device, report)
     if loaded.note:
@@ -91,19 +110,35 @@ def command(
             batch_size=batch_size,
             seed=seed,
             device=device,
+            source=source,
+            search=search,
+            save_examples=save_examples,
+            trust=trust,
             command=shlex.join(words),
             progress=report,
         )
     rows = summarise([run])
     typer.echo(to_markdown(accuracy_table(rows)))
+    stages = stage_table(run)
+    if len(stages):
+        typer.echo(markdown_table(stages) + "\n")
     claims = read_claims()
     compared = compare(claims, loaded.info.ref, loaded.loader, loaded.image_size, run.manifest.data, rows)
     if compared:
         typer.echo(claims_table(claims, compared) + "\n")
+    if run.manifest.trust:
+        checked = run.manifest.trust
+        typer.echo(f"trust, {checked.depth} form: {checked.verdict}")
+        for finding in checked.findings:
+            if finding.outcome != "pass":
+                tried = f"; try --attack {finding.next_attack}" if finding.next_attack else ""
+                typer.echo(f"- {finding.outcome}: {finding.sentence}{tried}")
+    for note in run.manifest.notes:
+        typer.echo(f"note: {note}")
     typer.echo(f"{run.path}")
 
 
-def _check_images(model: str, split: str | None, data_dir: Path | None) -> None:
+def check_images(model: str, split: str | None, data_dir: Path | None) -> None:
     """Refuse images that are not there before a gigabyte of weights is fetched for them."""
     from satbench.data import load_images
     from satbench.zoo.card import find_card, is_card

@@ -27,7 +27,10 @@ def command(
         if not found:
             raise BadInput(f"no run in {', '.join(map(str, add))}; make one with `satbench eval`")
         old = read_summary(summary) if summary.is_file() else []
-        write_summary(summary, merge(old, summarise([read_run(run) for run in found])))
+        new = summarise([read_run(run) for run in found])
+        write_summary(summary, merge(old, new))
+        for label in sorted({row.label for row in new if row.trust and row.trust.verdict == "fail"}):
+            typer.echo(f"{label}: listed without a rank, because its trust verdict is fail", err=True)
     rows = read_summary(summary)
     if check:
         different = leaderboard.check(folder, rows)

@@ -7,21 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
+import torch
 from torch import nn
 
 from satbench.attacks import Attack
+from satbench.attacks.base import crafting
 from satbench.data import Images, load_images, takes_loader
 from satbench.device import resolve_device
 from satbench.errors import BadInput
-from satbench.evaluation import sweep
+from satbench.evaluation import resume, sweep
 from satbench.evaluation.batch import usual_batch_size
-from satbench.evaluation.harness import measure
+from satbench.evaluation.harness import Search, measure
+from satbench.evaluation.judge import logits_of
 from satbench.evaluation.provenance import revision, versions
+from satbench.evaluation.search import BF16, FOLDED, PROBE, Bf16, Transfer, check_search, search_on
 from satbench.models.weights import model_digest
 from satbench.progress import Progress, silent
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
-from satbench.results.store import MANIFEST, RECORDS_FILE, Run, check_output_folder, write_run
+from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.threat import ThreatModel
+from satbench.trust import examine
 from satbench.zoo import Loaded, load
 
 
@@ -43,6 +48,10 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     checkpoint: Path | None = None,
+    source: str | nn.Module | Loaded | None = None,
+    search: str = FOLDED,
+    save_examples: bool = False,
+    trust: bool = True,
     command: str = "",
     progress: Progress = silent,
 ) -> Run:
@@ -53,11 +62,19 @@ def evaluate(
     `split` defaults to "test", but to "all" for files without a split of their own that the model was not trained on,
     and to "val" for ImageNet. `image_size` and `loader` default to the model's own, `batch_size` to
     `usual_batch_size`.
-    The records of two equal calls on one machine are equal bytes. Raises `BadInput` before anything is written.
+
+    The attacks search on a private copy of the model with folded batch norms ("folded"), on the model as it is
+    ("plain"), or on a copy in bfloat16 ("bf16", part of the attack's identity); with `source`, on that other network.
+    The judge is always the model itself in float32. `save_examples` keeps the examples that broke an image, for
+    `verify`. `trust` has the quick form of the trust battery check the model, for at most a tenth of the run's passes.
+
+    A killed call that is repeated goes on where it stopped; a finished one is only read; one with more images, attacks
+    or threats in the same folder computes what is new. The records of two equal calls on one machine are equal bytes.
+    Raises `BadInput` before anything is written, also when `out` holds a run of another model, data set or seed.
     """
     started = time.monotonic()
     out = Path(out)
-    check_output_folder(out, MANIFEST, RECORDS_FILE)
+    check_output_folder(out, MANIFEST, RECORDS_FILE, PARTS)
     threats = sweep.threats(norm, _listed(eps))
     given = [attack] if isinstance(attack, str) else list(attack)
     attacks: list[Attack] = [one for one in given if not isinstance(one, str)]
@@ -66,19 +83,26 @@ def evaluate(
         raise BadInput("no attack is given; name one, such as --attack pgd")
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"--batch-size {batch_size}; give a positive number")
+    check_search(search)
     place = resolve_device(device)
     loaded = _loaded(model, checkpoint, device)
-    images = _images(loaded, dataset, split, image_size, data_dir, loader).head(n)
+    other = None if source is None else _loaded(source, None, device)
+    images = images_for(loaded, dataset, split, image_size, data_dir, loader).head(n)
     batch_size = batch_size or usual_batch_size(loaded.model, images.shape, place)
-    records = measure(loaded.model, images, attacks, threats, seed, batch_size, place, progress)
-    manifest = Manifest(
+    if search == BF16:
+        attacks = [Bf16(one) for one in attacks]
+    if other is not None:
+        name = f"{other.info.label}@{other.info.digest.removeprefix('sha256:')[:12]}"
+        attacks = [Transfer(one, source=name) for one in attacks]
+    where, logits = _where(loaded, other, images, search, place)
+    described = Manifest(
         schema_version=SCHEMA_VERSION,
         model=loaded.info,
         data=DataInfo(
             name=images.name,
             split=images.split,
             n=len(images),
-            digest=images.digest,
+            digest="",
             loader=images.loader,
             image_size=images.shape[-1],
         ),
@@ -86,15 +110,58 @@ def evaluate(
         attacks=[repr(one) for one in attacks],
         seed=seed,
         batch_size=batch_size,
+        search=where.how,
+        examples=save_examples,
+        trust=None,
+        notes=[],
         device=str(place),
         versions=versions(),
         revision=revision(),
+        fingerprint=resume.fingerprint(logits, attacks),
         command=command,
-        seconds=round(time.monotonic() - started, 3),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=0,
+        created="",
         host=platform.node(),
     )
-    return write_run(out, manifest, records)
+    finished = resume.finished(out, described, images, trust)
+    if finished is not None:
+        return finished
+    measured = measure(
+        loaded.model,
+        images,
+        attacks,
+        threats,
+        seed,
+        batch_size,
+        place,
+        progress,
+        where,
+        resume.identity(described),
+        out,
+        save_examples,
+    )
+    checked = None
+    if trust:
+        passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
+        checked = examine(
+            loaded.model,
+            images,
+            max((one for one in threats if one.norm == threats[0].norm), key=lambda one: one.eps),
+            seed=seed,
+            depth="quick",
+            budget=passes // 10,
+            records=measured.records,
+        )
+    manifest = described.model_copy(
+        update={
+            "data": described.data.model_copy(update={"digest": images.digest}),
+            "trust": checked,
+            "notes": measured.notes,
+            "seconds": round(time.monotonic() - started, 3),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+    )
+    return write_run(out, manifest, measured.records, measured.timing, measured.examples if save_examples else None)
 
 
 @overload
@@ -118,7 +185,25 @@ def _loaded(model: str | nn.Module | Loaded, checkpoint: Path | None, device: st
     return load(model, checkpoint, device)
 
 
-def _images(
+def _where(
+    loaded: Loaded, other: Loaded | None, images: Images, search: str, place: torch.device
+) -> tuple[Search, torch.Tensor]:
+    """Where the attacks search, and what that network and the judged one say to the first images.
+
+    Raises `BadInput` for a network that does not fit the images.
+    """
+    _, probe, _ = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
+    probe = probe.to(place)
+    logits = []
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        for one in filter(None, (loaded, other)):
+            torch.manual_seed(0)
+            with crafting(one.model):
+                logits.append(logits_of(one.model, probe, images.y))
+        return search_on((other or loaded).model, probe, search, another=other is not None), torch.cat(logits, 1)
+
+
+def images_for(
     loaded: Loaded,
     dataset: str | Images | None,
     split: str | None,
@@ -126,6 +211,7 @@ def _images(
     data_dir: Path | None,
     loader: str | None,
 ) -> Images:
+    """The images that a network is measured on where `dataset` and the others, if given, do not say otherwise."""
     if isinstance(dataset, Images):
         return dataset
     name = dataset or loaded.dataset
@@ -149,4 +235,4 @@ def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | No
         return False
 
 
-__all__ = ["Progress", "Run", "ThreatModel", "evaluate", "silent"]
+__all__ = ["Progress", "Run", "ThreatModel", "evaluate", "images_for", "silent"]

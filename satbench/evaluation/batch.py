@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from satbench.attacks.base import crafting
-from satbench.evaluation.harness import FAULTS
+from satbench.evaluation.judge import FAULTS
 
 LARGEST = 256
 BUDGET = 4 * 2**30  # bytes
@@ -16,8 +16,8 @@ PEAK = 1.25
 def usual_batch_size(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:
     """The largest power of two, 1 to 256, with which an attack on images (C, H, W) keeps within 4 GiB of activations.
 
-    It depends on the network and the shape alone, never on the machine, since AutoAttack's random numbers depend on the
-    batch: the outputs of all modules for one image are counted in float32. A network that fails on one image gets 256;
+    It depends on the network and the shape alone, never on the machine, so that equal commands round alike everywhere:
+    the outputs of all modules for one image are counted in float32. A network that fails on one image gets 256;
     the measurement will say what is wrong with it.
     """
     elements = 1

@@ -1,31 +1,55 @@
 """Runs attacks on a model and writes down, sample by sample, what it saw for itself."""
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import crafting
+from satbench.attacks.base import crafting, stages_of, unit_of
+from satbench.attacks.losses import margin
 from satbench.data import Images
 from satbench.errors import BadInput
-from satbench.progress import Progress
-from satbench.results.schema import RECORDS
+from satbench.evaluation.counting import Counted
+from satbench.evaluation.judge import FAULTS, Judged, judge, logits_of, reason
+from satbench.evaluation.parts import KEY, Part, Work, keys_of, work_name
+from satbench.progress import Progress, silent
+from satbench.results.schema import RECORDS, TIMING
 from satbench.seeding import PerSample, derive
 from satbench.threat import ThreatModel, distance
 
-# what foreign code raises when a model and its images do not fit
-FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+DISTANCES = {"distance_linf": "Linf", "distance_l2": "L2", "distance_l1": "L1"}
+OUTCOME = ["prediction", "margin", *DISTANCES]  # of the example that speaks for an image
+PLACE = ["example_file", "example_row"]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What the judge saw on returned examples: predictions int64 (N,) and "" or a violation for each."""
+class Measured:
+    """`records` with the columns of `results.schema.RECORDS`, `timing` with those of `TIMING`.
 
-    predictions: Tensor
-    violations: list[str]
+    `examples` says in which file and row the broken example of each record lies; `notes` are what the attacks said.
+    """
+
+    records: pd.DataFrame
+    timing: pd.DataFrame
+    examples: pd.DataFrame
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where attacks search: `module`, a copy of the judged model or another network; `how` describes it."""
+
+    module: nn.Module
+    how: str
+    is_copy: bool
 
 
 def measure(
@@ -36,135 +60,309 @@ def measure(
     seed: int,
     batch_size: int,
     device: torch.device,
-    progress: Progress,
-) -> pd.DataFrame:
-    """One record per attack, threat and sample, in that order, with the columns of `results.schema.RECORDS`.
+    progress: Progress = silent,
+    search: Search | None = None,
+    identity: dict[str, object] | None = None,
+    out: Path | None = None,
+    examples: bool = False,
+) -> Measured:
+    """One record per attack, threat and sample, in that order.
 
     The model is judged in eval mode and float32. A sample that is misclassified as it is counts as broken and is not
-    attacked. Images in files are decoded once for the clean pass and once more for each attack and threat. Raises
-    `BadInput` when the logits are not (N, K), not finite, or too few for the labels.
+    attacked; one that a smaller eps of the same attack and norm has broken is broken by that example, at no passes.
+    An ensemble's stages run on what still stands of the whole run. Images in files are decoded when they are needed.
+
+    With a folder `out` every finished batch is stored there and found again; `identity` is what decides a result beside
+    attack, threat, seed and image. With `examples` the broken ones are stored too. When memory runs out, half as many
+    images go through the network at a time. Raises `BadInput` when the logits are not (N, K), not finite, or too few
+    for the labels.
     """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(seed, "model"))  # a model that draws numbers draws the same ones in an equal run
-        with crafting(model):
-            clean = [predict(model, x.to(device), y.to(device)) for _, x, y in images.batches(batch_size)]
-        hashes = images.hashes
-        rows: list[pd.DataFrame] = []
-        total, done = len(attacks) * len(threats) * len(images), 0
-        for attack in attacks:
-            for threat in threats:
-                what = f"{attack} {threat}"
-                for (ids, x, y), clean_prediction in zip(images.batches(batch_size), clean, strict=True):
-                    x, y = x.to(device), y.to(device)
-                    x_adv, judged = _attack_batch(model, attack, threat, x, y, clean_prediction, ids, seed)
-                    seen = hashes[done % len(images) :][: len(ids)]
-                    named = {"sample_id": ids, "sample_hash": seen, "attack": repr(attack)}
-                    rows.append(_records(threat, x, y, clean_prediction, x_adv, judged).assign(**named))
-                    done += len(ids)
-                    progress(done, total, what)
-        return pd.concat(rows, ignore_index=True)[RECORDS.names]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _listening() as notes:
+        torch.manual_seed(derive(seed, "model"))
+        bench = _Bench(model, images, seed, batch_size, device, search, identity or {}, out, examples, notes)
+        steps = sum(len(stages_of(attack)) for attack in attacks) * len(threats)
+        bench.report, bench.total = progress, steps * len(images)
+        tables: dict[tuple[int, int], pd.DataFrame] = {}
+        for i, attack in enumerate(attacks):
+            for norm in dict.fromkeys(threat.norm for threat in threats):
+                fallen = None
+                growing = [(threat.eps, j) for j, threat in enumerate(threats) if threat.norm == norm]
+                for _, j in sorted(growing):
+                    fallen = tables[i, j] = bench.run(attack, threats[j], fallen)
+        records = pd.concat([tables[key] for key in sorted(tables)], ignore_index=True)
+        kept = records[records["example_file"] != ""][["attack", "norm", "eps", "sample_id", *PLACE]]
+        timing = pd.DataFrame(bench.timing, columns=TIMING.names)
+        return Measured(records[RECORDS.names], timing, kept.reset_index(drop=True), list(dict.fromkeys(notes)))
 
 
-def _records(
-    threat: ThreatModel, x: Tensor, y: Tensor, clean_prediction: Tensor, x_adv: Tensor, judged: Judged
-) -> pd.DataFrame:
-    """What is known of each sample of a batch but its name and its attacker's."""
-    wrong = (judged.predictions != y).tolist()
-    return pd.DataFrame(
-        {
-            "label": y.tolist(),
-            "clean_prediction": clean_prediction.tolist(),
-            "norm": threat.norm,
-            "eps": threat.eps,
-            "broken": [one and not violation for one, violation in zip(wrong, judged.violations, strict=True)],
-            "prediction": judged.predictions.tolist(),
-            "distance_linf": distance("Linf", x, x_adv).tolist(),
-            "distance_l2": distance("L2", x, x_adv).tolist(),
-            "distance_l1": distance("L1", x, x_adv).tolist(),
-            "violation": judged.violations,
-        }
-    )
+class _Bench:
+    """One model and its images, ready for one attack after another."""
 
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Images,
+        seed: int,
+        batch_size: int,
+        device: torch.device,
+        search: Search | None,
+        identity: dict[str, object],
+        out: Path | None,
+        examples: bool,
+        notes: list[str],
+    ) -> None:
+        self.model, self.images, self.seed, self.device = model, images, seed, device
+        self.batch_size, self.identity, self.out, self.examples = batch_size, identity, out, examples
+        self.judge = Counted(model, batch_size)
+        self.search = Counted(search.module if search else model, batch_size)
+        self.how = search.how if search else ""
+        self.is_copy = search is not None and search.is_copy
+        self.notes = notes
+        self.report: Progress = silent
+        self.done = self.total = 0
+        self.timing: list[tuple[object, ...]] = []
+        self.clean = self._clean()
 
-def predict(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Predicted classes int64 (N,) in float32; output that cannot be judged against labels `y` raises `BadInput`."""
-    with torch.no_grad():
-        given = x.detach().float().clone()
-        try:
-            logits = model(given)
-        except FAULTS as error:
-            raise BadInput(f"the model failed on images of shape {tuple(x.shape)}: {_reason(error)}") from error
-    if not torch.equal(given, x.detach().float()):
-        raise BadInput("the model changes its input in place; let it work on a copy")
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise BadInput(f"the model returned {shape} for {len(x)} images; expected logits ({len(x)}, classes)")
-    if logits.shape[1] < 2:
-        raise BadInput("the model has one class, so nothing can be misclassified; expected logits of two or more")
-    if int(y.max()) >= logits.shape[1]:
-        raise BadInput(f"labels go up to {int(y.max())} but the model has {logits.shape[1]} classes (0 to K-1)")
-    bad = int((~logits.isfinite()).any(1).sum())
-    if bad:
-        raise BadInput(
-            f"the model returned NaN or infinite logits for {bad} of {len(x)} images in a batch; nothing is saved"
+    def run(self, attack: Attack, threat: ThreatModel, smaller: pd.DataFrame | None) -> pd.DataFrame:
+        """What the attack did to every image: the columns of `RECORDS` and where the broken examples lie."""
+        table = self.clean.copy()
+        table[["attack", "norm", "eps"]] = repr(attack), threat.norm, threat.eps
+        if smaller is not None:
+            carried = (smaller["broken"] & ~table["broken"]).to_numpy()
+            same = ["broken", "fell_at", "stage", *OUTCOME, *PLACE]
+            table.loc[carried, same] = smaller.loc[carried, same]
+        stages = stages_of(attack)
+        for position, stage in enumerate(stages):
+            standing = np.flatnonzero(~table["broken"].to_numpy())
+            self._tell(len(table) - len(standing), attack, threat)
+            work = self._work(stage, position, threat)
+            size = unit_of(stage) or self.batch_size
+            for start in range(0, len(standing), size):
+                rows = standing[start : start + size]
+                outcomes = self._batch(work, attack, stage, position, threat, rows)
+                _enter(table, rows, outcomes, _stage_name(attack, stage))
+                self._tell(len(rows), attack, threat)
+        return table
+
+    def _tell(self, count: int, attack: Attack, threat: ThreatModel) -> None:
+        self.done += count
+        if count:
+            self.report(self.done, self.total, f"{attack} {threat}")
+
+    def _work(self, stage: Attack, position: int, threat: ThreatModel) -> Work:
+        decisive = {**self.identity, "attack": repr(stage), "position": position, "threat": repr(threat)}
+        name = work_name(seed=self.seed, search=self.how, device=self.device.type, **decisive)
+        return Work(self.out, name, self.examples)
+
+    def _batch(
+        self, work: Work, attack: Attack, stage: Attack, position: int, threat: ThreatModel, rows: np.ndarray
+    ) -> pd.DataFrame:
+        """The outcomes of these rows, in order; those that are known already are not computed again."""
+        keys = keys_of(self.clean.loc[rows])
+        whole = work.batch(keys)
+        known = whole or work.samples(keys if unit_of(stage) is None else [])
+        there = set(keys_of(known.outcomes))
+        missing = [row for row, key in zip(rows.tolist(), keys, strict=True) if key not in there]
+        parts = [known] if there else []
+        if missing:
+            parts.append(self._attack(work, stage, position, threat, np.array(missing)))
+        for part in parts:
+            self._book(attack, stage, threat, part)
+        if len(parts) == 1:
+            return parts[0].outcomes
+        both = pd.concat([part.outcomes for part in parts])
+        return both.set_index(KEY, drop=False).loc[keys].reset_index(drop=True)
+
+    def _book(self, attack: Attack, stage: Attack, threat: ThreatModel, part: Part) -> None:
+        self.notes += [note for note in part.notes if note not in self.notes]
+        passes = (int(part.outcomes[column].sum()) for column in ("forward", "backward"))
+        row = (
+            repr(attack),
+            _stage_name(attack, stage),
+            threat.norm,
+            threat.eps,
+            len(part.outcomes),
+            *passes,
+            part.seconds,
         )
-    return logits.argmax(1)
+        self.timing.append(row)
 
+    def _attack(self, work: Work, stage: Attack, position: int, threat: ThreatModel, rows: np.ndarray) -> Part:
+        """Attack these images, all of which are classified correctly, judge what comes back, and store it."""
+        ids, x, y = self._images(rows)
+        heard = len(self.notes)
+        started = time.monotonic()
+        while True:
+            torch.manual_seed(derive(self.seed, "model", work.name, ids[0]))  # for a model that draws numbers
+            streams = PerSample.of(self.seed, ids, "attack", *([position] if position else []))
+            try:
+                x_adv, seen, forward, backward, fell_at = self._attacked(stage, threat, x, y, streams, ids)
+                break
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self._make_room(error, len(rows))
+        broken = (seen.predictions != y).cpu() & torch.tensor([not violation for violation in seen.violations])
+        outcomes = pd.DataFrame(
+            {
+                **self.clean.loc[rows, KEY].reset_index(drop=True),
+                "broken": broken.numpy(),
+                "prediction": seen.predictions.cpu().numpy(),
+                "margin": seen.margins.cpu().numpy(),
+                **{name: distance(norm, x, x_adv).cpu().numpy() for name, norm in DISTANCES.items()},
+                "fell_at": torch.where(broken, torch.where(fell_at < 0, forward, fell_at), -1).numpy(),
+                "forward": forward.numpy(),
+                "backward": backward.numpy(),
+                "violation": seen.violations,
+            }
+        )
+        bad = sum(map(bool, seen.violations))
+        if bad:
+            self.notes.append(f"{stage} returned examples outside ball or box, which were not counted")
+        seconds = time.monotonic() - started
+        part = Part(outcomes, seconds, tuple(self.notes[heard:]))
+        return work.keep(part, x_adv[broken.to(x_adv.device)].float().cpu() if self.examples else x_adv[:0])
 
-def judge(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: ThreatModel) -> Judged:
-    """Look again at what an attack returned: shape, finiteness, box, ball, and the model's answer, in float32.
+    def _attacked(
+        self,
+        stage: Attack,
+        threat: ThreatModel,
+        x: Tensor,
+        y: Tensor,
+        streams: PerSample,
+        ids: tuple[str, ...],
+    ) -> tuple[Tensor, Judged, Tensor, Tensor, Tensor]:
+        """Examples, the judge's word on them, and forward passes, backward passes and fall of each image, on the CPU.
 
-    A row that violates the threat is never given to the model; its prediction is -1.
-    """
-    if x_adv.shape != x.shape:
-        raise BadInput(f"an attack returned shape {tuple(x_adv.shape)} for images of shape {tuple(x.shape)}")
-    x_adv = x_adv.detach().float()
-    valid = threat.contains(x, x_adv)
-    predictions = torch.full_like(y, -1)
-    if valid.any():
-        predictions[valid] = predict(model, x_adv[valid], y[valid])
-    return Judged(predictions, [_violation(x[i : i + 1], x_adv[i : i + 1], threat) for i in range(len(x))])
+        An image that fell on the search copy but stands before the judge, by a rounding error, is attacked again on the
+        judged model itself.
+        """
+        x_adv = self._craft(self.search, stage, threat, x, y, streams)
+        with crafting(self.model):
+            seen = judge(self.judge, x, x_adv, y, threat)
+        forward, backward, fell_at = (one.cpu() for one in self.search.counts())
+        if not self.is_copy:
+            return x_adv, seen, forward, backward, fell_at
+        doubtful = ((seen.predictions == y) & (fell_at.to(y.device) >= 0)).nonzero()[:, 0]
+        if len(doubtful):
+            with crafting(self.search.model), torch.no_grad():
+                copied = self.search.model(x_adv[doubtful].float()).argmax(1)
+            doubtful = doubtful[copied != y[doubtful]]
+        if len(doubtful):
+            again = PerSample.of(self.seed, [ids[i] for i in doubtful.tolist()], "attack")
+            x_adv[doubtful] = self._craft(self.judge, stage, threat, x[doubtful], y[doubtful], again)
+            counts = [one.cpu() for one in self.judge.counts()]
+            self.judge.threat = None
+            with crafting(self.model):
+                seen = judge(self.judge, x, x_adv, y, threat)
+            where = doubtful.cpu()
+            fell_at[where] = torch.where(counts[2] < 0, -1, forward[where] + counts[2])
+            forward[where] += counts[0]
+            backward[where] += counts[1]
+        return x_adv, seen, forward, backward, fell_at
 
-
-def _violation(x: Tensor, x_adv: Tensor, threat: ThreatModel) -> str:
-    """What is wrong with one returned example (1, C, H, W), or ""."""
-    if not x_adv.isfinite().all():
-        return "not finite"
-    if threat.contains(x, x_adv).all():
-        return ""
-    outside = bool((x_adv < 0).any() or (x_adv > 1).any())
-    return "outside the box" if outside else "outside the ball"
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
-
-
-def _attack_batch(
-    model: nn.Module,
-    attack: Attack,
-    threat: ThreatModel,
-    x: Tensor,
-    y: Tensor,
-    clean_prediction: Tensor,
-    ids: tuple[str, ...],
-    seed: int,
-) -> tuple[Tensor, Judged]:
-    """Attack the rows that are right as they are, judge them, and leave the others at the clean image."""
-    correct = (clean_prediction == y).nonzero()[:, 0]
-    predictions, violations, x_adv = clean_prediction.clone(), [""] * len(x), x.clone()
-    if len(correct):
-        streams = PerSample.of(seed, [ids[i] for i in correct.tolist()], "attack")
+    def _craft(
+        self, network: Counted, stage: Attack, threat: ThreatModel, x: Tensor, y: Tensor, streams: PerSample
+    ) -> Tensor:
+        network.watch(x, y, threat)
         try:
-            returned = attack(model, x[correct], y[correct], threat, streams)
-        except BadInput:
+            with crafting(network.model):
+                return stage(network, x, y, threat, streams).detach()
+        except (BadInput, torch.OutOfMemoryError):
             raise
         except FAULTS as error:
-            raise BadInput(f"{attack} failed on this model: {_reason(error)}") from error
-        with crafting(model):
-            seen = judge(model, x[correct], returned, y[correct], threat)
-        predictions[correct] = seen.predictions
-        for row, violation in zip(correct.tolist(), seen.violations, strict=True):
-            violations[row] = violation
-        x_adv[correct] = returned.detach().to(x.dtype)
-    return x_adv, Judged(predictions, violations)
+            if _memory_ran_out(error):
+                raise
+            raise BadInput(f"{stage} failed on this model: {reason(error)}") from error
+
+    def _make_room(self, error: RuntimeError, rows: int) -> None:
+        """Let half as many images through the network at a time; anything but a lack of memory is raised again."""
+        at_once = min(self.search.at_once, rows)
+        if not _memory_ran_out(error) or at_once == 1:
+            raise error
+        self.search.at_once = self.judge.at_once = at_once // 2
+        self.notes.append(f"memory ran out; {at_once // 2} images at a time went through the network from then on")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _images(self, rows: np.ndarray) -> tuple[tuple[str, ...], Tensor, Tensor]:
+        ids, x, y = next(iter(self.images.take(rows.tolist()).batches(len(rows))))
+        return ids, x.to(self.device), y.to(self.device)
+
+    def _clean(self) -> pd.DataFrame:
+        """What is known of every image before any attack."""
+        predictions, margins = [], []
+        for _, x, y in self.images.batches(self.batch_size):
+            x, y = x.to(self.device), y.to(self.device)
+            while True:
+                try:
+                    with crafting(self.model):
+                        logits = logits_of(self.judge, x, y)
+                    break
+                except RuntimeError as error:
+                    self._make_room(error, len(x))
+            predictions.append(logits.argmax(1).cpu())
+            margins.append(margin(logits, y).cpu())
+        prediction, label = torch.cat(predictions).numpy(), self.images.y.numpy()
+        wrong = prediction != label
+        return pd.DataFrame(
+            {
+                "sample_id": self.images.ids,
+                "sample_hash": self.images.hashes,
+                "label": label,
+                "clean_prediction": prediction,
+                "broken": wrong,
+                "prediction": prediction,
+                "margin": np.where(wrong, torch.cat(margins).numpy(), np.nan).astype(np.float32),
+                **{name: np.zeros(len(label), np.float32) for name in DISTANCES},
+                "fell_at": np.where(wrong, 0, -1),
+                "forward": 0,
+                "backward": 0,
+                "stage": "",
+                "violation": "",
+                "example_file": "",
+                "example_row": -1,
+            }
+        )
+
+
+def _stage_name(attack: Attack, stage: Attack) -> str:
+    return repr(stage) if len(stages_of(attack)) > 1 else ""
+
+
+def _enter(table: pd.DataFrame, rows: np.ndarray, outcomes: pd.DataFrame, stage: str) -> None:
+    """Add one stage's outcomes; an image that stands is spoken for by the example of the largest margin."""
+    outcomes = outcomes.set_axis(rows)
+    broken = outcomes["broken"].astype(bool)
+    new = rows[broken]
+    table.loc[new, "fell_at"] = table.loc[new, "forward"] + outcomes.loc[new, "fell_at"]
+    table.loc[rows, "forward"] += outcomes["forward"]
+    table.loc[rows, "backward"] += outcomes["backward"]
+    before = table.loc[rows, "margin"]
+    strongest = rows[broken | before.isna() | (outcomes["margin"] > before)]
+    table.loc[strongest, [*OUTCOME, "violation"]] = outcomes.loc[strongest, [*OUTCOME, "violation"]]
+    table.loc[new, PLACE] = outcomes.loc[new, PLACE]
+    table.loc[new, "broken"] = True
+    table.loc[new, "stage"] = stage
+
+
+def _memory_ran_out(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Collect what the attacks' libraries say."""
+    said: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    logger, ear = logging.getLogger("satbench.attacks"), Ear(logging.INFO)
+    level = logger.level
+    logger.addHandler(ear)
+    logger.setLevel(logging.INFO)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(ear)
+        logger.setLevel(level)

@@ -9,6 +9,7 @@ PACKAGES = (
     "satbench",
     "torch",
     "torchvision",
+    "foolbox",
     "numpy",
     "opencv-python-headless",
     "pillow",

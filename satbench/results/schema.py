@@ -1,9 +1,11 @@
 """What a run folder holds: a manifest, and one record per sample, attack and threat."""
 
+from typing import Literal
+
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 RECORDS = pa.schema(
     [
@@ -16,12 +18,43 @@ RECORDS = pa.schema(
         ("eps", pa.float64()),  # pixel scale of [0, 1]
         ("broken", pa.bool_()),  # misclassified by an example that passed the check; clean mistakes count
         ("prediction", pa.int32()),  # on the returned example
+        ("margin", pa.float32()),  # largest wrong logit minus the true one on it; NaN where it was never judged
         ("distance_linf", pa.float32()),
         ("distance_l2", pa.float32()),
         ("distance_l1", pa.float32()),
+        ("fell_at", pa.int32()),  # forward passes until the network first erred in ball and box; 0 as it is, -1 never
+        ("forward", pa.int32()),  # passes of this image that were counted; 0 where a smaller eps had broken it already
+        ("backward", pa.int32()),
+        ("stage", pa.string()),  # which attack of an ensemble broke it, or ""
         ("violation", pa.string()),  # "" or what was wrong with the returned example; such a row is never broken by it
     ]
 )
+
+TIMING = pa.schema(
+    [
+        ("attack", pa.string()),
+        ("stage", pa.string()),  # "" for an attack that is no ensemble
+        ("norm", pa.string()),
+        ("eps", pa.float64()),
+        ("images", pa.int32()),  # attacked in this batch
+        ("forward", pa.int64()),  # passes of all of them
+        ("backward", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+EXAMPLES = pa.schema(
+    [
+        ("attack", pa.string()),
+        ("norm", pa.string()),
+        ("eps", pa.float64()),
+        ("sample_id", pa.string()),
+        ("example_file", pa.string()),  # relative to the run's folder
+        ("example_row", pa.int32()),
+    ]
+)
+
+Verdict = Literal["pass", "suspicious", "fail"]
 
 
 class _Strict(BaseModel):
@@ -59,8 +92,34 @@ class DataInfo(_Strict):
     image_size: int | None = None
 
 
+class Finding(_Strict):
+    """What one check of the trust battery saw: a sentence with its numbers, and the attack to try where it doubts."""
+
+    check: str
+    outcome: Verdict
+    sentence: str
+    next_attack: str | None = None
+
+
+class Trust(_Strict):
+    """Whether the run's numbers can be believed: the worst outcome of its findings.
+
+    `depth` is "quick" or "full"; `forward` and `backward` are the passes of images that the checks took.
+    """
+
+    verdict: Verdict
+    depth: Literal["quick", "full"]
+    findings: list[Finding]
+    forward: int
+    backward: int
+
+
 class Manifest(_Strict):
-    """Everything about a run that is not a record; `seconds`, `created` and `host` are the only fields that vary."""
+    """Everything about a run that is not a record; `seconds`, `created` and `host` are the only fields that vary.
+
+    `search` says on what copy of the network the attacks searched; `notes` are what the attacks' libraries said;
+    `fingerprint` is of the network's answers and of attacks from outside.
+    """
 
     schema_version: int
     model: ModelInfo
@@ -69,9 +128,14 @@ class Manifest(_Strict):
     attacks: list[str]
     seed: int
     batch_size: int
+    search: str
+    examples: bool
+    trust: Trust | None
+    notes: list[str]
     device: str
     versions: dict[str, str]
     revision: str | None
+    fingerprint: str = ""
     command: str
     seconds: float
     created: str

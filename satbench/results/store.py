@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from satbench.errors import BadInput
-from satbench.results.schema import RECORDS, SCHEMA_VERSION, Manifest
+from satbench.results.schema import EXAMPLES, RECORDS, SCHEMA_VERSION, TIMING, Manifest
 
 MANIFEST = "manifest.json"
 RECORDS_FILE = "records.parquet"
+TIMING_FILE = "timing.parquet"
+EXAMPLES_FILE = "examples.parquet"
+PARTS = "parts"  # finished batches
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,30 @@ def check_output_folder(out: Path, *markers: str) -> None:
         raise BadInput(f"--out {out} is not empty and holds no {markers[0]}; give a new folder")
 
 
-def write_run(out: Path, manifest: Manifest, records: pd.DataFrame) -> Run:
+def write_run(
+    out: Path, manifest: Manifest, records: pd.DataFrame, timing: pd.DataFrame, examples: pd.DataFrame | None = None
+) -> Run:
     """Store a run in folder `out`, replacing an earlier run there; other files of the folder are kept.
 
-    The records are ordered by attack, norm, eps and sample position, and carry no time, so equal runs are equal bytes.
+    The records are ordered by attack, norm, eps and sample position, and carry no time, so equal runs are equal bytes;
+    times lie in a file of their own, and so does where the broken examples are, if they are kept.
     """
-    check_output_folder(out, MANIFEST, RECORDS_FILE)
-    table = pa.Table.from_pandas(records, schema=RECORDS, preserve_index=False).replace_schema_metadata(None)
+    check_output_folder(out, MANIFEST, RECORDS_FILE, PARTS)
     (out / MANIFEST).unlink(missing_ok=True)
-    with atomic_file(out / RECORDS_FILE) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_statistics=False)
+    _write_table(out / RECORDS_FILE, records, RECORDS)
+    _write_table(out / TIMING_FILE, timing, TIMING)
+    if examples is None:
+        (out / EXAMPLES_FILE).unlink(missing_ok=True)
+    else:
+        _write_table(out / EXAMPLES_FILE, examples, EXAMPLES)
     write_text(out / MANIFEST, to_json(manifest.model_dump(mode="json")))
     return read_run(out)
+
+
+def _write_table(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
+    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(None)
+    with atomic_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_statistics=False)
 
 
 def read_run(path: Path) -> Run:
@@ -103,14 +118,21 @@ def read_run(path: Path) -> Run:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"{manifest_file}: field {field!r}: {first['msg']}; run `satbench eval` again") from None
-    return Run(path, manifest, _read_records(path / RECORDS_FILE))
+    return Run(path, manifest, _read_table(path / RECORDS_FILE, RECORDS))
 
 
-def _read_records(path: Path) -> pd.DataFrame:
+def read_examples(run: Run) -> pd.DataFrame:
+    """Where each broken example of a run lies; raises `BadInput` when the run kept none."""
+    if not run.manifest.examples:
+        raise BadInput(f"{run.path} kept no examples; run `satbench eval` with --save-examples")
+    return _read_table(run.path / EXAMPLES_FILE, EXAMPLES)
+
+
+def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); run `satbench eval` again") from None
-    if not table.schema.equals(RECORDS):
+    if not table.schema.equals(schema):
         raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}; run `satbench eval` again")
     return table.to_pandas()

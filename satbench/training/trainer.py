@@ -188,7 +188,7 @@ def _end_epoch(
 ) -> None:
     """Measure on the validation split, log, and keep the weights as last and perhaps as best."""
     attacks = [fgsm(), PGD(steps=config.selection_steps)]
-    records = measure(model, held_out, attacks, [threat], config.seed, 256, place, silent)
+    records = measure(model, held_out, attacks, [threat], config.seed, 256, place).records
     robust = 1 - records.groupby("attack", sort=False)["broken"].mean()
     row = {
         "epoch": position.epoch,

@@ -1,0 +1,115 @@
+"""`satbench trust`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from satbench.data import Images
+    from satbench.zoo import Loaded
+
+USUAL = 256  # images
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="As `satbench eval --model` takes it.")],
+    norm: Annotated[str, typer.Option(help="Linf, L2 or L1.")] = "Linf",
+    eps: Annotated[str | None, typer.Option(help="Radius such as 8/255. Default: the training radius.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="As `satbench eval` takes it. Default: the model's own.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, val, test or all.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side in pixels that image files are resized to.")] = None,
+    loader: Annotated[str | None, typer.Option(help="What decodes ImageNet. Default: the model's.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where relative data paths and ImageNet lie; or SATBENCH_DATA.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", help=f"The first N images, at most 1000. Default: {USUAL}.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides every random number.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Other weights for it, as `satbench eval` takes them.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Also try examples made on this other network.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the page; default reports/trust/<model>.")] = None,
+) -> None:
+    """Check whether robustness figures of a network can be believed; exit 1 when they cannot."""
+    import re
+
+    from satbench.cli.evaluate import check_images
+    from satbench.cli.progress import progress_bar
+    from satbench.errors import BadInput
+    from satbench.evaluation import images_for
+    from satbench.reporting.trust_page import TRUST_FILE, write_trust
+    from satbench.results.schema import DataInfo, Threat
+    from satbench.results.store import check_output_folder
+    from satbench.threat import ThreatModel
+    from satbench.trust import CHECKS, SAMPLE, examine
+    from satbench.zoo import load
+
+    most = SAMPLE["full"]
+    if n is not None and n > most:
+        raise BadInput(f"--n {n}: the trust battery looks at {most} images at most; give 1 to {most}")
+    if dataset is None and checkpoint is None:
+        check_images(model, split, data_dir)
+    with progress_bar(f"fetch {model}", "bytes") as report:
+        loaded = load(model, checkpoint, device, report)
+        other = None if source is None else load(source, None, device, report)
+    if loaded.note:
+        typer.echo(loaded.note)
+    if eps is not None:
+        threat = ThreatModel.parse(norm, eps)
+    else:
+        trained_for = loaded.info.trained_for
+        if trained_for is None or trained_for.norm != ThreatModel(norm, 0).norm:
+            raise BadInput(
+                f"model {model!r} does not say which {norm} radius it was trained for; give --eps, such as 8/255"
+            )
+        threat = ThreatModel(norm, trained_for.eps)
+    folder = out or Path("reports", "trust", re.sub(r"[^A-Za-z0-9._-]+", "-", loaded.info.label))
+    check_output_folder(folder, TRUST_FILE)
+    images = images_for(loaded, dataset, split, image_size, data_dir, loader)
+    images = images.head(min(USUAL, len(images)) if n is None else n)
+    with progress_bar(f"trust {loaded.info.label}", "checks") as report:
+        trust = examine(
+            loaded.model,
+            images,
+            threat,
+            seed=seed,
+            depth="full",
+            expected_clean=_claimed(loaded, images),
+            source=None if other is None else other.model,
+            progress=report,
+        )
+    for finding in trust.findings:
+        tried = f"; try --attack {finding.next_attack}" if finding.next_attack else ""
+        typer.echo(f"{finding.outcome:<10}  {finding.check}: {finding.sentence}{tried}")
+    typer.echo(f"{loaded.info.label} at {threat}: {trust.verdict}")
+    data = DataInfo(
+        name=images.name,
+        split=images.split,
+        n=len(images),
+        digest=images.digest,
+        loader=images.loader,
+        image_size=images.shape[-1],
+    )
+    asks = {name: check.asks for name, check in CHECKS.items()}
+    for path in write_trust(folder, trust, loaded.info, data, Threat(norm=norm, eps=threat.eps), seed, asks):
+        typer.echo(f"{path}")
+    raise typer.Exit(int(trust.verdict == "fail"))
+
+
+def _claimed(loaded: "Loaded", images: "Images") -> tuple[float, int] | None:
+    """The published clean accuracy where these are the published images, seen as they were published."""
+    from satbench.reporting.claims import CARD, published, read_claims
+
+    claims = read_claims()
+    whole = claims.images
+    if (images.name, images.split) != (whole.dataset, whole.split) or images.shape[-1] != loaded.image_size:
+        return None
+    for claim in published(claims, loaded.info.ref):
+        stated = claims.sources[claim.source].loader
+        if not claim.steps and images.loader == (loaded.loader if stated == CARD else stated):
+            return claim.percent / 100, whole.n
+    return None

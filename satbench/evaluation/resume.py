@@ -1,0 +1,102 @@
+"""What a run folder that is already there means for the run that is asked for."""
+
+import hashlib
+import inspect
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import FunctionType
+
+from torch import Tensor
+
+from satbench.attacks import Attack
+from satbench.data import Images
+from satbench.errors import BadInput
+from satbench.results.schema import Manifest
+from satbench.results.store import MANIFEST, Run, read_run
+
+DECISIVE = (
+    "model",
+    "threats",
+    "attacks",
+    "seed",
+    "batch_size",
+    "search",
+    "device",
+    "versions",
+    "revision",
+    "fingerprint",
+)
+
+
+def identity(wanted: Manifest) -> dict[str, object]:
+    """What decides a result beside attack, threat, seed and image: batches that agree in it may be used again."""
+    data = wanted.data
+    return {
+        "model": [wanted.model.ref, wanted.model.digest],
+        "data": [data.name, data.split, data.loader, data.image_size],
+        "versions": wanted.versions,
+        "revision": wanted.revision,
+        "fingerprint": wanted.fingerprint,
+    }
+
+
+def fingerprint(logits: Tensor, attacks: Sequence[Attack]) -> str:
+    """A hash of what a network said to some images, and of the code of attacks that are not satbench's own.
+
+    It notices that a network or an attack of the user's own was changed where its name and weights do not. An attack
+    whose source cannot be found is never the same twice.
+    """
+    digest = hashlib.sha256(logits.detach().float().cpu().numpy().tobytes())
+    for attack in attacks:
+        while inner := getattr(attack, "attack", None) or getattr(attack, "func", None):
+            attack = inner
+        owner = attack if inspect.isfunction(attack) else type(attack)
+        if owner.__module__.partition(".")[0] != "satbench":
+            digest.update(_source_of(owner))
+    return digest.hexdigest()[:16]
+
+
+def _source_of(owner: type | FunctionType) -> bytes:
+    try:
+        file = inspect.getsourcefile(owner)
+    except TypeError:
+        file = None
+    return Path(file).read_bytes() if file and Path(file).is_file() else uuid.uuid4().bytes
+
+
+def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | None:
+    """The run in `out` when it is the one that is wanted, whole.
+
+    Raises `BadInput` when the folder holds a run of another model, data set or seed, whose records would be lost.
+    """
+    if not (out / MANIFEST).is_file():
+        return None
+    try:
+        run = read_run(out)
+    except BadInput:
+        return None  # damaged, or of another version: such a run is made again
+    there = run.manifest
+    for what, held, asked in (
+        ("model", (there.model.label, there.model.digest), (wanted.model.label, wanted.model.digest)),
+        ("data set", _data(there), _data(wanted)),
+        ("seed", (there.seed,), (wanted.seed,)),
+    ):
+        if held != asked:
+            raise BadInput(
+                f"--out {out} holds a run of {what} {_words(held)}, asked for is {_words(asked)}; "
+                "give another folder, or delete it"
+            )
+    same = all(getattr(there, name) == getattr(wanted, name) for name in DECISIVE)
+    enough = (there.examples or not wanted.examples) and (there.trust is not None or not trust)
+    whole = same and enough and there.data.n == wanted.data.n and there.data.digest == images.digest
+    return run if whole else None
+
+
+def _data(manifest: Manifest) -> tuple[object, ...]:
+    data = manifest.data
+    return data.name, data.split, data.loader, data.image_size
+
+
+def _words(parts: tuple[object, ...]) -> str:
+    return " ".join(str(part) for part in parts if part is not None)

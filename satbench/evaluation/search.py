@@ -1,0 +1,66 @@
+"""On which network an attack searches: a faster copy of the judged one, or another network altogether."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from satbench.attacks import Attack
+from satbench.attacks.base import stages_of, unit_of
+from satbench.errors import BadInput
+from satbench.evaluation.harness import Search
+from satbench.lookup import nearest
+from satbench.models.search_copy import search_copy
+from satbench.seeding import Randomness
+from satbench.threat import ThreatModel
+
+FOLDED, PLAIN, BF16 = "folded", "plain", "bf16"
+SEARCHES = (FOLDED, PLAIN, BF16)
+PROBE = 16  # images on which a copy must agree with its original
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """An attack that does what it always does; its identity says that it searched on something else."""
+
+    attack: Attack
+
+    @property
+    def unit(self) -> int | None:
+        return unit_of(self.attack)
+
+    @property
+    def stages(self) -> tuple[Attack, ...]:
+        return stages_of(self.attack)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        return self.attack(model, x, y, threat, randomness)
+
+
+@dataclass(frozen=True)
+class Bf16(_Elsewhere):
+    """Searched in bfloat16, which can only be weaker; judged in float32 like every attack."""
+
+
+@dataclass(frozen=True)
+class Transfer(_Elsewhere):
+    """Searched on the network `source`, label@digest, knowing nothing of the judged one."""
+
+    source: str = field(kw_only=True)
+
+
+def check_search(how: str) -> None:
+    """Refuse an unknown way of searching."""
+    if how not in SEARCHES:
+        raise BadInput(f"unknown --search {how!r}; {nearest(how, SEARCHES)}")
+
+
+def search_on(model: nn.Module, probe: Tensor, how: str, another: bool) -> Search:
+    """Where to search when `model` is given, on a copy made as `how` says ("folded", "plain" or "bf16").
+
+    `probe` are images (N, C, H, W) on which a copy must give the model's logits. `another` says that it is not the
+    judged network.
+    """
+    if how == PLAIN:
+        return Search(model, "the network as it is", is_copy=False)
+    copy = search_copy(model, probe, "bf16" if how == BF16 else "float32")
+    return Search(copy.module, copy.how, is_copy=copy.private and not another)

@@ -1,0 +1,265 @@
+"""A private copy of a network for attacks to search on: frozen, batch norms folded away, channels last.
+
+The judge is always the network itself; the copy only makes the search faster.
+"""
+
+import copy
+import pickle
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from satbench.errors import BadInput
+
+TOLERANCE = 1e-4  # of the largest absolute value compared
+PRECISIONS = ("float32", "bf16")
+LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# what a foreign network raises when it is copied, or run in another form than its own
+FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    copy.Error,
+    pickle.PickleError,
+)
+
+
+@dataclass(frozen=True)
+class SearchCopy:
+    """A network to search on, and in words how it was made.
+
+    private: `module` shares nothing with the original, is in eval mode and frozen. Where no copy would do, `module` is
+    the original itself as it was, to be run under `attacks.base.crafting`.
+    """
+
+    module: nn.Module
+    how: str
+    private: bool
+
+
+def search_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -> SearchCopy:
+    """The fastest copy of `model` whose logits on `probe` are the model's own; not for training.
+
+    probe: some images (N, C, H, W) as the model takes them, on its device; the form chosen depends on them, so equal
+    runs need equal ones. A copy is used when its logits are everywhere within 1e-4 of the largest and predict the same;
+    a form that fails or differs gives way to a plainer one, in the end to the model itself. It costs the memory of the
+    weights once. The model's weights, modes, hooks and gradients, and torch's generators, stay as they were.
+
+    precision: "bf16" makes convolutions and linear layers compute in bfloat16, so the logits are only near the model's;
+    they come out in float32, and so do gradients. Raises `BadInput` for an unknown precision, and where the model
+    cannot be copied or run in bfloat16.
+    """
+    if precision not in PRECISIONS:
+        raise BadInput(f"unknown precision {precision!r} of a search; give {' or '.join(PRECISIONS)}")
+    planes = probe.ndim == 4 and any(isinstance(part, nn.Conv2d) for part in model.modules())
+    failure = ""
+    with torch.random.fork_rng(devices=[probe.device] if probe.device.type == "cuda" else []):
+        wanted = _logits(model, probe)
+        for fold, channels_last in ((True, planes), (True, False), (False, planes), (False, False)):
+            try:
+                search, folded = _form(model, probe[:1], fold, channels_last)
+                found = _logits(search, probe)
+            except FAULTS as error:
+                failure = failure or _reason(error)
+                continue
+            if not _equal(found, wanted):
+                failure = failure or "other logits"
+                continue
+            done = [f"folded {folded} batch norm{'s' * (folded != 1)}"] if folded else []
+            done += ["channels last"] if channels_last else []
+            how = ", ".join(done or ["a plain copy"]) + (f", for a faster form failed ({failure})" if failure else "")
+            if precision == "bf16":
+                search, off = _in_bf16(search, probe, wanted)
+                return SearchCopy(search, f"{how}, bf16 with logits off by {off:.1%}", True)
+            return SearchCopy(search, f"{how}, float32", True)
+    if precision == "bf16":
+        raise BadInput(f"no copy of the model computes as it does ({failure}); search in float32")
+    return SearchCopy(model, f"the model itself, for no copy of it would do ({failure})", False)
+
+
+class Bf16(nn.Module):
+    """`inner` under bfloat16 autocast, with float32 logits."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        for module in inner.modules():
+            if isinstance(module, LINEAR):
+                module.to(torch.bfloat16)  # autocast would cast frozen weights again at every pass
+        self.inner = inner
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            logits: Tensor = self.inner(x)
+        return logits.float()
+
+
+def _form(model: nn.Module, image: Tensor, fold: bool, channels_last: bool) -> tuple[nn.Module, int]:
+    """A frozen copy in eval mode, and how many batch norms it has lost."""
+    with torch.no_grad():  # else the weights of a scripted model's copy hang on the model's own
+        search = copy.deepcopy(model).eval()
+    for parameter in search.parameters():
+        parameter.requires_grad_(False)
+    folded = _fold(search, image) if fold else 0
+    if channels_last:
+        search = search.to(memory_format=torch.channels_last)  # convolutions then bring their input into it
+    return search, folded
+
+
+def _in_bf16(search: nn.Module, probe: Tensor, wanted: Tensor) -> tuple[Bf16, float]:
+    """It computing in bfloat16, and how far its logits are then off, as a share of the largest."""
+    search = Bf16(search)
+    try:
+        found = _logits(search, probe)
+    except FAULTS as error:
+        raise BadInput(f"the model does not run in bfloat16 ({_reason(error)}); search in float32") from error
+    off = float((found - wanted).abs().max() / wanted.abs().max())
+    if not off < 1:
+        raise BadInput("the model's logits in bfloat16 have nothing in common with its own; search in float32")
+    return search, off
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+
+
+def _logits(model: nn.Module, probe: Tensor) -> Tensor:
+    """In eval mode, with the same random numbers at every call; modes and buffers are put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    torch.manual_seed(0)
+    try:
+        with torch.no_grad():
+            logits: Tensor = model.eval()(probe.clone())
+            return logits.detach().clone()
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for buffer, kept in buffers:
+            if not torch.equal(buffer, kept):
+                buffer.copy_(kept)
+
+
+def _equal(found: Tensor, wanted: Tensor) -> bool:
+    return _near(found, wanted) and torch.equal(found.argmax(-1), wanted.argmax(-1))
+
+
+def _near(found: Tensor, wanted: Tensor) -> bool:
+    return found.shape == wanted.shape and bool((found - wanted).abs().max() <= TOLERANCE * wanted.abs().max())
+
+
+def _fold(model: nn.Module, image: Tensor) -> int:
+    """Fold each batch norm that is all that a convolution or linear layer feeds into that layer; how many there were.
+
+    A pass over one image shows who feeds whom, so a forward may be any Python. A layer or norm with hooks, that is
+    called twice, or that does not compute what its type says is left alone.
+    """
+    watch = _Watch(model)
+    with torch.no_grad(), watch:
+        model(image)
+    for hook in watch.hooks:
+        hook.remove()
+    pairs = watch.pairs()
+    for layer, norm in pairs:
+        layer.weight, layer.bias = _folded(layer, norm)
+    behind = {norm: _behind(norm) for _, norm in pairs}
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child in behind:
+                parent._modules[name] = behind[child]
+    return len(pairs)
+
+
+def _folded(layer: Any, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weight and bias of the layer that does both."""
+
+    def exact(tensor: Tensor | None, missing: float) -> Tensor:
+        return torch.tensor(missing).double() if tensor is None else tensor.detach().cpu().double()
+
+    scale = exact(norm.weight, 1) / (exact(norm.running_var, 1) + norm.eps).sqrt()
+    weight = exact(layer.weight, 0) * scale.view(-1, *[1] * (layer.weight.ndim - 1))
+    bias = (exact(layer.bias, 0) - exact(norm.running_mean, 0)) * scale + exact(norm.bias, 0)
+    like = layer.weight.detach()
+    return nn.Parameter(weight.to(like), requires_grad=False), nn.Parameter(bias.to(like), requires_grad=False)
+
+
+def _behind(norm: nn.Module) -> nn.Module:
+    """What a batch norm does besides: nothing, or what it contains, such as the activation of timm's."""
+    return (nn.Sequential(*norm.children()) if len(norm._modules) else nn.Identity()).eval()
+
+
+class _Watch(TorchFunctionMode):
+    """Sees, while it is on, which layer's output each batch norm takes and whether anyone else takes it too."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.fed = WeakTensorKeyDictionary()  # output of a layer: the layer and its input
+        self.shared: set[nn.Module] = set()  # layers whose output has other users than a norm
+        self.calls: Counter[nn.Module] = Counter()
+        self.found: list[tuple[nn.Module, nn.Module]] = []
+        self.taken: Tensor | None = None  # by the norm that is running
+        self.hooks: list[Any] = []
+        for module in model.modules():
+            if isinstance(module, LINEAR) and _is_plain(module) and module._parameters.get("weight") is not None:
+                self.hooks.append(module.register_forward_hook(self._after_layer))
+            if isinstance(module, NORMS) and _is_plain(module) and module.running_mean is not None:
+                self.hooks.append(module.register_forward_pre_hook(self._before_norm))
+                self.hooks.append(module.register_forward_hook(self._after_norm))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, Tensor) and value is not self.taken and value in self.fed:
+                self.shared.add(self.fed[value][0])
+        return func(*args, **(kwargs or {}))
+
+    def _after_layer(self, layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        self.calls[layer] += 1
+        if len(given) == 1 and isinstance(output, Tensor):
+            self.fed[output] = (layer, given[0])
+
+    def _before_norm(self, norm: nn.Module, given: tuple[Any, ...]) -> None:
+        self.calls[norm] += 1
+        self.taken = given[0] if given and given[0] in self.fed else None
+
+    def _after_norm(self, norm: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        taken, self.taken = self.taken, None
+        if taken is not None:
+            layer, layer_given = self.fed[taken]
+            if _can_stand_for(layer, layer_given, norm, output):
+                self.found.append((layer, norm))
+
+    def pairs(self) -> list[tuple[Any, Any]]:
+        return [
+            (layer, norm)
+            for layer, norm in self.found
+            if layer not in self.shared and self.calls[layer] == self.calls[norm] == 1
+        ]
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """In eval mode and without hooks, which a module that takes its place would not have."""
+    hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return not hooked and not module.training
+
+
+def _can_stand_for(layer: Any, given: Tensor, norm: Any, output: Tensor) -> bool:
+    """Whether the folded layer, on the input it had, gives the norm's output; also of a subclass with its own ways."""
+    if len(norm.running_mean) != len(layer.weight):
+        return False
+    own = layer.weight, layer.bias
+    layer.weight, layer.bias = _folded(layer, norm)
+    try:
+        return _near(_behind(norm)(layer.forward(given)), output)
+    finally:
+        layer.weight, layer.bias = own

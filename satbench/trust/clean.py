@@ -1,0 +1,25 @@
+"""Accuracy without an attack, against what the network's card claims."""
+
+from scipy.stats import fisher_exact
+
+from satbench.trust.seen import Seen, rate
+
+FAR, APART = 0.10, 0.02  # of 1, where the difference is surely no luck
+
+
+def against_card(measured: tuple[int, int], expected: tuple[float, int]) -> Seen:
+    """`measured`: right, and of how many images; `expected`: a share, and of how many (Fisher's exact test)."""
+    right, n = measured
+    share, claimed_n = expected
+    claimed = round(share * claimed_n)
+    p_value = float(fisher_exact([[right, n - right], [claimed, claimed_n - claimed]]).pvalue)
+    below = share - right / n
+    said = (
+        f"It is right on {rate(right, n)} images without an attack; its card claims {100 * share:.1f}% of {claimed_n} "
+        f"(p {p_value:.2g})"
+    )
+    if below > FAR and p_value < 0.001:
+        return Seen("fail", f"{said}: other weights, images or pixels than the card's.")
+    if abs(below) > APART and p_value < 0.01:
+        return Seen("suspicious", f"{said}: look for other weights, images or pixels than the card's.")
+    return Seen("pass", f"{said}.")

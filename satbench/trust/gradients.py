@@ -1,0 +1,116 @@
+"""Checks of the gradient to the input: that there is one, and that it points somewhere."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from satbench.attacks.losses import ce, margin
+from satbench.seeding import generator, normal
+from satbench.trust.seen import Seen, rate, surely_above, surely_below
+from satbench.trust.subject import FAULTS, NetworkFault, Subject, reason
+
+# L2 steps divide by the gradient's length, at least 1e-12; Linf and L1 take signs and order, down to denormal numbers
+TINY = {"Linf": 1e-30, "L2": 1e-12, "L1": 1e-30}
+BLIND = 0.1  # share of images without a usable gradient from which a white-box attack is not to be believed
+RANDOM_DIRECTIONS = 3
+STEP = 0.1  # of eps
+LED = 0.95  # share of images on which the gradient must lead; honest networks were seen at 0.996 and above
+NUDGE = 1e-3  # about a quarter of a grey level of 8 bits
+UNMOVED = 1e-5  # of the logits' standard deviation
+
+
+def gradients(subject: Subject, count: int) -> Seen:
+    """Share of images whose gradient is missing, not finite, zero or tiny, for cross-entropy and for the margin."""
+    cross, plain = _slopes(subject, subject.x[:count], subject.y[:count], (ce, margin))
+    if cross is None or plain is None:
+        return Seen(
+            "fail", "Its logits have no gradient to its input: nothing for a white-box attack to follow.", "square"
+        )
+    lengths = [slope.flatten(1).double().norm(dim=1) for slope in (cross, plain)]
+    broken = int((~torch.stack(lengths).isfinite()).any(0).sum())
+    if broken:
+        return Seen(
+            "fail",
+            f"The gradient to the input is NaN or infinite on {rate(broken, count)} images; an attack that follows it "
+            "stands still there.",
+            "square",
+        )
+    zero, flat = (int((length == 0).sum()) for length in lengths)
+    least = TINY[subject.threat.norm]
+    tiny = int((lengths[0] < least).sum())
+    said = (
+        f"On {count} images the gradient of cross-entropy is zero on {zero} and shorter than {least:g} on {tiny}, "
+        f"that of the margin is zero on {flat}"
+    )
+    if flat == count:
+        return Seen("fail", f"{said}: nothing for a white-box attack to follow.", "square")
+    subject.moves = True
+    if surely_above(flat, count, BLIND):
+        return Seen("suspicious", f"{said}: white-box attacks are blind on {rate(flat, count)}.", "square")
+    if surely_above(tiny, count, BLIND):
+        return Seen("suspicious", f"{said}: cross-entropy is saturated on {rate(tiny, count)}.", "pgd:loss=margin")
+    median = float(lengths[1].median())
+    return Seen("pass", f"{said}; the margin's gradient has a median length of {median:.3g}.")
+
+
+def _slopes(
+    subject: Subject, x: Tensor, y: Tensor, losses: tuple[Callable[[Tensor, Tensor], Tensor], ...]
+) -> list[Tensor | None]:
+    """The gradient of each loss at `x`, None where there is none."""
+    parts = []
+    for given, labels in zip(torch.split(x, subject.at_once), torch.split(y, subject.at_once), strict=True):
+        point = given.clone().requires_grad_()
+        with torch.enable_grad():
+            logits = subject.network(point)
+            if not logits.requires_grad:
+                return [None] * len(losses)
+            try:
+                slopes = [
+                    torch.autograd.grad(loss(logits, labels).sum(), point, retain_graph=True, allow_unused=True)[0]
+                    for loss in losses
+                ]
+            except torch.OutOfMemoryError:
+                raise
+            except FAULTS as error:
+                raise NetworkFault(f"Its backward pass raises {reason(error)}.") from error
+        parts.append(slopes)
+    return [None if any(one is None for one in column) else torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+def direction(subject: Subject, count: int) -> Seen:
+    """Anywhere in the ball, a step along the gradient raises the margin more than as long steps at random."""
+    rows = subject.rows(count)
+    if not len(rows):
+        return Seen("pass", f"None of {count} images is right as it is, so there is nothing to attack.")
+    x, y, threat = subject.x[rows], subject.y[rows], subject.threat
+    step, draws = STEP * threat.eps, generator(subject.seed, "trust", "direction")
+    start = threat.random_start(x, draws)
+    (slope,) = _slopes(subject, start, y, (margin,))
+    if slope is None or not slope.isfinite().all():
+        raise NetworkFault("Its gradient is missing, NaN or infinite at random points of the ball.")
+    along = subject.margins(threat.ascend(x, start, slope, step), y)
+    others = [subject.margins(threat.ascend(x, start, normal(x, draws), step), y) for _ in range(RANDOM_DIRECTIONS)]
+    best = torch.stack(others).amax(0)
+    led, n = int((along > best).sum()), len(rows)
+    said = (
+        f"From a random point of the ball, a step of {step:.3g} along the gradient raises the margin more than "
+        f"{RANDOM_DIRECTIONS} random ones of that length on {rate(led, n)} images, in the median by "
+        f"{float((along - best).median()):.3g}"
+    )
+    if surely_below(led, n, LED):
+        return Seen("suspicious", f"{said}: the gradient does not lead to larger loss.", "square")
+    return Seen("pass", f"{said}.")
+
+
+def quantisation(subject: Subject, count: int) -> Seen:
+    """A change of every pixel by a quarter of a grey level changes the logits."""
+    x = subject.x[:count]
+    noise = NUDGE * normal(x, generator(subject.seed, "trust", "steps")).sign()
+    again = subject.answer((x + noise).clamp(0, 1))
+    change = (again - subject.logits[:count]).abs().amax(1) / subject.logits.std().clamp_min(1e-12)
+    same, n = int((change < UNMOVED).sum()), len(x)
+    said = f"Moving every pixel by {NUDGE:g} leaves the logits as they were on {rate(same, n)} images"
+    if surely_above(same, n, BLIND):
+        return Seen("suspicious", f"{said}: the input is quantised or the network a step function.", "square")
+    return Seen("pass", f"{said}.")

@@ -1,0 +1,187 @@
+"""Checks of a finished run's records: they cost no pass."""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+
+from satbench.eps import format_eps
+from satbench.trust.seen import Seen, rate, surely_above
+from satbench.trust.strength import LEFT, helps_defender
+
+BLACK_BOXES = ("square", "transfer", "boundary", "hopskipjump", "pointwise", "noise", "genattack", "spatial")
+ENSEMBLES = ("AutoAttack(", "Cascade(", "Rapid(")
+ADDED = 0.01  # share of images that black-box attacks may add to white-box ones
+LATE = 0.05  # share of images that may fall in the last tenth of an attack
+EFFORT = re.compile(r"\b(?:steps|restarts)=(\d+)|init='[^']*'")
+GREY = 0.5  # the Linf radius from which every image can become the same grey one
+
+
+def sound(records: pd.DataFrame) -> Seen:
+    """What was wrong as it is counts as broken, and examples keep to ball and box."""
+    mistaken = (records["clean_prediction"] != records["label"]) & ~records["broken"]
+    n, outside = len(records), int((records["violation"] != "").sum())
+    if mistaken.any():
+        return Seen(
+            "fail", f"{int(mistaken.sum())} of {n} records call an image robust that is misclassified as it is."
+        )
+    said = f"The attacks returned examples outside ball or box in {rate(outside, n)} records"
+    if surely_above(outside, n, 0.005):
+        return Seen("suspicious", f"{said}; those images count as robust, so the figure may be too high.")
+    return Seen("pass", f"{said}, and every image that is wrong as it is counts as broken.")
+
+
+def growing_radius(records: pd.DataFrame) -> Seen | None:
+    """A larger radius never helps the defender, and at Linf 0.5 nearly nothing stands."""
+    radii = records.groupby(["attack", "norm"])["eps"].nunique()
+    wide = records[(records["norm"] == "Linf") & (records["eps"] >= GREY)]
+    if radii.max() < 2 and wide.empty:
+        return None
+    for (attack, norm), table in _wide(records, ["attack", "norm"], "eps"):
+        for smaller, larger in pairwise(table.columns):
+            lost, gained = _apart(table[smaller], table[larger])
+            if helps_defender(lost, gained, len(table)):
+                return Seen(
+                    "suspicious",
+                    f"{rate(lost, len(table))} images fall to {attack} at {norm} {format_eps(smaller)} but not at "
+                    f"{format_eps(larger)}.",
+                    "autoattack",
+                )
+    for (attack, eps), rows in wide.groupby(["attack", "eps"]):
+        stand, n = int((~rows["broken"]).sum()), len(rows)
+        if surely_above(stand, n, LEFT):
+            return Seen(
+                "suspicious",
+                f"{rate(stand, n)} images stand against {attack} at Linf {format_eps(eps)}, where every image can "
+                "become the same grey one.",
+                "square",
+            )
+    return Seen("pass", f"Accuracy falls with the radius in all {len(radii)} pairs of attack and norm.")
+
+
+def more_effort(records: pd.DataFrame) -> Seen | None:
+    """Of attacks that differ in steps and restarts alone, the longer one is not weaker."""
+    kinds = records.assign(kind=records["attack"].str.replace(EFFORT, "", regex=True))
+    compared = 0
+    for (_, norm, eps), table in _wide(kinds, ["kind", "norm", "eps"], "attack"):
+        for weaker in table.columns:
+            for stronger in table.columns:
+                if not _less(_effort(weaker), _effort(stronger)):
+                    continue
+                compared += 1
+                lost, gained = _apart(table[weaker], table[stronger])
+                if helps_defender(lost, gained, len(table)):
+                    return Seen(
+                        "suspicious",
+                        f"{rate(lost, len(table))} images fall to {weaker} but not to {stronger} at {norm} "
+                        f"{format_eps(eps)}, {gained} the other way round.",
+                        "autoattack",
+                    )
+    if not compared:
+        return None
+    return Seen("pass", f"In {compared} pairs of attacks, more steps or restarts never helped the defender.")
+
+
+def converged(records: pd.DataFrame) -> Seen | None:
+    """PGD no longer breaks images when it stops."""
+    seen = []
+    for (attack, norm, eps), rows in records.groupby(["attack", "norm", "eps"], sort=True):
+        steps, restarts = _effort(attack)
+        passes = (steps + 1) * restarts
+        if not attack.startswith("PGD(") or steps < 10 or "keep='last'" in attack or "targeted" in attack:
+            continue
+        late, n = int((rows["broken"] & (rows["fell_at"] > 0.9 * passes)).sum()), len(rows)
+        seen.append(f"{rate(late, n)} in {attack} at {norm} {format_eps(eps)}")
+        if surely_above(late, n, LATE):
+            return Seen(
+                "suspicious",
+                f"Images that fell in the last tenth of an attack: {seen[-1]}; it was not done.",
+                "autoattack",
+            )
+    return Seen("pass", f"Images that fell in the last tenth of an attack: {'; '.join(seen)}.") if seen else None
+
+
+def black_box_stage(records: pd.DataFrame) -> Seen | None:
+    """In an ensemble, the stage without gradients adds next to nothing to the stages before it."""
+    ensembles = records.groupby(["attack", "norm", "eps"]).filter(
+        lambda rows: bool((rows["stage"] != "").any()) and any(_is_white(one) for one in rows["stage"].unique() if one)
+    )
+    return _added(
+        (attack, norm, eps, int((rows["broken"] & rows["stage"].map(_is_black)).sum()), len(rows))
+        for (attack, norm, eps), rows in ensembles.groupby(["attack", "norm", "eps"])
+    )
+
+
+def black_box_attack(records: pd.DataFrame) -> Seen | None:
+    """Attacks without gradients add next to nothing to white-box attacks on the same images."""
+    return _added(_alone(records))
+
+
+def _alone(records: pd.DataFrame) -> Iterator[tuple[str, str, float, int, int]]:
+    single = records[~records["attack"].str.startswith(ENSEMBLES)]
+    for (norm, eps), table in _wide(single, ["norm", "eps"], "attack"):
+        black = [name for name in table.columns if _is_black(name)]
+        white = [name for name in table.columns if not _is_black(name)]
+        if black and white:
+            added = table[black].any(axis=1) & ~table[white].any(axis=1)
+            yield " and ".join(black), norm, eps, int(added.sum()), len(table)
+
+
+def _added(found: Iterator[tuple[str, str, float, int, int]]) -> Seen | None:
+    worst = max(found, key=lambda one: one[3] / one[4], default=None)
+    if worst is None:
+        return None
+    attack, norm, eps, added, n = worst
+    said = (
+        f"At {norm} {format_eps(eps)}, the search without gradients in {attack} breaks {rate(added, n)} images that "
+        "white-box attacks left"
+    )
+    if surely_above(added, n, ADDED):
+        return Seen(
+            "suspicious",
+            f"{said}: gradients hide examples that exist, and there may be more.",
+            "autoattack:version=plus",
+        )
+    return Seen("pass", f"{said}.")
+
+
+def _is_black(name: str) -> bool:
+    return any(part in name.lower() for part in BLACK_BOXES)
+
+
+def _is_white(name: str) -> bool:
+    return not _is_black(name)
+
+
+def _effort(attack: str) -> tuple[int, int]:
+    found = {key: re.search(rf"\b{key}=(\d+)", attack) for key in ("steps", "restarts")}
+    return tuple(int(one[1]) if one else 1 for one in found.values())  # type: ignore[return-value]
+
+
+def _less(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a != b and a[0] <= b[0] and a[1] <= b[1]
+
+
+def _wide(records: pd.DataFrame, groups: list[str], across: str) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """For each group, which samples (rows) are broken in each value of `across` (columns), where all were tried."""
+    for key, rows in records.groupby(groups):
+        yield (
+            key,
+            rows.pivot_table(index="sample_id", columns=across, values="broken", aggfunc="max").dropna().astype(bool),
+        )
+
+
+def _apart(weaker: "pd.Series[bool]", stronger: "pd.Series[bool]") -> tuple[int, int]:
+    return int((weaker & ~stronger).sum()), int((stronger & ~weaker).sum())
+
+
+RECORD_CHECKS: dict[str, Callable[[pd.DataFrame], Seen | None]] = {
+    "records": sound,
+    "records, growing radius": growing_radius,
+    "records, more effort": more_effort,
+    "records, convergence": converged,
+    "records, black-box stage": black_box_stage,
+    "records, black-box attack": black_box_attack,
+}

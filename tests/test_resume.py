@@ -1,0 +1,369 @@
+"""A run that is killed, repeated, enlarged, starved of memory or searched elsewhere."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from satbench import evaluate, load_model
+from satbench.attacks import PGD
+from satbench.data import load_images
+from satbench.errors import BadInput
+from satbench.evaluation.verify import verify
+from satbench.results.schema import TIMING
+from satbench.results.store import Run, read_run
+from satbench.seeding import Randomness, integer
+from satbench.threat import ThreatModel
+
+MODEL = "digits-silu"
+PAIR = "test_resume:Pair"
+PGD20 = "pgd:steps=20"
+COMMAND = f"--model {MODEL} --attack {PGD20} --attack {PAIR} --eps 0.1,0.2 --n 40 --batch-size 8".split()
+COMMAND += ["--save-examples", "--no-trust", "--device", "cpu"]
+
+
+@dataclass(frozen=True)
+class Together:
+    """PGD whose starts are drawn for eight images at once, as packages do."""
+
+    steps: int
+    unit: int = 8
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        assert len(x) <= self.unit
+        shared = torch.Generator().manual_seed(integer(randomness))
+        return PGD(steps=self.steps)(model, x, y, threat, shared)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A short attack, and a longer one for what it leaves."""
+
+    @property
+    def stages(self) -> tuple[Together, ...]:
+        return Together(3), Together(30)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        raise AssertionError("the harness runs the stages")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def here() -> Iterator[None]:
+    """`PAIR` is found in the current folder."""
+    before = Path.cwd()
+    os.chdir(Path(__file__).parent)
+    yield
+    os.chdir(before)
+
+
+def command(out: Path) -> list[str]:
+    return [sys.executable, "-m", "satbench", "eval", *COMMAND, "--out", str(out)]
+
+
+def whole(out: Path, **options: object) -> Run:
+    """The same as `COMMAND`, in this process."""
+    settings: dict[str, object] = {"eps": "0.1,0.2", "n": 40, "batch_size": 8, "save_examples": True}
+    settings |= {"trust": False, "device": "cpu", "attack": [PGD20, PAIR]} | options
+    return evaluate(MODEL, out, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return whole(tmp_path_factory.mktemp("reference") / "run")
+
+
+def parts(out: Path) -> int:
+    return len(list(out.glob("parts/*/*.parquet")))
+
+
+def test_a_run_killed_at_random_points_ends_byte_identical(reference: Run, tmp_path: Path) -> None:
+    out, seed = tmp_path / "run", time.time_ns()
+    draw = random.Random(seed)
+    total = parts(reference.path)
+    assert total >= 16
+    for _ in range(3):
+        goal = draw.randint(parts(out), total - 2)
+        process = subprocess.Popen(command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while parts(out) < goal and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(draw.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        _, said = process.communicate()
+        assert process.returncode in (-signal.SIGKILL, 0), f"seed {seed}: {said}"
+    there = {file: file.stat().st_mtime_ns for file in out.glob("parts/*/[!.]*.parquet")}
+    again = whole(out)
+    assert (out / "records.parquet").read_bytes() == (reference.path / "records.parquet").read_bytes(), f"seed {seed}"
+    assert again.manifest.attacks == reference.manifest.attacks
+    assert all(file.stat().st_mtime_ns == written for file, written in there.items()), "a finished batch was done again"
+    assert verify(again).faults == []
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each call of an attack was given."""
+    given: list[int] = []
+    attack = PGD.__call__
+
+    def count(self: PGD, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        given.append(len(x))
+        return attack(self, model, x, y, threat, randomness)
+
+    monkeypatch.setattr(PGD, "__call__", count)
+    return given
+
+
+def test_a_finished_run_is_only_read(passes: list[int], tmp_path: Path) -> None:
+    one = whole(tmp_path, attack=[PGD20])
+    assert passes
+    passes.clear()
+    two = whole(tmp_path, attack=[PGD20])
+    assert not passes
+    assert two.manifest == one.manifest
+
+
+def test_an_enlarged_run_computes_only_what_is_new(passes: list[int], tmp_path: Path) -> None:
+    small = whole(tmp_path / "grown", attack=[PGD20], eps="0.1")
+    clean = int((small.records["clean_prediction"] == small.records["label"]).sum())
+    assert sum(passes) == clean
+    passes.clear()
+    more = whole(tmp_path / "grown", attack=[PGD20], eps="0.1", n=60)
+    new = more.records.iloc[40:]
+    assert sum(passes) == int((new["clean_prediction"] == new["label"]).sum())
+    passes.clear()
+    farther = whole(tmp_path / "grown", attack=[PGD20], eps="0.1,0.2", n=60)
+    standing = ~more.records["broken"]
+    assert sum(passes) == int(standing.sum())
+    passes.clear()
+    whole(tmp_path / "grown", attack=[PGD20, "fgsm"], eps="0.1,0.2", n=60)
+    assert passes
+    fresh = whole(tmp_path / "fresh", attack=[PGD20], eps="0.1,0.2", n=60)
+    pd.testing.assert_frame_equal(farther.records, fresh.records, rtol=1e-4, atol=1e-5)
+
+
+def test_units_are_reused_where_they_are_the_same(reference: Run, tmp_path: Path) -> None:
+    whole(tmp_path, n=24, attack=[PAIR])
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("parts/*/[!.]*.parquet")}
+    grown = whole(tmp_path, attack=[PAIR])
+    expected = reference.records[reference.records["attack"] == grown.manifest.attacks[0]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(grown.records, expected)
+    assert all(file.stat().st_mtime_ns == written for file, written in before.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [({"seed": 1}, "seed 0, asked for is 1"), ({"split": "val"}, "data set digits test 8, asked for is digits val 8")],
+)
+def test_another_run_in_the_folder_is_never_overwritten(change: dict[str, object], hint: str, tmp_path: Path) -> None:
+    whole(tmp_path, attack=["fgsm"])
+    before = (tmp_path / "records.parquet").read_bytes()
+    with pytest.raises(BadInput, match=hint):
+        whole(tmp_path, **({"attack": ["fgsm"]} | change))
+    assert (tmp_path / "records.parquet").read_bytes() == before
+
+
+def test_a_damaged_batch_is_computed_again(reference: Run, tmp_path: Path) -> None:
+    whole(tmp_path, attack=[PGD20])
+    expected = (tmp_path / "records.parquet").read_bytes()
+    (tmp_path / "manifest.json").unlink()
+    some = sorted(tmp_path.glob("parts/*/[!.]*.parquet"))
+    some[0].write_bytes(b"")
+    some[1].write_bytes(some[1].read_bytes()[:-40])
+    whole(tmp_path, attack=[PGD20])
+    assert (tmp_path / "records.parquet").read_bytes() == expected
+
+
+def test_times_lie_apart_and_passes_add_up(reference: Run) -> None:
+    timing = pd.read_parquet(reference.path / "timing.parquet")
+    assert list(timing.columns) == TIMING.names
+    assert (timing["seconds"] > 0).all()
+    for column in ("forward", "backward"):
+        assert timing[column].sum() == reference.records[column].sum() > 0
+    assert "seconds" not in reference.records
+
+
+def test_an_attack_whose_code_changed_is_run_again(
+    passes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    code = "from satbench.attacks import PGD\n\n\ndef mine(model, x, y, threat, randomness):\n"
+    code += "    return PGD(steps={})(model, x, y, threat, randomness)\n"
+    there = False
+    for steps in (2, 2, 3):
+        passes.clear()
+        (tmp_path / "my_attack.py").write_text(code.format(steps))
+        monkeypatch.delitem(sys.modules, "my_attack", raising=False)
+        whole(tmp_path / "run", attack=["my_attack:mine"], eps="0.1")
+        assert bool(passes) == (steps == 3 or not there), "only the first run and the changed one compute"
+        there = True
+
+
+# sweeps
+
+
+def test_what_a_smaller_eps_broke_stays_broken_at_no_passes(reference: Run) -> None:
+    for _, records in reference.records.groupby("attack"):
+        small, large = (records[records["eps"] == eps].reset_index(drop=True) for eps in (0.1, 0.2))
+        attacked = small["broken"] & (small["clean_prediction"] == small["label"])
+        assert attacked.any()
+        assert large.loc[attacked, "broken"].all()
+        assert not large.loc[small["broken"], ["forward", "backward"]].to_numpy().any()
+        assert (large.loc[attacked, "distance_linf"] <= 0.1 + 1e-6).all()
+        assert large["broken"].sum() > small["broken"].sum()
+
+
+def test_stages_say_which_of_them_broke_an_image(reference: Run) -> None:
+    records = reference.records[reference.records["attack"].str.contains("Pair")]
+    attacked = records[records["clean_prediction"] == records["label"]]
+    named = attacked["stage"].isin([repr(stage) for stage in Pair().stages])
+    assert (named == attacked["broken"]).all()
+    standing = attacked[~attacked["broken"]]
+    assert (standing["forward"] > 4).all()
+    assert (standing["forward"] <= 4 + 31).all()
+    assert (standing["fell_at"] == -1).all()
+    second = attacked[attacked["stage"].str.contains("30") & (attacked["forward"] > 0)]
+    assert len(second)
+    assert (second["fell_at"] > 4).all()  # passes of the first stage count
+
+
+# memory
+
+
+def test_when_memory_runs_out_half_as_many_images_go_through_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run(out: Path) -> Run:
+        return evaluate(
+            Hungry(), out, "pgd", eps="0.1", dataset="digits", n=40, batch_size=40, trust=False, device="cpu"
+        )
+
+    plenty = run(tmp_path / "plenty")
+    monkeypatch.setattr(Hungry, "most", 11)
+    starved = run(tmp_path / "starved")
+    assert "memory ran out" in " ".join(starved.manifest.notes)
+    pd.testing.assert_frame_equal(starved.records, plenty.records, rtol=1e-4, atol=1e-5)
+
+
+class Hungry(nn.Module):
+    """A network that takes no more than `most` images, after the few of the first look."""
+
+    most = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = load_model(MODEL)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.most and len(x) != 16:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        logits: Tensor = self.inner(x)
+        return logits
+
+
+# elsewhere
+
+
+def test_a_transfer_attack_searches_on_the_other_network_alone(tmp_path: Path) -> None:
+    run = whole(tmp_path / "transfer", attack=["pgd:steps=20,keep=last"], source="digits-relu", eps="0.2")
+    own = whole(tmp_path / "own", attack=["pgd:steps=20,keep=last"], eps="0.2")
+    (name,) = run.manifest.attacks
+    assert name.startswith("Transfer(attack=PGD(")
+    assert "source='cnn-small relu@" in name
+    assert run.records["broken"].sum() < own.records["broken"].sum()
+    source = load_model("digits-relu")
+    images = load_images("digits").in_memory().head(40)
+    index = pd.read_parquet(tmp_path / "transfer" / "examples.parquet")
+    clean = source(images.x).argmax(1)
+    for row in index.itertuples():
+        i = images.ids.index(str(row.sample_id))
+        x_adv = load_file(tmp_path / "transfer" / str(row.example_file))["x_adv"][int(str(row.example_row))]
+        assert clean[i] != images.y[i] or source(x_adv[None]).argmax() != images.y[i]
+
+
+def test_bf16_search_is_labelled_and_judged_in_float32(tmp_path: Path) -> None:
+    run = whole(tmp_path, attack=[PGD20], eps="0.2", search="bf16")
+    assert run.manifest.attacks[0].startswith("Bf16(attack=PGD(")
+    assert "bf16" in run.manifest.search
+    assert verify(run).faults == []
+
+
+def test_the_way_of_searching_does_not_change_a_flag(tmp_path: Path) -> None:
+    folded, plain = (whole(tmp_path / how, attack=[PGD20], search=how, n=200) for how in ("folded", "plain"))
+    assert (folded.records["broken"] == plain.records["broken"]).all()
+    with pytest.raises(BadInput, match="unknown --search 'fast'"):
+        whole(tmp_path / "fast", search="fast")
+
+
+# verify
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Run:
+    return whole(tmp_path / "run", attack=[PGD20], eps="0.2")
+
+
+def tamper(run: Run, change: object) -> None:
+    """Let `change` work on the first file of examples."""
+    index = pd.read_parquet(run.path / "examples.parquet")
+    file = run.path / str(index["example_file"].iloc[0])
+    examples = load_file(file)["x_adv"].clone()
+    save_file({"x_adv": change(examples)}, file)  # type: ignore[operator]
+
+
+def test_an_honest_run_verifies(stored: Run) -> None:
+    found = verify(stored)
+    attacked = stored.records[stored.records["clean_prediction"] == stored.records["label"]]
+    assert found.faults == []
+    assert (found.clean, found.broken) == (40, int(attacked["broken"].sum()))
+    assert found.unproven == int((~attacked["broken"]).sum())
+    assert found.broken > 0
+
+
+def test_a_run_verifies_elsewhere(stored: Run, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    stored.path.rename(moved)
+    assert verify(moved).faults == []
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda x: x + 0.3, "outside the"),
+        (lambda x: x * float("nan"), "not finite"),
+        (lambda x: x.flip(0), "outside the ball"),
+    ],
+)
+def test_examples_that_prove_nothing_are_named(change: object, fault: str, stored: Run) -> None:
+    tamper(stored, change)
+    found = verify(stored)
+    assert any(fault in one for one in found.faults)
+
+
+def test_claims_without_a_proof_are_named(stored: Run) -> None:
+    records = pd.read_parquet(stored.path / "records.parquet")
+    standing = records.index[~records["broken"]][0]
+    records.loc[standing, "broken"] = True
+    faked = Run(stored.path, stored.manifest, records)
+    assert any("no example is kept" in one for one in verify(faked).faults)
+    records.loc[standing, "clean_prediction"] = (records.loc[standing, "label"] + 1) % 10
+    assert any("clean prediction is" in one for one in verify(Run(stored.path, stored.manifest, records)).faults)
+
+
+def test_a_run_without_examples_or_of_another_network_is_refused(stored: Run, tmp_path: Path) -> None:
+    bare = whole(tmp_path / "bare", attack=["fgsm"], save_examples=False)
+    with pytest.raises(BadInput, match="kept no examples; run `satbench eval` with --save-examples"):
+        verify(bare)
+    with pytest.raises(BadInput, match=r"digits-relu.* has sha256"):
+        verify(stored, "digits-relu")
+    assert read_run(stored.path).manifest.examples

@@ -1,0 +1,498 @@
+"""The trust battery: every spoilt network is doubted, no honest one is, and nothing is left changed."""
+
+import gzip
+import os
+import random
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from trust_networks import BAD, HONEST, Around, Network, images, plain
+from typer.testing import CliRunner
+
+from satbench.cli import app
+from satbench.data.images import image_set
+from satbench.errors import BadInput
+from satbench.reporting.trust_page import write_trust
+from satbench.results.schema import DataInfo, Finding, ModelInfo, Threat, Trust
+from satbench.seeding import generator
+from satbench.threat import ThreatModel
+from satbench.trust import CHECKS, examine
+from satbench.trust.squares import squares
+from satbench.trust.subject import Counting, Subject, Tally, undisturbed
+
+QUICK = 2000  # passes: a tenth of what PGD-10 takes for a thousand images
+ANCHORS = Path(os.environ.get("SATBENCH_ANCHORS", Path(__file__).parents[1] / ".." / "shared" / "data" / "anchors"))
+needs_anchors = pytest.mark.skipif(not (ANCHORS / "mnist_fgsm_cnn.pth").is_file(), reason="the anchors are not here")
+
+
+@cache
+def built(kind: str, name: str) -> nn.Module:
+    return {"bad": BAD, "honest": HONEST}[kind][name].build()
+
+
+def checked(model: nn.Module, network: Network, n: int | None = None, **how: Any) -> Trust:
+    shown = images(network.colours, network.classes)
+    return examine(model, shown.head(min(n or len(shown), len(shown))), network.threat, **how)
+
+
+def found(trust: Trust) -> dict[str, Finding]:
+    return {finding.check: finding for finding in trust.findings}
+
+
+def doubts(trust: Trust) -> set[str]:
+    return {finding.check for finding in trust.findings if finding.outcome != "pass"}
+
+
+def test_there_are_enough_networks_and_one_for_every_check() -> None:
+    assert len(BAD) >= 12
+    assert len(HONEST) >= 12
+    assert {check for network in BAD.values() for check in network.caught_by} == set(CHECKS) - {"transfer"}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_network_is_caught_by_the_quick_form(name: str) -> None:
+    trust = checked(built("bad", name), BAD[name], budget=QUICK)
+    assert doubts(trust) & set(BAD[name].caught_by)
+    assert trust.verdict != "pass"
+    assert trust.forward + trust.backward <= QUICK
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_an_honest_network_is_not_flagged_by_the_quick_form(name: str) -> None:
+    trust = checked(built("honest", name), HONEST[name], budget=QUICK)
+    assert not doubts(trust)
+    assert trust.verdict == "pass"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_network_is_caught_by_the_full_form(name: str) -> None:
+    trust = checked(built("bad", name), BAD[name], n=64, depth="full")
+    assert doubts(trust) & set(BAD[name].caught_by)
+    assert trust.verdict != "pass"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", HONEST)
+def test_an_honest_network_is_not_flagged_by_the_full_form(name: str) -> None:
+    trust = checked(built("honest", name), HONEST[name], n=64, depth="full")
+    assert not doubts(trust)
+    assert trust.verdict == "pass"
+
+
+ATTACKED = {
+    "more effort": "misled off the scans",
+    "large radius": "misled off the scans",
+    "black box": "saturated units",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ATTACKED)
+def test_a_check_that_attacks_catches_its_network(check: str) -> None:
+    name = ATTACKED[check]
+    assert check in doubts(checked(built("bad", name), BAD[name], n=64, depth="full"))
+
+
+def test_missing_and_nan_gradients_and_dead_networks_fail() -> None:
+    names = ("detached input", "square root", "quantised input", "NaN logits", "raises", "constant", "pixels to 255")
+    for name in names:
+        assert checked(built("bad", name), BAD[name], budget=QUICK).verdict == "fail", name
+    seen = found(checked(built("bad", "square root"), BAD["square root"], budget=QUICK))
+    assert "NaN or infinite" in seen["gradients"].sentence
+    seen = found(checked(built("bad", "raises"), BAD["raises"], budget=QUICK))
+    assert "RuntimeError: no kernel for this device" in seen["outputs"].sentence
+
+
+def test_a_doubt_names_the_attack_to_try() -> None:
+    for name, check, attack in [
+        ("noise", "randomness", "autoattack:version=rand"),
+        ("logits times 1e3", "gradients", "pgd:loss=margin"),
+        ("misled", "direction", "square"),
+    ]:
+        assert found(checked(built("bad", name), BAD[name], budget=QUICK))[check].next_attack == attack
+
+
+def test_a_transferred_example_shows_what_gradients_hide() -> None:
+    network = BAD["shattered"]
+    trust = checked(built("bad", "shattered"), network, source=plain())
+    assert found(trust)["transfer"].outcome == "suspicious"
+    without = checked(built("bad", "shattered"), network)
+    assert "transfer" not in found(without)
+    assert "transfer (no other network is given)" in found(without)["coverage"].sentence
+    honest = checked(plain(), network, source=built("honest", "standard cnn, elu"))
+    assert found(honest)["transfer"].outcome == "pass"
+    with pytest.raises(BadInput, match="examples cannot be made on the other network"):
+        checked(plain(), network, source=built("bad", "raises"))
+
+
+class Passing(nn.Module):
+    """Counts rows by itself."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.forwards, self.backwards = inner, 0, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forwards += len(x)
+        if x.requires_grad:
+            x = x.view_as(x)
+            x.register_hook(self.count)
+        return self.inner(x)
+
+    def count(self, grad: Tensor) -> None:
+        self.backwards += len(grad)
+
+
+@pytest.mark.parametrize("budget", [None, 5000, 300, 0])
+def test_the_passes_are_those_really_taken(budget: int | None) -> None:
+    model = Passing(plain())
+    trust = checked(model, HONEST["standard mlp"], budget=budget)
+    assert (trust.forward, trust.backward) == (model.forwards, model.backwards)
+    if budget is not None:
+        assert trust.forward + trust.backward <= budget
+
+
+def test_what_does_not_fit_is_said_and_is_no_ground_for_trust() -> None:
+    nothing = checked(plain(), HONEST["standard mlp"], budget=3)
+    assert nothing.verdict == "suspicious"
+    assert "outputs" in found(nothing)["coverage"].sentence
+    some = checked(plain(), HONEST["standard mlp"], budget=400)
+    assert some.verdict == "pass"
+    assert "black box" in found(some)["coverage"].sentence
+    with pytest.raises(BadInput, match="budget"):
+        checked(plain(), HONEST["standard mlp"], budget=400, depth="full")
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    return {
+        "modes": [module.training for module in model.modules()],
+        "wanted": [p.requires_grad for p in model.parameters()],
+        "torch": torch.get_rng_state().tolist(),
+        "python": random.getstate(),
+        "numpy": np.random.get_state()[1].tolist(),
+        "weights": {name: tensor.tolist() for name, tensor in model.state_dict().items()},
+        "gradients": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
+        "hooks": [len(module._forward_hooks) for module in model.modules()],
+    }
+
+
+def test_everything_is_left_as_it_was_found() -> None:
+    class Drawing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            random.random()
+            np.random.rand()
+            return x + 0 * torch.rand_like(x)
+
+    model = nn.Sequential(Drawing(), nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 10))
+    model[3].eval()
+    model[4].weight.requires_grad_(False)
+    model[4].bias.grad = torch.ones(10)
+    before = state(model)
+    checked(model, HONEST["standard mlp"], budget=QUICK)
+    after = state(model)
+    assert [key for key in before if before[key] != after[key]] == []
+
+
+def test_a_buffer_that_moves_is_told_and_put_back() -> None:
+    class Adapting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = self.seen + len(x)
+            return x
+
+    model = nn.Sequential(Adapting(), plain())
+    buffer = model[0].seen
+    finding = found(checked(model, HONEST["standard mlp"], budget=QUICK))["modes"]
+    assert finding.outcome == "suspicious"
+    assert "0.seen" in finding.sentence
+    assert model[0].seen is buffer
+    assert buffer == 0
+
+
+@pytest.mark.parametrize(("kind", "name"), [("honest", "digits-silu"), ("bad", "noise"), ("bad", "random shift")])
+def test_equal_arguments_give_equal_findings(kind: str, name: str) -> None:
+    model, network = built(kind, name), {"bad": BAD, "honest": HONEST}[kind][name]
+    torch.manual_seed(1)
+    first = checked(model, network, budget=QUICK)
+    torch.manual_seed(2)
+    assert checked(model, network, budget=QUICK) == first
+    assert checked(model, network, budget=QUICK, seed=1) != first
+
+
+def test_memory_that_does_not_suffice_is_no_finding() -> None:
+    def scarce(x: Tensor) -> Tensor:
+        if len(x) > 8:
+            raise torch.OutOfMemoryError("too many images")
+        return x
+
+    trust = checked(Around(plain(), before=scarce), HONEST["standard mlp"], budget=4 * QUICK)
+    assert trust.verdict == "pass"
+    with pytest.raises(torch.OutOfMemoryError):
+        checked(Around(plain(), before=lambda x: scarce(x.repeat(9, 1, 1, 1))), HONEST["standard mlp"])
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("n", [1, 5])
+def test_few_images_and_no_radius_are_no_trouble(norm: str, n: int) -> None:
+    assert examine(plain(), images().head(n), ThreatModel(norm, 0.1)).verdict == "pass"
+    still = examine(plain(), images().head(n), ThreatModel(norm, 0))
+    assert "the radius is 0" in found(still)["coverage"].sentence
+
+
+def test_the_search_over_squares_breaks_only_what_can_be_broken() -> None:
+    draws = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 1, 6, 6, generator=draws)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2, bias=False))
+    model[1].weight.data = torch.stack([weight[0].flatten(), -weight[0].flatten()])
+    x = 0.3 + 0.4 * torch.rand(200, 1, 6, 6, generator=draws)
+    for norm, dual in (("Linf", 1), ("L2", 2), ("L1", float("inf"))):
+        eps = {"Linf": 0.05, "L2": 0.25, "L1": 0.3}[norm]
+        height = 2 * (x.flatten(1) @ weight[0].flatten())  # of the first logit over the second
+        reach = 2 * eps * float(torch.linalg.vector_norm(weight[0].flatten(), dual))  # the box is far away
+        y = (height < 0).long()
+        with undisturbed(model, x.device) as moved:
+            subject = Subject(
+                Counting(model, Tally()), x, y, ("",) * 200, ThreatModel(norm, eps), 0, True, None, 256, moved
+            )
+            fallen = squares(subject, torch.arange(200), 300, generator(0))
+        assert not (fallen & (height.abs() > reach * 1.0001)).any()
+        easy = height.abs() < 0.3 * reach
+        assert easy.sum() > 5
+        assert fallen[easy].float().mean() > 0.8
+
+
+WHITE = "PGD(steps={}, step_size=None, loss='ce', init='uniform', restarts={}, keep='best')"
+SQUARE = "AutoAttackComponent(name='square', unit=250)"
+
+
+def records(n: int = 500, **broken: Any) -> pd.DataFrame:
+    """Records of attacks, each given as how many of `n` images it breaks, or which; all are right as they are."""
+    frames = []
+    for attack, which in broken.items():
+        rows = range(which) if isinstance(which, int) else which
+        frames.append(
+            pd.DataFrame(
+                {
+                    "sample_id": [f"{i}" for i in range(n)],
+                    "label": 1,
+                    "clean_prediction": 1,
+                    "attack": attack,
+                    "norm": "Linf",
+                    "eps": 0.1,
+                    "broken": [i in rows for i in range(n)],
+                    "fell_at": [1 if i in rows else -1 for i in range(n)],
+                    "stage": "",
+                    "violation": "",
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def from_records(frame: pd.DataFrame) -> dict[str, Finding]:
+    return found(checked(plain(), HONEST["standard mlp"], budget=QUICK, records=frame))
+
+
+def staged(removed: int, n: int = 500) -> pd.DataFrame:
+    frame = records(n, **{"AutoAttack(version='standard', components='', unit=250)": 80 + removed})
+    white, black = "AutoAttackComponent(name='apgd-t', unit=250)", SQUARE
+    frame.loc[: 79 + removed, "stage"] = [white] * 80 + [black] * removed
+    return frame
+
+
+def test_a_square_stage_that_removes_points_is_suspicious() -> None:
+    seen = from_records(staged(17))["records, black-box stage"]
+    assert (seen.outcome, seen.next_attack) == ("suspicious", "autoattack:version=plus")
+    assert "17 of 500 (3.4% [2.1, 5.4])" in seen.sentence
+    assert from_records(staged(1))["records, black-box stage"].outcome == "pass"
+    assert "records, black-box stage" not in from_records(records(**{SQUARE: 30}))
+
+
+def test_a_black_box_attack_that_breaks_other_images_is_suspicious() -> None:
+    white = WHITE.format(50, 1)
+    beyond = records(**{white: range(100), SQUARE: range(80, 120)})
+    assert from_records(beyond)["records, black-box attack"].outcome == "suspicious"
+    within = records(**{white: range(100), SQUARE: range(62, 102)})
+    assert from_records(within)["records, black-box attack"].outcome == "pass"
+
+
+def test_more_steps_or_restarts_that_help_the_defender_are_suspicious() -> None:
+    short, long, often = WHITE.format(10, 1), WHITE.format(100, 1), WHITE.format(100, 5)
+    frame = records(**{short: range(100), long: range(60), often: range(100)})
+    seen = from_records(frame)["records, more effort"]
+    assert seen.outcome == "suspicious"
+    assert "40 of 500" in seen.sentence
+    lucky = records(**{short: range(100), long: range(6, 104)})
+    assert from_records(lucky)["records, more effort"].outcome == "pass"
+    assert "records, more effort" not in from_records(records(**{short: 100}))
+
+
+def test_an_attack_that_was_still_breaking_images_is_suspicious() -> None:
+    attack = WHITE.format(20, 1)
+    frame = records(**{attack: 200})
+    frame.loc[:99, "fell_at"] = 20
+    assert from_records(frame)["records, convergence"].outcome == "suspicious"
+    frame.loc[5:99, "fell_at"] = 12
+    assert from_records(frame)["records, convergence"].outcome == "pass"
+
+
+def test_records_that_contradict_themselves_fail() -> None:
+    frame = records(**{WHITE.format(10, 1): 100})
+    assert from_records(frame)["records"].outcome == "pass"
+    frame.loc[499, "clean_prediction"] = 2
+    assert from_records(frame)["records"].outcome == "fail"
+    outside = records(**{WHITE.format(10, 1): 100})
+    outside.loc[400:, "violation"] = "outside the ball"
+    assert from_records(outside)["records"].outcome == "suspicious"
+
+
+def test_what_stands_where_all_can_be_grey_is_suspicious() -> None:
+    attack = WHITE.format(10, 1)
+    small, large = records(**{attack: 100}), records(**{attack: 300}).assign(eps=0.5)
+    assert from_records(pd.concat([small, large]))["records, growing radius"].outcome == "suspicious"
+    larger = records(**{attack: 490}).assign(eps=0.5)
+    assert from_records(pd.concat([small, larger]))["records, growing radius"].outcome == "pass"
+    shrinking = records(**{attack: 60}).assign(eps=0.2)
+    assert from_records(pd.concat([small, shrinking]))["records, growing radius"].outcome == "suspicious"
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome"),
+    [
+        ((690, 1000), "pass"),
+        ((640, 1000), "suspicious"),
+        ((500, 1000), "fail"),
+        ((10, 20), "pass"),
+        ((760, 1000), "suspicious"),
+    ],
+)
+def test_clean_accuracy_is_held_against_the_card(measured: tuple[int, int], outcome: str) -> None:
+    trust = checked(
+        plain(), HONEST["standard mlp"], budget=QUICK, clean_accuracy=measured, expected_clean=(0.687, 50_000)
+    )
+    assert found(trust)["clean accuracy"].outcome == outcome
+
+
+def test_clean_accuracy_comes_from_the_records_where_there_are_some() -> None:
+    how: dict[str, Any] = {"budget": QUICK, "expected_clean": (0.99, 1000)}
+    assert (
+        "64 images"
+        not in found(checked(plain(), HONEST["standard mlp"], records=records(**{SQUARE: 5}), **how))[
+            "clean accuracy"
+        ].sentence
+    )
+    assert (
+        "500 of 500"
+        in found(checked(plain(), HONEST["standard mlp"], records=records(**{SQUARE: 5}), **how))[
+            "clean accuracy"
+        ].sentence
+    )
+
+
+def test_the_page_holds_the_evidence_and_nothing_from_elsewhere(tmp_path: Path) -> None:
+    findings = [
+        Finding(check="direction", outcome="suspicious", sentence="3 of 64 <b>", next_attack="square"),
+        Finding(check="modes", outcome="pass", sentence="All follow."),
+    ]
+    trust = Trust(verdict="suspicious", depth="full", findings=findings, forward=1234, backward=56)
+    stored, index = write_trust(
+        tmp_path,
+        trust,
+        ModelInfo(ref="net", digest="sha256:0", label="net"),
+        DataInfo(name="digits", split="test", n=64, digest="sha256:1"),
+        Threat(norm="Linf", eps=8 / 255),
+        0,
+        {"direction": "Does it lead?"},
+    )
+    assert Trust.model_validate_json(stored.read_text()) == trust
+    page = index.read_text()
+    for part in ("suspicious", "3 of 64 &lt;b&gt;", "--attack square", "Does it lead?", "Linf 8/255", "1,234"):
+        assert part in page
+    assert "http" not in page
+
+
+def test_the_command_exits_1_for_what_fails_and_writes_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spoilt_network.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.flat, self.out = nn.Flatten(), nn.Linear(64, 10)\n"
+        "    def forward(self, x):\n"
+        "        return self.out(self.flat(x.detach()))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["trust", "spoilt_network:Net", "--dataset", "digits", "--n", "8"]
+    done = CliRunner().invoke(app, [*words, "--eps", "0.1"])
+    sys.modules.pop("spoilt_network", None)
+    assert done.exit_code == 1, done.output
+    assert "Net at Linf 0.1: fail" in done.output
+    trust = Trust.model_validate_json((tmp_path / "reports" / "trust" / "Net" / "trust.json").read_text())
+    assert trust.depth == "full"
+    assert found(trust)["gradients"].outcome == "fail"
+    assert CliRunner().invoke(app, words).exit_code == 2
+    assert CliRunner().invoke(app, [*words[:-1], "1001", "--eps", "0.1"]).exit_code == 2
+
+
+def _tail(flat: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(16, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(flat, 100),
+        nn.ReLU(),
+        nn.Linear(100, 10),
+    ]
+
+
+def anchor(name: str, channels: int, flat: int) -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(channels, 16, 4, stride=2, padding=1), nn.ReLU(), *_tail(flat))
+    model.load_state_dict(torch.load(ANCHORS / name, map_location="cpu", weights_only=True))
+    return model.eval()
+
+
+@needs_anchors
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_anchor_whose_gradients_hide_examples_is_suspicious() -> None:
+    pixels, labels = (
+        np.frombuffer(gzip.decompress((ANCHORS / f"t10k-{part}-ubyte.gz").read_bytes())[header:], np.uint8)
+        for part, header in (("images-idx3", 16), ("labels-idx1", 8))
+    )
+    shown = image_set(
+        "mnist", "test", pixels.reshape(-1, 1, 28, 28)[:256].copy(), labels[:256].copy(), [f"{i}" for i in range(256)]
+    )
+    trust = examine(anchor("mnist_fgsm_cnn.pth", 1, 1568), shown, ThreatModel("Linf", 0.3), depth="full")
+    assert doubts(trust) == {"black box"}
+    assert trust.verdict == "suspicious"
+
+
+@needs_anchors
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("depth", ["quick", "full"])
+def test_the_anchor_that_was_attacked_well_is_not_flagged(depth: Any) -> None:
+    x = np.load(ANCHORS / "X_sdp.npy").transpose(0, 3, 1, 2).copy()
+    y = np.load(ANCHORS / "y_sdp.npy").astype(np.int64)
+    mean, std = torch.tensor([0.4914, 0.4824, 0.4467]), torch.tensor([0.2471, 0.2435, 0.2616])
+    model = Around(
+        anchor("cifar_cnn_a_adv4.pth", 3, 2048), before=lambda x: (x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+    )
+    shown = image_set("cifar", "test", x, y, [f"{i}" for i in range(len(x))])
+    trust = examine(model, shown, ThreatModel("Linf", 4 / 255), depth=depth)
+    assert not doubts(trust)
+    assert trust.verdict == "pass"
