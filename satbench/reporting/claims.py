@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from satbench.eps import default_step, format_eps, parse_eps
+from satbench.eps import default_step, format_eps, parse_eps, sat_step
 from satbench.errors import BadInput
 from satbench.reporting.names import parse_repr
 from satbench.reporting.rounding import down, outward
@@ -20,6 +20,12 @@ CLEAN = "clean"
 CARD = "card"  # a source whose images were loaded as the network's card says
 WIDEST = 10.0  # points: a 95% interval from about 400 images; a wider one settles nothing by holding a figure
 ROUNDING = 0.05  # published figures have one or two decimals
+PUBLISHED_ATTACK: dict[str, tuple[object, ...]] = {
+    "loss": ("ce",),
+    "init": ("uniform-unclipped", "uniform"),  # the release's own, and its twin that starts inside the box
+    "restarts": (1,),
+    "keep": ("last",),
+}
 
 
 class _Strict(BaseModel):
@@ -131,9 +137,8 @@ def _compare(claims: Claims, claim: Claim, card: DataInfo, data: DataInfo, rows:
     source = claims.sources[claim.source]
     row = _test_of(claims, claim, source, rows)
     if row is None:
-        step = f",step_size={source.step_size}" if source.step_size else ""
         loader = f" --loader {source.loader}" if source.loader not in (CARD, card.loader) else ""
-        return Comparison(claim, 0, 0, f"not measured: --attack pgd:steps={claim.steps}{step},keep=last{loader}")
+        return Comparison(claim, 0, 0, f"not measured: --attack sat-pgd:steps={claim.steps}{loader}")
     count = row.robust if claim.steps else row.clean_correct
     low, high = wilson(count, row.n)
     differs = _differences(claims, claim, source, card, data, row)
@@ -155,7 +160,7 @@ def _compare(claims: Claims, claim: Claim, card: DataInfo, data: DataInfo, rows:
 
 
 def _test_of(claims: Claims, claim: Claim, source: Source, rows: Sequence[Row]) -> Row | None:
-    """The row that measures the claim's figure; one of the published step size if there is a choice."""
+    """The row that measures the claim's figure; if there is a choice, the one nearest to the published attack."""
     if not claim.steps:
         return max(rows, key=lambda row: row.n, default=None)
     eps = parse_eps(claims.threat.eps, claims.threat.norm)
@@ -167,7 +172,11 @@ def _test_of(claims: Claims, claim: Claim, source: Source, rows: Sequence[Row]) 
         and parse_repr(row.attack)[0] == "PGD"
         and parse_repr(row.attack)[1].get("steps") == claim.steps
     ]
-    return min(fits, key=lambda row: len(_attack_differences(source, row)), default=None)
+
+    def strange(row: Row) -> tuple[int, bool]:
+        return len(_attack_differences(source, row)), parse_repr(row.attack)[1].get("init") == "uniform"
+
+    return min(fits, key=strange, default=None)
 
 
 def _differences(claims: Claims, claim: Claim, source: Source, card: DataInfo, data: DataInfo, row: Row) -> list[str]:
@@ -186,18 +195,24 @@ def _differences(claims: Claims, claim: Claim, source: Source, card: DataInfo, d
 def _attack_differences(source: Source, row: Row) -> list[str]:
     params = parse_repr(row.attack)[1]
     differs = [
-        f"other attack ({key} {params.get(key)}, published with {usual})"
-        for key, usual in (("loss", "ce"), ("init", "uniform"), ("restarts", 1), ("keep", "last"))
-        if params.get(key) != usual
+        f"other attack ({key} {params.get(key)}, published with {usual[0]})"
+        for key, usual in PUBLISHED_ATTACK.items()
+        if params.get(key) not in usual
     ]
+    extra = params.keys() - {"steps", "step_size", *PUBLISHED_ATTACK}
+    differs += [f"other attack ({key} {params[key]}, published without)" for key in sorted(extra)]
     if source.step_size is None:
         differs.append("the published step is not stated")
-    else:
-        stated, steps = params.get("step_size"), params.get("steps")
-        step = stated if isinstance(stated, float) else default_step(row.eps, int(str(steps)))
-        if abs(step - parse_eps(source.step_size, "L2")) > 1e-9:
-            differs.append(f"other step ({format_eps(step)}, published with {source.step_size})")
+    elif abs(_step(row.eps, params) - parse_eps(source.step_size, "L2")) > 1e-9:
+        differs.append(f"other step ({format_eps(_step(row.eps, params))}, published with {source.step_size})")
     return differs
+
+
+def _step(eps: float, params: dict[str, object]) -> float:
+    stated, steps = params.get("step_size"), int(str(params["steps"]))
+    if stated == "sat":
+        return sat_step(eps, steps)
+    return stated if isinstance(stated, float) else default_step(eps, steps)
 
 
 def to_markdown(claims: Claims, compared: Sequence[Comparison]) -> str:

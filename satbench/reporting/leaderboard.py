@@ -12,26 +12,42 @@ from satbench.errors import BadInput
 from satbench.reporting.names import TIERS, strength
 from satbench.reporting.render import render
 from satbench.reporting.rounding import down, outward
-from satbench.reporting.summary import Row
-from satbench.reporting.tables import MISSING, NOTES, accuracy_table, markdown_table, records_of, to_csv
+from satbench.reporting.summary import Row, canonical, least_trusted
+from satbench.reporting.tables import (
+    MISSING,
+    accuracy_table,
+    doubts,
+    markdown_table,
+    markdown_text,
+    model_name,
+    notes,
+    records_of,
+    spread,
+    to_csv,
+    trained_name,
+    trust_words,
+)
 from satbench.results.metrics import WORST
 from satbench.results.store import to_json, write_text
 
 INSEPARABLE = "not separable from the best"
+FAILED = "not ranked: its trust verdict is fail"
 RANKING_NOTE = (
     "Each model stands under the strongest evaluation it met: the worst case over its attacks, else AutoAttack, else "
-    "PGD. Stronger kinds of evaluation come first, because a weaker one only bounds robust accuracy from above; among "
-    "equals, higher robust accuracy comes first. "
-    f'"{INSEPARABLE}" means that the two 95% intervals overlap.'
+    "rapid, else a part of AutoAttack, else PGD. Stronger kinds of evaluation come first, because a weaker one only "
+    "bounds robust accuracy from above; among equals, higher robust accuracy comes first. "
+    f'"{INSEPARABLE}" means that the two 95% intervals overlap. '
+    "A model with a trust verdict of fail at a threat is listed apart and has no rank there; a suspicious one keeps "
+    "its rank and is marked, with the attack to try next."
 )
 _GENERATED = re.compile(rf"index\.html|.+-(?:{'|'.join(NORMS)})-[\d._e+-]+\.(?:json|csv|md)")
 
 
 @dataclass(frozen=True)
 class _Place:
-    """One line of a board."""
+    """One line of a board; without a rank where it cannot be trusted."""
 
-    rank: int
+    rank: int | None
     line: dict[str, object]
     evaluation: str
     remark: str
@@ -40,8 +56,17 @@ class _Place:
 @dataclass(frozen=True)
 class _Part:
     split: str
-    table: pd.DataFrame
     places: tuple[_Place, ...]
+    unranked: tuple[_Place, ...]
+    doubts: tuple[str, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        return _readable(self.places)
+
+    @property
+    def unranked_table(self) -> pd.DataFrame:
+        return _readable(self.unranked)
 
 
 @dataclass(frozen=True)
@@ -49,6 +74,7 @@ class _Board:
     stem: str
     title: str
     parts: tuple[_Part, ...]
+    notes: tuple[str, ...]
 
 
 def build(summary_rows: Sequence[Row]) -> dict[str, str]:
@@ -57,7 +83,8 @@ def build(summary_rows: Sequence[Row]) -> dict[str, str]:
     Splits of one data set are ranked apart, each in its own section. The order of the rows does not matter. Raises
     `BadInput` when two data sets would share a file name.
     """
-    boards = _boards(accuracy_table(summary_rows))
+    frame = accuracy_table(_doubted_together(summary_rows))
+    boards = _boards(frame)
     files = {}
     for board in boards:
         files[f"{board.stem}.json"] = _json(board)
@@ -69,7 +96,7 @@ def build(summary_rows: Sequence[Row]) -> dict[str, str]:
         boards=boards,
         numbers=("rank", "n", "seeds", "violations"),
         ranking_note=RANKING_NOTE,
-        table_notes=NOTES,
+        table_notes=notes(frame),
     )
     return files
 
@@ -102,6 +129,19 @@ def _generated(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if _GENERATED.fullmatch(path.name)}
 
 
+def _doubted_together(rows: Sequence[Row]) -> list[Row]:
+    """The rows, a doubt about one of them shared by all of the same model, images and threat."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in canonical(rows):
+        model = (model_name(row), row.activation, row.method, trained_name(row))
+        groups.setdefault((*model, row.dataset, row.split, row.norm, row.eps), []).append(row)
+    shared: list[Row] = []
+    for group in groups.values():
+        doubt = least_trusted(row.trust for row in group if row.trust and row.trust.verdict != "pass")
+        shared += [row.model_copy(update={"trust": doubt}) if doubt else row for row in group]
+    return shared
+
+
 def _boards(frame: pd.DataFrame) -> list[_Board]:
     boards: dict[str, _Board] = {}
     for (dataset, norm, _), lines in frame.groupby(["dataset", "norm", "eps_value"]):
@@ -111,18 +151,21 @@ def _boards(frame: pd.DataFrame) -> list[_Board]:
         if stem in boards:
             raise BadInput(f"{boards[stem].title} and {title} would share the file {stem}.json; rename one data set")
         parts = tuple(_part(split, part) for split, part in lines.groupby("split"))
-        boards[stem] = _Board(stem, title, parts)
+        boards[stem] = _Board(stem, title, parts, (RANKING_NOTE, *notes(lines)))
     return [boards[stem] for stem in sorted(boards)]
 
 
 def _part(split: str, lines: pd.DataFrame) -> _Part:
     identity = ["model", "activation", "method", "trained_for"]
-    chosen = [max(records_of(model), key=_strongest_first) for _, model in lines.groupby(identity)]
+    strongest = [max(records_of(model), key=_strongest_first) for _, model in lines.groupby(identity)]
+    chosen, failed = ([line for line in strongest if (line["trust"] == "fail") is wanted] for wanted in (False, True))
     ordered = sorted(
         chosen, key=lambda line: (-_tier(line), -_number(line, "robust"), *map(str, map(line.get, identity)))
     )
     places = tuple(_place(line, ordered) for line in ordered)
-    return _Part(split, _readable(places), places)
+    unranked = tuple(_Place(None, line, _kind(line), FAILED) for line in failed)
+    shown = pd.DataFrame([*ordered, *failed])
+    return _Part(split, places, unranked, tuple(doubts(shown)))
 
 
 def _strongest_first(line: dict[str, object]) -> tuple[object, ...]:
@@ -141,8 +184,12 @@ def _place(line: dict[str, object], ordered: Sequence[dict[str, object]]) -> _Pl
         remark = INSEPARABLE
     else:
         remark = ""
-    kind = f"{WORST}, {TIERS[tier]} included" if len(_attacks(line)) > 1 else TIERS[tier]
-    return _Place(len(ahead) + 1, line, kind, remark)
+    return _Place(len(ahead) + 1, line, _kind(line), remark)
+
+
+def _kind(line: dict[str, object]) -> str:
+    tier = TIERS[_tier(line)]
+    return f"{WORST}, {tier} included" if len(_attacks(line)) > 1 else tier
 
 
 def _attacks(line: dict[str, object]) -> list[str]:
@@ -166,20 +213,23 @@ def _readable(places: Sequence[_Place]) -> pd.DataFrame:
         low, high = _number(line, f"{key}_lo"), _number(line, f"{key}_hi")
         return f"{down(_number(line, key))} {outward(low, high)}"
 
+    several = any(place.line["seeds"] != 1 for place in places)
     return pd.DataFrame(
         [
             {
-                "rank": str(place.rank),
+                "rank": str(place.rank or MISSING),
                 "model": str(place.line["model"]),
                 "activation": str(place.line["activation"] or MISSING),
                 "method": str(place.line["method"] or MISSING),
                 "trained for": str(place.line["trained_for"] or MISSING),
                 "robust %": interval(place.line, "robust"),
+                **({"robust range over seeds %": spread(place.line, "robust")} if several else {}),
                 "clean %": interval(place.line, "clean"),
                 "n": str(place.line["n"]),
                 "seeds": str(place.line["seeds"]),
                 "evaluation": str(place.line["attack"]),
                 "violations": str(place.line["violations"]),
+                "trust": trust_words(place.line),
                 "remark": place.remark or MISSING,
             }
             for place in places
@@ -188,28 +238,33 @@ def _readable(places: Sequence[_Place]) -> pd.DataFrame:
 
 
 def _json(board: _Board) -> str:
+    def lines(places: Sequence[_Place]) -> list[dict[str, object]]:
+        return [
+            {"rank": place.rank, "evaluation": place.evaluation, "remark": place.remark, **place.line}
+            for place in places
+        ]
+
     boards = [
-        {
-            "split": part.split,
-            "rows": [
-                {"rank": place.rank, "evaluation": place.evaluation, "remark": place.remark, **place.line}
-                for place in part.places
-            ],
-        }
-        for part in board.parts
+        {"split": part.split, "rows": lines(part.places), "unranked": lines(part.unranked)} for part in board.parts
     ]
-    return to_json({"title": board.title, "notes": [RANKING_NOTE, *NOTES], "boards": boards})
+    return to_json({"title": board.title, "notes": list(board.notes), "boards": boards})
 
 
 def _csv(board: _Board) -> str:
-    places = [place for part in board.parts for place in part.places]
+    places = [place for part in board.parts for place in (*part.places, *part.unranked)]
     lines = [
-        {"rank": place.rank, **place.line, "evaluation": place.evaluation, "remark": place.remark} for place in places
+        {"rank": place.rank or "", **place.line, "evaluation": place.evaluation, "remark": place.remark}
+        for place in places
     ]
     return to_csv(pd.DataFrame(lines))
 
 
 def _markdown(board: _Board) -> str:
-    sections = "".join(f"## Split {part.split}\n\n{markdown_table(part.table)}\n" for part in board.parts)
-    notes = "\n".join(f"{note}\n" for note in (RANKING_NOTE, *NOTES))
-    return f"# {board.title}\n\n{sections}{notes}"
+    text = f"# {board.title}\n\n"
+    for part in board.parts:
+        text += f"## Split {part.split}\n\n"
+        text += f"{markdown_table(part.table)}\n" if part.places else "No run to rank.\n\n"
+        if part.unranked:
+            text += f"Not ranked, because the trust verdict is fail:\n\n{markdown_table(part.unranked_table)}\n"
+        text += "".join(f"- {markdown_text(doubt)}\n" for doubt in part.doubts) + ("\n" if part.doubts else "")
+    return text + "\n".join(f"{note}\n" for note in board.notes)

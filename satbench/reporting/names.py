@@ -8,11 +8,18 @@ from satbench.eps import format_eps
 from satbench.results.metrics import WORST
 
 Strength = tuple[int, int]  # tier, then gradient steps in all restarts
-TIERS = ("another attack", "PGD", "part of AutoAttack", "AutoAttack")
+TIERS = ("attack from another model", "another attack", "PGD", "part of AutoAttack", "rapid", "AutoAttack")
+TRANSFER, OTHER, PGD, PART, RAPID, AUTOATTACK = range(len(TIERS))
+
+BLACK_BOX = "square"  # alone it bounds less than PGD does, though AutoAttack has it
+SAT: dict[str, object] = {"step_size": "sat", "loss": "ce", "init": "uniform-unclipped", "restarts": 1, "keep": "last"}
 
 
 def parse_repr(attack: str) -> tuple[str, dict[str, object]]:
-    """Class name and parameters of an attack's repr; text that is no such call is its own name, without parameters."""
+    """Class name and parameters of an attack's repr; text that is no such call is its own name, without parameters.
+
+    A parameter that is an attack itself stays a repr.
+    """
     try:
         call = ast.parse(attack, mode="eval").body
     except (SyntaxError, ValueError):
@@ -23,13 +30,28 @@ def parse_repr(attack: str) -> tuple[str, dict[str, object]]:
 
 
 def short_name(attack: str) -> str:
-    """`PGD-50`, `PGD-50x5` with five restarts, `FGSM`, `AutoAttack standard`; else class, steps and restarts."""
+    """`PGD-50`, `PGD-50x5` with five restarts, `FGSM`, `AutoAttack standard`; else class, steps and restarts.
+
+    An attack around another is named by it: `PGD-50 from LABEL`, `PGD-50, bf16 search`.
+    """
     name, params = parse_repr(attack)
+    own, inner = (str(params[key]) if key in params else "" for key in ("name", "attack"))
+    if name == "Transfer" and inner:
+        source = str(params.get("source"))
+        return f"{short_name(inner)} from {source.rpartition('@')[0] or source}"
+    if name == "Bf16" and inner:
+        return f"{short_name(inner)}, bf16 search"
     if name == "AutoAttack":
         return " ".join([name, *(str(params[key]) for key in ("version", "components") if params.get(key))])
+    if name == "AutoAttackComponent":
+        return own.capitalize() if own == "square" else own.upper()
+    if name in ("Foolbox", "Adaptive"):
+        return f"{name.lower()} {own or inner}"
     steps, restarts = _count(params, "steps"), _count(params, "restarts")
     if name == "PGD" and steps == 1 and params.get("init") == "zero":
         return "FGSM"
+    if name == "PGD" and all(params.get(key) == value for key, value in SAT.items()):
+        name = "SAT PGD"
     return name + (f"-{steps}" if steps else "") + (f"x{restarts}" if restarts > 1 else "")
 
 
@@ -39,10 +61,12 @@ def short_names(attacks: Iterable[str]) -> dict[str, str]:
     shorts = {attack: short_name(attack) for attack in reprs}
     for short in sorted({name for name in shorts.values() if list(shorts.values()).count(name) > 1}):
         alike = [attack for attack in reprs if shorts[attack] == short]
-        params = {attack: parse_repr(attack)[1] for attack in alike}
-        keys = [key for key in params[alike[0]] if len({repr(params[attack].get(key)) for attack in alike}) > 1]
+        params = {attack: _all_params(attack) for attack in alike}
+        known = dict.fromkeys(key for attack in alike for key in params[attack])
+        keys = [key for key in known if len({repr(params[attack].get(key)) for attack in alike}) > 1]
         for attack in alike:
-            shorts[attack] = f"{short} ({', '.join(f'{key}={params[attack].get(key)}' for key in keys)})"
+            shown = [f"{key}={params[attack][key]}" for key in keys if key in params[attack]]
+            shorts[attack] = f"{short} ({', '.join(shown)})" if shown else short
     counts = Counter(shorts.values())
     return {attack: short if counts[short] == 1 else attack for attack, short in shorts.items()}
 
@@ -61,15 +85,31 @@ def threat_name(norm: str, eps: float) -> str:
 
 def strength(members: Iterable[str]) -> Strength:
     """How strong the strongest of these attacks is; orders evaluations, not models."""
-    return max((_strength(member) for member in members), default=(0, 0))
+    return max((_strength(member) for member in members), default=(TRANSFER, 0))
 
 
 def _strength(attack: str) -> Strength:
     name, params = parse_repr(attack)
+    if name == "Bf16" and "attack" in params:
+        return _strength(str(params["attack"]))
     steps = _count(params, "steps") * max(1, _count(params, "restarts"))
-    if name == "AutoAttack":
-        return (3 if params.get("version") in ("standard", "plus") else 2), steps
-    return (1 if name == "PGD" and _count(params, "steps") > 1 else 0), steps
+    whole = params.get("version") in ("standard", "plus")
+    part = OTHER if BLACK_BOX in (params.get("name"), params.get("components")) else PART
+    tiers = {
+        "Transfer": TRANSFER,
+        "PGD": PGD if _count(params, "steps") > 1 else OTHER,
+        "AutoAttackComponent": part,
+        "Rapid": RAPID,
+        "AutoAttack": AUTOATTACK if whole else part,
+        "Cascade": AUTOATTACK,
+    }
+    return tiers.get(name, OTHER), steps
+
+
+def _all_params(attack: str) -> dict[str, object]:
+    """The parameters of an attack, and of the one it is built around."""
+    name, params = parse_repr(attack)
+    return {**_all_params(str(params.pop("attack", ""))), **params} if name in ("Transfer", "Bf16") else params
 
 
 def _value(node: ast.expr) -> object:

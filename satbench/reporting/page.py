@@ -13,11 +13,25 @@ from satbench.reporting import plots, tables
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import render
+from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import Row, summarise
 from satbench.reporting.verdict import RULE_NOTE, compare
 from satbench.results.store import Run, write_text
 
-NUMBERS = ("n", "seeds", "violations", "rank", "seed")  # columns set to the right
+NUMBERS = (
+    "n",
+    "seeds",
+    "violations",
+    "rank",
+    "seed",
+    "images",
+    "removed",
+    "left",
+    "passed",
+    "checks",
+    "passes",
+    "passes an image",
+)  # columns set to the right
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
     "table.md": tables.to_markdown,
     "table.csv": tables.to_csv,
@@ -76,7 +90,10 @@ def write_report(
         headline=tables.readable(tables.accuracy_table(headline)),
         headline_caption=_threats(headline),
         whole=None if len(headline) == len(rows) else tables.readable(frame),
-        table_notes=tables.NOTES,
+        table_notes=tables.notes(frame),
+        trust=_trust(runs),
+        doubts=tables.doubts(frame),
+        stages=_stages(runs),
         sentences=compare(runs, reference),
         rule=RULE_NOTE,
         figures=figures,
@@ -130,6 +147,8 @@ def _measured(rows: Sequence[Row], runs: Sequence[Run]) -> list[tuple[str, list[
         ("Evaluation seeds", [_listed({item.seed for item in manifests})]),
         ("Versions", [", ".join(sorted(versions))]),
         ("Device", sorted({item.device for item in manifests})),
+        ("Searched on", sorted({item.search for item in manifests})),
+        ("What the attacks said", sorted({note for item in manifests for note in item.notes}) or ["nothing"]),
         ("Revision", sorted({item.revision or "unknown" for item in manifests})),
     ]
 
@@ -142,6 +161,33 @@ def _listed(values: set[int] | set[int | None]) -> str:
 def _attacks(rows: Sequence[Row]) -> list[dict[str, str]]:
     shorts = short_names(attack for row in rows for attack in row.attacks)
     return [{"name": name, "identity": attack} for attack, name in sorted(shorts.items(), key=lambda item: item[1])]
+
+
+def _trust(runs: Sequence[Run]) -> pd.DataFrame:
+    """A line per run: how many checks of the trust battery it passed, and what they cost."""
+    lines = []
+    for manifest in (run.manifest for run in runs):
+        threats, trust = ", ".join(threat_name(one.norm, one.eps) for one in manifest.threats), manifest.trust
+        if trust is None:
+            seen = (tables.NOT_CHECKED, *[tables.MISSING] * 4)
+        else:
+            passed = sum(one.outcome == "pass" for one in trust.findings)
+            passes = f"{trust.forward} + {trust.backward}"
+            seen = (trust.verdict, trust.depth, str(len(trust.findings)), str(passed), passes)
+        lines.append((manifest.model.label, threats, ", ".join(_short(manifest.attacks)), *seen))
+    columns = ["model", "threats", "attacks", "trust", "depth", "checks", "passed", "passes"]
+    return pd.DataFrame(sorted(lines), columns=columns)
+
+
+def _short(attacks: Sequence[str]) -> list[str]:
+    return sorted(short_names(attacks).values())
+
+
+def _stages(runs: Sequence[Run]) -> pd.DataFrame:
+    found = [(run.manifest.model.label, stage_table(run)) for run in runs]
+    labelled = [frame.assign(model=label)[["model", *frame.columns]] for label, frame in found if len(frame)]
+    ordered = sorted(labelled, key=lambda frame: str(frame.to_numpy().tolist()))
+    return pd.concat(ordered) if ordered else pd.DataFrame()
 
 
 def _models(runs: Sequence[Run]) -> pd.DataFrame:

@@ -11,18 +11,55 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from satbench.errors import BadInput
 from satbench.results.metrics import WORST, clean_table, robust_table
-from satbench.results.schema import Manifest, ModelInfo, Threat
+from satbench.results.schema import Manifest, ModelInfo, Threat, Trust, Verdict
 from satbench.results.store import Run, to_json, write_text
 
 SUMMARY_VERSION = 1
 PACKAGES = ("satbench", "torch")  # the versions that a row repeats
 
 
+class Trusted(BaseModel):
+    """A verdict of the trust battery, with the sentences that made it so and the attacks to try next."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    next_attacks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, trust: Trust | None) -> "Trusted | None":
+        """What a table repeats of a run's trust; None where nothing was checked."""
+        if trust is None:
+            return None
+        decisive = [one for one in trust.findings if one.outcome == trust.verdict != "pass"]
+        following = dict.fromkeys(one.next_attack for one in decisive if one.next_attack)
+        return cls(
+            verdict=trust.verdict, reasons=tuple(one.sentence for one in decisive), next_attacks=tuple(following)
+        )
+
+
+def least_trusted(found: Iterable[Trusted | None]) -> Trusted | None:
+    """The worst of several verdicts with all its reasons; None, not checked, is worse than a pass."""
+    ranks: list[Verdict | None] = ["pass", None, "suspicious", "fail"]
+    verdicts = list(found)
+    worst = max((one.verdict if one else None for one in verdicts), key=ranks.index, default=None)
+    if worst is None:
+        return None
+    chosen = [one for one in verdicts if one and one.verdict == worst]
+    return Trusted(
+        verdict=worst,
+        reasons=tuple(dict.fromkeys(sentence for one in chosen for sentence in one.reasons)),
+        next_attacks=tuple(dict.fromkeys(attack for one in chosen for attack in one.next_attacks)),
+    )
+
+
 class Row(BaseModel):
     """Counts of one model on `n` images: `clean_correct` of them without attack, `robust` of them against `attack`.
 
     `attack` is a repr or `metrics.WORST`, and `attacks` the reprs that a sample had to withstand: that one, or all that
-    the worst case joins. What several runs contributed stands side by side.
+    the worst case joins. What several runs contributed stands side by side; `trust` is the worst verdict of theirs.
+    `forward` and `backward` are the passes that the attacks took on all `n` images together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -45,6 +82,9 @@ class Row(BaseModel):
     clean_correct: int = Field(ge=0)
     robust: int = Field(ge=0)
     violations: int = Field(ge=0)
+    forward: int | None = Field(default=None, ge=0)
+    backward: int | None = Field(default=None, ge=0)
+    trust: Trusted | None = None
     eval_seeds: tuple[int, ...]
     data_digests: tuple[str, ...]
     versions: dict[str, str]
@@ -167,6 +207,9 @@ def _row(
         clean_correct=int(clean_table(records).sum()),
         robust=int(robust.sum()),
         violations=int((records["violation"] != "").sum()),
+        forward=int(records["forward"].sum()),
+        backward=int(records["backward"].sum()),
+        trust=least_trusted(Trusted.of(manifest.trust) for manifest in manifests),
         eval_seeds=tuple(sorted({manifest.seed for manifest in manifests})),
         data_digests=tuple(sorted({manifest.data.digest for manifest in manifests})),
         versions={

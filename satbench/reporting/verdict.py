@@ -11,18 +11,19 @@ import pandas as pd
 
 from satbench.errors import BadInput
 from satbench.reporting.headline import headline_threats
-from satbench.reporting.names import Strength, display_name, parse_repr, short_names, strength, threat_name
+from satbench.reporting.names import PGD, Strength, display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import inward, outward
 from satbench.reporting.summary import Measured, join_runs
-from satbench.results.metrics import WORST, Z95, Paired, clean_table, mcnemar, robust_table
+from satbench.results.metrics import WORST, Z95, Paired, clean_table, mcnemar, paired_interval, robust_table
 from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
 
 NOISE = "inside the noise"
 RULE_NOTE = (
-    'A difference is called "higher" or "lower" only when its 95% interval over images (normal approximation on the '
-    "per-image difference, averaged over seeds) excludes 0, the per-seed accuracies do not overlap, and the "
-    "exact McNemar test rejects at 0.05 for at least half of the seeds. "
+    'A difference is called "higher" or "lower" only when its 95% interval over images excludes 0 (one seed: Tango\'s '
+    "score interval of paired rates; several: normal approximation on the per-image difference, averaged over seeds), "
+    "the per-seed accuracies do not overlap, and the exact McNemar test rejects at 0.05 for at least half of the "
+    "seeds. "
     "Each interval stands for itself: none is corrected for the number of comparisons."
 )
 
@@ -229,7 +230,7 @@ def _headline_attacks(
 
 
 def _is_pgd(attack: str) -> bool:
-    return parse_repr(attack)[0] == "PGD" and strength([attack])[0] > 0
+    return strength([attack])[0] == PGD
 
 
 def _met(measured: Measured, norm: str, eps: float) -> dict[str, set[str]]:
@@ -253,7 +254,8 @@ def _comparison(
     theirs = np.array([pair[1].loc[samples].to_numpy(bool) for pair in tables.values()])
     n, seeds = len(samples), len(tables)
     mean = int(ours.sum() - theirs.sum()) / (n * seeds) if ours.sum() != theirs.sum() else 0.0
-    half = _half_width((ours.astype(int) - theirs).sum(axis=0) / seeds)
+    pairs = tuple(mcnemar(a.tolist(), b.tolist()) for a, b in zip(ours, theirs, strict=True))
+    low, high = paired_interval(pairs[0]) if seeds == 1 else _normal_interval((ours.astype(int) - theirs).mean(axis=0))
     return Comparison(
         where=where,
         quantity=quantity,
@@ -262,15 +264,16 @@ def _comparison(
         seeds=tuple(tables),
         n=n,
         difference=mean,
-        low=max(-1.0, mean - half),
-        high=min(1.0, mean + half),
+        low=low,
+        high=high,
         values=tuple(int(row.sum()) / n for row in ours),
         reference_values=tuple(int(row.sum()) / n for row in theirs),
-        pairs=tuple(mcnemar(a.tolist(), b.tolist()) for a, b in zip(ours, theirs, strict=True)),
+        pairs=pairs,
     )
 
 
-def _half_width(differences: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
-    """Half of the normal 95% interval of a mean; one image alone bounds nothing."""
-    n = len(differences)
-    return Z95 * float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 2.0
+def _normal_interval(differences: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float, float]:
+    """The normal 95% interval of a mean, inside [-1, 1]; one image alone bounds nothing."""
+    n, mean = len(differences), float(differences.mean())
+    half = Z95 * float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 2.0
+    return max(-1.0, mean - half), min(1.0, mean + half)

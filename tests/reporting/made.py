@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
+from satbench.results.schema import SCHEMA_VERSION, TIMING, DataInfo, Finding, Manifest, ModelInfo, Threat, Trust
 from satbench.results.store import Run, write_run
 
 PGD = "PGD(steps=50, step_size=None, loss='ce', init='uniform', restarts=1, keep='best')"
@@ -19,7 +19,10 @@ MakeRun = Callable[..., Run]
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Store a run of one model; `robust` maps (attack, norm, eps) to an outcome per image, `clean` gives theirs."""
+    """Store a run of one model; `robust` maps (attack, norm, eps) to an outcome per image, `clean` gives theirs.
+
+    Every attacked image costs 51 forward and 50 backward passes, or what `passes` says.
+    """
     count = 0
 
     def make(
@@ -40,6 +43,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         }
         hashed = str(changes.pop("hashed", "h"))
         violations = changes.pop("violations", ())
+        trust, passes = changes.pop("trust", None), changes.pop("passes", (51, 50))
         dataset, split = str(changes.pop("dataset", "digits")), str(changes.pop("split", "test"))
         settings |= changes
         rows = [
@@ -53,9 +57,14 @@ def make_run(tmp_path: Path) -> MakeRun:
                 "eps": eps,
                 "broken": not stands,
                 "prediction": 1 if stands else 2,
+                "margin": -1.0 if stands else 1.0,
                 "distance_linf": 0.0,
                 "distance_l2": 0.0,
                 "distance_l1": 0.0,
+                "fell_at": -1 if stands else 5 * clean[i],
+                "forward": passes[0] * clean[i],  # type: ignore[index]
+                "backward": passes[1] * clean[i],  # type: ignore[index]
+                "stage": "",
                 "violation": "outside the ball" if i in violations else "",  # type: ignore[operator]
             }
             for (attack, norm, eps), outcomes in robust.items()
@@ -69,6 +78,10 @@ def make_run(tmp_path: Path) -> MakeRun:
             attacks=sorted({key[0] for key in robust}),
             seed=0,
             batch_size=8,
+            search="a folded copy",
+            examples=False,
+            trust=trust,
+            notes=[],
             device="cpu",
             versions={"satbench": "0.1.0", "torch": "2.11.0"},
             revision="abc1234",
@@ -77,9 +90,22 @@ def make_run(tmp_path: Path) -> MakeRun:
             created="2025-01-01T00:00:00Z",
             host="somewhere",
         )
-        return write_run(tmp_path / f"run{count}", manifest, pd.DataFrame(rows))
+        return write_run(tmp_path / f"run{count}", manifest, pd.DataFrame(rows), pd.DataFrame(columns=TIMING.names))
 
     return make
+
+
+def trust(verdict: str, sentence: str = "a sentence", next_attack: str | None = None) -> Trust:
+    """What a battery of two checks found, the first of which passed."""
+    findings = [
+        Finding(check="gradients", outcome="pass", sentence="gradients are there"),
+        Finding.model_validate(
+            {"check": "growing eps", "outcome": verdict, "sentence": sentence, "next_attack": next_attack}
+        ),
+    ]
+    return Trust.model_validate(
+        {"verdict": verdict, "depth": "quick", "findings": findings, "forward": 30, "backward": 20}
+    )
 
 
 def first(count: int, n: int) -> list[bool]:

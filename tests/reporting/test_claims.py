@@ -26,7 +26,7 @@ CLAIMS = Claims.model_validate(
 IMAGES = DataInfo(name="imagenet", split="val", n=1000, digest="sha256:0", loader="opencv-cubic", image_size=224)
 
 
-def pgd(steps: int = 10, step_size: float | None = None, **changes: object) -> str:
+def pgd(steps: int = 10, step_size: float | str | None = None, **changes: object) -> str:
     params = {"steps": steps, "step_size": step_size, "loss": "ce", "init": "uniform", "restarts": 1, "keep": "last"}
     return f"PGD({', '.join(f'{key}={value!r}' for key, value in (params | changes).items())})"
 
@@ -82,8 +82,8 @@ def test_one_outside_disagrees_and_the_verdict_says_where_it_lies(robust: int, v
 
 def test_what_was_not_measured_says_how_to() -> None:
     found = verdicts(row())
-    assert found["PGD-50"] == "not measured: --attack pgd:steps=50,step_size=1/255,keep=last"
-    assert found["PGD-200"] == "not measured: --attack pgd:steps=200,keep=last --loader tf1-bicubic"
+    assert found["PGD-50"] == "not measured: --attack sat-pgd:steps=50"
+    assert found["PGD-200"] == "not measured: --attack sat-pgd:steps=200 --loader tf1-bicubic"
     assert verdicts(row(eps=8 / 255))["PGD-10"].startswith("not measured")
 
 
@@ -97,6 +97,8 @@ def test_what_was_not_measured_says_how_to() -> None:
         (row(attack=pgd(loss="margin")), IMAGES, "opencv-cubic", "other attack (loss margin, published with ce)"),
         (row(attack=pgd(restarts=5)), IMAGES, "opencv-cubic", "other attack (restarts 5, published with 1)"),
         (row(attack=pgd(keep="best")), IMAGES, "opencv-cubic", "other attack (keep best, published with last)"),
+        (row(attack=pgd(init="zero")), IMAGES, "opencv-cubic", "other attack (init zero, published with uniform-u"),
+        (row(attack=pgd(momentum=0.75)), IMAGES, "opencv-cubic", "other attack (momentum 0.75, published without)"),
         (row(attack=pgd(step_size=2 / 255)), IMAGES, "opencv-cubic", "other step (2/255, published with 1/255)"),
     ],
 )
@@ -125,6 +127,30 @@ def test_the_default_step_of_50_steps_is_not_the_published_one() -> None:
     whole = row(attack=pgd(50, parse_eps("1/255")))
     assert f"other step ({2.5 * 4 / 255 / 50!r}, published with 1/255)" in verdicts(half)["PGD-50"]
     assert verdicts(half, whole)["PGD-50"] == verdicts(whole, half)["PGD-50"] == "agrees"
+
+
+def sat(steps: int) -> str:
+    return pgd(steps, step_size="sat", init="uniform-unclipped")
+
+
+def test_the_released_attack_tests_a_claim_at_any_number_of_steps_that_was_published() -> None:
+    """Its step is max(1/255, eps / steps): 1/255 at 4/255 from four steps on, 2/255 for two."""
+    assert verdicts(row(attack=sat(10)))["PGD-10"] == "agrees"
+    assert verdicts(row(380, attack=sat(50)))["PGD-50"] == "agrees"
+    two = CLAIMS.model_copy(update={"claims": {"net": {"readme": {"pgd-2": 45.0}}}})
+    (compared,) = compare(two, "net", "opencv-cubic", 224, IMAGES, [row(450, attack=sat(2))])
+    assert compared.verdict == "no test: other step (2/255, published with 1/255)"
+
+
+def test_the_released_attack_is_preferred_to_its_twin() -> None:
+    twin, own = row(300, attack=pgd()), row(400, attack=sat(10))
+    assert verdicts(twin)["PGD-10"].startswith("DISAGREES")
+    assert verdicts(twin, own)["PGD-10"] == verdicts(own, twin)["PGD-10"] == "agrees"
+
+
+@pytest.mark.parametrize("wrapped", ["Bf16(attack={})", "Transfer(attack={}, source='other@0123456789ab')"])
+def test_an_attack_that_searched_elsewhere_tests_nothing(wrapped: str) -> None:
+    assert verdicts(row(attack=wrapped.format(sat(10))))["PGD-10"].startswith("not measured")
 
 
 def test_a_source_that_states_no_step_cannot_be_tested() -> None:

@@ -1,14 +1,18 @@
+import csv
+import io
 import json
 import random
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from satbench.cli import app
 from satbench.errors import BadInput
 from satbench.reporting.leaderboard import INSEPARABLE, build, check, write
-from satbench.reporting.summary import Row, summarise
+from satbench.reporting.summary import Row, read_summary, summarise
 
-from .made import AA, EPS, PGD, MakeRun, first
+from .made import AA, EPS, PGD, MakeRun, first, trust
 
 
 @pytest.fixture
@@ -77,3 +81,106 @@ def test_data_sets_that_would_share_a_file_are_refused(make_run: MakeRun) -> Non
     runs = [make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)}, dataset=d) for d in ("npz:a", "npz_a")]
     with pytest.raises(BadInput, match="npz_a-Linf-8_255"):
         build(summarise(runs))
+
+
+def some_verdicts(make_run: MakeRun) -> list[Row]:
+    """The most robust model fails, the second is in doubt, the third was not checked."""
+    verdicts = {
+        "gelu": (390, trust("fail", "accuracy stays at 97.0% at eps 1")),
+        "silu": (300, trust("suspicious", "Square is stronger than PGD", "square")),
+        "relu": (200, None),
+    }
+    return summarise(
+        [
+            make_run(name, first(395, 400), {(PGD, "Linf", EPS): first(count, 400)}, trust=one)
+            for name, (count, one) in verdicts.items()
+        ]
+    )
+
+
+def test_a_fail_has_no_rank_and_a_doubt_is_marked(make_run: MakeRun) -> None:
+    files = build(some_verdicts(make_run))
+    (board,) = json.loads(files["digits-Linf-8_255.json"])["boards"]
+    assert [(row["rank"], row["activation"], row["trust"]) for row in board["rows"]] == [
+        (1, "silu", "suspicious"),
+        (2, "relu", "not checked"),
+    ]
+    assert board["rows"][0]["remark"] == "highest"
+    (apart,) = board["unranked"]
+    assert (apart["rank"], apart["activation"], apart["reasons"]) == (
+        None,
+        "gelu",
+        ["accuracy stays at 97.0% at eps 1"],
+    )
+    lines = list(csv.DictReader(io.StringIO(files["digits-Linf-8_255.csv"])))
+    assert [(line["rank"], line["activation"]) for line in lines] == [("1", "silu"), ("2", "relu"), ("", "gelu")]
+    assert lines[2]["remark"].startswith("not ranked")
+    for name in ("digits-Linf-8_255.md", "index.html"):
+        ranked, failed, _ = files[name].partition("Not ranked" if name.endswith("md") else ": not ranked")
+        assert "gelu" not in ranked
+        assert "suspicious (try square)" in ranked
+        assert failed
+        assert files[name].count("accuracy stays at 97.0% at eps 1") == 1
+        assert files[name].count("Square is stronger than PGD") == 1
+
+
+def test_one_failed_seed_or_run_takes_the_rank_of_the_model(make_run: MakeRun) -> None:
+    outcomes = {attack: {(attack, "Linf", EPS): first(200, 400)} for attack in (PGD, AA)}
+    seeds = [make_run("silu", first(395, 400), outcomes[PGD], seed=s, trust=trust("pass")) for s in range(2)]
+    seeds.append(make_run("silu", first(395, 400), outcomes[PGD], seed=2, trust=trust("fail", "NaN")))
+    stronger = make_run("silu", first(395, 400), outcomes[AA], trust=trust("pass"))
+    for runs in (seeds, [*seeds, stronger]):
+        (board,) = json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"]
+        assert board["rows"] == []
+        assert [row["reasons"] for row in board["unranked"]] == [["NaN"]]
+    assert "No run to rank" in build(summarise(seeds))["digits-Linf-8_255.md"]
+    (board,) = json.loads(build(summarise(seeds[:2]))["digits-Linf-8_255.json"])["boards"]
+    assert [row["rank"] for row in board["rows"]] == [1]
+
+
+def test_a_doubt_about_a_weaker_line_is_not_lost_behind_the_strongest(make_run: MakeRun) -> None:
+    doubt = trust("suspicious", "Square is stronger than PGD", "square")
+    runs = [
+        make_run("silu", first(395, 400), {(PGD, "Linf", EPS): first(200, 400)}, seed=1, trust=doubt),
+        make_run("silu", first(395, 400), {(AA, "Linf", EPS): first(190, 400)}, trust=trust("pass")),
+        make_run("silu", first(395, 400), {(AA, "Linf", 2 * EPS): first(90, 400)}, trust=trust("pass")),
+    ]
+    files = build(summarise(runs))
+    for stem, word in (("8_255", "suspicious"), ("16_255", "pass")):
+        (board,) = json.loads(files[f"digits-Linf-{stem}.json"])["boards"]
+        assert [(row["attack"], row["trust"]) for row in board["rows"]] == [("AutoAttack standard", word)]
+
+
+def test_stronger_words_come_first(make_run: MakeRun) -> None:
+    attacks = {
+        "gelu": f"Transfer(attack={AA}, source='b@01')",
+        "relu": PGD,
+        "elu": "AutoAttackComponent(name='apgd-t', unit=250)",
+        "silu": "Rapid()",
+        "softplus": "Cascade(unit=250)",
+    }
+    runs = [
+        make_run(name, first(400, 400), {(attack, "Linf", EPS): first(350 - 10 * place, 400)})
+        for place, (name, attack) in enumerate(attacks.items())
+    ]
+    (board,) = json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"]
+    assert [row["activation"] for row in board["rows"]] == list(attacks)[::-1]
+    assert all(row["remark"].startswith("weaker evaluation") for row in board["rows"][1:])
+
+
+def test_the_command_says_which_added_run_gets_no_rank(make_run: MakeRun, tmp_path: Path) -> None:
+    outcomes = {(PGD, "Linf", EPS): first(2, 4)}
+    failed = make_run("silu", first(3, 4), outcomes, trust=trust("fail", "NaN"))
+    passed = make_run("relu", first(3, 4), outcomes, trust=trust("pass"))
+    words = ["leaderboard", "--dir", str(tmp_path / "boards")]
+    done = CliRunner().invoke(app, [*words, "--add", str(failed.path), "--add", str(passed.path)])
+    assert done.exit_code == 0, done.output
+    assert done.stderr == "digits-cnn silu seed 0: listed without a rank, because its trust verdict is fail\n"
+    (board,) = json.loads((tmp_path / "boards" / "digits-Linf-8_255.json").read_text())["boards"]
+    assert [len(board[part]) for part in ("rows", "unranked")] == [1, 1]
+    assert CliRunner().invoke(app, [*words, "--check"]).exit_code == 0
+
+
+def test_the_committed_summary_is_still_read() -> None:
+    rows = read_summary(Path(__file__).parents[2] / "leaderboards" / "runs.json")
+    assert build(rows)

@@ -13,7 +13,7 @@ from satbench.reporting.summary import summarise
 from satbench.reporting.tables import accuracy_table, readable
 from satbench.results.store import Run
 
-from .made import AA, EPS, PGD, MakeRun, first
+from .made import AA, EPS, PGD, MakeRun, first, trust
 
 CURVES = {
     f"digits-cnn {name} seed {seed}": [
@@ -92,6 +92,18 @@ def test_a_page_without_curves_or_comparison(make_run: MakeRun, tmp_path: Path) 
     text = page.write_report(tmp_path / "r", [run], {}, "T", []).index.read_text()
     assert "Nothing to compare" in text
     assert "L2 0.5" in text
+
+
+def test_the_page_shows_verdicts_with_their_reasons(make_run: MakeRun, tmp_path: Path) -> None:
+    doubt = trust("suspicious", "Square < PGD by 4.0 points", "square")
+    outcomes = {(PGD, "Linf", EPS): first(2, 4)}
+    runs = [make_run("silu", first(3, 4), outcomes, trust=doubt), make_run("relu", first(3, 4), outcomes)]
+    parsed = Links()
+    parsed.feed(page.write_report(tmp_path / "r", runs, {}, "T", []).index.read_text())
+    assert parsed.cells.count("suspicious (try square)") == 1
+    assert "not checked" in parsed.cells
+    assert "digits-cnn silu, suspicious (try square): Square < PGD by 4.0 points" in parsed.cells
+    assert "30 + 20" in parsed.cells
 
 
 def test_no_records_are_refused(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from satbench.attacks import ATTACKS, build_attack
 from satbench.errors import BadInput
-from satbench.reporting.names import short_name, short_names, strength
+from satbench.reporting.names import TIERS, parse_repr, short_name, short_names, strength
 from satbench.reporting.rounding import down, inward, outward, up
-from satbench.reporting.summary import Row, read_summary, summarise, write_summary
+from satbench.reporting.summary import Row, Trusted, least_trusted, read_summary, summarise, write_summary
 from satbench.results.metrics import WORST
 
-from .made import AA, EPS, FGSM, PGD, MakeRun, first
+from .made import AA, EPS, FGSM, PGD, MakeRun, first, trust
+
+SAT = PGD.replace("None", "'sat'").replace("'uniform'", "'uniform-unclipped'").replace("'best'", "'last'")
 
 
 def row_of(rows: list[Row], attack: str, eps: float = EPS) -> Row:
@@ -68,7 +71,10 @@ def test_equal_weights_with_another_activation_stay_apart(make_run: MakeRun) -> 
 
 
 def test_summary_survives_the_disk_in_any_order(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = [make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(s, 4)}, seed=s) for s in range(3)]
+    verdicts = (None, trust("pass"), trust("fail", "NaN", "square"))
+    runs = [
+        make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(s, 4)}, seed=s, trust=verdicts[s]) for s in range(3)
+    ]
     rows = summarise(runs)
     write_summary(tmp_path / "a.json", rows)
     assert read_summary(tmp_path / "a.json") == rows
@@ -129,7 +135,109 @@ def test_attack_names() -> None:
     assert short_name("not a call (") == "not a call ("
     margin = PGD.replace("'ce'", "'margin'")
     assert short_names([PGD, margin, AA])[margin] == "PGD-50 (loss=margin)"
-    assert strength([FGSM]) < strength([PGD]) < strength([FGSM, AA])
+    assert short_names([PGD, PGD[:-1] + ", momentum=0.75)"]) == {
+        PGD: "PGD-50",
+        PGD[:-1] + ", momentum=0.75)": "PGD-50 (momentum=0.75)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("attack", "name", "tier"),
+    [
+        (SAT, "SAT PGD-50", "PGD"),
+        ("AutoAttackComponent(name='apgd-t', unit=250)", "APGD-T", "part of AutoAttack"),
+        ("AutoAttackComponent(name='fab-t', unit=250)", "FAB-T", "part of AutoAttack"),
+        ("AutoAttackComponent(name='square', unit=250)", "Square", "another attack"),
+        ("AutoAttack(version='standard', components='', unit=250)", "AutoAttack standard", "AutoAttack"),
+        ("AutoAttack(version='rand', components='', unit=250)", "AutoAttack rand", "part of AutoAttack"),
+        ("AutoAttack(version='custom', components='square', unit=250)", "AutoAttack custom square", "another attack"),
+        ("Cascade(unit=250)", "Cascade", "AutoAttack"),
+        ("Rapid()", "Rapid", "rapid"),
+        ("Foolbox(name='LinfDeepFoolAttack', steps=50)", "foolbox LinfDeepFoolAttack", "another attack"),
+        ("Adaptive(attack='pack.mod:call', steps=20)", "adaptive pack.mod:call", "another attack"),
+        (f"Transfer(attack={PGD}, source='net a@0123456789ab')", "PGD-50 from net a", "attack from another model"),
+        (f"Transfer(attack={AA}, source='b@01')", "AutoAttack standard from b", "attack from another model"),
+        (f"Bf16(attack={PGD})", "PGD-50, bf16 search", "PGD"),
+        (f"Transfer(attack=Bf16(attack={SAT}), source='b')", "SAT PGD-50, bf16 search from b", TIERS[0]),
+        ("Bf16(attack=Cascade(unit=250))", "Cascade, bf16 search", "AutoAttack"),
+        ("Transfer()", "Transfer", "attack from another model"),
+        ("Bf16()", "Bf16", "another attack"),
+    ],
+)
+def test_every_identity_has_a_name_and_a_tier(attack: str, name: str, tier: str) -> None:
+    assert short_name(attack) == name
+    assert TIERS[strength([attack])[0]] == tier
+
+
+def test_evaluations_are_ordered_by_what_they_can_say() -> None:
+    transfer = f"Transfer(attack={AA}, source='b')"
+    rising = [transfer, FGSM, SAT, "AutoAttackComponent(name='apgd-t', unit=250)", "Rapid()", AA]
+    assert [strength([attack]) for attack in rising] == sorted(strength([attack]) for attack in rising)
+    assert len({strength([attack])[0] for attack in rising}) == len(TIERS) == len(rising)
+    assert strength([FGSM, AA]) == strength([AA])
+    assert strength([FGSM, transfer]) == strength([FGSM])
+
+
+def test_nested_attacks_are_told_apart_by_what_differs_inside() -> None:
+    one, other = (f"Transfer(attack={attack}, source='b@01')" for attack in (PGD, PGD.replace("'ce'", "'dlr'")))
+    assert parse_repr(one)[1] == {"attack": PGD, "source": "b@01"}
+    assert short_names([one, other]) == {one: "PGD-50 from b (loss=ce)", other: "PGD-50 from b (loss=dlr)"}
+    twin = one.replace("b@01", "b@02")
+    assert short_names([one, twin]) == {one: "PGD-50 from b (source=b@01)", twin: "PGD-50 from b (source=b@02)"}
+
+
+def test_the_attacks_own_identities_are_known() -> None:
+    """No name falls back to a class and no attack of the table to the tier of what is unknown, but these."""
+    shown = {name: short_name(repr(build_attack(name, {}))) for name in ATTACKS}
+    tiers = {name: TIERS[strength([repr(build_attack(name, {}))])[0]] for name in ATTACKS}
+    assert shown["fgsm"] == "FGSM"
+    assert shown["sat-pgd"] == "SAT PGD-50"
+    assert all(shown[name] == name.upper() for name in ATTACKS if name.startswith(("apgd", "fab")))
+    assert (shown["cascade"], shown["rapid"], shown["square"]) == ("Cascade", "Rapid", "Square")
+    assert {name for name, tier in tiers.items() if tier == "another attack"} == {"fgsm", "square"}
+    assert tiers["rapid"] == "rapid"
+    assert {name for name, tier in tiers.items() if tier == "AutoAttack"} == {"autoattack", "cascade"}
+
+
+# trust and passes
+
+
+def test_a_row_holds_the_worst_verdict_of_its_runs_with_its_reason(make_run: MakeRun) -> None:
+    outcomes = {attack: {(attack, "Linf", EPS): first(2, 4)} for attack in (PGD, AA)}
+    good = make_run("silu", first(3, 4), outcomes[PGD], trust=trust("pass"))
+    doubtful = make_run("silu", first(3, 4), outcomes[AA], trust=trust("suspicious", "it stays at 12%", "square"))
+    rows = summarise([good, doubtful])
+    assert row_of(rows, PGD).trust == Trusted(verdict="pass")
+    expected = Trusted(verdict="suspicious", reasons=("it stays at 12%",), next_attacks=("square",))
+    assert row_of(rows, AA).trust == row_of(rows, WORST).trust == expected
+
+
+def test_not_checked_is_worse_than_a_pass_and_better_than_a_doubt() -> None:
+    passed, failed = Trusted(verdict="pass"), Trusted(verdict="fail", reasons=("NaN",))
+    doubts = [Trusted(verdict="suspicious", reasons=(one,), next_attacks=("square",)) for one in "ab"]
+    assert least_trusted([passed, passed]) == passed
+    assert least_trusted([passed, None]) is least_trusted([]) is None
+    assert least_trusted([None, *doubts]) == Trusted(verdict="suspicious", reasons=("a", "b"), next_attacks=("square",))
+    assert least_trusted([doubts[0], failed, None, passed]) == failed
+
+
+def test_passes_are_summed_over_the_images_and_over_the_attacks_of_the_worst_case(make_run: MakeRun) -> None:
+    """Three of four images are attacked; 51 and 50 passes each for PGD, 900 and 300 for the other."""
+    pgd = make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})
+    other = make_run("silu", first(3, 4), {(AA, "Linf", EPS): first(1, 4)}, passes=(900, 300))
+    rows = summarise([pgd, other])
+    found = {attack: (row_of(rows, attack).forward, row_of(rows, attack).backward) for attack in (PGD, AA, WORST)}
+    assert found == {PGD: (153, 150), AA: (2700, 900), WORST: (2853, 1050)}
+
+
+def test_a_summary_from_before_there_was_trust_is_not_checked(make_run: MakeRun, tmp_path: Path) -> None:
+    write_summary(tmp_path / "s.json", summarise([make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})]))
+    raw = json.loads((tmp_path / "s.json").read_text())
+    for key in ("trust", "forward", "backward"):
+        del raw["rows"][0][key]
+    (tmp_path / "s.json").write_text(json.dumps(raw))
+    (row,) = read_summary(tmp_path / "s.json")
+    assert (row.trust, row.forward, row.backward) == (None, None, None)
 
 
 def test_rounding_favours_nobody() -> None:

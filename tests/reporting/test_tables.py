@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from satbench.reporting.summary import summarise
 from satbench.reporting.tables import accuracy_table, readable, to_csv, to_json, to_latex, to_markdown
 
-from .made import AA, EPS, PGD, MakeRun, first
+from .made import AA, EPS, PGD, MakeRun, first, trust
 
 
 def test_seeds_are_joined_with_an_interval_on_distinct_images(make_run: MakeRun) -> None:
@@ -18,6 +18,7 @@ def test_seeds_are_joined_with_an_interval_on_distinct_images(make_run: MakeRun)
     assert (line["model"], line["seeds"], line["n"], line["eps"]) == ("digits-cnn", 3, 50, "8/255")
     assert line["robust"] == 21 / 50
     assert (line["robust_min"], line["robust_max"]) == (0.4, 0.44)
+    assert (line["clean_min"], line["clean_max"]) == (0.9, 0.9)
     for key, count in (("robust", 21), ("clean", 45)):
         expected = binomtest(count, 50).proportion_ci(method="wilson")
         assert (line[f"{key}_lo"], line[f"{key}_hi"]) == pytest.approx((expected.low, expected.high), abs=1e-12)
@@ -75,3 +76,62 @@ def test_latex_rows_have_the_columns_of_the_head(make_run: MakeRun) -> None:
     assert len(rows) == 2
     assert all(len(re.findall(r"(?<!\\)&", row)) == columns - 1 for row in rows)
     assert text[-1] == r"\end{tabular}"
+
+
+def test_the_spread_between_seeds_stands_beside_the_interval_over_images(make_run: MakeRun) -> None:
+    runs = [make_run("silu", first(45 + s, 50), {(PGD, "Linf", EPS): first(20 + s, 50)}, seed=s) for s in range(3)]
+    frame = accuracy_table(summarise(runs))
+    (line,) = readable(frame).to_dict("records")
+    assert (line["robust range over seeds %"], line["clean range over seeds %"]) == ("40.0 to 44.0", "90.0 to 94.0")
+    (stored,) = csv.DictReader(io.StringIO(to_csv(frame)))
+    spread = [stored[f"{accuracy}_{end}_percent"] for accuracy in ("clean", "robust") for end in ("min", "max")]
+    assert spread == ["90.0", "94.0", "40.0", "44.0"]
+    assert "range over seeds" not in readable(accuracy_table(summarise(runs[:1]))).columns.str.cat()
+
+
+def test_passes_an_image_are_a_mean_over_all_images_and_seeds(make_run: MakeRun) -> None:
+    """40 of 50 attacked at 1000 + 10 passes, and 45 of 50 in another seed: 800 and 900, 8 and 9."""
+    runs = [
+        make_run("silu", first(c, 50), {(PGD, "Linf", EPS): first(20, 50)}, seed=c, passes=(1000, 10)) for c in (40, 45)
+    ]
+    rows = summarise(runs)
+    frame = accuracy_table(rows)
+    assert frame[["forward", "backward"]].to_numpy().tolist() == [[850.0, 8.5]]
+    assert readable(frame)["passes an image"].tolist() == ["850 + 8.5"]
+    assert "850.0,8.5" in to_csv(frame)
+    assert "mean over all n images" in to_markdown(frame)
+    old = accuracy_table([rows[0].model_copy(update={"forward": None}), rows[1]])
+    assert old["forward"].tolist() == [""]
+    assert "passes an image" not in readable(old)
+    assert json.loads(to_json(old))["rows"][0]["forward"] is None
+
+
+def test_verdicts_are_in_every_form_with_the_reason_and_the_next_attack(make_run: MakeRun) -> None:
+    verdicts = {
+        "relu": trust("suspicious", "it stays at 12% at eps 0.5", "square"),
+        "silu": trust("fail", "a * NaN"),
+        "gelu": None,
+    }
+    runs = [
+        make_run(name, first(40, 50), {(PGD, "Linf", EPS): first(20, 50)}, trust=one) for name, one in verdicts.items()
+    ]
+    frame = accuracy_table(summarise(runs))
+    assert readable(frame)["trust"].tolist() == ["not checked", "suspicious (try square)", "fail"]
+    text = to_markdown(frame)
+    assert "- digits-cnn relu, suspicious (try square): it stays at 12% at eps 0.5" in text
+    assert r"- digits-cnn silu, fail: a \* NaN" in text
+    assert "digits-cnn gelu" not in text
+    lines = list(csv.DictReader(io.StringIO(to_csv(frame))))
+    assert [line["trust"] for line in lines] == ["not checked", "suspicious", "fail"]
+    assert (lines[1]["reasons"], lines[1]["next_attacks"]) == ("it stays at 12% at eps 0.5", "square")
+    assert json.loads(to_json(frame))["rows"][2]["reasons"] == ["a * NaN"]
+    assert "fail" in to_latex(frame)
+
+
+def test_what_only_bounds_is_explained_where_it_stands(make_run: MakeRun) -> None:
+    run = make_run("silu", first(40, 50), {("Rapid()", "Linf", EPS): first(20, 50)})
+    assert "upper bound" in to_markdown(accuracy_table(summarise([run])))
+    other = make_run("silu", first(40, 50), {(f"Transfer(attack={PGD}, source='b')", "Linf", EPS): first(20, 50)})
+    assert "another model" in to_markdown(accuracy_table(summarise([other])))
+    plain = make_run("silu", first(40, 50), {(PGD, "Linf", EPS): first(20, 50)})
+    assert "bound" not in to_markdown(accuracy_table(summarise([plain]))).replace("interval bounds", "")

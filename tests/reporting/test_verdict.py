@@ -64,6 +64,14 @@ def test_one_seed_says_that_it_is_one(make_run: MakeRun) -> None:
     assert sentence.endswith("One seed cannot show what another seed would give.")
 
 
+def test_the_interval_of_one_seed_is_tangos(make_run: MakeRun) -> None:
+    """Two equal models: the score bound of n = 400 without a discordant pair is z^2 / (n + z^2), not 0."""
+    runs = group(make_run, "relu", [100]) + group(make_run, "silu", [100])
+    (found,) = [item for item in comparisons(runs) if "robust" in item.quantity]
+    bound = 1.959963984540054**2 / (400 + 1.959963984540054**2)
+    assert (found.low, found.high) == pytest.approx((-bound, bound))
+
+
 def test_the_interval_alone_decides_nothing_where_the_exact_test_is_silent(make_run: MakeRun) -> None:
     """Four images against none of a hundred: p = 2 / 2^4, although the normal interval excludes 0."""
     runs = [

@@ -1,0 +1,62 @@
+"""What the full form of the trust battery found, as one self-contained page and as JSON."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from satbench.reporting.names import threat_name
+from satbench.reporting.render import render
+from satbench.reporting.tables import MISSING
+from satbench.results.schema import DataInfo, ModelInfo, Threat, Trust
+from satbench.results.store import to_json, write_text
+
+TRUST_FILE = "trust.json"
+MEANING = {
+    "pass": "No check found a reason to doubt it. That is no proof: a stronger attack may still lower it.",
+    "suspicious": "An attack may have been held up rather than withstood. Take the figure for an upper bound, and try "
+    "the attacks named below.",
+    "fail": "No figure measured on this network as it is can be believed.",
+}
+
+
+def write_trust(
+    folder: Path, trust: Trust, model: ModelInfo, data: DataInfo, threat: Threat, seed: int, asks: Mapping[str, str]
+) -> tuple[Path, Path]:
+    """Write `trust.json`, which `Trust` reads back, and `index.html` into `folder`; returns both paths.
+
+    `asks` is the question behind each check. Equal findings give equal bytes.
+    """
+    findings = pd.DataFrame(
+        [
+            {
+                "check": finding.check,
+                "question": asks.get(finding.check, MISSING),
+                "outcome": finding.outcome,
+                "what was seen": finding.sentence,
+                "try next": f"--attack {finding.next_attack}" if finding.next_attack else MISSING,
+            }
+            for finding in trust.findings
+        ]
+    )
+    page = render(
+        "trust.html.j2",
+        title=f"Can the robustness of {model.label} be trusted?",
+        verdict=trust.verdict,
+        meaning=MEANING[trust.verdict],
+        findings=findings,
+        numbers=(),
+        measured=[
+            ("Network", f"{model.ref}, digest {model.digest}"),
+            ("Images", f"{data.name}/{data.split}: {data.n} images, digest {data.digest}"),
+            ("Image loader", data.loader or MISSING),
+            ("Threat", threat_name(threat.norm, threat.eps)),
+            ("Form", trust.depth),
+            ("Seed", str(seed)),
+            ("Passes of images", f"{trust.forward:,} forward, {trust.backward:,} backward"),
+        ],
+    )
+    stored, index = folder / TRUST_FILE, folder / "index.html"
+    write_text(stored, to_json(trust.model_dump(mode="json")))
+    write_text(index, page)
+    return stored, index
