@@ -11,13 +11,19 @@ from satbench.data.imagenet import imagenet
 from satbench.data.images import Images, ImageSet
 from satbench.data.loaders import LOADERS
 from satbench.data.npz import npz
+from satbench.data.published import PUBLISHED
 from satbench.data.samples import imagenet_sample
 from satbench.errors import BadInput
 from satbench.lookup import find, nearest
 
 EMBEDDED: dict[str, Callable[..., Images]] = {"digits": digits, "imagenet-sample": imagenet_sample}
-FROM_PATH: dict[str, Callable[..., Images]] = {"image_folder": image_folder, "imagenet": imagenet, "npz": npz}
-PATH_OPTIONAL = ("imagenet",)
+FROM_PATH: dict[str, Callable[..., Images]] = {
+    "image_folder": image_folder,
+    "imagenet": imagenet,
+    "npz": npz,
+    **PUBLISHED,
+}
+PATH_OPTIONAL = ("imagenet", *PUBLISHED)
 FORMS = (*EMBEDDED, *(f"{name}[:PATH]" if name in PATH_OPTIONAL else f"{name}:PATH" for name in FROM_PATH))
 LARGEST_SIDE = 4096
 SPLITS = ("train", "val", "test", "all")
@@ -35,7 +41,8 @@ def load_images(
     Without a `split` it is "test" where the data set has a split of its own, "val" for ImageNet, else "all".
 
     A relative PATH lies under `data_dir`, else under the folder that the variable SATBENCH_DATA names, else under the
-    current folder; `imagenet` without a PATH is looked for there. `size` is the side in pixels that files are resized
+    current folder; `imagenet` without a PATH is looked for there, and so are the data sets of `PUBLISHED`, which are
+    downloaded to the cache where they are neither there nor in it. `size` is the side in pixels that files are resized
     to; `loader`, a name of `data.loaders.LOADERS`, says how, for the data sets that `takes_loader`. Raises `BadInput`
     for an unknown name, split or loader and for data that the data set refuses.
     """
@@ -54,7 +61,9 @@ def load_images(
             raise BadInput(f"--loader {loader}: {kind} has one way of reading its images; leave the loader out")
         given["loader"] = loader
     root = data_dir or Path(os.environ.get("SATBENCH_DATA") or ".")
-    where = (root / path,) if kind in FROM_PATH else ()
+    where: tuple[object, ...] = (root / path,) if kind in FROM_PATH else ()
+    if kind in PUBLISHED:
+        where = (root / path, not path)
     return factory(*where, split, size, **given)
 
 
