@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import sympy  # noqa: F401 - torch imports it at a first backward(), and it then adds a filter for its own warnings
 import torch
 from torch import Tensor, nn
 

@@ -160,14 +160,12 @@ class Hidden(nn.Module):
         return torch.stack([away, torch.full_like(away, self.close**2)], dim=1)
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_an_optimum_inside_the_ball_is_reached(norm: str) -> None:
-    x, y, threat = torch.full((4, 1, 6, 6), 0.5), torch.zeros(4, dtype=torch.int64), ThreatModel(norm, EPS[norm])
-    point = threat.around(x).project(x + threat.random_start(x, streams(4)) - 0.5)
-    inside = x + 0.5 * (point - x)
+def test_an_optimum_inside_the_ball_is_reached() -> None:
+    x, y, threat = torch.full((4, 1, 6, 6), 0.5), torch.zeros(4, dtype=torch.int64), ThreatModel("Linf", 0.1)
+    points = x + 0.5 * (threat.random_start(x, streams(4)) - x)
     for row in range(4):
-        model, one = Hidden(inside[row], 0.05 * EPS[norm]), slice(row, row + 1)
-        assert not wrong(model, x[one], y[one]).any()
+        model, one = Hidden(points[row], 0.02), slice(row, row + 1)
+        assert torch.linalg.vector_norm(points[row] - x[row]) > 5 * model.close
         assert wrong(model, Rapid()(model, x[one], y[one], threat, streams(1, first=row)), y[one]).all()
 
 

@@ -28,7 +28,11 @@ def command(
     steps: Annotated[str | None, typer.Option(help="Steps of the attacks that have them; comma list.")] = None,
     restarts: Annotated[str | None, typer.Option(help="Restarts likewise; comma list.")] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="digits, image_folder:PATH, npz:PATH, imagenet[:PATH], imagenet-sample.")
+        str | None,
+        typer.Option(
+            help="digits, mnist, cifar10, cifar100, svhn or imagenet (all but digits also NAME:PATH), imagenet-sample, "
+            "image_folder:PATH or npz:PATH."
+        ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side in pixels that image files are resized to.")] = None,

@@ -68,7 +68,10 @@ class Images(ABC):
         """All of them at once; raises `BadInput` where they are only ever decoded batch by batch."""
 
     def head(self, n: int | None) -> Self:
-        """The first `n` images; the order is pseudo-random and fixed, so they are a sample of every class."""
+        """The first `n` images: a sample of every class, for the order is pseudo-random and fixed.
+
+        Published test sets keep their own order, so that `n` images are those that papers mean.
+        """
         if n is None:
             return self
         if not 0 < n <= len(self):

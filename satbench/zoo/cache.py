@@ -1,28 +1,20 @@
 """The folder of fetched and converted models: its layout, its locks, and the digests pinned on first use."""
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_path
 from pydantic import TypeAdapter, ValidationError
 
 from satbench.errors import BadInput
+from satbench.home import home
 from satbench.results.store import to_json, write_text
 
-HOME = "SATBENCH_HOME"
 PINS = "zoo.lock"
 
 _PINS = TypeAdapter(dict[str, dict[str, str]])
-
-
-def home() -> Path:
-    """The cache: `SATBENCH_HOME`, or else the user's cache folder. It need not exist yet."""
-    named = os.environ.get(HOME)
-    return Path(named).expanduser().absolute() if named else user_cache_path("satbench")
 
 
 def folder(name: str) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from satbench.errors import BadInput
+from satbench.home import home
 from satbench.models import Classifier, ModelSpec, empty_model
 from satbench.models.weights import Conversion, Provenance, load_model_file, model_digest, read_header, save_model
 from satbench.progress import Progress, silent
@@ -87,7 +88,7 @@ def import_checkpoint(
     with atomic_file(path) as temporary:
         save_model(temporary, converted.model, _conversion(name, card, digests, converted))
     if out is None and cache.pin(name, digests, card.stated_digests):
-        where = cache.home() / cache.PINS
+        where = home() / cache.PINS
         sys.stderr.write(
             f"satbench: {name}: digests were unknown and are pinned now in {where}: {', '.join(digests)}\n"
         )
@@ -152,7 +153,7 @@ def faults(name: str, card: Card) -> list[str]:
     for file in card.files:
         path = cache.folder(name) / file
         if known is not None and path.is_file() and sha256_file(path) != known.get(file):
-            expected = f"the SHA-256 {known[file]}" if file in known else f"a digest in {cache.home() / cache.PINS}"
+            expected = f"the SHA-256 {known[file]}" if file in known else f"a digest in {home() / cache.PINS}"
             found.append(f"{path} has not {expected}; delete it and fetch it again")
     path = cache.converted(name)
     again = f"`satbench models fetch {name}` makes it"
