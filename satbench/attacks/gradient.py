@@ -16,7 +16,7 @@ from satbench.seeding import Randomness, normal, rows, uniform
 from satbench.threat import ThreatModel
 
 GAUSSIAN_SIGMA = 0.001  # the start of the TRADES authors' code
-BLACK_BOX = "mend the model, or use a black-box attack: autoattack:version=custom,components=square"
+BLACK_BOX = "mend the model, or use a black-box attack: --attack square"
 INITS = ("zero", "uniform", "uniform-unclipped", "gaussian")
 KEEPS = ("best", "last")
 N_TARGETS = 9  # as in AutoAttack
