@@ -202,14 +202,15 @@ def test_everything_is_left_as_it_was_found() -> None:
     assert [key for key in before if before[key] != after[key]] == []
 
 
-def test_a_buffer_that_moves_is_told_and_put_back() -> None:
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_buffer_that_moves_is_told_and_put_back(in_place: bool) -> None:
     class Adapting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("seen", torch.zeros(()))
 
         def forward(self, x: Tensor) -> Tensor:
-            self.seen = self.seen + len(x)
+            self.seen = self.seen.add_(len(x)) if in_place else self.seen + len(x)
             return x
 
     model = nn.Sequential(Adapting(), plain())

@@ -176,6 +176,12 @@ def swapped(act: Callable[[], nn.Module]) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
+def linear() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+
+
 def steeper(model: nn.Module, by: float) -> nn.Module:
     """Hidden layers times a large number: tanh units become switches."""
     hidden = [layer for layer in model if isinstance(layer, nn.Linear)][:-1]
@@ -249,7 +255,7 @@ BAD: dict[str, Network] = {
         lambda: mlp_with(Applied(lambda x: torch.sigmoid(500 * (x - 0.47)))),
         ("direction",),
     ),
-    "saturated units": Network(lambda: steeper(mlp_with(act=nn.Tanh), 30), ("gradients", "direction")),
+    "saturated units": Network(lambda: steeper(mlp_with(act=nn.Tanh), 100), ("gradients", "direction")),
     "saturated logits": Network(
         lambda: Around(plain(), after=lambda z: torch.tanh(5 * z) + 1e-3 * z.detach()),
         ("gradients",),
@@ -340,7 +346,7 @@ HONEST: dict[str, Network] = {
     "trained mlp, tanh": Network(lambda: mlp_with(act=nn.Tanh, eps=0.1)),
     "trained mlp, wide": Network(lambda: fit(fresh("mlp", "relu", width=1024, depth=1), eps=0.1, epochs=5)),
     "standard preact": Network(lambda: fit(fresh("preact-resnet18", "silu", width=4), epochs=2)),
-    "linear": Network(lambda: fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))),
+    "linear": Network(linear),
     "logits by 10": Network(lambda: Around(robust(), after=lambda z: z / 10), threat=WIDE_THREAT),
     "logits times 10": Network(lambda: Around(robust(), after=lambda z: 10 * z), threat=WIDE_THREAT),
     "log-probabilities": Network(lambda: Around(robust(), after=lambda z: z.log_softmax(1)), threat=WIDE_THREAT),

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from types import FunctionType
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -37,12 +38,23 @@ def stages_of(attack: Attack) -> tuple[Attack, ...]:
     return stages
 
 
+def from_outside(attack: Attack) -> type | FunctionType | None:
+    """The class or function of an attack that is not satbench's own, out of whatever wraps it; None for its own."""
+    inner: Any = attack
+    while wrapped := getattr(inner, "attack", None) or getattr(inner, "func", None):
+        inner = wrapped
+    owner: type | FunctionType = inner if isinstance(inner, FunctionType) else type(inner)
+    return None if owner.__module__.partition(".")[0] == "satbench" else owner
+
+
 @contextmanager
 def crafting(model: nn.Module) -> Iterator[None]:
     """Put the model in eval mode with frozen parameters, and everything back afterwards, also after an error."""
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval().requires_grad_(False)
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
     try:
         yield
     finally:

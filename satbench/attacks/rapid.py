@@ -20,6 +20,7 @@ STEPS = 20  # of a round
 QUERIES = 400  # of the random search
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of a square's area, as shares of the queries
 AREA = 0.8  # of the first squares, as a share of the image
+SPARSITY = 1 / 8  # share of the pixels that an L1 start moves
 LENGTH = 0.5  # of a square's step in L2 and L1, in units of eps
 MOST_PASSES = 1 + TARGETS * (2 * GLANCE + 1) + len(ROUNDS) * (2 * STEPS + 1) + QUERIES
 
@@ -84,7 +85,7 @@ class _Search:
             return
         x, y, target = self.x[self.standing], self.y[self.standing], target[self.standing]
         mover = Ascent(self.threat.around(x), self.threat.eps, steps, cosine=True)
-        x_adv = mover.ball.project(x + self.threat.eps * self._signs(x))
+        x_adv = mover.ball.project(x + self.threat.eps * self._pattern(x))
         for iteration in range(steps + 1):
             last = iteration == steps
             x_adv.requires_grad_(not last)
@@ -130,8 +131,11 @@ class _Search:
         share = {"Linf": 2.0, "L2": LENGTH / math.sqrt(pixels), "L1": LENGTH / pixels}[self.threat.norm]
         return share * self.threat.eps
 
-    def _signs(self, x: Tensor) -> Tensor:
-        """Signs like `x`, equal on squares whose side is drawn from 1, 2, 4, ... up to the image's."""
+    def _pattern(self, x: Tensor) -> Tensor:
+        """Signs like `x`, equal on squares whose side is drawn from 1, 2, 4, ... up to the image's.
+
+        In L1, whose examples change few pixels, about seven eighths are 0.
+        """
         randomness = rows(self.randomness, self.standing)
         signs = torch.where(uniform(x, randomness) < 0.5, -1, 1).to(x.dtype)
         height, width = x.shape[2:]
@@ -140,7 +144,8 @@ class _Search:
         down = torch.arange(height, device=x.device) >> level
         right = torch.arange(width, device=x.device) >> level
         row = torch.arange(len(x), device=x.device).view(-1, 1, 1)
-        return signs.movedim(1, 3)[row, down[:, :, None], right[:, None, :]].movedim(3, 1)
+        signs = signs.movedim(1, 3)[row, down[:, :, None], right[:, None, :]].movedim(3, 1)
+        return signs * (uniform(x, randomness) < SPARSITY) if self.threat.norm == "L1" else signs
 
     def _judge(self, x_adv: Tensor, logits: Tensor) -> Tensor:
         """Note what iterates of the standing images reached; which of them still stand, int64 positions."""

@@ -73,7 +73,9 @@ def published(name: str, folder: Path, may_fetch: bool, split: str | None, size:
     source = "test" if split in (None, "test") else "train"
     part = PARTS[name](source)
     if size not in (None, part.side):
-        raise BadInput(f"{name}'s images are {part.side} pixels a side, not {size}; leave the image size out")
+        raise BadInput(
+            f"{name}'s images are {part.side} pixels a side, not {size}; give a network for them, or no --image-size"
+        )
     pixels, labels = part.decode([_content(file, md5) for file, md5 in _files(name, part, folder, may_fetch)])
     ids = [f"{source}/{i:05d}" for i in range(len(pixels))]
     whole = replace(image_set(name, source, pixels, labels, ids), num_classes=part.classes)

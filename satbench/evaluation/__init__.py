@@ -1,6 +1,7 @@
 """Measuring robustness: from a model and its images to a run folder of records."""
 
 import datetime
+import itertools
 import platform
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import crafting
+from satbench.attacks.base import crafting, from_outside, stages_of
 from satbench.data import Images, load_images, takes_loader
 from satbench.device import resolve_device
 from satbench.errors import BadInput
@@ -25,6 +26,7 @@ from satbench.models.weights import model_digest
 from satbench.progress import Progress, silent
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
 from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_output_folder, write_run
+from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
 from satbench.trust import examine
 from satbench.zoo import Loaded, load
@@ -126,42 +128,45 @@ def evaluate(
     finished = resume.finished(out, described, images, trust)
     if finished is not None:
         return finished
-    measured = measure(
-        loaded.model,
-        images,
-        attacks,
-        threats,
-        seed,
-        batch_size,
-        place,
-        progress,
-        where,
-        resume.identity(described),
-        out,
-        save_examples,
-    )
-    checked = None
-    if trust:
-        passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
-        checked = examine(
+    for one, threat in itertools.product(attacks, threats):
+        _check_threat(one, threat, loaded.model, images)
+    with resume.alone_in(out):
+        measured = measure(
             loaded.model,
             images,
-            max((one for one in threats if one.norm == threats[0].norm), key=lambda one: one.eps),
-            seed=seed,
-            depth="quick",
-            budget=passes // 10,
-            records=measured.records,
+            attacks,
+            threats,
+            seed,
+            batch_size,
+            place,
+            progress,
+            where,
+            resume.identity(described),
+            out,
+            save_examples,
         )
-    manifest = described.model_copy(
-        update={
-            "data": described.data.model_copy(update={"digest": images.digest}),
-            "trust": checked,
-            "notes": measured.notes,
-            "seconds": round(time.monotonic() - started, 3),
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-    )
-    return write_run(out, manifest, measured.records, measured.timing, measured.examples if save_examples else None)
+        checked = None
+        if trust:
+            passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
+            checked = examine(
+                loaded.model,
+                images,
+                max((one for one in threats if one.norm == threats[0].norm), key=lambda one: one.eps),
+                seed=seed,
+                depth="quick",
+                budget=passes // 10,
+                records=measured.records,
+            )
+        manifest = described.model_copy(
+            update={
+                "data": described.data.model_copy(update={"digest": images.digest}),
+                "trust": checked,
+                "notes": measured.notes,
+                "seconds": round(time.monotonic() - started, 3),
+                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            }
+        )
+        return write_run(out, manifest, measured.records, measured.timing, measured.examples if save_examples else None)
 
 
 @overload
@@ -201,6 +206,14 @@ def _where(
             with crafting(one.model):
                 logits.append(logits_of(one.model, probe, images.y))
         return search_on((other or loaded).model, probe, search, another=other is not None), torch.cat(logits, 1)
+
+
+def _check_threat(attack: Attack, threat: ThreatModel, model: nn.Module, images: Images) -> None:
+    """Let satbench's own attacks refuse a threat, on no images, before any work."""
+    nothing = torch.empty(0, *images.shape)
+    for stage in stages_of(attack):
+        if not from_outside(stage):
+            stage(model, nothing, torch.empty(0, dtype=torch.int64), threat, PerSample(()))
 
 
 def images_for(

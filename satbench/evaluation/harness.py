@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import crafting, stages_of, unit_of
+from satbench.attacks.base import crafting, from_outside, stages_of, unit_of
 from satbench.attacks.losses import margin
 from satbench.data import Images
 from satbench.errors import BadInput
@@ -263,15 +263,19 @@ class _Bench:
         self, network: Counted, stage: Attack, threat: ThreatModel, x: Tensor, y: Tensor, streams: PerSample
     ) -> Tensor:
         network.watch(x, y, threat)
+        held = _checksum(network.model) if from_outside(stage) else None
         try:
             with crafting(network.model):
-                return stage(network, x, y, threat, streams).detach()
+                x_adv = stage(network, x.clone(), y.clone(), threat, streams).detach()
         except (BadInput, torch.OutOfMemoryError):
             raise
         except FAULTS as error:
             if _memory_ran_out(error):
                 raise
             raise BadInput(f"{stage} failed on this model: {reason(error)}") from error
+        if held is not None and not torch.equal(held, _checksum(network.model)):
+            raise BadInput(f"{stage} changed the weights or buffers of the network; let it work on a copy of it")
+        return x_adv
 
     def _make_room(self, error: RuntimeError, rows: int) -> None:
         """Let half as many images through the network at a time; anything but a lack of memory is raised again."""
@@ -342,6 +346,12 @@ def _enter(table: pd.DataFrame, rows: np.ndarray, outcomes: pd.DataFrame, stage:
     table.loc[new, PLACE] = outcomes.loc[new, PLACE]
     table.loc[new, "broken"] = True
     table.loc[new, "stage"] = stage
+
+
+def _checksum(network: nn.Module) -> Tensor:
+    """One number a weight and buffer, which almost any change moves."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return torch.tensor([float(tensor.detach().double().nan_to_num().sum()) for tensor in tensors])
 
 
 def _memory_ran_out(error: BaseException) -> bool:

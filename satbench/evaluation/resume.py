@@ -3,17 +3,21 @@
 import hashlib
 import inspect
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from satbench.attacks import Attack
+from satbench.attacks.base import from_outside
 from satbench.data import Images
 from satbench.errors import BadInput
+from satbench.home import home
 from satbench.results.schema import Manifest
-from satbench.results.store import MANIFEST, Run, read_run
+from satbench.results.store import MANIFEST, Run, read_examples, read_run, records_digest
 
 DECISIVE = (
     "model",
@@ -49,10 +53,8 @@ def fingerprint(logits: Tensor, attacks: Sequence[Attack]) -> str:
     """
     digest = hashlib.sha256(logits.detach().float().cpu().numpy().tobytes())
     for attack in attacks:
-        while inner := getattr(attack, "attack", None) or getattr(attack, "func", None):
-            attack = inner
-        owner = attack if inspect.isfunction(attack) else type(attack)
-        if owner.__module__.partition(".")[0] != "satbench":
+        owner = from_outside(attack)
+        if owner is not None:
             digest.update(_source_of(owner))
     return digest.hexdigest()[:16]
 
@@ -68,7 +70,8 @@ def _source_of(owner: type | FunctionType) -> bytes:
 def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | None:
     """The run in `out` when it is the one that is wanted, whole.
 
-    Raises `BadInput` when the folder holds a run of another model, data set or seed, whose records would be lost.
+    Raises `BadInput` when the folder holds a run of another model, data set or seed, or more than is wanted: its
+    records would be lost.
     """
     if not (out / MANIFEST).is_file():
         return None
@@ -81,16 +84,53 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
         ("model", (there.model.label, there.model.digest), (wanted.model.label, wanted.model.digest)),
         ("data set", _data(there), _data(wanted)),
         ("seed", (there.seed,), (wanted.seed,)),
+        ("search", (there.search,), (wanted.search,)),
     ):
         if held != asked:
             raise BadInput(
                 f"--out {out} holds a run of {what} {_words(held)}, asked for is {_words(asked)}; "
                 "give another folder, or delete it"
             )
+    missing = [attack for attack in there.attacks if attack not in wanted.attacks]
+    missing += [f"{one.norm} eps {one.eps:g}" for one in there.threats if one not in wanted.threats]
+    missing += [f"{there.data.n} images"] if there.data.n > wanted.data.n else []
+    missing += ["its examples"] if there.examples and not wanted.examples else []
+    missing += ["a trust verdict"] if there.trust is not None and not trust else []
+    if missing:
+        raise BadInput(
+            f"--out {out} also holds {', '.join(missing)}, which this command would drop; "
+            "ask for at least what is there, or give another folder"
+        )
     same = all(getattr(there, name) == getattr(wanted, name) for name in DECISIVE)
     enough = (there.examples or not wanted.examples) and (there.trust is not None or not trust)
-    whole = same and enough and there.data.n == wanted.data.n and there.data.digest == images.digest
+    whole = same and enough and there.data.n == wanted.data.n and there.data.digest == images.digest and sound(run)
     return run if whole else None
+
+
+def sound(run: Run) -> bool:
+    """Whether the records are those that were written, and the examples are there."""
+    if records_digest(run.path) != run.manifest.records:
+        return False
+    return not run.manifest.examples or all(
+        (run.path / file).is_file() for file in read_examples(run)["example_file"].unique()
+    )
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Let no other process measure into the same folder on this machine; raises `BadInput` when one does."""
+    name = hashlib.sha256(str(out.absolute()).encode()).hexdigest()[:16]
+    path = home() / "locks" / f"run-{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadInput(f"--out {out}: another satbench eval is at work there; wait, or give another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _data(manifest: Manifest) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """Checks the stored examples of a run from scratch: on another machine, by someone who does not believe it."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from satbench.errors import BadInput
 from satbench.evaluation.batch import usual_batch_size
 from satbench.evaluation.judge import judge, logits_of
 from satbench.progress import Progress, silent
-from satbench.results.store import Run, read_examples, read_run
+from satbench.results.store import Run, read_examples, read_run, records_digest
 from satbench.threat import ThreatModel
 from satbench.zoo import Loaded, load
+
+SLACK = 1e-3  # of a margin or distance: another processor rounds otherwise
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,14 @@ def verify(
     loaded.model.to(place)
     size = usual_batch_size(loaded.model, images.shape, place)
     records = run.records.merge(listed, how="left", on=["attack", "norm", "eps", "sample_id"])
-    faults = []
+    faults = [] if records_digest(run.path) == said.records else ["records.parquet is not the file that the run wrote"]
+    if len(run.records) != len(said.attacks) * len(said.threats) * said.data.n:
+        faults.append(
+            f"{len(run.records)} records, but {len(said.attacks)} attacks, {len(said.threats)} threats and "
+            f"{said.data.n} images"
+        )
+    standing = records[~records["broken"] & records["example_file"].notna()]
+    faults += [f"{one}: an example is kept of an image that is recorded as standing" for one in standing["sample_id"]]
     total, done = int((records["broken"] & (records["clean_prediction"] == records["label"])).sum()), 0
     with crafting(loaded.model):
         faults += _clean_faults(loaded, images, records, size, place)
@@ -90,10 +100,8 @@ def _clean_faults(loaded: Loaded, images: Images, records: pd.DataFrame, size: i
     wrong = []
     for ids, x, y in images.batches(size):
         found = logits_of(loaded.model, x.to(place), y.to(place)).argmax(1).tolist()
-        pairs = zip(ids, found, strict=True)
-        wrong += [
-            f"{one}: clean prediction is {seen}, recorded {claimed[one]}" for one, seen in pairs if seen != claimed[one]
-        ]
+        pairs = [(one, seen, claimed.get(one)) for one, seen in zip(ids, found, strict=True)]
+        wrong += [f"{one}: clean prediction is {seen}, recorded {said}" for one, seen, said in pairs if seen != said]
     mistaken = records["clean_prediction"] != records["label"]
     unmarked = records[mistaken & ~records["broken"]]
     return wrong + [f"{one}: wrong as it is, but recorded as standing" for one in unmarked["sample_id"].unique()]
@@ -113,14 +121,19 @@ def _faults(folder: Path, loaded: Loaded, images: Images, part: pd.DataFrame, th
     if x_adv.shape != x.shape:
         return [*faults, f"examples have shape {tuple(x_adv.shape)}, images {tuple(x.shape)}"]
     seen = judge(loaded.model, x.to(place), x_adv.to(place), y.to(place), threat)
-    outcome = zip(part.itertuples(), seen.predictions.tolist(), seen.violations, strict=True)
-    for row, prediction, violation in outcome:
+    margins, distances = seen.margins.tolist(), threat.distance(x, x_adv).tolist()
+    outcome = zip(part.itertuples(), seen.predictions.tolist(), seen.violations, margins, distances, strict=True)
+    for row, prediction, violation, found, moved in outcome:
         if violation:
             faults.append(f"{row.sample_id}: the example is {violation}")
         elif prediction == row.label:
             faults.append(f"{row.sample_id}: the example is classified correctly, as {prediction}")
         elif prediction != row.prediction:
             faults.append(f"{row.sample_id}: the example is classified as {prediction}, recorded {row.prediction}")
+        elif not math.isclose(found, row.margin, rel_tol=SLACK, abs_tol=SLACK):
+            faults.append(f"{row.sample_id}: the example's margin is {found:g}, recorded {row.margin:g}")
+        elif not math.isclose(moved, recorded := getattr(row, f"distance_{threat.norm.lower()}"), rel_tol=SLACK):
+            faults.append(f"{row.sample_id}: the example is {moved:g} away, recorded {recorded:g}")
     return faults
 
 
@@ -130,4 +143,6 @@ def _example(folder: Path, name: str, row: int) -> Tensor:
             example: Tensor = file.get_slice("x_adv")[int(row)]
             return example
     except (OSError, SafetensorError, IndexError) as error:
-        raise BadInput(f"{folder / name} is missing or damaged ({type(error).__name__})") from None
+        raise BadInput(
+            f"{folder / name} is missing or damaged ({type(error).__name__}); delete it and run the eval again"
+        ) from None

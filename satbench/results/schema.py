@@ -118,7 +118,7 @@ class Manifest(_Strict):
     """Everything about a run that is not a record; `seconds`, `created` and `host` are the only fields that vary.
 
     `search` says on what copy of the network the attacks searched; `notes` are what the attacks' libraries said;
-    `fingerprint` is of the network's answers and of attacks from outside.
+    `fingerprint` is of the network's answers and of attacks from outside; `records` is the SHA-256 of the records.
     """
 
     schema_version: int
@@ -136,6 +136,7 @@ class Manifest(_Strict):
     versions: dict[str, str]
     revision: str | None
     fingerprint: str = ""
+    records: str = ""
     command: str
     seconds: float
     created: str

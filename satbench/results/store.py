@@ -1,5 +1,6 @@
 """Run folders, written whole or not at all and read back strictly."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -87,8 +88,14 @@ def write_run(
         (out / EXAMPLES_FILE).unlink(missing_ok=True)
     else:
         _write_table(out / EXAMPLES_FILE, examples, EXAMPLES)
+    manifest = manifest.model_copy(update={"records": records_digest(out)})
     write_text(out / MANIFEST, to_json(manifest.model_dump(mode="json")))
     return read_run(out)
+
+
+def records_digest(path: Path) -> str:
+    """SHA-256 of the records of the run folder `path`."""
+    return hashlib.sha256((path / RECORDS_FILE).read_bytes()).hexdigest()
 
 
 def _write_table(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:

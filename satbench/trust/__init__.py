@@ -21,6 +21,7 @@ from satbench.trust.seen import Seen
 from satbench.trust.subject import Counting, NetworkFault, Subject, Tally, images_at_once, reseed, sample, undisturbed
 
 SAMPLE = {"quick": 64, "full": 1000}  # images at most
+SHOWN_BY = {"logits": "outputs", "steady": "randomness", "gradient": "gradients"}  # keys of `LACKING` and of `CHECKS`
 FEWEST = 4  # images without which a check says nothing
 ORDER: tuple[Verdict, ...] = ("pass", "suspicious", "fail")
 TOO_DEAR = "more passes than are left"
@@ -59,7 +60,7 @@ BASIC: dict[str, Check] = {
     "quantisation": Check(
         "Does it notice a quarter of a grey level in every pixel?", gradients.quantisation, 1, ("logits", "steady")
     ),
-    "input range": Check("Is it made for pixels in [0, 1]?", outputs.input_range, 2, ("logits",)),
+    "input range": Check("Is it made for pixels in [0, 1]?", outputs.input_range, 2, ("logits", "steady")),
 }
 ATTACKS: dict[str, Check] = {
     "more effort": Check("Do more steps and more restarts break what fewer break?", strength.more_effort, 26, MOVES),
@@ -120,7 +121,10 @@ def examine(
             fitting = count
             if budget is not None and check.cost:
                 fitting = min(count, (budget - tally.passes) // check.cost)
-            lacking = next((LACKING[need] for need in check.needs if not subject.has(need)), None)
+            needed = next((need for need in check.needs if not subject.has(need)), None)
+            lacking = None if needed is None else LACKING[needed]
+            if left_out.get(SHOWN_BY.get(needed or "", "")) == TOO_DEAR:
+                lacking = TOO_DEAR
             if lacking is None and fitting < fewest:
                 lacking = TOO_DEAR
             if lacking is not None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from satbench.eps import format_eps
 from satbench.trust.seen import Seen, rate, surely_above
-from satbench.trust.strength import LEFT, helps_defender
+from satbench.trust.strength import LEFT, LUCK, better_by
 
 BLACK_BOXES = ("square", "transfer", "boundary", "hopskipjump", "pointwise", "noise", "genattack", "spatial")
 ENSEMBLES = ("AutoAttack(", "Cascade(", "Rapid(")
@@ -42,7 +42,7 @@ def growing_radius(records: pd.DataFrame) -> Seen | None:
     for (attack, norm), table in _wide(records, ["attack", "norm"], "eps"):
         for smaller, larger in pairwise(table.columns):
             lost, gained = _apart(table[smaller], table[larger])
-            if helps_defender(lost, gained, len(table)):
+            if better_by(lost, gained, LUCK * len(table)):
                 return Seen(
                     "suspicious",
                     f"{rate(lost, len(table))} images fall to {attack} at {norm} {format_eps(smaller)} but not at "
@@ -72,7 +72,7 @@ def more_effort(records: pd.DataFrame) -> Seen | None:
                     continue
                 compared += 1
                 lost, gained = _apart(table[weaker], table[stronger])
-                if helps_defender(lost, gained, len(table)):
+                if better_by(lost, gained, LUCK * len(table)):
                     return Seen(
                         "suspicious",
                         f"{rate(lost, len(table))} images fall to {weaker} but not to {stronger} at {norm} "
