@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-tf check format leaderboard report clean lock
+.PHONY: help setup demo test test-slow test-tf check format leaderboard report clean lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,8 +23,11 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## Train ReLU and two smooth twins on digits, attack all, write reports/demo/
 	$(BIN)/satbench demo
 
-test: $(READY)  ## Run all tests but those that need a GPU or the network
-	$(BIN)/python -m pytest -m "not gpu and not network"
+test: $(READY)  ## Run the tests but the slow ones and those that need a GPU or the network
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## Run the slow tests: whole AutoAttacks, every trust network, the published anchors; an hour
+	$(BIN)/python -m pytest -m slow --timeout 0
 
 test-tf: $(READY) .venv-tf/.ready  ## Compare with TensorFlow, installed in .venv-tf (1.5 GB, and 1 GB in build/)
 	PYTHONPATH=tests TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0 .venv-tf/bin/python -m tf_reference.make_reference \

@@ -473,7 +473,7 @@ def test_a_gradient_that_is_nan_for_some_images_is_never_silent() -> None:
     x[1:3, 0, 0, 0] = 0.8
     y = model(x).argmax(1)
     for params in ({}, {"momentum": 0.5}, {"schedule": "apgd"}, {"loss": "margin-targeted"}):
-        with pytest.raises(BadInput, match=r"NaN or infinite for 2 of 5 images; .*components=square"):
+        with pytest.raises(BadInput, match=r"NaN or infinite for 2 of 5 images; .*--attack square"):
             PGD(**params)(model, x, y, threat, streams(5))
     for norm in NORMS:
         threat = ThreatModel(norm, 0.1)

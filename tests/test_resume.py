@@ -20,6 +20,7 @@ from satbench import evaluate, load_model
 from satbench.attacks import PGD
 from satbench.data import load_images
 from satbench.errors import BadInput
+from satbench.evaluation.resume import alone_in
 from satbench.evaluation.verify import verify
 from satbench.results.schema import TIMING
 from satbench.results.store import Run, read_run
@@ -92,7 +93,7 @@ def test_a_run_killed_at_random_points_ends_byte_identical(reference: Run, tmp_p
     draw = random.Random(seed)
     total = parts(reference.path)
     assert total >= 16
-    for _ in range(3):
+    for _ in range(2):
         goal = draw.randint(parts(out), total - 2)
         process = subprocess.Popen(command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         while parts(out) < goal and process.poll() is None:
@@ -170,6 +171,62 @@ def test_another_run_in_the_folder_is_never_overwritten(change: dict[str, object
     with pytest.raises(BadInput, match=hint):
         whole(tmp_path, **({"attack": ["fgsm"]} | change))
     assert (tmp_path / "records.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("smaller", "hint"),
+    [({"n": 20}, "40 images"), ({"eps": "0.1"}, r"Linf eps 0\.2"), ({"attack": ["fgsm"]}, r"PGD\(steps=20")],
+)
+def test_a_smaller_command_drops_nothing(smaller: dict[str, object], hint: str, tmp_path: Path) -> None:
+    whole(tmp_path, attack=[PGD20])
+    before = (tmp_path / "records.parquet").read_bytes()
+    with pytest.raises(BadInput, match=hint):
+        whole(tmp_path, **({"attack": [PGD20]} | smaller))
+    assert (tmp_path / "records.parquet").read_bytes() == before
+
+
+def test_changed_records_are_put_together_again(tmp_path: Path) -> None:
+    whole(tmp_path, attack=[PGD20])
+    file = tmp_path / "records.parquet"
+    expected = file.read_bytes()
+    pd.read_parquet(file).assign(broken=False).to_parquet(file)
+    whole(tmp_path, attack=[PGD20])
+    assert file.read_bytes() == expected
+
+
+def spoils_the_images(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+    x += 5 * threat.eps
+    y += 1
+    return x.clamp_(0, 1)
+
+
+def spoils_the_network(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+    next(model.parameters()).zero_()
+    return x
+
+
+def test_an_attack_cannot_move_what_the_judge_compares_with(tmp_path: Path) -> None:
+    run = whole(tmp_path, attack=["test_resume:spoils_the_images"], search="plain")
+    right = run.records["clean_prediction"] == run.records["label"]
+    assert (run.records.loc[right, "violation"] != "").all()
+    assert not run.records.loc[right, "broken"].any()
+
+
+@pytest.mark.parametrize("search", ["plain", "folded"])
+def test_an_attack_that_changes_the_network_is_refused(search: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="changed the weights or buffers of the network"):
+        whole(tmp_path, attack=["test_resume:spoils_the_network"], search=search)
+
+
+def test_a_threat_that_an_attack_refuses_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="apgd"):
+        whole(tmp_path / "run", attack=["fgsm", "pgd:schedule=apgd"], norm="Linf,L1")
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_do_not_measure_into_one_folder(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "run"), pytest.raises(BadInput, match="another satbench eval is at work there"):
+        whole(tmp_path / "run", attack=["fgsm"])
 
 
 def test_a_damaged_batch_is_computed_again(reference: Run, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_an_honest_network_is_not_flagged_by_the_full_form(name: str) -> None:
 ATTACKED = {
     "more effort": "misled off the scans",
     "large radius": "misled off the scans",
-    "black box": "saturated units",
+    "black box": "shattered",
 }
 
 
@@ -128,6 +128,8 @@ def test_a_transferred_example_shows_what_gradients_hide() -> None:
     without = checked(built("bad", "shattered"), network)
     assert "transfer" not in found(without)
     assert "transfer (no other network is given)" in found(without)["coverage"].sentence
+    spare = checked(plain(), network, source=plain(), budget=149)
+    assert "black box, transfer (no white-box attack ran)" in found(spare)["coverage"].sentence
     honest = checked(plain(), network, source=built("honest", "standard cnn, elu"))
     assert found(honest)["transfer"].outcome == "pass"
     with pytest.raises(BadInput, match="examples cannot be made on the other network"):

@@ -30,6 +30,7 @@ LACKING = {
     "steady": "its output is random",
     "gradient": "there is no gradient to follow",
     "radius": "the radius is 0",
+    "white-box": "no white-box attack ran",
     "source": "no other network is given",
 }
 
@@ -48,6 +49,7 @@ class Check:
 
 
 MOVES = ("logits", "gradient", "radius")
+BEYOND = (*MOVES, "white-box")
 BASIC: dict[str, Check] = {
     "outputs": Check("Are the outputs finite logits of a usable scale?", outputs.outputs, 1, ()),
     "modes": Check("Does everything in the network follow eval(), and stay as it is?", outputs.modes, 0, ("logits",)),
@@ -66,8 +68,8 @@ ATTACKS: dict[str, Check] = {
     "more effort": Check("Do more steps and more restarts break what fewer break?", strength.more_effort, 26, MOVES),
     "large radius": Check("Does accuracy go to 0 as the radius grows?", strength.large_radius, 22, MOVES),
     "other loss": Check("Does cross-entropy break what the margin breaks?", strength.other_loss, 44, MOVES),
-    "black box": Check("Does a search without gradients break nothing more?", strength.black_box, 51, MOVES),
-    "transfer": Check("Do examples of another network break nothing more?", strength.transfer, 22, ("source", *MOVES)),
+    "black box": Check("Does a search without gradients break nothing more?", strength.black_box, 51, BEYOND),
+    "transfer": Check("Do examples of another network break nothing more?", strength.transfer, 22, ("source", *BEYOND)),
 }
 CHECKS = {**BASIC, **ATTACKS}  # in the order in which they run: most worth for a pass first
 

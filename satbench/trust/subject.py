@@ -102,6 +102,7 @@ class Subject:
             "steady": self.steady,
             "gradient": self.moves,
             "radius": self.threat.eps > 0,
+            "white-box": self.attacked > 0,
             "source": self.source is not None,
         }[need]
 
