@@ -29,8 +29,8 @@ PASSES_NOTE = (
     "that is misclassified as it is, or that a smaller eps has broken already, takes none."
 )
 RAPID_NOTE = (
-    "Rapid spends at most 1,205 passes on an image, an eighth of AutoAttack's with ten classes in Linf and L2; the robust "
-    "accuracy it leaves is an upper bound on AutoAttack's, but for the luck of the draw."
+    "Rapid spends at most 1,205 passes on an image, an eighth of AutoAttack's with ten classes in Linf and L2; the "
+    "robust accuracy it leaves is an upper bound on AutoAttack's, but for the luck of the draw."
 )
 TRANSFER_NOTE = (
     "An attack from another model never saw the gradients of this one; the robust accuracy it leaves is a loose upper "
