@@ -1,5 +1,14 @@
-"""The one exception that means: what was given cannot be used."""
+"""The one exception that means: what was given cannot be used; and what foreign code raises where it is at fault."""
+
+# not KeyboardInterrupt, MemoryError and the like, which say nothing about the code
+FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class BadInput(ValueError):
     """One line saying what was given, what was expected and what to do; the command line exits 2 on it."""
+
+
+def reason(error: BaseException) -> str:
+    """An exception in one line without a full stop; its type is named, but for `BadInput`, whose words suffice."""
+    first = (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")
+    return first if isinstance(error, BadInput) else f"{type(error).__name__}: {first}"

@@ -1,11 +1,15 @@
 """One way to turn a name into an object, for every table of the package."""
 
 import difflib
+import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
-from satbench.errors import BadInput
+from satbench.errors import FAULTS, BadInput, reason
 
 T = TypeVar("T")
 MOST_LISTED = 60
@@ -16,9 +20,10 @@ def nearest(name: object, known: Iterable[str]) -> str:
     names = sorted(known)
     if not names:
         return "none is known"
-    close = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
+    spelled = {one.lower(): one for one in names}
+    close = difflib.get_close_matches(str(name).lower(), spelled, n=3, cutoff=0.5)
     if close:
-        return f"did you mean {' or '.join(close)}?"
+        return f"did you mean {' or '.join(spelled[one] for one in close)}?"
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     return f"known: {', '.join(names[:MOST_LISTED])}{more}"
 
@@ -31,7 +36,10 @@ def find(table: Mapping[str, T], name: str, kind: str) -> T:
 
 
 def pick(table: Mapping[str, Callable[..., Any]], name: str, kind: str, /, *args: Any, **params: Any) -> Any:
-    """Call the named factory with `params`; an unknown name or key is refused with the nearest known ones."""
+    """Call the named factory with `params`; an unknown name or key is refused with the nearest known ones.
+
+    A factory that takes any key refuses unknown ones itself.
+    """
     factory = find(table, name, kind)
     signature = inspect.signature(factory)
     accepted = [
@@ -39,8 +47,38 @@ def pick(table: Mapping[str, Callable[..., Any]], name: str, kind: str, /, *args
         for position, (key, parameter) in enumerate(signature.parameters.items())
         if position >= len(args) and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     ]
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
     for key in params:
-        if key not in accepted:
+        if key not in accepted and not takes_any:
             hint = nearest(key, accepted) if accepted else "it takes none"
             raise BadInput(f"unknown parameter {key!r} of {kind} {name!r}; {hint}")
     return factory(*args, **params)
+
+
+@contextmanager
+def imported(option: str, reference: str, wanted: str) -> Iterator[Callable[..., Any]]:
+    """The callable that `package.module:callable` names, for a block that may call it.
+
+    The module is also looked for in the current folder, and so is what the block imports. What the import or the block
+    raises becomes a `BadInput` that begins with `option`, such as "--model", and ends with `wanted`, the callable that
+    was expected.
+    """
+    module_name, _, attribute = reference.partition(":")
+    if not module_name:
+        raise BadInput(f"{option} {reference}: no module is named; give package.module:callable")
+    here, advice = str(Path.cwd()), f"mend {module_name}"
+    sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module_name), attribute, None)
+        if not callable(found):
+            raise BadInput(f"{option} {reference}: {module_name} has no callable {attribute!r}; {wanted}")
+        advice = wanted
+        yield found
+    except BadInput:
+        raise
+    except ModuleNotFoundError as error:
+        raise BadInput(f"{option} {reference}: no module named {error.name!r}; give package.module:callable") from None
+    except (*FAULTS, ImportError, NameError, OSError, SyntaxError) as error:
+        raise BadInput(f"{option} {reference}: {reason(error)}; {advice}") from error
+    finally:
+        sys.path.remove(here)

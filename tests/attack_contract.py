@@ -53,6 +53,21 @@ def wrong(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return model(x).argmax(1) != y
 
 
+class Failing(nn.Module):
+    """Raises on its `allowed + 1`-th pass."""
+
+    def __init__(self, inner: nn.Module, allowed: int) -> None:
+        super().__init__()
+        self.inner, self.allowed, self.passes = inner, allowed, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        if self.passes > self.allowed:
+            raise RuntimeError("out of passes")
+        logits: Tensor = self.inner(x)
+        return logits
+
+
 def state(model: nn.Module) -> dict[str, Any]:
     """Everything about the model and the process that an attack must leave as it found it."""
     root = logging.getLogger()
@@ -102,6 +117,7 @@ def assert_contract(attack: Any, threat: ThreatModel, model: nn.Module, x: Tenso
     assert torch.equal(x, given[0])
     assert torch.equal(y, given[1])
     assert not x.requires_grad
+    assert x.grad is None
     assert x_adv.shape == x.shape
     assert x_adv.dtype == x.dtype
     assert not x_adv.requires_grad

@@ -233,6 +233,7 @@ def test_unit_and_stages_are_those_of_the_attack(own: None) -> None:
         ("broken_attacks:x", "ValueError: half; mend broken_attacks"),
         ("needy_attacks:x", "no module named 'missing_dependency'"),
         ("nowhere.at_all:x", "no module named 'nowhere'"),
+        (":x", "no module is named; give package.module:callable"),
         ("os:getcwd", "returned a str, which is no attack"),
     ],
 )

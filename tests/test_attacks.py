@@ -1,7 +1,5 @@
 """Attacks: one contract for the whole table, and known answers on linear models."""
 
-import logging
-import random
 import sys
 from dataclasses import replace
 from typing import Any
@@ -9,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attack_contract import EPS, Failing, assert_contract, assert_unchanged, images, mixed_model, state, streams
 from torch import Tensor, nn
 
 from satbench.attacks import PGD, build_attack, fgsm
 from satbench.attacks.losses import LOSSES
 from satbench.errors import BadInput
-from satbench.seeding import PerSample, generator
 from satbench.threat import ThreatModel
 
 NORMS = ("Linf", "L2", "L1")
 DUAL = {"Linf": 1, "L2": 2, "L1": np.inf}
-THREATS = [ThreatModel("Linf", 0.1), ThreatModel("L2", 0.6), ThreatModel("L1", 3.0)]
+THREATS = [ThreatModel(norm, eps) for norm, eps in EPS.items()]
 CASES: dict[str, list[dict[str, Any]]] = {
     "fgsm": [{}, {"loss": "margin", "init": "gaussian"}, {"loss": "dlr", "init": "uniform", "step_size": 0.05}],
     "pgd": [
@@ -32,73 +30,6 @@ EVERY = [pytest.param(name, params, id=f"{name}-{i}") for name in CASES for i, p
 on_every_threat = pytest.mark.parametrize("threat", THREATS, ids=str)
 SMALL_THREATS = [ThreatModel("Linf", 0.05), ThreatModel("L2", 0.2), ThreatModel("L1", 0.6)]
 on_every_small_threat = pytest.mark.parametrize("threat", SMALL_THREATS, ids=str)
-
-
-def ids(count: int) -> list[str]:
-    return [f"sample-{i}" for i in range(count)]
-
-
-def streams(count: int, seed: int = 0) -> PerSample:
-    return PerSample.of(seed, ids(count), "attack")
-
-
-def mixed_model(seed: int = 0, classes: int = 4) -> nn.Module:
-    """Convolution, BN, dropout; one part in eval mode, one parameter frozen, `.grad` filled on some."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = nn.Sequential(
-            nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, classes)
-        )
-    model[0].weight.grad = torch.ones_like(model[0].weight)
-    model[5].bias.requires_grad_(False)
-    model[3].eval()
-    return model
-
-
-def batch(model: nn.Module, count: int = 4) -> tuple[Tensor, Tensor]:
-    """Images (count, 2, 6, 6), some pixels on the edge of the box, labelled as the model sees them in eval mode."""
-    x = torch.rand(count, 2, 6, 6, generator=torch.Generator().manual_seed(3)) * 1.2 - 0.1
-    x = x.clamp(0, 1)
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.no_grad():
-        y = model.eval()(x).argmax(1)
-    for module, mode in modes:
-        module.training = mode
-    return x, y
-
-
-def state(model: nn.Module) -> dict[str, Any]:
-    """Everything about the model and the process that an attack must leave as it found it."""
-    return {
-        "modes": [module.training for module in model.modules()],
-        "tensors": {name: tensor.clone() for name, tensor in model.state_dict().items()},
-        "wanted": [p.requires_grad for p in model.parameters()],
-        "gradients": [None if p.grad is None else (id(p.grad), p.grad.clone()) for p in model.parameters()],
-        "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state()[1],
-        "python": random.getstate(),
-        "trace": sys.gettrace(),
-        "grad mode": torch.is_grad_enabled(),
-        "dtype": torch.get_default_dtype(),
-        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
-        "log level": logging.getLogger().level,
-    }
-
-
-def same(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, Tensor):
-        return torch.equal(found, wanted)
-    if isinstance(wanted, np.ndarray):
-        return np.array_equal(found, wanted)
-    if isinstance(wanted, dict):
-        return found.keys() == wanted.keys() and all(same(found[key], wanted[key]) for key in wanted)
-    if isinstance(wanted, list | tuple):
-        return len(found) == len(wanted) and all(map(same, found, wanted))
-    return bool(found == wanted)
-
-
-def assert_unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
-    assert [key for key in before if not same(after[key], before[key])] == []
 
 
 @pytest.fixture
@@ -117,59 +48,8 @@ def traced():
 @on_every_threat
 @pytest.mark.parametrize(("name", "params"), EVERY)
 def test_the_contract(name: str, params: dict[str, Any], threat: ThreatModel, traced) -> None:
-    model, attack = mixed_model(), build_attack(name, params)
-    x, y = batch(model)
-    given = x.clone(), y.clone()
-    before = state(model)
-    x_adv = attack(model, x, y, threat, streams(len(x)))
-    assert_unchanged(before, state(model))
-    assert torch.equal(x, given[0])
-    assert torch.equal(y, given[1])
-    assert not x.requires_grad
-    assert x.grad is None
-    assert x_adv.shape == x.shape
-    assert x_adv.dtype == x.dtype
-    assert not x_adv.requires_grad
-    assert x_adv.data_ptr() != x.data_ptr()
-    assert threat.contains(x, x_adv).all()
-    assert x_adv.min() >= 0
-    assert x_adv.max() <= 1
-    torch.manual_seed(99)
-    assert torch.equal(attack(model, x, y, threat, streams(len(x))), x_adv)
-    first = attack(model, x, y, threat, generator(7))
-    assert torch.equal(attack(model, x, y, threat, generator(7)), first)
-
-
-@pytest.mark.parametrize(("name", "params"), EVERY)
-def test_an_attack_works_without_gradients_around_it(name: str, params: dict[str, Any]) -> None:
-    model, attack, threat = mixed_model(), build_attack(name, params), THREATS[0]
-    x, y = batch(model)
-    expected = attack(model, x, y, threat, streams(len(x)))
-    with torch.no_grad():
-        assert torch.equal(attack(model, x, y, threat, streams(len(x))), expected)
-
-
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize(("name", "params"), EVERY)
-def test_no_radius_means_no_change_and_no_images_none(name: str, params: dict[str, Any], norm: str) -> None:
-    model, attack = mixed_model(), build_attack(name, params)
-    x, y = batch(model)
-    torch.testing.assert_close(attack(model, x, y, ThreatModel(norm, 0), streams(len(x))), x, rtol=0, atol=1e-6)
-    assert attack(model, x[:0], y[:0], ThreatModel(norm, 0.1), streams(0)).shape == (0, 2, 6, 6)
-
-
-class Failing(nn.Module):
-    """Raises on its `allowed + 1`-th pass."""
-
-    def __init__(self, inner: nn.Module, allowed: int) -> None:
-        super().__init__()
-        self.inner, self.allowed, self.passes = inner, allowed, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.passes += 1
-        if self.passes > self.allowed:
-            raise RuntimeError("out of passes")
-        return self.inner(x)
+    model = mixed_model()
+    assert_contract(build_attack(name, params), threat, model, *images(model))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +64,7 @@ class Failing(nn.Module):
 def test_everything_is_restored_after_the_model_raises(name: str, allowed: int, traced) -> None:
     params = {"steps": 20, "step_size": 1e-6} if name == "pgd" else CASES[name][0]
     model = Failing(mixed_model(), allowed)
-    x, y = batch(model.inner)
+    x, y = images(model.inner)
     before = state(model)
     with pytest.raises(RuntimeError, match="out of passes"):
         build_attack(name, params)(model, x, y, ThreatModel("Linf", 1e-4), streams(len(x)))
@@ -194,11 +74,11 @@ def test_everything_is_restored_after_the_model_raises(name: str, allowed: int, 
 @pytest.mark.parametrize(("name", "params"), EVERY)
 def test_a_samples_example_does_not_depend_on_its_batch(name: str, params: dict[str, Any]) -> None:
     model, attack = mixed_model(), build_attack(name, params)
-    x, y = batch(model, 5)
+    x, y = images(model, 5)
     for threat in THREATS:
         whole = attack(model, x, y, threat, streams(5))
-        for i, sample in enumerate(ids(5)):
-            alone = attack(model, x[i : i + 1], y[i : i + 1], threat, PerSample.of(0, [sample], "attack"))
+        for i in range(5):
+            alone = attack(model, x[i : i + 1], y[i : i + 1], threat, streams(1, first=i))
             torch.testing.assert_close(alone[0], whole[i], rtol=0, atol=1e-4)
 
 
@@ -234,8 +114,8 @@ def boundary(norm: str, margins: Tensor, gaps: Tensor) -> Tensor:
     return torch.where(distances.isnan(), torch.inf, distances).amin(1)
 
 
-def broken(attack: Any, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, index: list[int]) -> Tensor:
-    x_adv = attack(model, x, y, threat, PerSample.of(0, [ids(100)[i] for i in index], "attack"))
+def broken(attack: Any, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, first: int) -> Tensor:
+    x_adv = attack(model, x, y, threat, streams(len(x), first=first))
     assert threat.contains(x, x_adv).all()
     with torch.no_grad():
         return model(x_adv).argmax(1) != y
@@ -251,7 +131,7 @@ def falls(norm: str, classes: int, factor: float, count: int = 12) -> int:
         eps = float(factor * distances[i])
         attack = PGD(steps=40, step_size=eps / 8, restarts=2, loss="margin")
         one = slice(i, i + 1)
-        fallen += int(broken(attack, model, x[one], y[one], ThreatModel(norm, eps), [i]).item())
+        fallen += int(broken(attack, model, x[one], y[one], ThreatModel(norm, eps), i).item())
     return fallen
 
 
@@ -407,7 +287,7 @@ def test_a_broken_sample_keeps_a_misclassified_example(threat: ThreatModel, loss
     handle = model.register_forward_hook(watch)
     for current in range(0, 100, 5):
         one = slice(current, current + 1)
-        result.append(attack(model, x[one], y[one], threat, PerSample.of(0, [ids(100)[current]], "attack")))
+        result.append(attack(model, x[one], y[one], threat, streams(1, first=current)))
     handle.remove()
     _, fallen = loss_values(model, torch.cat(result), y[::5])
     assert fallen.any()
@@ -512,7 +392,7 @@ def test_losses_have_finite_gradients_where_logits_tie() -> None:
 
 def test_dlr_with_two_classes_is_refused_and_leaves_the_model_alone() -> None:
     model = mixed_model(classes=2)
-    x, y = batch(model)
+    x, y = images(model)
     before = state(model)
     with pytest.raises(BadInput, match=r"at least 3 classes.*loss=margin"):
         PGD(loss="dlr")(model, x, y, THREATS[0], streams(len(x)))

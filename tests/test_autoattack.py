@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from attack_contract import EPS, assert_contract, assert_unchanged, images, mixed_model, state, streams, wrong
+from attack_contract import EPS, Failing, assert_contract, assert_unchanged, images, mixed_model, state, streams, wrong
 from pyautoattack import AutoAttack as Reference
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.fab_pt import FABAttack_PT
@@ -169,20 +169,6 @@ def test_the_contract_of_square_and_of_the_ensemble(norm: str) -> None:
     for attack in (AutoAttackComponent("square"), AutoAttack(unit=3)):
         x_adv = assert_contract(attack, threat, model, x, y)
         assert wrong(mixed_model(), x_adv, y).all()
-
-
-class Failing(nn.Module):
-    """Raises on its `allowed + 1`-th pass."""
-
-    def __init__(self, inner: nn.Module, allowed: int) -> None:
-        super().__init__()
-        self.inner, self.allowed, self.passes = inner, allowed, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.passes += 1
-        if self.passes > self.allowed:
-            raise RuntimeError("out of passes")
-        return self.inner(x)
 
 
 @pytest.mark.parametrize("name", COMPONENTS)

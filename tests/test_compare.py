@@ -90,7 +90,9 @@ def test_only_shared_images_count_and_their_number_is_said(make_run: MakeRun) ->
     assert (found.pair.n, found.right_a, found.right_b) == (40, 30, 20)
     shown = compare(ours, theirs)
     assert "Compared on the 40 images that both have, of 60 in A and 40 in B." in shown.stdout
-    assert "Compared on" not in compare(ours, ours).stdout
+    whole = compare(ours, one(make_run, first(20, 60), "elu"))
+    assert whole.exit_code == 0
+    assert "Compared on" not in whole.stdout
 
 
 def test_an_attack_that_some_images_missed_is_compared_on_the_others(make_run: MakeRun) -> None:
@@ -172,11 +174,12 @@ def test_other_pixels_labels_and_names_are_refused_in_one_line(make_run: MakeRun
 
 
 @pytest.mark.parametrize("points", ["0", "-1", "101", "nan"])
-def test_bad_points_and_missing_runs_are_refused(points: str, make_run: MakeRun, tmp_path: Path) -> None:
+def test_bad_points_and_missing_or_equal_runs_are_refused(points: str, make_run: MakeRun, tmp_path: Path) -> None:
     ours = one(make_run, first(5, 10))
     for shown, hint in (
         (compare(ours, ours, words=("--points", points)), "--points"),
         (compare(ours, tmp_path / "nowhere"), "satbench eval"),
+        (compare(ours, ours.path / ".." / ours.path.name), "are one run; compare it with another"),
     ):
         assert shown.exit_code == 2, shown.output
         assert hint in shown.stderr.splitlines()[-1]

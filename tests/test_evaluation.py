@@ -390,6 +390,9 @@ def test_model_digests_follow_the_weights() -> None:
         ({"restarts": "0"}, "whole number"),
         ({"batch_size": 0}, "--batch-size"),
         ({"n": 0}, "--n 0"),
+        ({"n": 2.5}, r"--n 2\.5: .*whole number"),
+        ({"n": "x"}, "--n 'x': .*whole number"),
+        ({"n": True}, "--n True: .*whole number"),
         ({"n": 99_999}, "450"),
         ({"dataset": None}, "--dataset"),
         ({"split": "tset"}, "test"),
@@ -460,6 +463,13 @@ def needs_argument(classes):
 def number():
     return 7
 
+def without_weights():
+    raise KeyError("no such\\nweights")
+
+def late():
+    import beside_mynets
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, beside_mynets.CLASSES))
+
 ready = build()
 text = "no callable"
 """
@@ -471,9 +481,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "mynets").mkdir()
     (tmp_path / "mynets" / "__init__.py").touch()
     (tmp_path / "mynets" / "linear.py").write_text(MODULE)
+    (tmp_path / "beside_mynets.py").write_text("CLASSES = 10\n")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    for name in ("mynets", "mynets.linear"):
+    for name in ("mynets", "mynets.linear", "beside_mynets"):
         sys.modules.pop(name, None)
 
 
@@ -494,6 +505,12 @@ def test_a_module_instance_is_taken_as_it_is(here: Path) -> None:
     assert run.manifest.model.digest == model_digest(sys.modules["mynets.linear"].ready)
 
 
+def test_a_callable_may_import_from_the_current_folder_when_it_is_called(here: Path) -> None:
+    assert (
+        evaluate("mynets.linear:late", here / "run", "fgsm", dataset="digits", split="test", n=5).manifest.data.n == 5
+    )
+
+
 @pytest.mark.parametrize(
     ("ref", "hint"),
     [
@@ -505,11 +522,13 @@ def test_a_module_instance_is_taken_as_it_is(here: Path) -> None:
         (":build", "package.module:callable"),
         ("mynets.linear:number", "int.*torch.nn.Module"),
         ("mynets.linear:needs_argument", "classes"),
+        ("mynets.linear:without_weights", "KeyError: .*no such"),
     ],
 )
 def test_unusable_callables_are_refused(ref: str, hint: str, here: Path) -> None:
-    with pytest.raises(BadInput, match=hint):
+    with pytest.raises(BadInput, match=hint) as refusal:
         evaluate(ref, here / "run", "pgd", dataset="digits", split="test", n=5)
+    assert "\n" not in str(refusal.value)
     assert not (here / "run").exists()
 
 

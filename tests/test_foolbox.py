@@ -266,6 +266,7 @@ def test_no_log_handler_appears() -> None:
     ("text", "message"),
     [
         ("foolbox:LinfDeepFool", "unknown attack 'foolbox:LinfDeepFool'; did you mean .*LinfDeepFoolAttack"),
+        ("foolbox:DDN", "unknown attack 'foolbox:DDN'; did you mean DDNAttack"),
         ("foolbox", "unknown attack 'foolbox:'; known: "),
         ("foolbox:DatasetAttack", "it returns images of a data set"),
         ("foolbox:LinfPGD,step=3", "unknown parameter 'step' of foolbox:LinfProj.*; did you mean steps"),

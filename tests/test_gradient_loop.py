@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attack_contract import streams
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,10 +26,6 @@ DUAL = {"Linf": 1.0, "L2": 2.0, "L1": math.inf}
 HALF = 200
 EPS = {"Linf": 0.04, "L2": 0.2, "L1": 0.6}
 N = 420
-
-
-def streams(count: int, seed: int = 0) -> PerSample:
-    return PerSample.of(seed, [f"sample-{i}" for i in range(count)], "attack")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satbench.eps import NORMS, format_eps, parse_eps
-from satbench.errors import BadInput
+from satbench.errors import BadInput, reason
 from satbench.lookup import find, nearest, pick
 
 CALM = settings(deadline=None, derandomize=True)
@@ -26,9 +26,10 @@ def test_nearest_names_the_close_ones_and_only_those() -> None:
     assert "omega" not in hint
 
 
-def test_nearest_ignores_the_case_that_was_typed() -> None:
+def test_nearest_ignores_case() -> None:
     assert nearest("OMEGA", TABLE) == "did you mean omega?"
     assert nearest("linf", NORMS) == "did you mean Linf?"
+    assert nearest("DDN", ["DDNAttack", "EADAttack"]) == "did you mean DDNAttack?"
 
 
 def test_nearest_lists_everything_when_nothing_is_close() -> None:
@@ -46,6 +47,12 @@ def test_unknown_name_is_refused_with_kind_and_hint() -> None:
 
 def test_bad_input_is_a_value_error() -> None:
     assert issubclass(BadInput, ValueError)
+
+
+def test_an_exception_is_said_in_one_line() -> None:
+    assert reason(RuntimeError("\nsizes differ.\nmore")) == "RuntimeError: sizes differ"
+    assert reason(ZeroDivisionError()) == "ZeroDivisionError: no message"
+    assert reason(BadInput("no such file; give another.")) == "no such file; give another"
 
 
 def test_pick_passes_positions_and_keys_on() -> None:

@@ -229,6 +229,23 @@ def test_two_processes_do_not_measure_into_one_folder(tmp_path: Path) -> None:
         whole(tmp_path / "run", attack=["fgsm"])
 
 
+def test_what_another_command_finished_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look into the folder and its lock, where the attack is asked whether it takes the threat."""
+    attack, others = PGD.__call__, iter([1])
+
+    def late(self: PGD, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        for seed in others:
+            whole(tmp_path, attack=["fgsm"], seed=seed)
+        return attack(self, model, x, y, threat, randomness)
+
+    monkeypatch.setattr(PGD, "__call__", late)
+    with pytest.raises(BadInput, match="seed 1, asked for is 0"):
+        whole(tmp_path, attack=["fgsm"])
+    assert read_run(tmp_path).manifest.seed == 1
+
+
 def test_a_damaged_batch_is_computed_again(reference: Run, tmp_path: Path) -> None:
     whole(tmp_path, attack=[PGD20])
     expected = (tmp_path / "records.parquet").read_bytes()

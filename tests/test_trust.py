@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from attack_contract import assert_unchanged, state
 from torch import Tensor, nn
 from trust_networks import BAD, HONEST, Around, Network, images, plain
 from typer.testing import CliRunner
@@ -174,19 +175,6 @@ def test_what_does_not_fit_is_said_and_is_no_ground_for_trust() -> None:
         checked(plain(), HONEST["standard mlp"], budget=400, depth="full")
 
 
-def state(model: nn.Module) -> dict[str, Any]:
-    return {
-        "modes": [module.training for module in model.modules()],
-        "wanted": [p.requires_grad for p in model.parameters()],
-        "torch": torch.get_rng_state().tolist(),
-        "python": random.getstate(),
-        "numpy": np.random.get_state()[1].tolist(),
-        "weights": {name: tensor.tolist() for name, tensor in model.state_dict().items()},
-        "gradients": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
-        "hooks": [len(module._forward_hooks) for module in model.modules()],
-    }
-
-
 def test_everything_is_left_as_it_was_found() -> None:
     class Drawing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -200,8 +188,7 @@ def test_everything_is_left_as_it_was_found() -> None:
     model[4].bias.grad = torch.ones(10)
     before = state(model)
     checked(model, HONEST["standard mlp"], budget=QUICK)
-    after = state(model)
-    assert [key for key in before if before[key] != after[key]] == []
+    assert_unchanged(before, state(model))
 
 
 @pytest.mark.parametrize("in_place", [True, False])

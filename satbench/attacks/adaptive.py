@@ -1,12 +1,9 @@
 """Attacks of one's own, named `package.module:callable`, such as one made for the model at hand."""
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial, update_wrapper
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,25 +11,12 @@ from torch import Tensor, nn
 
 from satbench.attacks.base import Attack, crafting, stages_of, unit_of
 from satbench.errors import BadInput
-from satbench.lookup import nearest
+from satbench.lookup import imported, nearest
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
 ARGUMENTS = ["model", "x", "y", "threat", "randomness"]
 CALLED = "give a function of (model, x, y, threat, randomness), or one that returns an attack"
-FOREIGN_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,46 +61,24 @@ def adaptive(reference: str, stated: Mapping[str, object]) -> Adaptive:
 
 def parameters_of(reference: str) -> list[str]:
     """The keys that the named callable takes; raises `BadInput` where it cannot be imported."""
-    return [key for key, parameter in _free(_found(reference)).items() if parameter.kind not in _VARIABLE]
+    with imported("--attack", reference, CALLED) as found:
+        return [key for key, parameter in _free(found).items() if parameter.kind not in _VARIABLE]
 
 
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def _found(reference: str) -> Callable[..., Any]:
-    module_name, _, attribute = reference.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module_name), attribute, None)
-    except ModuleNotFoundError as error:
-        raise BadInput(f"--attack {reference}: no module named {error.name!r}; give package.module:callable") from None
-    except FOREIGN_ERRORS as error:
-        raise BadInput(f"--attack {reference}: {_reason(error)}; mend {module_name}") from error
-    finally:
-        sys.path.remove(here)
-    if not callable(found):
-        raise BadInput(f"--attack {reference}: {module_name} has no callable {attribute!r}; {CALLED}")
-    checked: Callable[..., Any] = found
-    return checked
-
-
 def _made(reference: str, stated: dict[str, object]) -> Attack:
-    found = _found(reference)
-    free = _free(found)
-    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in free.values()):
-        for key in stated:
-            if key not in free:
-                hint = nearest(key, free) if free else "it takes none"
-                raise BadInput(f"unknown parameter {key!r} of attack {reference!r}; {hint}")
-    if _is_attack(found):
-        return update_wrapper(partial(found, **stated), found) if stated else found
-    try:
+    with imported("--attack", reference, CALLED) as found:
+        free = _free(found)
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in free.values()):
+            for key in stated:
+                if key not in free:
+                    hint = nearest(key, free) if free else "it takes none"
+                    raise BadInput(f"unknown parameter {key!r} of attack {reference!r}; {hint}")
+        if _is_attack(found):
+            return update_wrapper(partial(found, **stated), found) if stated else found
         attack: Attack = found(**stated)
-    except BadInput:
-        raise
-    except FOREIGN_ERRORS as error:
-        raise BadInput(f"--attack {reference}: {_reason(error)}; {CALLED}") from error
     if not callable(attack) or not _is_attack(attack):
         raise BadInput(f"--attack {reference} returned a {type(attack).__name__}, which is no attack; {CALLED}")
     return attack
@@ -136,7 +98,3 @@ def _parameters(found: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(found).parameters
     except (TypeError, ValueError):
         return {}
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"

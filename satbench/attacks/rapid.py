@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks.base import crafting
-from satbench.attacks.gradient import BLACK_BOX
+from satbench.attacks.gradient import input_gradient
 from satbench.attacks.losses import likeliest_wrong, margin, margin_targeted
 from satbench.attacks.schedules import Ascent
-from satbench.errors import BadInput
 from satbench.seeding import Randomness, rows, uniform
 from satbench.threat import ThreatModel
 
@@ -93,7 +92,7 @@ class _Search:
             with torch.set_grad_enabled(not last):
                 logits = self.model(x_adv)
                 losses = margin_targeted(logits, y, target)
-                grad = None if last else _gradient(losses, x_adv)
+                grad = None if last else input_gradient(losses, x_adv)
             x_adv, losses = x_adv.detach(), losses.detach()
             left = self._judge(x_adv, logits.detach())
             if len(left) < len(x_adv):
@@ -171,13 +170,3 @@ def _square(chance: Tensor, shape: tuple[int, int], side: int) -> Tensor:
         inside.append((place >= first) & (place < first + side))
     signs = torch.where(chance[:, 2:] < 0.5, -1, 1).to(chance.dtype)
     return signs[:, :, None, None] * (inside[0][:, None, :, None] & inside[1][:, None, None, :])
-
-
-def _gradient(losses: Tensor, x_adv: Tensor) -> Tensor:
-    if not losses.requires_grad:
-        raise BadInput(f"the model's logits have no gradient to its input; {BLACK_BOX}")
-    grad = torch.autograd.grad(losses.sum(), x_adv)[0]
-    bad = int((~grad.isfinite()).flatten(1).any(1).sum())
-    if bad:
-        raise BadInput(f"the gradient to the input is NaN or infinite for {bad} of {len(grad)} images; {BLACK_BOX}")
-    return grad

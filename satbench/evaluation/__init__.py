@@ -21,7 +21,7 @@ from satbench.evaluation.batch import usual_batch_size
 from satbench.evaluation.harness import Search, measure
 from satbench.evaluation.judge import logits_of
 from satbench.evaluation.provenance import revision, versions
-from satbench.evaluation.search import BF16, FOLDED, PROBE, Bf16, Transfer, check_search, search_on
+from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on
 from satbench.models.weights import model_digest
 from satbench.progress import Progress, silent
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
@@ -66,13 +66,16 @@ def evaluate(
     `usual_batch_size`.
 
     The attacks search on a private copy of the model with folded batch norms ("folded"), on the model as it is
-    ("plain"), or on a copy in bfloat16 ("bf16", part of the attack's identity); with `source`, on that other network.
-    The judge is always the model itself in float32. `save_examples` keeps the examples that broke an image, for
+    ("plain"), on a copy in bfloat16 ("bf16"), or with parametric softplus' derivative for every ReLU's ("surrogate");
+    the last two are part of the attack's identity. With `source` they search on that other network. The judge is
+    always the model itself in float32. `save_examples` keeps the examples that broke an image, for
     `verify`. `trust` has the quick form of the trust battery check the model, for at most a tenth of the run's passes.
 
     A killed call that is repeated goes on where it stopped; a finished one is only read; one with more images, attacks
     or threats in the same folder computes what is new. The records of two equal calls on one machine are equal bytes.
-    Raises `BadInput` before anything is written, also when `out` holds a run of another model, data set or seed.
+    Raises `BadInput` before anything is written, also when `out` holds a run of another model, data set, seed or
+    search, or one that this call would shrink: more images, attacks or threats, or examples or a trust verdict where it
+    asks for none.
     """
     started = time.monotonic()
     out = Path(out)
@@ -91,8 +94,8 @@ def evaluate(
     other = None if source is None else _loaded(source, None, device)
     images = images_for(loaded, dataset, split, image_size, data_dir, loader).head(n)
     batch_size = batch_size or usual_batch_size(loaded.model, images.shape, place)
-    if search == BF16:
-        attacks = [Bf16(one) for one in attacks]
+    if search in LABELLED:
+        attacks = [LABELLED[search](one) for one in attacks]
     if other is not None:
         name = f"{other.info.label}@{other.info.digest.removeprefix('sha256:')[:12]}"
         attacks = [Transfer(one, source=name) for one in attacks]
@@ -129,8 +132,11 @@ def evaluate(
     if finished is not None:
         return finished
     for one, threat in itertools.product(attacks, threats):
-        _check_threat(one, threat, loaded.model, images)
+        _check_threat(one, threat, where.module, images)
     with resume.alone_in(out):
+        finished = resume.finished(out, described, images, trust)  # by another command since
+        if finished is not None:
+            return finished
         measured = measure(
             loaded.model,
             images,
@@ -243,7 +249,7 @@ def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | No
     if loaded.train_digest is None:
         return False
     try:
-        return load_images(name, "train", size, data_dir).in_memory().digest == loaded.train_digest
+        return load_images(name, "train", size, data_dir).fingerprint == loaded.train_digest
     except BadInput:
         return False
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from satbench.attacks.base import crafting
-from satbench.evaluation.judge import FAULTS
+from satbench.errors import FAULTS
 
 LARGEST = 256
 BUDGET = 4 * 2**30  # bytes

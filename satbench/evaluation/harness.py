@@ -16,18 +16,15 @@ from satbench.attacks import Attack
 from satbench.attacks.base import crafting, from_outside, stages_of, unit_of
 from satbench.attacks.losses import margin
 from satbench.data import Images
-from satbench.errors import BadInput
+from satbench.errors import FAULTS, BadInput, reason
 from satbench.evaluation.counting import Counted
-from satbench.evaluation.judge import FAULTS, Judged, judge, logits_of, reason
+from satbench.evaluation.judge import Judged, judge, logits_of
 from satbench.evaluation.parts import KEY, Part, Work, keys_of, work_name
+from satbench.evaluation.table import PLACE, carry, clean_table, enter, outcomes_of
 from satbench.progress import Progress, silent
 from satbench.results.schema import RECORDS, TIMING
 from satbench.seeding import PerSample, derive
-from satbench.threat import ThreatModel, distance
-
-DISTANCES = {"distance_linf": "Linf", "distance_l2": "L2", "distance_l1": "L1"}
-OUTCOME = ["prediction", "margin", *DISTANCES]  # of the example that speaks for an image
-PLACE = ["example_file", "example_row"]
+from satbench.threat import ThreatModel
 
 
 @dataclass(frozen=True)
@@ -128,9 +125,7 @@ class _Bench:
         table = self.clean.copy()
         table[["attack", "norm", "eps"]] = repr(attack), threat.norm, threat.eps
         if smaller is not None:
-            carried = (smaller["broken"] & ~table["broken"]).to_numpy()
-            same = ["broken", "fell_at", "stage", *OUTCOME, *PLACE]
-            table.loc[carried, same] = smaller.loc[carried, same]
+            carry(table, smaller)
         stages = stages_of(attack)
         for position, stage in enumerate(stages):
             standing = np.flatnonzero(~table["broken"].to_numpy())
@@ -140,7 +135,7 @@ class _Bench:
             for start in range(0, len(standing), size):
                 rows = standing[start : start + size]
                 outcomes = self._batch(work, attack, stage, position, threat, rows)
-                _enter(table, rows, outcomes, _stage_name(attack, stage))
+                enter(table, rows, outcomes, _stage_name(attack, stage))
                 self._tell(len(rows), attack, threat)
         return table
 
@@ -196,30 +191,18 @@ class _Bench:
             torch.manual_seed(derive(self.seed, "model", work.name, ids[0]))  # for a model that draws numbers
             streams = PerSample.of(self.seed, ids, "attack", *([position] if position else []))
             try:
-                x_adv, seen, forward, backward, fell_at = self._attacked(stage, threat, x, y, streams, ids)
+                x_adv, seen, passes = self._attacked(stage, threat, x, y, streams, ids)
                 break
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 self._make_room(error, len(rows))
-        broken = (seen.predictions != y).cpu() & torch.tensor([not violation for violation in seen.violations])
-        outcomes = pd.DataFrame(
-            {
-                **self.clean.loc[rows, KEY].reset_index(drop=True),
-                "broken": broken.numpy(),
-                "prediction": seen.predictions.cpu().numpy(),
-                "margin": seen.margins.cpu().numpy(),
-                **{name: distance(norm, x, x_adv).cpu().numpy() for name, norm in DISTANCES.items()},
-                "fell_at": torch.where(broken, torch.where(fell_at < 0, forward, fell_at), -1).numpy(),
-                "forward": forward.numpy(),
-                "backward": backward.numpy(),
-                "violation": seen.violations,
-            }
-        )
+        outcomes = outcomes_of(self.clean.loc[rows], x, x_adv, y, seen, passes)
         bad = sum(map(bool, seen.violations))
         if bad:
             self.notes.append(f"{stage} returned examples outside ball or box, which were not counted")
         seconds = time.monotonic() - started
         part = Part(outcomes, seconds, tuple(self.notes[heard:]))
-        return work.keep(part, x_adv[broken.to(x_adv.device)].float().cpu() if self.examples else x_adv[:0])
+        broken = torch.tensor(outcomes["broken"].to_numpy(), device=x_adv.device)
+        return work.keep(part, x_adv[broken].float().cpu() if self.examples else x_adv[:0])
 
     def _attacked(
         self,
@@ -229,7 +212,7 @@ class _Bench:
         y: Tensor,
         streams: PerSample,
         ids: tuple[str, ...],
-    ) -> tuple[Tensor, Judged, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Judged, tuple[Tensor, Tensor, Tensor]]:
         """Examples, the judge's word on them, and forward passes, backward passes and fall of each image, on the CPU.
 
         An image that fell on the search copy but stands before the judge, by a rounding error, is attacked again on the
@@ -240,7 +223,7 @@ class _Bench:
             seen = judge(self.judge, x, x_adv, y, threat)
         forward, backward, fell_at = (one.cpu() for one in self.search.counts())
         if not self.is_copy:
-            return x_adv, seen, forward, backward, fell_at
+            return x_adv, seen, (forward, backward, fell_at)
         doubtful = ((seen.predictions == y) & (fell_at.to(y.device) >= 0)).nonzero()[:, 0]
         if len(doubtful):
             with crafting(self.search.model), torch.no_grad():
@@ -257,7 +240,7 @@ class _Bench:
             fell_at[where] = torch.where(counts[2] < 0, -1, forward[where] + counts[2])
             forward[where] += counts[0]
             backward[where] += counts[1]
-        return x_adv, seen, forward, backward, fell_at
+        return x_adv, seen, (forward, backward, fell_at)
 
     def _craft(
         self, network: Counted, stage: Attack, threat: ThreatModel, x: Tensor, y: Tensor, streams: PerSample
@@ -305,47 +288,11 @@ class _Bench:
                     self._make_room(error, len(x))
             predictions.append(logits.argmax(1).cpu())
             margins.append(margin(logits, y).cpu())
-        prediction, label = torch.cat(predictions).numpy(), self.images.y.numpy()
-        wrong = prediction != label
-        return pd.DataFrame(
-            {
-                "sample_id": self.images.ids,
-                "sample_hash": self.images.hashes,
-                "label": label,
-                "clean_prediction": prediction,
-                "broken": wrong,
-                "prediction": prediction,
-                "margin": np.where(wrong, torch.cat(margins).numpy(), np.nan).astype(np.float32),
-                **{name: np.zeros(len(label), np.float32) for name in DISTANCES},
-                "fell_at": np.where(wrong, 0, -1),
-                "forward": 0,
-                "backward": 0,
-                "stage": "",
-                "violation": "",
-                "example_file": "",
-                "example_row": -1,
-            }
-        )
+        return clean_table(self.images, torch.cat(predictions), torch.cat(margins))
 
 
 def _stage_name(attack: Attack, stage: Attack) -> str:
     return repr(stage) if len(stages_of(attack)) > 1 else ""
-
-
-def _enter(table: pd.DataFrame, rows: np.ndarray, outcomes: pd.DataFrame, stage: str) -> None:
-    """Add one stage's outcomes; an image that stands is spoken for by the example of the largest margin."""
-    outcomes = outcomes.set_axis(rows)
-    broken = outcomes["broken"].astype(bool)
-    new = rows[broken]
-    table.loc[new, "fell_at"] = table.loc[new, "forward"] + outcomes.loc[new, "fell_at"]
-    table.loc[rows, "forward"] += outcomes["forward"]
-    table.loc[rows, "backward"] += outcomes["backward"]
-    before = table.loc[rows, "margin"]
-    strongest = rows[broken | before.isna() | (outcomes["margin"] > before)]
-    table.loc[strongest, [*OUTCOME, "violation"]] = outcomes.loc[strongest, [*OUTCOME, "violation"]]
-    table.loc[new, PLACE] = outcomes.loc[new, PLACE]
-    table.loc[new, "broken"] = True
-    table.loc[new, "stage"] = stage
 
 
 def _checksum(network: nn.Module) -> Tensor:

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks.losses import margin
-from satbench.errors import BadInput
+from satbench.errors import FAULTS, BadInput, reason
 from satbench.threat import ThreatModel
-
-# what foreign code raises when a model and its images do not fit
-FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,6 @@ def judge(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: ThreatM
     for i in (~valid).nonzero()[:, 0].tolist():
         violations[i] = _violation(x_adv[i])
     return Judged(predictions, margins, violations)
-
-
-def reason(error: Exception) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
 
 
 def _violation(x_adv: Tensor) -> str:

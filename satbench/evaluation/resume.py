@@ -70,8 +70,8 @@ def _source_of(owner: type | FunctionType) -> bytes:
 def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | None:
     """The run in `out` when it is the one that is wanted, whole.
 
-    Raises `BadInput` when the folder holds a run of another model, data set or seed, or more than is wanted: its
-    records would be lost.
+    Raises `BadInput` when the folder holds a run of another model, data set, seed or search, or more than is wanted:
+    its records would be lost.
     """
     if not (out / MANIFEST).is_file():
         return None

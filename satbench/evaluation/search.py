@@ -10,11 +10,12 @@ from satbench.errors import BadInput
 from satbench.evaluation.harness import Search
 from satbench.lookup import nearest
 from satbench.models.search_copy import search_copy
+from satbench.models.surrogate import relus, surrogate_derivative
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
-FOLDED, PLAIN, BF16 = "folded", "plain", "bf16"
-SEARCHES = (FOLDED, PLAIN, BF16)
+FOLDED, PLAIN, BF16, SURROGATE = "folded", "plain", "bf16", "surrogate"
+SEARCHES = (FOLDED, PLAIN, BF16, SURROGATE)
 PROBE = 16  # images on which a copy must agree with its original
 
 
@@ -42,6 +43,22 @@ class Bf16(_Elsewhere):
 
 
 @dataclass(frozen=True)
+class Surrogate(_Elsewhere):
+    """Searched with the derivative of parametric softplus in place of every ReLU's; judged as the network is."""
+
+    @property
+    def stages(self) -> tuple[Attack, ...]:
+        return tuple(Surrogate(stage) for stage in stages_of(self.attack))
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        with surrogate_derivative(model):
+            return super().__call__(model, x, y, threat, randomness)
+
+
+LABELLED = {BF16: Bf16, SURROGATE: Surrogate}  # what changes more than a rounding is part of the attack's identity
+
+
+@dataclass(frozen=True)
 class Transfer(_Elsewhere):
     """Searched on the network `source`, label@digest, knowing nothing of the judged one."""
 
@@ -55,12 +72,15 @@ def check_search(how: str) -> None:
 
 
 def search_on(model: nn.Module, probe: Tensor, how: str, another: bool) -> Search:
-    """Where to search when `model` is given, on a copy made as `how` says ("folded", "plain" or "bf16").
+    """Where to search when `model` is given, on a copy made as `how` says (one of `SEARCHES`).
 
     `probe` are images (N, C, H, W) on which a copy must give the model's logits. `another` says that it is not the
-    judged network.
+    judged network. Raises `BadInput` for a network that cannot be searched so.
     """
     if how == PLAIN:
         return Search(model, "the network as it is", is_copy=False)
+    if how == SURROGATE:
+        relus(model)
     copy = search_copy(model, probe, "bf16" if how == BF16 else "float32")
-    return Search(copy.module, copy.how, is_copy=copy.private and not another)
+    described = f"{copy.how}, surrogate derivative of ReLU" if how == SURROGATE else copy.how
+    return Search(copy.module, described, is_copy=copy.private and not another)

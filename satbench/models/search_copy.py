@@ -15,24 +15,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from satbench.errors import BadInput
+from satbench.errors import FAULTS, BadInput, reason
 
 TOLERANCE = 1e-4  # of the largest absolute value compared
 PRECISIONS = ("float32", "bf16")
 LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-# what a foreign network raises when it is copied, or run in another form than its own
-FAULTS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    copy.Error,
-    pickle.PickleError,
-)
 
 
 @dataclass(frozen=True)
@@ -70,8 +58,8 @@ def search_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -> 
             try:
                 search, folded = _form(model, probe[:1], fold, channels_last)
                 found = _logits(search, probe)
-            except FAULTS as error:
-                failure = failure or _reason(error)
+            except (*FAULTS, copy.Error, pickle.PickleError) as error:
+                failure = failure or reason(error)
                 continue
             if not _equal(found, wanted):
                 failure = failure or "other logits"
@@ -123,15 +111,11 @@ def _in_bf16(search: nn.Module, probe: Tensor, wanted: Tensor) -> tuple[Bf16, fl
     try:
         found = _logits(search, probe)
     except FAULTS as error:
-        raise BadInput(f"the model does not run in bfloat16 ({_reason(error)}); search in float32") from error
+        raise BadInput(f"the model does not run in bfloat16 ({reason(error)}); search in float32") from error
     off = float((found - wanted).abs().max() / wanted.abs().max())
     if not off < 1:
         raise BadInput("the model's logits in bfloat16 have nothing in common with its own; search in float32")
     return search, off
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
 
 
 def _logits(model: nn.Module, probe: Tensor) -> Tensor:

@@ -85,9 +85,11 @@ class Comparison:
 def compare_runs(a: Run, b: Run) -> Comparison:
     """Clean accuracy, every attack at every threat that both runs have, and the worst case over those attacks.
 
-    Only images in both runs count, each quantity on those that met all its attacks. Raises `BadInput` when the runs
-    have no image in common, or show different images or labels under one sample id.
+    Only images in both runs count, each quantity on those that met all its attacks. Raises `BadInput` when both are one
+    folder, have no image in common, or show different images or labels under one sample id.
     """
+    if a.path.resolve() == b.path.resolve():
+        raise BadInput(f"{a.path} and {b.path} are one run; compare it with another")
     shared = _shared_images(a, b)
     ours, theirs = (run.records[run.records["sample_id"].isin(shared)] for run in (a, b))
     figures = [_figure("clean accuracy", clean_table(ours), clean_table(theirs))]

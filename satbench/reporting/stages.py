@@ -1,12 +1,9 @@
 """What each stage of an ensemble removed, and at what price."""
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from satbench.errors import BadInput
 from satbench.reporting.names import short_names, threat_name
-from satbench.results.store import TIMING_FILE, Run
+from satbench.results.store import Run, read_timing
 
 AS_IT_IS = "none: misclassified as it is"
 CARRIED = "none: broken at a smaller eps"
@@ -18,7 +15,7 @@ def stage_table(run: Run) -> pd.DataFrame:
     `images` met the stage, it broke `removed` of them and `left` stand after it; passes are forward + backward, a mean
     over the images that met it. All cells are texts. Raises `BadInput` when the run's times are missing or damaged.
     """
-    timing = _timing(run)
+    timing = read_timing(run)
     timing = timing[timing["stage"] != ""]
     ensembles = list(dict.fromkeys(timing["attack"]))
     attacks, stages = short_names(ensembles), short_names(timing["stage"])
@@ -43,11 +40,3 @@ def stage_table(run: Run) -> pd.DataFrame:
                     lines.append({**place, **counts, "passes an image": passes or "-"})
                 left -= count
     return pd.DataFrame(lines)
-
-
-def _timing(run: Run) -> pd.DataFrame:
-    path = run.path / TIMING_FILE
-    try:
-        return pq.read_table(path).to_pandas()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); run `satbench eval` again") from None

@@ -135,6 +135,11 @@ def read_examples(run: Run) -> pd.DataFrame:
     return _read_table(run.path / EXAMPLES_FILE, EXAMPLES)
 
 
+def read_timing(run: Run) -> pd.DataFrame:
+    """Times and passes, with the columns of `schema.TIMING`; raises `BadInput` when they are missing or damaged."""
+    return _read_table(run.path / TIMING_FILE, TIMING)
+
+
 def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     try:
         table = pq.read_table(path)

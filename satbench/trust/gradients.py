@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from satbench.attacks.losses import ce, margin
+from satbench.errors import FAULTS, reason
 from satbench.seeding import generator, normal
 from satbench.trust.seen import Seen, rate, surely_above, surely_below
-from satbench.trust.subject import FAULTS, NetworkFault, Subject, reason
+from satbench.trust.subject import NetworkFault, Subject
 
 # L2 steps divide by the gradient's length, at least 1e-12; Linf and L1 take signs and order, down to denormal numbers
 TINY = {"Linf": 1e-30, "L2": 1e-12, "L1": 1e-30}

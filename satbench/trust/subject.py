@@ -13,12 +13,10 @@ from satbench.attacks import Attack
 from satbench.attacks.base import crafting
 from satbench.attacks.losses import margin
 from satbench.data import Images
-from satbench.errors import BadInput
+from satbench.errors import FAULTS, BadInput, reason
 from satbench.seeding import PerSample, derive
 from satbench.threat import ThreatModel
 
-# what foreign code raises when a network and its images do not fit
-FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 AT_ONCE = 2**21  # pixel values that go through the network together: 256 images of 64 x 64, 13 of 224 x 224
 MOST_AT_ONCE = 256
 
@@ -157,18 +155,13 @@ class Subject:
                 raise
             except (NetworkFault, BadInput, RuntimeError) as error:
                 if searched is self.source:
-                    raise BadInput(f"examples cannot be made on the other network: {reason(error)}") from error
+                    said = str(error).rstrip(".") if isinstance(error, NetworkFault) else reason(error)
+                    raise BadInput(f"examples cannot be made on the other network: {said}") from error
                 if isinstance(error, NetworkFault):
                     raise
                 raise NetworkFault(f"A white-box attack stops: {reason(error)}.") from error
             fallen[part] = threat.contains(x, x_adv) & (self.answer(x_adv).argmax(1) != y)
         return fallen
-
-
-def reason(error: Exception) -> str:
-    """The exception in a few words, without a full stop."""
-    first = (str(error).splitlines() or ["no message"])[0].rstrip(".")
-    return first if isinstance(error, BadInput | NetworkFault) else f"{type(error).__name__}: {first}"
 
 
 def images_at_once(shape: tuple[int, ...]) -> int:

@@ -1,7 +1,5 @@
 """Networks by name, path or callable: the one way from a `--model` to something that can be measured."""
 
-import importlib
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +7,7 @@ from torch import nn
 
 from satbench.device import resolve_device
 from satbench.errors import BadInput
+from satbench.lookup import imported
 from satbench.models.classifier import Classifier
 from satbench.models.weights import (
     Conversion,
@@ -205,24 +204,9 @@ def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Lo
 
 
 def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:
-    module_name, _, attribute = ref.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-        build = getattr(module, attribute, None)
-        if not callable(build):
-            raise BadInput(f"--model {ref}: {module_name} has no callable {attribute!r}; give package.module:callable")
+    attribute = ref.partition(":")[2]
+    with imported("--model", ref, "give package.module:callable that needs no arguments") as build:
         model = build if isinstance(build, nn.Module) else build()
-    except BadInput:
-        raise
-    except ModuleNotFoundError as error:
-        raise BadInput(f"--model {ref}: no module named {error.name!r}; give package.module:callable") from None
-    except (ImportError, RuntimeError, SyntaxError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise BadInput(f"--model {ref}: {reason}; give package.module:callable that needs no arguments") from error
-    finally:
-        sys.path.remove(here)
     if not isinstance(model, nn.Module):
         raise BadInput(f"--model {ref}: {attribute}() returned a {type(model).__name__}; expected a torch.nn.Module")
     if checkpoint is not None:
