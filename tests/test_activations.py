@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, ndtr
+from torch import nn
 
 from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, empty_model
-from satbench.models.activations import activation
+from satbench.models.activations import Activation, activation
 
 Formula = Callable[[np.ndarray], np.ndarray]
 C = math.sqrt(2 / math.pi)
@@ -55,7 +56,11 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
 SITES = {
     "mlp": 2,
     "cnn-small": 3,
-    "preact-resnet18": 17,
+    # two or three in a block, and the last
+    "preact-resnet18": 2 * 8 + 1,
+    "preact-resnet34": 2 * 16 + 1,
+    "preact-resnet50": 3 * 16 + 1,
+    "wide-resnet": 2 * 15 + 1,
     **{f"resnet{depth}": 1 + 3 * blocks for depth, blocks in ((50, 16), (101, 33), (152, 50))},
     **{f"resnext{depth}": 1 + 3 * blocks for depth, blocks in (("50-32x4d", 16), ("50-32x8d", 16), ("152-32x8d", 50))},
     # stem and head; two in a block without expansion, three in one with it
@@ -173,6 +178,26 @@ def test_smoothrelu_has_a_scalar_a_site(architecture: str) -> None:
     scalars = [p for name, p in empty_model(spec).named_parameters() if name.endswith("root")]
     assert len({id(p) for p in scalars}) == len(scalars) == SITES[architecture]
     assert all(p.shape == (1,) for p in scalars)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_takes_any_activation_at_every_site(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them in turn, each module where it belongs and no activation beside them."""
+    kinds = [entry.make for entry in ACTIVATIONS.values()]
+    made: list[nn.Module] = []
+
+    def next_one() -> nn.Module:
+        made.append(kinds[len(made) % len(kinds)]())
+        return made[-1]
+
+    monkeypatch.setitem(ACTIVATIONS, "in turn", Activation(next_one, 0, ""))
+    model = empty_model(ModelSpec(architecture, "in turn", 3, 1, 8, (0.5,), (0.5,)))
+    types = {type(make()) for make in kinds}
+    found = [module for module in model.modules() if type(module) in types]
+    assert {id(module) for module in found} == {id(module) for module in made}
+    assert len(found) == len(made) == SITES[architecture]
 
 
 def test_a_factory_gives_a_fresh_module_each_time() -> None:

@@ -1,6 +1,7 @@
 """Data sets: what is in them, how they are split, and what is refused."""
 
 import hashlib
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -458,3 +459,81 @@ def test_foreign_byte_order_and_wild_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", x=x, y=np.array([0, 1, 2, 10**9]))
     with pytest.raises(BadInput, match="no class number"):
         load_images(f"npz:{tmp_path / 'b.npz'}")
+
+
+# CIFAR-10 as JPEG
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@pytest.fixture(scope="module")
+def jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty training and three test images a class, of a grey level a class."""
+    root = tmp_path_factory.mktemp("jpegs")
+    for label, name in enumerate(CIFAR10):
+        for file in (
+            *(f"train/{name}/{i:04d}.jpg" for i in range(20)),
+            *(f"test/{name}/{i:04d}.jpg" for i in range(3)),
+        ):
+            save_image(root / file, (20 * label, 20 * label, 20 * label), (32, 32))
+    return root
+
+
+def test_cifar10_jpeg_keeps_its_split_and_carves_val_out_of_train(jpegs: Path) -> None:
+    parts = {split: load_images(f"cifar10-jpeg:{jpegs}", split) for split in SPLITS}
+    assert {split: len(part) for split, part in parts.items()} == {"train": 170, "val": 30, "test": 30}
+    assert len({sample_id for part in parts.values() for sample_id in part.ids}) == 230
+    assert load_images(f"cifar10-jpeg:{jpegs}").digest == parts["test"].digest
+    for split, part in parts.items():
+        assert (part.name, part.split, part.num_classes, part.shape) == ("cifar10-jpeg", split, 10, (3, 32, 32))
+        assert all(sample_id.startswith("test/" if split == "test" else "train/") for sample_id in part.ids)
+        assert part.y.bincount(minlength=10).tolist() == [len(part) // 10] * 10
+        assert list(part.ids) == sorted(part.ids, key=lambda one: hashlib.sha256(one.encode()).digest())
+
+
+def test_cifar10_jpeg_labels_and_pixels_are_the_files(jpegs: Path) -> None:
+    images = load_images(f"cifar10-jpeg:{jpegs}", "val").in_memory()
+    for sample_id, x, y in zip(images.ids, images.x, images.y.tolist(), strict=True):
+        assert sample_id.split("/")[1] == CIFAR10[y]
+        with Image.open(jpegs / sample_id) as image:
+            np.testing.assert_array_equal(x.numpy(), np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255))
+        assert x.mean() == pytest.approx(20 * y / 255, abs=1.5 / 255)
+
+
+def drop_class(root: Path) -> None:
+    shutil.rmtree(root / "train" / "dog")
+
+
+def enlarge(root: Path) -> None:
+    save_image(root / "train" / "cat" / "0007.jpg", RED, (33, 32))
+
+
+def write_text(root: Path) -> None:
+    (root / "train" / "cat" / "0007.jpg").write_text("no image")
+
+
+def move_away(root: Path) -> None:
+    root.rename(root.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "hint"),
+    [
+        (drop_class, r"no images in .*train/dog; .*train/<class>/\*\.jpg and test/<class>/\*\.jpg"),
+        (move_away, r"no images in .*train/airplane; .*train/<class>/\*\.jpg and test/<class>/\*\.jpg"),
+        (enlarge, r"cat/0007\.jpg is 33 x 32 pixels"),
+        (write_text, r"cat/0007\.jpg is not a readable image"),
+    ],
+)
+def test_cifar10_jpeg_refuses(spoil: Callable[[Path], None], hint: str, jpegs: Path, tmp_path: Path) -> None:
+    shutil.copytree(jpegs, tmp_path / "copy")
+    spoil(tmp_path / "copy")
+    with pytest.raises(BadInput, match=hint):
+        load_images(f"cifar10-jpeg:{tmp_path / 'copy'}", "train")
+
+
+def test_cifar10_jpeg_has_one_size_and_three_splits(jpegs: Path) -> None:
+    with pytest.raises(BadInput, match="32 pixels a side, not 64"):
+        load_images(f"cifar10-jpeg:{jpegs}", "test", 64)
+    with pytest.raises(BadInput, match="train, val, test; there is no 'all'"):
+        load_images(f"cifar10-jpeg:{jpegs}", "all")

@@ -356,15 +356,22 @@ def test_an_abandoned_pass_leaves_no_thread(few: Images) -> None:
     assert threading.active_count() == before
 
 
-def test_training_on_files_is_refused(layouts: dict[str, Path], few: Images, here: Path) -> None:
-    with pytest.raises(BadInput, match=r"imagenet is decoded batch by batch.*train on digits"):
+def test_training_decodes_batch_by_batch_and_never_sees_what_networks_are_measured_on(
+    layouts: dict[str, Path], few: Images, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadInput, match="imagenet is decoded batch by batch"):
         few.in_memory()
-    (here / "sets").mkdir()
-    (here / "sets" / "train").symlink_to(layouts["class folders"] / "val")
-    config = RECIPES["digits-sat"]().with_values({"dataset": "imagenet:sets", "image_size": 8})
-    with pytest.raises(BadInput, match=r"imagenet is decoded batch by batch.*train on digits"):
-        train(config, here / "run")
-    assert not (here / "run").exists()
+    monkeypatch.setattr("satbench.data.HELD_OUT", 0.5)
+    for folder in (layouts["class folders"] / "val").iterdir():
+        (here / "sets" / "train" / folder.name).mkdir(parents=True)
+        for copy in ("a", "b"):
+            file = next(folder.iterdir())
+            (here / "sets" / "train" / folder.name / f"{copy}{file.suffix}").symlink_to(file)
+    changes = {"dataset": "imagenet:sets", "image_size": 8, "augment": "random-resized-crop", "selection_steps": 1}
+    changes |= {"model": "mlp", "model.width": 4, "epochs": 1, "method": "standard"}
+    row = train(RECIPES["digits-sat"]().with_values(changes), here / "run", "cpu").history[0]
+    assert row["val_n"] == 1000
+    assert row["forward"] == row["backward"] == 1
 
 
 # the sample

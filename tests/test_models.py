@@ -2,7 +2,8 @@
 
 import json
 import pickle
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,23 @@ SOURCE = Provenance(
 )
 
 
-SMALL = ("mlp", "cnn-small", "preact-resnet18", "resnet50", "efficientnet-b0")  # one of each family
+SMALL = (  # one of each family
+    "mlp",
+    "cnn-small",
+    "preact-resnet18",
+    "preact-resnet50",
+    "wide-resnet",
+    "resnet50",
+    "efficientnet-b0",
+    "timm:test_resnet",
+)
+NARROW = {"efficientnet-b0": {}, "timm:test_resnet": {}, "wide-resnet": {"width": 1, "depth": 10}}
+
+KINDS = {type(entry.make()) for entry in ACTIVATIONS.values()}
 
 
 def spec(architecture: str = "mlp", activation: str = "relu", **params: Any) -> ModelSpec:
-    narrow = {} if architecture.startswith("efficientnet") else {"width": 4}
+    narrow = NARROW.get(architecture, {"width": 4})
     return ModelSpec(architecture, activation, 3, 2, 8, (0.25, 0.5), (0.5, 0.25), {**narrow, **params})
 
 
@@ -67,11 +80,19 @@ def parameter_count(model: nn.Module) -> int:
 def test_every_architecture_trains_with_every_activation(architecture: str, activation: str) -> None:
     model = fresh(spec(architecture, activation))
     for name, parameter in model.named_parameters():
-        if name.endswith("bn3.weight"):
+        if name.endswith((".bn2.weight", ".bn3.weight")) and not parameter.any():
             nn.init.ones_(parameter)  # a ResNet's blocks begin at zero, where no gradient passes
+    sites = [module for module in model.modules() if type(module) in KINDS]
+    assert {repr(site) for site in sites} == {repr(ACTIVATIONS[activation].make())}
+    assert len({id(site) for site in sites}) == len(sites)
+    calls = Counter[nn.Module]()
+    for site in sites:
+        site.register_forward_hook(lambda module, given, output: calls.update([module]))
     logits = model(images(6))
+    assert calls == dict.fromkeys(sites, 1)
     assert logits.shape == (6, 3)
     assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
     nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0, 1, 2])).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -121,29 +142,87 @@ def test_cnn_small_size(size: int, width: int) -> None:
     assert model(images(2, size, 3)).shape == (2, classes)
 
 
-def preact_resnet18_count(width: int, channels: int, classes: int) -> int:
+def preact_count(blocks: tuple[int, ...], bottleneck: bool, width: int, channels: int, classes: int) -> int:
+    """Convolutions, two numbers a BN channel, a 1x1 shortcut where the filters change, one linear layer."""
     total, before = 9 * channels * width, width
-    for group in range(4):
-        filters = width * 2**group
-        total += 2 * before + 9 * before * filters + 2 * filters + 9 * filters * filters  # first block
-        total += before * filters if group else 0  # its 1x1 shortcut
-        total += 2 * (2 * filters + 9 * filters * filters)  # second block
-        before = filters
+    for group, depth in enumerate(blocks):
+        inner = width * 2**group
+        after = 4 * inner if bottleneck else inner
+        total += before * after if before != after else 0
+        for _ in range(depth):
+            total += 2 * before + 2 * inner + (2 * inner if bottleneck else 0)
+            total += before * inner + 9 * inner * inner + inner * after if bottleneck else 9 * inner * (before + inner)
+            before = after
     return total + 2 * before + before * classes + classes
 
 
+PREACT = {  # blocks, whether they are bottlenecks, and parameters for 10 classes without a last BN
+    "preact-resnet18": ((2, 2, 2, 2), False, 11_171_146),
+    "preact-resnet34": ((3, 4, 6, 3), False, 21_279_306),
+    "preact-resnet50": ((3, 4, 6, 3), True, 23_509_066),
+}
+
+
+@pytest.mark.parametrize("architecture", PREACT)
 @pytest.mark.parametrize(("width", "channels", "classes"), [(3, 1, 2), (5, 3, 10)])
-def test_preact_resnet18_size(width: int, channels: int, classes: int) -> None:
+def test_preact_resnet_size(architecture: str, width: int, channels: int, classes: int) -> None:
     statistics = (0.5,) * channels
-    model = fresh(ModelSpec("preact-resnet18", "relu", classes, channels, 8, statistics, statistics, {"width": width}))
-    assert parameter_count(model) == preact_resnet18_count(width, channels, classes)
+    model = fresh(ModelSpec(architecture, "relu", classes, channels, 8, statistics, statistics, {"width": width}))
+    assert parameter_count(model) == preact_count(*PREACT[architecture][:2], width, channels, classes)
 
 
-def test_full_preact_resnet18_has_the_published_size() -> None:
-    """11,171,146 in the common CIFAR-10 code without a last BN (kuangliu/pytorch-cifar), and 2 x 512 for that BN."""
+@pytest.mark.parametrize("architecture", PREACT)
+def test_full_preact_resnet_has_the_published_size(architecture: str) -> None:
+    """As the common CIFAR-10 code (kuangliu/pytorch-cifar) counts, which lacks the last BN, and 2 numbers a filter."""
+    *shape, published = PREACT[architecture]
     with torch.device("meta"):
-        net = ARCHITECTURES["preact-resnet18"](nn.ReLU, 3, 32, 10)
-    assert parameter_count(net) == 11_171_146 + 1024 == preact_resnet18_count(64, 3, 10)
+        net = ARCHITECTURES[architecture](nn.ReLU, 3, 32, 10)
+    assert parameter_count(net) == published + 2 * (2048 if shape[1] else 512) == preact_count(*shape, 64, 3, 10)
+
+
+def preact_reference(net: nn.Module, x: Tensor, blocks: Sequence[int], convolutions: int) -> Tensor:
+    """Logits of a ReLU network in eval mode from its weights alone; strides 1, 2, 2, 2."""
+    weights = net.state_dict()
+
+    def ready(x: Tensor, bn: str) -> Tensor:
+        keys = ("running_mean", "running_var", "weight", "bias")
+        return nn.functional.batch_norm(x, *(weights[f"{bn}.{key}"] for key in keys)).clamp(min=0)
+
+    x = nn.functional.conv2d(x, weights["0.weight"], padding=1)
+    strides = [2 if group and not block else 1 for group, depth in enumerate(blocks) for block in range(depth)]
+    for position, stride in enumerate(strides, 1):
+        h = start = ready(x, f"{position}.bn1")
+        for part in range(1, convolutions + 1):
+            weight = weights[f"{position}.conv{part}.weight"]
+            strided = stride if part == (2 if convolutions == 3 else 1) else 1
+            h = nn.functional.conv2d(h, weight, stride=strided, padding=weight.shape[-1] // 2)
+            if part < convolutions:
+                h = ready(h, f"{position}.bn{part + 1}")
+        shortcut = weights.get(f"{position}.shortcut.weight")
+        x = h + (x if shortcut is None else nn.functional.conv2d(start, shortcut, stride=stride))
+    last = len(strides) + 1
+    pooled = ready(x, str(last)).mean((2, 3))
+    return nn.functional.linear(pooled, weights[f"{last + 4}.weight"], weights[f"{last + 4}.bias"])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "params", "blocks", "convolutions"),
+    [
+        ("preact-resnet34", {"width": 4}, (3, 4, 6, 3), 2),
+        ("preact-resnet50", {"width": 4}, (3, 4, 6, 3), 3),
+        ("wide-resnet", {"depth": 16, "width": 2}, (2, 2, 2), 2),
+    ],
+)
+def test_preact_networks_follow_the_papers(
+    architecture: str, params: dict[str, int], blocks: tuple[int, ...], convolutions: int
+) -> None:
+    model = fresh(ModelSpec(architecture, "relu", 3, 2, 8, (0.0, 0.0), (1.0, 1.0), params))
+    model(images(16))  # so that the BNs have statistics
+    x = images()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.eval()(x), preact_reference(model.net, x, blocks, convolutions), rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(("size", "side"), [(8, 1), (32, 4), (48, 6), (49, 4), (64, 4)])

@@ -57,7 +57,10 @@ def command(
     ] = None,
     search: Annotated[
         str,
-        typer.Option(help="folded (a faster copy that agrees), plain, or bf16 (faster, weaker); judged in float32."),
+        typer.Option(
+            help="folded (a faster copy that agrees), plain, bf16 (faster, weaker), or surrogate (ReLU's derivative "
+            "smoothed); judged as it is, in float32."
+        ),
     ] = "folded",
     save_examples: Annotated[bool, typer.Option(help="Keep what broke an image, for `satbench verify`.")] = False,
     trust: Annotated[bool, typer.Option(help="Check the network with a tenth of the run's passes.")] = True,

@@ -5,10 +5,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from satbench.data.cifar10_jpeg import cifar10_jpeg
 from satbench.data.digits import digits
 from satbench.data.image_folder import image_folder
 from satbench.data.imagenet import imagenet
-from satbench.data.images import Images, ImageSet
+from satbench.data.images import Images, ImageSet, carve
 from satbench.data.loaders import LOADERS
 from satbench.data.npz import npz
 from satbench.data.published import PUBLISHED
@@ -18,6 +19,7 @@ from satbench.lookup import find, nearest
 
 EMBEDDED: dict[str, Callable[..., Images]] = {"digits": digits, "imagenet-sample": imagenet_sample}
 FROM_PATH: dict[str, Callable[..., Images]] = {
+    "cifar10-jpeg": cifar10_jpeg,
     "image_folder": image_folder,
     "imagenet": imagenet,
     "npz": npz,
@@ -27,6 +29,7 @@ PATH_OPTIONAL = ("imagenet", *PUBLISHED)
 FORMS = (*EMBEDDED, *(f"{name}[:PATH]" if name in PATH_OPTIONAL else f"{name}:PATH" for name in FROM_PATH))
 LARGEST_SIDE = 4096
 SPLITS = ("train", "val", "test", "all")
+HELD_OUT = 0.01  # of ImageNet's training images, 12,800 or so
 
 
 def load_images(
@@ -67,10 +70,21 @@ def load_images(
     return factory(*where, split, size, **given)
 
 
+def training_splits(name: str, size: int | None = None, data_dir: Path | None = None) -> tuple[Images, Images]:
+    """The images to train on, and those to choose an epoch by; networks are never measured on either.
+
+    The split "val" of ImageNet is what networks are measured on, so that 1% of its training images is held out here.
+    """
+    images = load_images(name, "train", size, data_dir)
+    if name.partition(":")[0] != "imagenet":
+        return images, load_images(name, "val", size, data_dir)
+    return carve(images, "train", {"val": HELD_OUT}), carve(images, "val", {"val": HELD_OUT})
+
+
 def takes_loader(name: str) -> bool:
     """Whether the data set called `name` is decoded by a loader of one's choice."""
     factory = {**EMBEDDED, **FROM_PATH}.get(name.partition(":")[0])
     return factory is not None and "loader" in inspect.signature(factory).parameters
 
 
-__all__ = ["ImageSet", "Images", "load_images", "takes_loader"]
+__all__ = ["ImageSet", "Images", "load_images", "takes_loader", "training_splits"]

@@ -18,6 +18,7 @@ from satbench.errors import BadInput
 
 SUBFOLDERS = ("", "imagenet", "ILSVRC2012")
 CLASSES = 1000
+STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as torchvision's and most networks are trained
 WNID = re.compile(r"n\d{8}")
 
 CLS_LOC = Path("ILSVRC", "Data", "CLS-LOC")
@@ -101,6 +102,7 @@ def _images(listing: Listing, split: str, size: int | None, loader: str) -> File
         num_classes=CLASSES,
         image_size=size or DEFAULT_SIZE,
         loader=loader,
+        statistics=STATISTICS,
         files=tuple(file for _, file in listing.images),
     )
     return replace(carve(whole, "all"), split=split)

@@ -18,6 +18,7 @@ from satbench.errors import BadInput
 SHARES = {"test": 0.25, "val": 0.15}  # of every class, where a data set comes without its own split; the rest is train
 
 MOST_CLASSES = 100_000
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +56,18 @@ class Images(ABC):
             digest.update(f"{sample_id}\t{label}\t{pixels}\n".encode())
         return f"sha256:{digest.hexdigest()}"
 
+    @property
+    def fingerprint(self) -> str:
+        """What a training is bound to: the digest, or where that would decode every file, one of ids and labels."""
+        return self.digest
+
     @abstractmethod
     def batches(self, size: int) -> Iterator[tuple[tuple[str, ...], Tensor, Tensor]]:
         """Yield `(sample_ids, x, y)` in order, at most `size` images at a time; `x` float32 (n, C, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def channel_statistics(self) -> Statistics:
+        """Mean and standard deviation of every channel over all pixels; a constant channel has deviation 1."""
 
     @abstractmethod
     def take(self, rows: Sequence[int]) -> Self:
@@ -74,8 +84,10 @@ class Images(ABC):
         """
         if n is None:
             return self
-        if not 0 < n <= len(self):
-            raise BadInput(f"--n {n}: {self.name} {self.split} has {len(self)} images; give 1 to {len(self)}")
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or not 0 < n <= len(self):
+            raise BadInput(
+                f"--n {n!r}: {self.name} {self.split} has {len(self)} images; give a whole number from 1 to {len(self)}"
+            )
         return self.take(range(n))
 
 
@@ -112,8 +124,7 @@ class ImageSet(Images):
     def in_memory(self) -> "ImageSet":
         return self
 
-    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of every channel over all pixels; a constant channel has deviation 1."""
+    def channel_statistics(self) -> Statistics:
         channels = [self.x[:, channel].double() for channel in range(self.x.shape[1])]
         mean = tuple(round(one.mean().item(), 6) for one in channels)
         return mean, tuple(round(one.std(correction=0).item(), 6) or 1.0 for one in channels)
@@ -124,12 +135,14 @@ class FileImages(Images):
     """RGB images decoded by `loader` to squares each time they are asked for, since all would not fit in memory.
 
     A pixel hash is taken when its image is decoded first, so `hashes` and `digest` cost a decoding of their own only
-    before a pass through `batches`. An image that cannot be decoded raises `BadInput` then.
+    before a pass through `batches`. An image that cannot be decoded raises `BadInput` then. `statistics` are the
+    channels' mean and deviation where everyone uses the same; else a pass over all images takes them.
     """
 
     loader: str
     files: tuple[ImageFile, ...]
     image_size: int
+    statistics: Statistics | None = None
     seen: dict[str, str] = field(default_factory=dict, repr=False, compare=False)  # pixel hashes by sample id
 
     @property
@@ -140,7 +153,7 @@ class FileImages(Images):
     def hashes(self) -> tuple[str, ...]:
         for i, sample_id in enumerate(self.ids):
             if sample_id not in self.seen:
-                self._pixels(i)
+                self.pixels(i)
         return tuple(self.seen[sample_id] for sample_id in self.ids)
 
     def batches(self, size: int) -> Iterator[tuple[tuple[str, ...], Tensor, Tensor]]:
@@ -148,11 +161,11 @@ class FileImages(Images):
         parts = [range(start, min(start + size, len(self))) for start in range(0, len(self), size)]
         pool = ThreadPoolExecutor()
         try:
-            ahead = pool.map(self._pixels, parts[0])
+            ahead = pool.map(self.pixels, parts[0])
             for part, following in zip_longest(parts, parts[1:], fillvalue=range(0)):
                 pixels = np.stack(list(ahead))
-                ahead = pool.map(self._pixels, following)
-                yield self.ids[part.start : part.stop], _unit(pixels), self.y[part.start : part.stop]
+                ahead = pool.map(self.pixels, following)
+                yield self.ids[part.start : part.stop], unit(pixels), self.y[part.start : part.stop]
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -164,12 +177,32 @@ class FileImages(Images):
             files=tuple(self.files[i] for i in rows),
         )
 
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.loader} {self.image_size}\n".encode())
+        for sample_id, label in zip(self.ids, self.y.tolist(), strict=True):
+            digest.update(f"{sample_id}\t{label}\n".encode())
+        return f"sha256:{digest.hexdigest()}"
+
+    def channel_statistics(self) -> Statistics:
+        if self.statistics is not None:
+            return self.statistics
+        total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        for _, x, _ in self.batches(64):
+            total += x.double().sum((0, 2, 3))
+            squares += x.double().square().sum((0, 2, 3))
+        pixels = len(self) * self.image_size**2
+        mean = total / pixels
+        std = (squares / pixels - mean.square()).clamp(min=0).sqrt()
+        return tuple(round(one, 6) for one in mean.tolist()), tuple(round(one, 6) or 1.0 for one in std.tolist())
+
     def in_memory(self) -> ImageSet:
         raise BadInput(
             f"{self.name} is decoded batch by batch, for measuring; train on digits, image_folder:PATH or npz:PATH"
         )
 
-    def _pixels(self, row: int) -> np.ndarray:
+    def pixels(self, row: int) -> np.ndarray:
+        """One image as its loader gives it: uint8, or float32 in [0, 1], of `shape`."""
         pixels = LOADERS[self.loader](self.files[row], self.image_size)
         self.seen.setdefault(self.ids[row], _hash(pixels))
         return pixels
@@ -205,7 +238,7 @@ def image_set(name: str, split: str, pixels: np.ndarray, labels: np.ndarray, ids
     return ImageSet(
         name=name,
         split=split,
-        x=_unit(pixels),
+        x=unit(pixels),
         y=torch.from_numpy(labels.astype(np.int64)),
         ids=tuple(ids),
         pixel_hashes=hashes,
@@ -241,7 +274,7 @@ def carve(whole: AnyImages, split: str, shares: Mapping[str, float] = SHARES) ->
     return replace(whole.take([i for i in order if i in chosen]), split=split)
 
 
-def _unit(pixels: np.ndarray) -> Tensor:
+def unit(pixels: np.ndarray) -> Tensor:
     """uint8 as float32 in [0, 1]; floats stay what they are."""
     x = torch.from_numpy(pixels)
     return x.float().div_(255) if pixels.dtype == np.uint8 else x.float()

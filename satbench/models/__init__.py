@@ -14,13 +14,16 @@ from satbench.models.classifier import Classifier, ModelSpec
 from satbench.models.cnn import cnn_small
 from satbench.models.efficientnet import EFFICIENTNETS
 from satbench.models.mlp import mlp
-from satbench.models.preact_resnet import preact_resnet18
+from satbench.models.preact_resnet import PREACT_RESNETS
 from satbench.models.resnet import RESNETS
+from satbench.models.timm_network import PREFIX, timm_network
+from satbench.models.wide_resnet import wide_resnet
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "cnn-small": cnn_small,
-    "preact-resnet18": preact_resnet18,
+    **PREACT_RESNETS,
+    "wide-resnet": wide_resnet,
     **RESNETS,
     **EFFICIENTNETS,
 }
@@ -29,7 +32,8 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 def build_model(spec: ModelSpec) -> Classifier:
     """The network of a spec, freshly initialised from torch's global generator, in training mode, on the CPU.
 
-    Raises `BadInput` for an unknown architecture, activation or parameter, and for a parameter that is no size.
+    The architecture is one of `ARCHITECTURES` or `timm:NAME`. Raises `BadInput` for an unknown architecture, activation
+    or parameter, and for a parameter that is no size.
     """
     make = activation(spec.activation)
     shape = {"channels": spec.channels, "image_size": spec.image_size, "num_classes": spec.num_classes}
@@ -38,7 +42,11 @@ def build_model(spec: ModelSpec) -> Classifier:
             raise BadInput(f"{key} of a model comes from its data set; leave it out")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise BadInput(f"parameter {key!r} of model {spec.architecture!r} is {value!r}; give a positive integer")
-    return Classifier(pick(ARCHITECTURES, spec.architecture, "model", make, **shape, **spec.params), spec)
+    if spec.architecture.startswith(PREFIX):
+        net = timm_network(spec.architecture.removeprefix(PREFIX), make, **shape, **spec.params)
+    else:
+        net = pick(ARCHITECTURES, spec.architecture, "model", make, **shape, **spec.params)
+    return Classifier(net, spec)
 
 
 class _Uninitialised(TorchFunctionMode):
@@ -51,7 +59,13 @@ class _Uninitialised(TorchFunctionMode):
 
 
 def empty_model(spec: ModelSpec) -> Classifier:
-    """The network of a spec without memory for its weights, which are to be assigned; raises as `build_model` does."""
+    """The network of a spec without memory for its weights, which are to be assigned; raises as `build_model` does.
+
+    One of timm's has memory, for not all that it computes with is in its state dict.
+    """
+    if spec.architecture.startswith(PREFIX):
+        with torch.random.fork_rng(devices=[]):
+            return build_model(spec)
     with torch.device("meta"), _Uninitialised():
         return build_model(spec)
 

@@ -11,6 +11,7 @@ Strength = tuple[int, int]  # tier, then gradient steps in all restarts
 TIERS = ("attack from another model", "another attack", "PGD", "part of AutoAttack", "rapid", "AutoAttack")
 TRANSFER, OTHER, PGD, PART, RAPID, AUTOATTACK = range(len(TIERS))
 
+SEARCHED = {"Bf16": "bf16", "Surrogate": "surrogate"}  # attacks around another that only search in another way
 BLACK_BOX = "square"  # alone it bounds less than PGD does, though AutoAttack has it
 SAT: dict[str, object] = {"step_size": "sat", "loss": "ce", "init": "uniform-unclipped", "restarts": 1, "keep": "last"}
 
@@ -39,8 +40,8 @@ def short_name(attack: str) -> str:
     if name == "Transfer" and inner:
         source = str(params.get("source"))
         return f"{short_name(inner)} from {source.rpartition('@')[0] or source}"
-    if name == "Bf16" and inner:
-        return f"{short_name(inner)}, bf16 search"
+    if name in SEARCHED and inner:
+        return f"{short_name(inner)}, {SEARCHED[name]} search"
     if name == "AutoAttack":
         return " ".join([name, *(str(params[key]) for key in ("version", "components") if params.get(key))])
     if name == "AutoAttackComponent":
@@ -109,7 +110,7 @@ def _strength(attack: str) -> Strength:
 def _all_params(attack: str) -> dict[str, object]:
     """The parameters of an attack, and of the one it is built around."""
     name, params = parse_repr(attack)
-    return {**_all_params(str(params.pop("attack", ""))), **params} if name in ("Transfer", "Bf16") else params
+    return {**_all_params(str(params.pop("attack", ""))), **params} if name in ("Transfer", *SEARCHED) else params
 
 
 def _value(node: ast.expr) -> object:

@@ -148,7 +148,10 @@ def test_the_released_attack_is_preferred_to_its_twin() -> None:
     assert verdicts(twin, own)["PGD-10"] == verdicts(own, twin)["PGD-10"] == "agrees"
 
 
-@pytest.mark.parametrize("wrapped", ["Bf16(attack={})", "Transfer(attack={}, source='other@0123456789ab')"])
+@pytest.mark.parametrize(
+    "wrapped",
+    ["Bf16(attack={})", "Surrogate(attack={})", "Transfer(attack={}, source='other@0123456789ab')"],
+)
 def test_an_attack_that_searched_elsewhere_tests_nothing(wrapped: str) -> None:
     assert verdicts(row(attack=wrapped.format(sat(10))))["PGD-10"].startswith("not measured")
 

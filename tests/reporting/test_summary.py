@@ -160,6 +160,7 @@ def test_attack_names() -> None:
         (f"Bf16(attack={PGD})", "PGD-50, bf16 search", "PGD"),
         (f"Transfer(attack=Bf16(attack={SAT}), source='b')", "SAT PGD-50, bf16 search from b", TIERS[0]),
         ("Bf16(attack=Cascade(unit=250))", "Cascade, bf16 search", "AutoAttack"),
+        (f"Surrogate(attack={PGD})", "PGD-50, surrogate search", "another attack"),
         ("Transfer()", "Transfer", "attack from another model"),
         ("Bf16()", "Bf16", "another attack"),
     ],
@@ -182,6 +183,8 @@ def test_nested_attacks_are_told_apart_by_what_differs_inside() -> None:
     one, other = (f"Transfer(attack={attack}, source='b@01')" for attack in (PGD, PGD.replace("'ce'", "'dlr'")))
     assert parse_repr(one)[1] == {"attack": PGD, "source": "b@01"}
     assert short_names([one, other]) == {one: "PGD-50 from b (loss=ce)", other: "PGD-50 from b (loss=dlr)"}
+    smooth = [f"Surrogate(attack={attack})" for attack in (PGD, PGD.replace("'ce'", "'dlr'"))]
+    assert list(short_names(smooth).values()) == [f"PGD-50, surrogate search (loss={loss})" for loss in ("ce", "dlr")]
     twin = one.replace("b@01", "b@02")
     assert short_names([one, twin]) == {one: "PGD-50 from b (source=b@01)", twin: "PGD-50 from b (source=b@02)"}
 
