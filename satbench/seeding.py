@@ -1,8 +1,8 @@
 """One integer seed gives every random number of a run.
 
 Training draws from one generator a step, made from (seed, purpose, step), so that a resumed run needs no saved
-generator. Evaluation draws from one generator a sample, made from (seed, sample id), so that a sample's start point
-does not depend on the batch it came in.
+generator; processes that share a batch draw for all of it and take their rows. Evaluation draws from one generator a
+sample, made from (seed, sample id), so that a sample's start point does not depend on the batch it came in.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ def derive(seed: int, *purpose: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator(seed: int, *purpose: object) -> torch.Generator:
-    """A fresh CPU generator for one purpose of a run."""
-    return torch.Generator().manual_seed(derive(seed, *purpose))
+def generator(seed: int, *purpose: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A fresh generator for one purpose of a run; its numbers depend on the kind of device it lives on."""
+    return torch.Generator(device).manual_seed(derive(seed, *purpose))
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,34 @@ class PerSample:
         return PerSample(tuple(self.generators[i] for i in index.tolist()))
 
 
-Randomness = torch.Generator | PerSample
+@dataclass(frozen=True)
+class Share:
+    """A generator of a batch of `total` samples, of which only those from `start` on are here."""
+
+    generator: torch.Generator
+    total: int
+    start: int
+
+
+Randomness = torch.Generator | PerSample | Share
 
 
 def uniform(like: Tensor, randomness: Randomness) -> Tensor:
-    """Numbers in [0, 1) of the shape, dtype and device of `like`; the same on every device."""
+    """Numbers in [0, 1) of the shape, dtype and device of `like`; drawn where the generator is."""
     return _draw(torch.rand, like, randomness)
 
 
 def normal(like: Tensor, randomness: Randomness) -> Tensor:
-    """Standard normal numbers of the shape, dtype and device of `like`; the same on every device."""
+    """Standard normal numbers of the shape, dtype and device of `like`; drawn where the generator is."""
     return _draw(torch.randn, like, randomness)
 
 
 def integer(randomness: Randomness) -> int:
     """A non-negative 31-bit integer, for libraries that want a seed."""
+    if isinstance(randomness, Share):
+        randomness = randomness.generator
     first = randomness.generators[0] if isinstance(randomness, PerSample) else randomness
-    return int(torch.randint(2**31 - 1, (), generator=first))
+    return int(torch.randint(2**31 - 1, (), generator=first, device=first.device))
 
 
 def rows(randomness: Randomness, index: Tensor) -> Randomness:
@@ -67,4 +78,11 @@ def _draw(draw: Callable[..., Tensor], like: Tensor, randomness: Randomness) -> 
     if isinstance(randomness, PerSample):
         parts = [draw(like.shape[1:], generator=one, dtype=like.dtype) for one in randomness.generators]
         return torch.stack(parts).to(like.device) if parts else torch.empty_like(like)
-    return draw(like.shape, generator=randomness, dtype=like.dtype).to(like.device)
+    if isinstance(randomness, Share):
+        end = randomness.start + len(like)
+        return _numbers(draw, (randomness.total, *like.shape[1:]), like, randomness.generator)[randomness.start : end]
+    return _numbers(draw, tuple(like.shape), like, randomness)
+
+
+def _numbers(draw: Callable[..., Tensor], shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    return draw(shape, generator=generator, dtype=like.dtype, device=generator.device).to(like.device)

@@ -57,7 +57,7 @@ def assert_refused(result: Result, hint: str, folder: Path) -> None:
 
 
 TRAIN = [
-    (["digits-sta"], "did you mean digits-sat"),
+    (["digits-stt"], "did you mean digits-s"),
     (["--model", "cnn-smal"], "cnn-small"),
     (["--activation", "sillu"], "silu"),
     (["--method", "pgd-at"], "pgd_at"),
@@ -206,13 +206,27 @@ def test_train_says_what_it_reached_and_what_comes_next(here: Path) -> None:
     best = max(rows, key=lambda row: (row["val_robust"], row["val_clean"]))
     lines = result.stdout.splitlines()
     count = len(load_images("digits", "val"))
-    assert lines[0].startswith(f"best epoch {best['epoch'] + 1} of 2: on {count} validation images")
+    assert lines[0].startswith(f"on {count} validation images, on which the best epoch was chosen, at Linf 0.2")
+    assert lines[1].startswith(f"best epoch {best['epoch'] + 1} of 2: clean % ")
     right = round(best["val_clean"] * count)
     low, high = binomtest(right, count).proportion_ci(method="wilson")
     rate = f"{math.floor(1000 * right / count) / 10:.1f}"
-    assert f"clean % {rate} [{math.floor(1000 * low) / 10:.1f}, {math.ceil(1000 * high) / 10:.1f}]" in lines[0]
-    assert lines[1] == f"{relative / 'best.safetensors'}"
-    assert f"satbench eval --model {relative}" in lines[2]
+    assert f"clean % {rate} [{math.floor(1000 * low) / 10:.1f}, {math.ceil(1000 * high) / 10:.1f}]" in lines[1]
+    assert lines[2].startswith("last epoch 2 of 2: clean % ")
+    assert float(lines[3].split()[3]) == pytest.approx(100 * (best["val_robust"] - rows[-1]["val_robust"]), abs=0.1)
+    assert lines[-4:-2] == [f"{relative / 'curves.png'}", f"{relative / 'curves.svg'}"]
+    assert lines[-2] == f"{relative / 'best.safetensors'}"
+    assert f"satbench eval --model {relative}" in lines[-1]
+
+
+def test_recipes_are_listed_and_shown_whole() -> None:
+    listed = call("recipes").stdout
+    assert all(name in listed for name in RECIPES)
+    whole = call("recipes", "cifar10-trades").stdout
+    assert "arXiv 1901.08573" in whole
+    assert "not yet measured here" in whole
+    assert json.loads(whole[whole.index("{") : whole.rindex("}") + 1])["method"]["name"] == "trades"
+    assert call("recipes", "cifar10-tradez").exit_code == 2
 
 
 def test_data_dir_reaches_training_and_evaluation(here: Path) -> None:
@@ -304,11 +318,11 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_the_module_is_the_console_script(here: Path) -> None:
-    words = [sys.executable, "-m", "satbench", "train", "digits-sta"]
+    words = [sys.executable, "-m", "satbench", "train", "digits-tradez"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert done.returncode == 2
-    assert done.stderr.startswith("satbench: unknown recipe 'digits-sta'; did you mean digits-sat")
+    assert done.stderr.startswith("satbench: unknown recipe 'digits-tradez'; did you mean digits-trades")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert not list(here.iterdir())

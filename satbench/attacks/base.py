@@ -6,6 +6,7 @@ from types import FunctionType
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
@@ -62,3 +63,17 @@ def crafting(model: nn.Module) -> Iterator[None]:
             module.training = mode
         for parameter, required in wanted:
             parameter.requires_grad_(required)
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Let batch norms in eval mode normalise by the batch they see, and leave their running statistics untouched."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    kept = [(norm, norm.running_mean, norm.running_var) for norm in norms]
+    for norm in norms:
+        norm.running_mean = norm.running_var = None
+    try:
+        yield
+    finally:
+        for norm, mean, variance in kept:
+            norm.running_mean, norm.running_var = mean, variance

@@ -20,7 +20,7 @@ BLACK_BOX = "mend the model, or use a black-box attack: --attack square"
 INITS = ("zero", "uniform", "uniform-unclipped", "gaussian")
 KEEPS = ("best", "last")
 N_TARGETS = 9  # as in AutoAttack
-SHOWN_WHEN_SET = ("momentum", "schedule", "n_targets")
+SHOWN_WHEN_SET = ("momentum", "schedule", "n_targets", "patience")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class PGD:
     schedule: "fixed" steps, "cosine" from step_size to 0, or "apgd", whose steps start at 2 eps (Linf and L2).
     n_targets: for a targeted loss the number of wrong classes tried, likeliest on the clean image first, each with its
         own restarts; classes - 1 where the model has fewer.
+    patience: with "last", an image leaves at the iterate that is the so-many-th misclassified one, which is returned
+        (the early-stopped PGD of Pang et al. 2021, arXiv 2010.00467); None lets every image take all steps.
 
     "kl" and the targeted losses take one more forward pass, on the clean image. Raises `BadInput` for a combination
     that makes no sense, where the model gives no gradient, and with "best" where one is not finite.
@@ -56,10 +58,13 @@ class PGD:
     momentum: float = 0.0
     schedule: str = "fixed"
     n_targets: int = N_TARGETS
+    patience: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "restarts", "n_targets"):
+        for name in ("steps", "restarts", "n_targets", "patience"):
             value = getattr(self, name)
+            if name == "patience" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise BadInput(f"{name} of an attack is {value!r}; give a whole number from 1")
         size = self.step_size
@@ -83,6 +88,8 @@ class PGD:
             raise BadInput("keep='last' returns one iterate, so it takes one target; use n_targets=1 or keep='best'")
         if self.keep == "last" and self.schedule == "apgd":
             raise BadInput("schedule='apgd' goes back to its best iterate, unknown to keep='last'; use keep='best'")
+        if self.keep == "best" and self.patience is not None:
+            raise BadInput("keep='best' stops at the first misclassified iterate; leave out patience")
         if self.keep == "best" and self.init == "uniform-unclipped":
             raise BadInput("init='uniform-unclipped' starts outside the box, where nothing counts; use keep='last'")
         if self.schedule == "apgd" and (self.momentum or self.step_size is not None):
@@ -155,18 +162,6 @@ class PGD:
         step = default_step(threat.eps, self.steps)
         return max(step, threat.eps / 2) if self.keep == "best" and threat.norm != "Linf" else step
 
-    def _gradient(self, losses: Tensor, x_adv: Tensor) -> Tensor:
-        if not losses.requires_grad:
-            raise BadInput(f"the model's logits have no gradient to its input; {BLACK_BOX}")
-        grad = torch.autograd.grad(losses.sum(), x_adv)[0]
-        if self.keep == "best" and not grad.sum().isfinite():  # one pass over memory; a sum may also overflow
-            bad = int((~grad.isfinite()).flatten(1).any(1).sum())
-            if bad:
-                raise BadInput(
-                    f"the gradient to the input is NaN or infinite for {bad} of {len(grad)} images; {BLACK_BOX}"
-                )
-        return grad
-
     def _ascend(
         self,
         model: nn.Module,
@@ -184,22 +179,24 @@ class PGD:
         memoryless = self.schedule == "fixed" and not self.momentum  # the next iterate follows from this one alone
         cycles = Cycles(len(x)) if memoryless and self.keep == "best" else None
         settled, steepest = [], x.new_zeros(len(standing))
+        patience = None if self.patience is None else y.new_full((len(standing),), self.patience)
         x, y, aim = x[standing], y[standing], tuple(part[standing] for part in aim)
         mover = self._mover(threat, x)
         x_adv = self._start(x, threat, rows(randomness, standing))
         for iteration in range(self.steps + 1):
             last = iteration == self.steps
             if last and self.keep == "last":
-                best[standing] = torch.where(steepest.isfinite().view(-1, 1, 1, 1), x_adv, torch.nan)
+                best[standing] = usable(x_adv, steepest)
                 break
             x_adv.requires_grad_(not last)
             with torch.set_grad_enabled(not last):
                 logits = model(x_adv)
                 losses = loss(logits, *aim)
-                grad = None if last else self._gradient(losses, x_adv)
+                grad = None if last else input_gradient(losses, x_adv, finite=self.keep == "best")
             if grad is not None and self.keep == "last":
                 steepest = torch.maximum(steepest, torch.linalg.vector_norm(grad.flatten(1), torch.inf, dim=1))
             x_adv, losses = x_adv.detach(), losses.detach()
+            gone = repeats = None
             if self.keep == "best":
                 fallen = logits.detach().argmax(1) != y
                 better = (fallen | (losses > highest[standing])).nonzero()[:, 0]
@@ -207,18 +204,45 @@ class PGD:
                 highest[standing[better]] = losses[better].to(highest.dtype)
                 repeats = cycles.repeats(standing, x_adv, losses) & ~fallen if cycles else torch.zeros_like(fallen)
                 gone = fallen | repeats
-                if gone.any():
+            elif patience is not None:
+                patience = patience - (logits.detach().argmax(1) != y).long()
+                gone = patience == 0
+                best[standing[gone]] = usable(x_adv, steepest)[gone]
+            if gone is not None and gone.any():
+                if repeats is not None:
                     settled.append(standing[repeats])
-                    left = (~gone).nonzero()[:, 0]
-                    standing, y, x_adv, losses = standing[left], y[left], x_adv[left], losses[left]
-                    aim = tuple(part[left] for part in aim)
-                    grad = None if grad is None else grad[left]
-                    mover.keep(left)
-                    if not len(standing):
-                        break
+                left = (~gone).nonzero()[:, 0]
+                standing, y, x_adv, losses = standing[left], y[left], x_adv[left], losses[left]
+                aim, steepest = tuple(part[left] for part in aim), steepest[left]
+                grad = None if grad is None else grad[left]
+                patience = None if patience is None else patience[left]
+                mover.keep(left)
+                if not len(standing):
+                    break
             if grad is not None:
                 x_adv = mover.move(iteration, x_adv, grad, losses)
         return torch.cat([standing, *settled]).sort().values if settled else standing
+
+
+def input_gradient(losses: Tensor, x_adv: Tensor, finite: bool = True) -> Tensor:
+    """The gradient of the losses (N,) at images (N, C, H, W), like these.
+
+    Raises `BadInput` where there is none, and with `finite` where it is NaN or infinite.
+    """
+    if not losses.requires_grad:
+        raise BadInput(f"the model's logits have no gradient to its input; {BLACK_BOX}")
+    grad = torch.autograd.grad(losses.sum(), x_adv)[0]
+    if finite and not grad.sum().isfinite():  # one pass over memory; a sum may also overflow
+        bad = int((~grad.isfinite()).flatten(1).any(1).sum())
+        if bad:
+            raise BadInput(f"the gradient to the input is NaN or infinite for {bad} of {len(grad)} images; {BLACK_BOX}")
+    return grad
+
+
+def usable(x_adv: Tensor, slopes: Tensor) -> Tensor:
+    """The images (N, C, H, W), NaN where their slopes (N, ...) are not finite, so that the loss shows it."""
+    finite = slopes.isfinite().view(len(slopes), -1).all(1)
+    return torch.where(finite.view(-1, 1, 1, 1), x_adv, torch.nan)
 
 
 def fgsm(loss: str = "ce", step_size: float | None = None, init: str = "zero") -> PGD:

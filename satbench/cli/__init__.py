@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from satbench.cli import check, compare, demo, evaluate, leaderboard, models, report, train, trust, verify
+from satbench.cli import check, compare, demo, evaluate, leaderboard, models, recipes, report, train, trust, verify
 from satbench.errors import BadInput
 
 
@@ -39,10 +39,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.command)
+app.command("recipes")(recipes.command)
 app.command("eval")(evaluate.command)
 app.command("trust")(trust.command)
 app.command("verify")(verify.command)
-app.command("trust")(trust.command)
 app.command("compare")(compare.command)
 app.add_typer(models.app, name="models")
 app.command("report")(report.command)

@@ -17,17 +17,24 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Run folder; default reports/runs/<recipe>-<...>.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or set SATBENCH_DATA.")] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Also log for TensorBoard, into OUT/tensorboard.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting.")] = None,
 ) -> None:
     """Train a network adversarially; the same command continues an interrupted run.
 
-    Settings for --set: optimizer.lr, optimizer.weight_decay, batch_size, schedule, threat.eps, threat.norm, image_size,
-    method.steps, model.width and every other field of the run's config.json.
+    Settings for --set: optimizer.lr, batch_size, schedule, threat.eps, method.steps, model.width, averaging=ema,
+    label_smoothing.amount, speed.precision=bf16 and every other field of the run's config.json; a list is written
+    75+90. On several GPUs: torchrun --nproc-per-node N -m satbench train ...
     """
+    import os
+
     from satbench.cli.progress import progress_bar
     from satbench.errors import BadInput
     from satbench.lookup import pick
+    from satbench.progress import silent
     from satbench.recipes import RECIPES
+    from satbench.reporting.plots import save, training_curves
+    from satbench.reporting.rounding import inward
     from satbench.training import TrainConfig, train
     from satbench.zoo import BEST
 
@@ -48,14 +55,31 @@ def command(
     start: TrainConfig = pick(RECIPES, recipe, "recipe")
     config = start.with_values(values)
     out = out or Path("reports", "runs", _name(config))
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     with progress_bar(f"train {config.label}", "steps") as report:
-        trained = train(config, out, device, data_dir, report)
-    best = next(row for row in trained.history if row["epoch"] == trained.best_epoch)
+        trained = train(config, out, device, data_dir, report if first else silent, tensorboard=tensorboard)
+    if not first:
+        return
+    best, last = trained.history[trained.best_epoch], trained.history[-1]
     typer.echo(
-        f"best epoch {trained.best_epoch + 1} of {config.epochs}: on {best['val_n']} validation images "
-        f"clean % {_rate(best, 'val_clean')}, PGD-{config.selection_steps} % {_rate(best, 'val_robust')} "
-        f"at {config.threat.norm} {_eps(config.threat.eps)}"
+        f"on {best['val_n']} validation images, on which the best epoch was chosen, at {config.threat.norm} "
+        f"{_eps(config.threat.eps)}:"
     )
+    for word, row in (("best", best), ("last", last)):
+        typer.echo(
+            f"{word} epoch {row['epoch'] + 1} of {config.epochs}: clean % {_rate(row, 'val_clean')}, "
+            f"PGD-{config.selection_steps} % {_rate(row, 'val_robust')}"
+        )
+    typer.echo(
+        f"best - last: {inward(best['val_robust'] - last['val_robust'])} points under PGD-{config.selection_steps}"
+    )
+    for row in trained.history:
+        if row["alarm"]:
+            typer.echo(f"alarm in epoch {row['epoch'] + 1}, catastrophic overfitting: {row['alarm']}")
+    if last["ended"]:
+        typer.echo(f"ended after epoch {last['epoch'] + 1} of {config.epochs}: {last['ended']}")
+    for file in save(training_curves({config.label: trained.history}), out, "curves"):
+        typer.echo(f"{file}")
     typer.echo(f"{out / BEST}")
     typer.echo(f"next: satbench eval --model {out} --attack pgd --eps {_eps(config.threat.eps)} --steps 50")
 

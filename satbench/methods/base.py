@@ -1,22 +1,125 @@
-"""What a training method is."""
+"""What a training method is, and what it is told at every step."""
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
+from satbench.eps import NORMS
+from satbench.errors import BadInput
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
 
-class Method(Protocol):
-    """An inner maximisation and an objective; a frozen dataclass that holds no model."""
+@dataclass(frozen=True)
+class Passes:
+    """Rows that go through the network for every image of an update, forward and backward."""
+
+    forward: int
+    backward: int
+
+
+class Processes:
+    """The processes that share a batch; this one is alone."""
+
+    rank = 0
+    count = 1
+
+    def everywhere(self, values: Tensor, step: "Step") -> Tensor:
+        """The rows of the whole batch, from each process its own (n, ...); the same on every process."""
+        return values
+
+    def mean(self, tensors: Sequence[Tensor], step: "Step") -> list[Tensor]:
+        """Averages over the images of the whole batch, from averages over each process' own."""
+        return list(tensors)
+
+    def total(self, counts: Sequence[int], device: torch.device) -> list[int]:
+        """Sums over the processes."""
+        return list(counts)
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+
+
+@dataclass
+class Step:
+    """One update: its images, where the run stands, and what the method remembers.
+
+    x: float (n, C, H, W) in [0, 1], after augmentation; in one of several processes its share of the batch.
+    y: int64 (n,). targets: what the outer loss is to fit, `y` itself or soft labels (n, K).
+    index: int64 (n,), the rows of the images in the training set; batch_index: those of the whole batch.
+    number: updates taken before this one. epoch: passes over the data behind it, with a fraction.
+    threat: with the radius of this step. state: tensors that outlive the step; they are kept in the checkpoint and must
+    be the same on every process. kept: what one hook leaves for a later one of the same step.
+    """
+
+    x: Tensor
+    y: Tensor
+    targets: Tensor
+    index: Tensor
+    batch_index: Tensor
+    start: int  # the place of the first image in the whole batch
+    number: int
+    epoch: float
+    threat: ThreatModel
+    randomness: Randomness
+    state: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> "Step":
+        """The first step on these images alone, for tests and benchmarks."""
+        index = torch.arange(len(x), device=x.device)
+        return cls(x, y, y, index, index, 0, 0, 0.0, threat, randomness)
+
+
+class Method(ABC):
+    """An inner maximisation and an objective: a frozen dataclass that holds no model and no state.
+
+    The trainer calls, in this order: `perturb` with the model in eval mode and frozen; then, inside `around_update`
+    and with the model in training mode, `loss`, backward and the optimiser's step; then `after_update`.
+    """
+
+    norms: tuple[str, ...] = NORMS  # of the threats that it is defined for
+    replays = 1  # updates on the same batch one after another
+    loss_passes = Passes(1, 1)  # what `loss` takes of `passes`
+    soft_targets = True  # whether the outer loss is defined for soft labels
+    second_order = False  # whether the loss itself is differentiated on the way to its value
 
     @property
-    def cost(self) -> int:
-        """Forward-and-backward passes a sample and update."""
+    @abstractmethod
+    def passes(self) -> Passes:
+        """What an update costs a sample; the most, where samples may stop early."""
 
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
-        """The images to train on, of the shape of `x`, crafted with the model as it stands."""
+    @abstractmethod
+    def perturb(self, model: nn.Module, step: Step) -> Tensor:
+        """The images to train on, of the shape of `step.x`, crafted with the model as it stands.
 
-    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
-        """The scalar to minimise; runs the model in the mode it is in."""
+        Leaves modes, parameters, buffers and `.grad` as they were.
+        """
+
+    @abstractmethod
+    def loss(self, model: nn.Module, x_adv: Tensor, step: Step) -> Tensor:
+        """The scalar to minimise, an average over the images; runs the model in the mode it is in."""
+
+    def refuse(self, threat: ThreatModel) -> None:
+        """Raise `BadInput` for a threat that the method is not defined for."""
+        if threat.norm not in self.norms:
+            name = type(self).__name__
+            raise BadInput(f"{name} is defined for {', '.join(self.norms)}, not {threat.norm}; use pgd_at")
+
+    def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
+        """What `step.state` holds before the first update; `batch` is the shape (N, C, H, W) of the largest batch."""
+        return {}
+
+    @contextmanager
+    def around_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> Iterator[None]:
+        """Surrounds loss, backward and the optimiser's step."""
+        yield
+
+    def after_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> None:  # noqa: B027  # most need none
+        """Write to `step.state` what this step taught."""

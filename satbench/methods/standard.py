@@ -5,20 +5,19 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
+from satbench.methods.base import Method, Passes, Step
 
 
 @dataclass(frozen=True)
-class Standard:
+class Standard(Method):
     """Cross-entropy on the images as they are."""
 
     @property
-    def cost(self) -> int:
-        return 1
+    def passes(self) -> Passes:
+        return Passes(1, 1)
 
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
-        return x
+    def perturb(self, model: nn.Module, step: Step) -> Tensor:
+        return step.x
 
-    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
-        return functional.cross_entropy(model(x_adv), y)
+    def loss(self, model: nn.Module, x_adv: Tensor, step: Step) -> Tensor:
+        return functional.cross_entropy(model(x_adv), step.targets)

@@ -2,11 +2,44 @@
 
 from collections.abc import Callable
 
-from satbench.recipes.digits import digits_quick, digits_sat, digits_standard
+from satbench.recipes import cifar10, digits, imagenet
 from satbench.training.config import TrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    "digits-sat": digits_sat,
-    "digits-standard": digits_standard,
-    "digits-quick": digits_quick,
+    "digits-sat": digits.digits_sat,
+    "digits-sat-single-step": digits.digits_sat_single_step,
+    "digits-standard": digits.digits_standard,
+    "digits-quick": digits.digits_quick,
+    "digits-pgd-at": digits.digits_pgd_at,
+    "digits-trades": digits.digits_trades,
+    "digits-mart": digits.digits_mart,
+    "digits-awp": digits.digits_awp,
+    "digits-fgsm-rs": digits.digits_fgsm_rs,
+    "digits-n-fgsm": digits.digits_n_fgsm,
+    "digits-gradalign": digits.digits_gradalign,
+    "digits-free": digits.digits_free,
+    "digits-ema": digits.digits_ema,
+    "digits-swa": digits.digits_swa,
+    "digits-bag-of-tricks": digits.digits_bag_of_tricks,
+    "digits-collapse": digits.digits_collapse,
+    "digits-surrogate-none": digits.digits_surrogate_none,
+    "digits-surrogate-attacker": digits.digits_surrogate_attacker,
+    "digits-surrogate-optimizer": digits.digits_surrogate_optimizer,
+    "digits-surrogate-both": digits.digits_surrogate_both,
+    "cifar10-standard": cifar10.cifar10_standard,
+    "cifar10-pgd-at": cifar10.cifar10_pgd_at,
+    "cifar10-sat": cifar10.cifar10_sat,
+    "cifar10-sat-single-step": cifar10.cifar10_sat_single_step,
+    "cifar10-bag-of-tricks": cifar10.cifar10_bag_of_tricks,
+    "cifar10-trades": cifar10.cifar10_trades,
+    "cifar10-mart": cifar10.cifar10_mart,
+    "cifar10-awp": cifar10.cifar10_awp,
+    "cifar10-fgsm-rs": cifar10.cifar10_fgsm_rs,
+    "cifar10-free": cifar10.cifar10_free,
+    "cifar10-n-fgsm": cifar10.cifar10_n_fgsm,
+    "cifar10-gradalign": cifar10.cifar10_gradalign,
+    "cifar10-ema": cifar10.cifar10_ema,
+    "cifar10-swa": cifar10.cifar10_swa,
+    "imagenet-sat-resnet50": imagenet.imagenet_sat_resnet50,
+    "imagenet-relu-resnet50": imagenet.imagenet_relu_resnet50,
 }

@@ -1,32 +1,183 @@
-"""Runs on the embedded 8x8 digits, for a laptop."""
+"""Runs on the embedded 8x8 digits, for a laptop; each takes seconds to a minute on one CPU core.
+
+Expected clean and robust accuracy of every one of them: `leaderboards/digits-Linf-0.2.md`, measured. They show that a
+method runs and what it costs; differences between methods at this size are no evidence about larger ones.
+"""
+
+from typing import Any
 
 from satbench.training.config import Named, OptimizerConfig, ThreatConfig, TrainConfig
 
 
-def digits_sat() -> TrainConfig:
-    """Smooth adversarial training with PGD-10 and SiLU on a small convnet; `--activation relu` is its ReLU twin.
-
-    Paper: Xie et al. 2020 (arXiv 2006.14536), whose single step is here ten, as in the field's reference runs.
-    Command: `satbench train digits-sat`. Expected accuracy: `leaderboards/digits-Linf-0.2.md`, measured.
-    """
-    return TrainConfig(
-        recipe="digits-sat",
+def _digits(name: str, method: str, /, **changes: Any) -> TrainConfig:
+    """A small convnet at Linf 0.2 under one schedule, so that the runs differ in their method alone."""
+    start = TrainConfig(
+        recipe=name,
         dataset="digits",
         model=Named(name="cnn-small", params={"width": 8}),
         activation="silu",
-        method=Named(name="pgd_at", params={"steps": 10}),
+        method=Named(name=method),
         threat=ThreatConfig(norm="Linf", eps=0.2),
         epochs=20,
         batch_size=128,
         optimizer=OptimizerConfig(name="sgd", lr=0.2),
     )
+    return start.with_values({"recipe": name, **changes})
+
+
+def digits_sat() -> TrainConfig:
+    """Smooth adversarial training with PGD-10 and SiLU; `--activation relu` is its ReLU twin.
+
+    Paper: Xie et al. 2020 (arXiv 2006.14536), whose single step is here ten, as in the field's reference runs.
+    """
+    return _digits("digits-sat", "pgd_at", **{"method.steps": 10})
+
+
+def digits_sat_single_step() -> TrainConfig:
+    """Smooth adversarial training as the paper trains: one step of length eps from a random start.
+
+    Paper: Xie et al. 2020 (arXiv 2006.14536).
+    """
+    return _digits("digits-sat-single-step", "pgd_at", **{"method.steps": 1})
 
 
 def digits_standard() -> TrainConfig:
-    """The same run on clean images, the lower reference row. Command: `satbench train digits-standard`."""
-    return digits_sat().with_values({"recipe": "digits-standard", "method": "standard"})
+    """The same run on clean images, the lower reference row."""
+    return _digits("digits-standard", "standard")
 
 
 def digits_quick() -> TrainConfig:
     """A few epochs of `digits-sat` with a cheaper adversary, the suite of `satbench check`."""
     return digits_sat().with_values({"recipe": "digits-quick", "method.steps": 4, "epochs": 10})
+
+
+def digits_pgd_at() -> TrainConfig:
+    """PGD adversarial training with ReLU, the baseline of the field.
+
+    Paper: Madry et al. 2018 (arXiv 1706.06083).
+    """
+    return _digits("digits-pgd-at", "pgd_at", activation="relu")
+
+
+def digits_trades() -> TrainConfig:
+    """TRADES with beta 6. Paper: Zhang et al. 2019 (arXiv 1901.08573)."""
+    return _digits("digits-trades", "trades", activation="relu")
+
+
+def digits_mart() -> TrainConfig:
+    """MART with beta 5. Paper: Wang et al. 2020 (ICLR)."""
+    return _digits("digits-mart", "mart", activation="relu")
+
+
+def digits_awp() -> TrainConfig:
+    """Adversarial weight perturbation around PGD adversarial training. Paper: Wu et al. 2020 (arXiv 2004.05884)."""
+    return _digits("digits-awp", "awp", activation="relu")
+
+
+def digits_fgsm_rs() -> TrainConfig:
+    """Fast adversarial training from a random start, rolled back should it collapse.
+
+    Paper: Wong et al. 2020 (arXiv 2001.03994).
+    """
+    return _digits("digits-fgsm-rs", "fgsm_rs", activation="relu", **{"stop.collapse": "rollback"})
+
+
+def digits_n_fgsm() -> TrainConfig:
+    """Single-step training with noise beyond the ball. Paper: de Jorge et al. 2022 (arXiv 2202.01181)."""
+    return _digits("digits-n-fgsm", "n_fgsm", activation="relu")
+
+
+def digits_gradalign() -> TrainConfig:
+    """FGSM with aligned gradients. Paper: Andriushchenko & Flammarion 2020 (arXiv 2007.02617)."""
+    return _digits("digits-gradalign", "gradalign", activation="relu")
+
+
+def digits_free() -> TrainConfig:
+    """Free adversarial training: 10 epochs of 8 replays. Paper: Shafahi et al. 2019 (arXiv 1904.12843)."""
+    return _digits("digits-free", "free", activation="relu", **{"method.replays": 8, "epochs": 10})
+
+
+def digits_ema() -> TrainConfig:
+    """PGD adversarial training measured on an exponential moving average of its weights.
+
+    Paper: Gowal et al. 2020 (arXiv 2010.03593); the decay is shorter than theirs, as this run is.
+    """
+    return _digits("digits-ema", "pgd_at", activation="relu", averaging="ema", **{"averaging.decay": 0.95})
+
+
+def digits_swa() -> TrainConfig:
+    """PGD adversarial training measured on the mean of its weights from half of the run on.
+
+    Paper: Izmailov et al. 2018 (arXiv 1803.05407), for adversarial training Chen et al. 2021 (ICLR).
+    """
+    return _digits("digits-swa", "pgd_at", activation="relu", averaging="swa", **{"averaging.start": 10})
+
+
+def digits_bag_of_tricks() -> TrainConfig:
+    """PGD adversarial training with every trick of the study: counters, smoothing, warm-ups, a smooth activation.
+
+    Paper: Pang et al. 2021 (arXiv 2010.00467). The baseline that it recommends leaves the tricks off, see
+    `cifar10-bag-of-tricks`.
+    """
+    return _digits(
+        "digits-bag-of-tricks",
+        "pgd_at",
+        activation="softplus",
+        schedule="piecewise",
+        **{
+            "schedule.milestones": [18, 19],
+            "method.early_stop": [[0, 1], [11, 2], [18, 3]],
+            "label_smoothing.amount": 0.1,
+            "optimizer.warmup_epochs": 3,
+            "threat.warmup_epochs": 3,
+        },
+    )
+
+
+def digits_collapse() -> TrainConfig:
+    """FGSM from the image itself on an MLP at eps 0.25, which overfits catastrophically: the alarm ends the run.
+
+    Paper: Wong et al. 2020 (arXiv 2001.03994) describe the effect.
+    """
+    return _digits(
+        "digits-collapse",
+        "pgd_at",
+        activation="relu",
+        model="mlp",
+        **{
+            "method.steps": 1,
+            "method.init": "zero",
+            "threat.eps": 0.25,
+            "epochs": 40,
+            "batch_size": 64,
+            "optimizer.name": "adamw",
+            "optimizer.lr": 3e-3,
+            "optimizer.weight_decay": 0,
+            "stop.collapse": "stop",
+        },
+    )
+
+
+def _surrogate(name: str, attacker: bool, optimizer: bool) -> TrainConfig:
+    changes = {"surrogate.attacker": attacker, "surrogate.optimizer": optimizer}
+    return _digits(f"digits-surrogate-{name}", "pgd_at", activation="relu", **changes)
+
+
+def digits_surrogate_none() -> TrainConfig:
+    """The backward ablation's control: ReLU with its own derivative. Paper: Xie et al. 2020 (arXiv 2006.14536)."""
+    return _surrogate("none", attacker=False, optimizer=False)
+
+
+def digits_surrogate_attacker() -> TrainConfig:
+    """ReLU whose derivative is parametric softplus' for the attacker. Paper: Xie et al. 2020 (arXiv 2006.14536)."""
+    return _surrogate("attacker", attacker=True, optimizer=False)
+
+
+def digits_surrogate_optimizer() -> TrainConfig:
+    """ReLU whose derivative is parametric softplus' for the optimizer. Paper: Xie et al. 2020 (arXiv 2006.14536)."""
+    return _surrogate("optimizer", attacker=False, optimizer=True)
+
+
+def digits_surrogate_both() -> TrainConfig:
+    """ReLU whose derivative is parametric softplus' for both. Paper: Xie et al. 2020 (arXiv 2006.14536)."""
+    return _surrogate("both", attacker=True, optimizer=True)

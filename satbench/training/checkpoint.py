@@ -1,12 +1,15 @@
 """What a training folder holds, and how an interrupted run is picked up without a trace.
 
 config.json        the frozen config, written first
-state.safetensors  weights, optimiser state and position of the latest save; removed when the run is finished
+state.safetensors  all that a resumed run needs, of the latest save; removed when the run is finished
+state.previous.safetensors   the save before, for when the latest cannot be read
 metrics.jsonl      one line an epoch, no times, so that equal runs are equal bytes
 best.safetensors, last.safetensors   the weights, each a file that rebuilds its network alone
 """
 
+import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,22 +23,39 @@ from satbench.models.classifier import Classifier
 from satbench.models.weights import SCHEMA_VERSION, Provenance, load_strictly, read_safetensors, save_model
 from satbench.results.schema import Threat
 from satbench.results.store import atomic_file, check_output_folder, to_json, write_text
+from satbench.training.averaging import Average
 from satbench.training.config import TrainConfig, parse_config
 from satbench.zoo import BEST, LAST
 
 CONFIG = "config.json"
 STATE = "state.safetensors"
+PREVIOUS = "state.previous.safetensors"
 METRICS = "metrics.jsonl"
 
 
 @dataclass
 class Position:
-    """How far a run is: the next step to take, the epochs behind it, and the best of them."""
+    """How far a run is: the next update to take, the epochs behind it, and what is summed up within the epoch."""
 
     epoch: int = 0
-    step: int = 0  # within the epoch
-    loss_sum: float = 0.0  # over the steps taken in this epoch
+    step: int = 0  # updates taken in this epoch
+    loss_sum: float = 0.0
+    forward: int = 0  # rows that went through the network
+    backward: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Remembered:
+    """Everything of a run that a checkpoint holds, beside its position.
+
+    `method` is the state of the training method, `average` the average of the weights where there is one.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    method: dict[str, Tensor]
+    average: Average | None
 
 
 def open_folder(out: Path, config: TrainConfig, data: dict[str, str]) -> None:
@@ -70,40 +90,86 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def finished(out: Path, config: TrainConfig) -> bool:
-    """Whether the run in `out` has nothing left to do: every epoch is logged and the state is gone."""
+    """Whether the run in `out` has nothing left to do: it is logged to its end and the state is gone."""
     kept = (out / LAST).is_file() and (out / BEST).is_file() and not (out / STATE).exists()
-    return kept and len(read_metrics(out)) == config.epochs
+    history = read_metrics(out)
+    return kept and bool(history) and (len(history) == config.epochs or bool(history[-1]["ended"]))
 
 
-def save_state(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write everything a resumed run needs, atomically."""
-    tensors = {f"model.{name}": tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value.detach().cpu() for key, value in state.items()}
-    tensors = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+def save_state(out: Path, run: Remembered, position: Position) -> None:
+    """Write everything a resumed run needs, atomically; the save before is kept beside it."""
+    tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
+    for index, state in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+    tensors |= {f"method.{name}": tensor for name, tensor in run.method.items()}
+    if run.average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in run.average.state().items()}
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    metadata = {"position": json.dumps(vars(position)), "digest": _digest(tensors)}
+    if (out / STATE).is_file():
+        os.replace(out / STATE, out / PREVIOUS)
     with atomic_file(out / STATE) as temporary:
-        save_file(tensors, temporary, metadata={"position": json.dumps(vars(position))})
+        save_file(tensors, temporary, metadata=metadata)
 
 
-def load_state(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Bring model and optimiser back to the latest save and return its position; the start when there is none."""
-    if not (out / STATE).is_file():
-        return Position()
-    tensors, metadata = read_safetensors(out / STATE)
-    weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    load_strictly(model, weights, out / STATE)
+def load_state(out: Path, run: Remembered) -> Position:
+    """Bring the run back to its newest save that can be read, and return its position; the start when there is none.
+
+    Raises `BadInput` where there are saves but none can be read.
+    """
+    complaints = []
+    for file in (out / STATE, out / PREVIOUS):
+        if file.is_file():
+            try:
+                return _load(file, run)
+            except BadInput as error:
+                complaints.append(error)
+    if complaints:
+        raise BadInput(f"{complaints[0]}; remove {out} to train it from the start")
+    return Position()
+
+
+def remove_state(out: Path) -> None:
+    """Say that the run has come to its end."""
+    (out / PREVIOUS).unlink(missing_ok=True)
+    (out / STATE).unlink(missing_ok=True)
+
+
+def _load(file: Path, run: Remembered) -> Position:
+    """Nothing of the run is changed before everything in the file is known to be right."""
+    tensors, metadata = read_safetensors(file)
+    if metadata.get("digest") != _digest(tensors):
+        raise BadInput(f"{file} is damaged: its content does not have the digest that was written with it")
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in ("model", "optimizer", "method", "average")}
     states: dict[int, dict[str, Tensor]] = {}
     try:
         for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".", 2)
-                states.setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-        return Position(**json.loads(metadata["position"]))
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        for name, tensor in parts["optimizer"].items():
+            index, _, key = name.partition(".")
+            states.setdefault(int(index), {})[key] = tensor
+        position = Position(**json.loads(metadata["position"]))
+        wanted = {name: tuple(tensor.shape) for name, tensor in run.method.items()}
+        if wanted != {name: tuple(tensor.shape) for name, tensor in parts["method"].items()}:
+            raise ValueError
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(
-            f"{out / STATE} is no state of this run ({type(error).__name__}); remove it to train {out} from the start"
-        ) from None
+        raise BadInput(f"{file} is no state of this run ({type(error).__name__})") from None
+    load_strictly(run.model, parts["model"], file)
+    run.optimizer.load_state_dict({"state": states, "param_groups": run.optimizer.state_dict()["param_groups"]})
+    for name, tensor in parts["method"].items():
+        run.method[name].copy_(tensor)
+    if run.average is not None:
+        run.average.load(parts["average"])
+    return position
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}\n".encode())
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def save_weights(path: Path, model: Classifier, config: TrainConfig, epoch: int, train_digest: str) -> None:

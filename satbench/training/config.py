@@ -10,6 +10,9 @@ from satbench.eps import parse_eps
 from satbench.errors import BadInput
 from satbench.lookup import nearest
 
+NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
+NAMES = tuple(f"{part}.name" for part in NAMED)
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -23,10 +26,14 @@ class Named(_Frozen):
 
 
 class ThreatConfig(_Frozen):
-    """The training threat; `eps` is in the pixel scale of [0, 1] and may be written as "8/255"."""
+    """The training threat; `eps` is in the pixel scale of [0, 1] and may be written as "8/255".
+
+    In the first `warmup_epochs` the radius grows linearly from 0; it is always measured at the full one.
+    """
 
     norm: Literal["Linf", "L2", "L1"] = "Linf"
     eps: float = Field(ge=0)
+    warmup_epochs: float = Field(default=0, ge=0)
 
     @field_validator("eps", mode="before")
     @classmethod
@@ -35,21 +42,74 @@ class ThreatConfig(_Frozen):
 
 
 class OptimizerConfig(_Frozen):
-    """SGD with Nesterov momentum, or AdamW; weight decay acts on matrices and filters only.
+    """SGD with momentum, or AdamW; weight decay acts on matrices and filters only.
 
-    `lr` is the peak of the schedule. SmoothReLU's scalars, batch norm and biases are never decayed.
+    `lr` is the peak of the schedule, reached linearly in the first `warmup_epochs`. SmoothReLU's scalars, batch norm
+    and biases are never decayed. `clip` is the largest L2 norm of the whole gradient.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = True
     weight_decay: float = Field(default=5e-4, ge=0)
+    warmup_epochs: float = Field(default=0, ge=0)
+    clip: float | None = Field(default=None, gt=0)
+
+
+class SmoothingConfig(_Frozen):
+    """Label smoothing of the outer loss; the attack keeps hard labels.
+
+    With amount s the true class gets 1 - s and the `over="others"` s / (K - 1) each (Pang et al. 2021, arXiv
+    2010.00467); `over="all"` is torch's convention, s / K for every class and 1 - s + s / K for the true one.
+    """
+
+    amount: float = Field(default=0, ge=0, lt=1)
+    over: Literal["others", "all"] = "others"
+
+
+class SurrogateConfig(_Frozen):
+    """Where ReLU's derivative is that of parametric softplus, sigmoid(10 x), while its output stays max(x, 0).
+
+    The ablation of Xie et al. 2020 (arXiv 2006.14536): for the attacker's gradient, the optimizer's, or both.
+    """
+
+    attacker: bool = False
+    optimizer: bool = False
+
+
+class SpeedConfig(_Frozen):
+    """What makes a step faster and changes its result by rounding alone.
+
+    precision: "bf16-attack" crafts under bfloat16 autocast, "bf16" also takes the update under it. resident: whether
+    the images lie on the device; null means where they fit. channels_last and compile are torch's.
+    """
+
+    precision: Literal["float32", "bf16-attack", "bf16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    resident: bool | None = None
+
+
+class StopConfig(_Frozen):
+    """When a run ends before its last epoch.
+
+    patience: epochs without a better one. collapse: what the alarm for catastrophic overfitting does; "note" marks the
+    epoch, "stop" ends the run there, "rollback" ends it with the weights of the epoch before.
+    """
+
+    patience: int | None = Field(default=None, ge=1)
+    collapse: Literal["note", "stop", "rollback"] = "note"
 
 
 class TrainConfig(_Frozen):
     """Everything that decides the weights of a run; equal configs give equal weights on one machine.
 
-    image_size: side in pixels for data sets that are resized. schedule: of the learning rate, at fractional epochs.
+    image_size: side in pixels for data sets that are resized. augment: a name of `training.augment`.
+    attack_bn_mode: whether batch norms use running ("eval") or batch statistics ("train") while images are crafted;
+        the running ones never move then.
+    schedule: of the learning rate, at fractional epochs. averaging: "ema" or "swa" of the weights, which are then what
+        is measured and kept.
     selection_steps: PGD steps of the robust accuracy on the validation split that picks the best epoch.
     """
 
@@ -63,9 +123,21 @@ class TrainConfig(_Frozen):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     optimizer: OptimizerConfig
-    schedule: Literal["one-cycle", "cosine", "piecewise", "constant"] = "one-cycle"
+    augment: str = "none"
+    attack_bn_mode: Literal["eval", "train"] = "eval"
+    label_smoothing: SmoothingConfig = SmoothingConfig()
+    surrogate: SurrogateConfig = SurrogateConfig()
+    schedule: Named = Named(name="one-cycle")
+    averaging: Named = Named(name="none")
+    stop: StopConfig = StopConfig()
+    speed: SpeedConfig = SpeedConfig()
     selection_steps: int = Field(default=10, ge=1)
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("model", "method", "schedule", "averaging", mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
 
     @property
     def label(self) -> str:
@@ -75,19 +147,18 @@ class TrainConfig(_Frozen):
     def with_values(self, values: Mapping[str, Any]) -> "TrainConfig":
         """A copy with dotted keys replaced, such as {"optimizer.lr": "0.05", "method.steps": 7, "threat.eps": "8/255"}.
 
-        Keys below `model` and `method` other than `name` are their parameters; naming another model or method drops the
-        old one's parameters. Strings are read as the field's type. A change of anything but activation and seed shows
-        in the recipe's name, `digits-sat [epochs=2]`, unless the values name a recipe, so that different trainings are
-        never taken for seeds of one. Raises `BadInput` for an unknown key or a bad value.
+        Keys below `model`, `method`, `schedule` and `averaging` other than `name` are their parameters; naming another
+        one drops the old one's parameters. Strings are read as the field's type. A change of anything but activation
+        and seed shows in the recipe's name, `digits-sat [epochs=2]`, unless the values name a recipe, so that different
+        trainings are never taken for seeds of one. Raises `BadInput` for an unknown key or a bad value.
         """
         raw = self.model_dump()
-        aliases = {"model.name": "model", "method.name": "method"}
-        values = {aliases.get(key, key): value for key, value in values.items()}
-        for part in ("model", "method"):
+        values = {key.removesuffix(".name") if key in NAMES else key: value for key, value in values.items()}
+        for part in NAMED:
             if part in values and values[part] != raw[part]["name"]:
                 raw[part] = {"name": values[part], "params": {}}
         for key, value in values.items():
-            if key not in ("model", "method"):
+            if key not in NAMED:
                 _put(raw, key, value)
         changed = parse_config(raw, "the settings")
         differences = [] if "recipe" in values else _differences(self.model_dump(), changed.model_dump())
@@ -128,7 +199,7 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> None:
         raw[head] = value
     elif not tail:
         raise BadInput(f"{head!r} has parts; set one, such as {head}.{next(iter(raw[head]))}")
-    elif head in ("model", "method"):
+    elif head in NAMED:
         raw[head]["params"][tail] = _number(tail, value)
     elif tail in raw[head]:
         raw[head][tail] = value
@@ -137,9 +208,13 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _number(key: str, value: Any) -> Any:
-    """A parameter of a model or method, which no schema types: integer, radius or word."""
+    """A parameter of an entry of a table, which no schema types: integer, radius, word, or several joined by "+"."""
     if not isinstance(value, str):
         return value
+    if "+" in value:
+        return [_number(key, part) for part in value.split("+")]
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
     if re.fullmatch("-?[0-9]+", value):
         return int(value)
     return parse_eps(value, norm="L2") if re.fullmatch("[0-9.]+(/[0-9.]+)?", value) else value

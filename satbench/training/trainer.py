@@ -1,34 +1,46 @@
-"""The one training loop. It knows no method by name."""
+"""The one training run: what a step is given, when the run is measured, saved and ended. It knows no method by name."""
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from satbench.attacks import PGD, fgsm
-from satbench.data import ImageSet, load_images
+from satbench.data import Images, ImageSet, training_splits
 from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.evaluation.harness import measure
 from satbench.lookup import pick
 from satbench.methods import METHODS, Method
+from satbench.methods.base import Processes, Step
 from satbench.models import ModelSpec, build_model
 from satbench.models.classifier import Classifier
 from satbench.progress import Progress, silent
 from satbench.results.metrics import clean_table
-from satbench.seeding import derive, generator
+from satbench.seeding import Share, derive, generator
 from satbench.threat import ThreatModel
 from satbench.training import checkpoint
-from satbench.training.checkpoint import Position
+from satbench.training.alarm import collapse
+from satbench.training.averaging import AVERAGES, Average
+from satbench.training.board import Board
+from satbench.training.checkpoint import Position, Remembered
+from satbench.training.combinations import refuse_undefined
 from satbench.training.config import TrainConfig
-from satbench.training.schedule import SCHEDULES
+from satbench.training.distributed import joined, share_gradients
+from satbench.training.feed import Feed
+from satbench.training.passes import PassCount
+from satbench.training.schedule import lr_factor, warmup
+from satbench.training.step import Learner, targets
 from satbench.zoo import BEST, LAST
+
+SAVE_SECONDS = 600.0  # between two saves within an epoch
 
 
 @dataclass(frozen=True)
@@ -46,117 +58,271 @@ def train(
     device: str = "auto",
     data_dir: Path | None = None,
     progress: Progress = silent,
+    save_seconds: float = SAVE_SECONDS,
+    tensorboard: bool = False,
 ) -> Trained:
     """Train as `config` says and leave log, best and last weights in the folder `out`.
 
     The best epoch is the one of highest PGD accuracy on the validation split, then of highest clean accuracy there,
-    then the earliest. A killed or interrupted run continues where it stopped when called again, and on a CPU ends with
-    the same bits as an uninterrupted one; a finished one is left alone. Ctrl-C is answered after the running step: the
-    state is saved and `KeyboardInterrupt` raised. Raises `BadInput` for settings that cannot be met or a folder of
-    another run, and when the loss stops being finite, naming the step.
+    then the earliest. A killed or interrupted run continues where it was saved when called again, and on a CPU ends
+    with the same bits as an uninterrupted one; a finished one is left alone. It is saved after every epoch, every
+    `save_seconds` within one, and when Ctrl-C or SIGTERM asks it to stop: the running update is finished, then
+    `KeyboardInterrupt` raised. Started by torchrun, the processes share every batch, and the first one writes.
+
+    `tensorboard` also writes the log there for TensorBoard, the extra of that name. Raises `BadInput` for settings that
+    cannot be met or a folder of another run, and when the loss stops being finite, naming the step.
     """
     out = Path(out)
-    place = resolve_device(device)
     method: Method = pick(METHODS, config.method.name, "method", **config.method.params)
-    threat = ThreatModel(config.threat.norm, config.threat.eps)
-    images = load_images(config.dataset, "train", config.image_size, data_dir).in_memory()
-    held_out = load_images(config.dataset, "val", config.image_size, data_dir).in_memory()
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        model = _model(config, images).to(place)
-        optimizer = _optimizer(config, model)
-        checkpoint.open_folder(out, config, {part.split: part.digest for part in (images, held_out)})
+    refuse_undefined(config, method)
+    lr_factor(config.schedule.name, config.schedule.params, 0.0, config.epochs)  # refused here when it is unknown
+    images, held_out = training_splits(config.dataset, config.image_size, data_dir)
+    with (
+        joined(resolve_device(device)) as (processes, place),
+        torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+    ):
+        run = _Run(config, method, images, held_out, out, place, processes, progress, save_seconds, tensorboard)
+        data = {part.split: part.fingerprint for part in (images, held_out)}
+        if processes.rank == 0:
+            checkpoint.open_folder(out, config, data)
+        processes.wait()
         if not checkpoint.finished(out, config):
-            position = checkpoint.load_state(out, model, optimizer)
-            model.to(place)
-            _run(config, method, threat, images, held_out, model, optimizer, position, out, place, progress)
+            run.go_on()
+        processes.wait()
     history = checkpoint.read_metrics(out)
     return Trained(out, history, _best(history))
 
 
-def _run(
-    config: TrainConfig,
-    method: Method,
-    threat: ThreatModel,
-    images: ImageSet,
-    held_out: ImageSet,
-    model: Classifier,
-    optimizer: torch.optim.Optimizer,
-    position: Position,
-    out: Path,
-    place: torch.device,
-    progress: Progress,
-) -> None:
-    x_all, y_all = images.x.to(place), images.y.to(place)
-    steps = _steps(len(images), config.batch_size)
-    total = steps * config.epochs
-    figures = _figures(position.history)
-    with _interruptible() as interrupted:
-        while position.epoch < config.epochs:
-            order = torch.randperm(len(images), generator=generator(config.seed, "order", position.epoch)).to(place)
-            while position.step < steps:
-                done = position.epoch * steps + position.step
-                end = None if position.step == steps - 1 else (position.step + 1) * config.batch_size
-                rows = order[position.step * config.batch_size : end]
-                lr = config.optimizer.lr * SCHEDULES[config.schedule]((done + 0.5) / total)
-                loss = step(model, optimizer, method, threat, x_all[rows], y_all[rows], lr, config.seed, done)
+class _Run:
+    """One training of one config, from its latest save to its end."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        method: Method,
+        images: Images,
+        held_out: Images,
+        out: Path,
+        place: torch.device,
+        processes: Processes,
+        progress: Progress,
+        save_seconds: float,
+        tensorboard: bool,
+    ) -> None:
+        self.config, self.method, self.held_out, self.out, self.place = config, method, held_out, out, place
+        self.processes, self.report, self.save_seconds = processes, progress, save_seconds
+        self.threat = ThreatModel(config.threat.norm, config.threat.eps)
+        self.images, self.train_digest, self.classes = images, images.fingerprint, images.num_classes
+        self.feed = Feed(
+            images,
+            config.batch_size,
+            config.seed,
+            config.augment,
+            place,
+            _resident(config, images, place),
+            processes.rank,
+            processes.count,
+        )
+        self.updates = self.feed.batches_an_epoch * method.replays  # of an epoch
+        self.total = self.updates * config.epochs
+        self.net = _model(config, images).to(place)
+        if config.speed.channels_last:
+            self.net = self.net.to(memory_format=torch.channels_last)
+        average: Average | None = None
+        if config.averaging.name != "none":
+            average = pick(AVERAGES, config.averaging.name, "averaging", self.net, **config.averaging.params)
+        state = method.initial_state(len(images), self.classes, self.feed.largest)
+        state = {name: tensor.to(place) for name, tensor in state.items()}
+        self.run = Remembered(self.net, _optimizer(config, self.net), state, average)
+        self.board = Board(out / "tensorboard") if tensorboard and processes.rank == 0 else None
+
+    def go_on(self) -> None:
+        """Take every update and epoch that is left."""
+        position = checkpoint.load_state(self.out, self.run)
+        learner = self._learner()
+        with _interruptible() as pressed, closing(self.board) if self.board is not None else nullcontext():
+            while not self._at_end(position):
+                self._epoch(position, learner, pressed)
+                self._end_epoch(position)
+                self._save(position)
+                self.report(position.epoch * self.updates, self.total, _figures(position.history))
+                if pressed() and self.processes.count == 1 and not self._at_end(position):
+                    raise KeyboardInterrupt
+        if self.processes.rank == 0:
+            checkpoint.remove_state(self.out)
+
+    def _epoch(self, position: Position, learner: Learner, pressed: Callable[[], bool]) -> None:
+        """Take the updates that are left of an epoch; raises `KeyboardInterrupt`, saved, when told to stop."""
+        passes = PassCount(position.forward, position.backward)
+        figures, seen = _figures(position.history), 0
+        started = saved = time.monotonic()
+        with nullcontext() if self.config.speed.compile else passes.watching(self.net):
+            for step in self._steps(position):
+                loss, stop = learner.update(step, self._lr(step), pressed())
                 if not torch.isfinite(loss):
-                    raise BadInput(
-                        f"the loss is {loss.item()} at epoch {position.epoch}, step {position.step}; lower lr"
-                    )
+                    place = f"epoch {position.epoch}, step {position.step}"
+                    raise BadInput(f"the loss is {loss.item()} at {place}; lower lr")
+                if self.run.average is not None:
+                    self.run.average.after_update(self.net, step.number, self.total)
                 position.loss_sum += loss.item()
                 position.step += 1
-                progress(done + 1, total, figures)
-                if interrupted():
-                    checkpoint.save_state(out, model, optimizer, position)
+                position.forward, position.backward = passes.forward, passes.backward
+                now, seen = time.monotonic(), seen + len(step.batch_index)
+                self.report(step.number + 1, self.total, f"{seen / (now - started):.0f} images/s  {figures}")
+                if stop or (pressed() and self.processes.count == 1):
+                    self._save(position)
                     raise KeyboardInterrupt
-            _end_epoch(config, threat, images.digest, held_out, model, position, steps, out, place)
-            checkpoint.save_state(out, model, optimizer, position)
-            figures = _figures(position.history)
-            progress(position.epoch * steps, total, figures)
-            if interrupted() and position.epoch < config.epochs:
-                raise KeyboardInterrupt
-    (out / checkpoint.STATE).unlink()
+                if now - saved > self.save_seconds:
+                    self._save(position)
+                    saved = now
+
+    def _learner(self) -> Learner:
+        settings = self.config
+        if settings.speed.compile:
+            self.net.compile()  # in place: attacker, update and measurements alike
+        return Learner(
+            self.net,
+            self.run.optimizer,
+            self.method,
+            settings.seed,
+            share_gradients(self.net, self.place, self.processes),
+            settings.attack_bn_mode,
+            settings.surrogate.attacker,
+            settings.surrogate.optimizer,
+            settings.speed.precision,
+            settings.optimizer.clip,
+        )
+
+    def _steps(self, position: Position) -> Iterator[Step]:
+        """The updates that are left of the epoch, each with all that it depends on."""
+        seed, smoothing = self.config.seed, self.config.label_smoothing
+        first, replayed = divmod(position.step, self.method.replays)
+        for x, y, index, batch_index, start in self.feed.epoch(position.epoch, first):
+            wanted = targets(y, self.classes, smoothing.amount, smoothing.over)
+            for _ in range(replayed, self.method.replays):
+                number = position.epoch * self.updates + position.step
+                epoch = (number + 0.5) / self.updates
+                source = generator(seed, "attack", number, device=self.place)
+                yield Step(
+                    x=x,
+                    y=y,
+                    targets=wanted,
+                    index=index,
+                    batch_index=batch_index,
+                    start=start,
+                    number=number,
+                    epoch=epoch,
+                    threat=self._threat(epoch),
+                    randomness=source if self.processes.count == 1 else Share(source, len(batch_index), start),
+                    state=self.run.method,
+                    processes=self.processes,
+                )
+            replayed = 0
+
+    def _threat(self, epoch: float) -> ThreatModel:
+        return ThreatModel(self.threat.norm, self.threat.eps * warmup(epoch, self.config.threat.warmup_epochs))
+
+    def _lr(self, step: Step) -> float:
+        settings = self.config.optimizer
+        progress = (step.number + 0.5) / self.total
+        factor = lr_factor(self.config.schedule.name, self.config.schedule.params, progress, self.config.epochs)
+        return settings.lr * factor * warmup(step.epoch, settings.warmup_epochs)
+
+    def _end_epoch(self, position: Position) -> None:
+        """Measure on the validation split, log, and keep the weights as last and perhaps as best."""
+        average = self.run.average
+        if average is not None:
+            average.after_epoch(self.net, position.epoch, self.feed.clean)
+        kept = average.module if average is not None and average.ready else self.net
+        assert isinstance(kept, Classifier)
+        row = {
+            "epoch": position.epoch,
+            "train_loss": position.loss_sum / self.updates,
+            **self._passes(position),
+            **self._measured(kept),
+        }
+        position.history.append(row)
+        row["alarm"] = collapse(position.history)
+        row["ended"] = self._ended(position.history)
+        position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
+        position.forward = position.backward = 0
+        if self.processes.rank:
+            return
+        if _best(position.history) == row["epoch"]:
+            checkpoint.save_weights(self.out / BEST, kept, self.config, position.epoch - 1, self.train_digest)
+        if not self._rolled_back(position.history):
+            checkpoint.save_weights(self.out / LAST, kept, self.config, position.epoch - 1, self.train_digest)
+        checkpoint.write_metrics(self.out, position.history)
+        if self.board is not None:
+            self.board.add(position.history)
+
+    def _passes(self, position: Position) -> dict[str, float]:
+        """Passes an image and update, as counted; a compiled network cannot be watched."""
+        if self.config.speed.compile:
+            return {}
+        counts = self.processes.total([position.forward, position.backward], self.place)
+        images = len(self.images) * self.method.replays
+        return {name: count / images for name, count in zip(("forward", "backward"), counts, strict=True)}
+
+    def _ended(self, history: list[dict[str, Any]]) -> str:
+        """Why the run ends with this epoch, in words; empty when it goes on or has come to its last."""
+        stop = self.config.stop
+        if self._rolled_back(history):
+            return "catastrophic overfitting; the last weights are those of the epoch before"
+        if history[-1]["alarm"] and stop.collapse != "note":
+            return "catastrophic overfitting"
+        waited = len(history) - 1 - _best(history)
+        if stop.patience is not None and waited >= stop.patience and len(history) < self.config.epochs:
+            return f"no better epoch in {stop.patience}"
+        return ""
+
+    def _rolled_back(self, history: list[dict[str, Any]]) -> bool:
+        """Whether the last epoch's weights are given up; the first one's are all there is."""
+        return bool(history[-1]["alarm"]) and self.config.stop.collapse == "rollback" and len(history) > 1
+
+    def _at_end(self, position: Position) -> bool:
+        ended = bool(position.history) and bool(position.history[-1]["ended"])
+        return ended or position.epoch == self.config.epochs
+
+    def _measured(self, kept: nn.Module) -> dict[str, Any]:
+        """Rates on the validation split, of which every process measures a part."""
+        part = self.held_out.take(range(self.processes.rank, len(self.held_out), self.processes.count))
+        attacks = [fgsm(), PGD(steps=self.config.selection_steps)]
+        records = measure(kept, part, attacks, [self.threat], self.config.seed, 256, self.place).records
+        broken = {name: group["broken"].to_numpy() for name, group in records.groupby("attack", sort=False)}
+        by_fgsm, by_pgd = (broken[repr(attack)] for attack in attacks)
+        counts = [
+            len(part),
+            int(clean_table(records).sum()),
+            int((~by_fgsm).sum()),
+            int((~by_pgd).sum()),
+            int((~by_fgsm & by_pgd).sum()),
+        ]
+        n, clean, stood_fgsm, stood_pgd, pgd_alone = self.processes.total(counts, self.place)
+        return {
+            "val_n": n,
+            "val_clean": clean / n,
+            "val_fgsm": stood_fgsm / n,
+            "val_robust": stood_pgd / n,
+            "val_broken_by_pgd_alone": pgd_alone,
+        }
+
+    def _save(self, position: Position) -> None:
+        if self.processes.rank == 0:
+            checkpoint.save_state(self.out, self.run, position)
 
 
-def step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    method: Method,
-    threat: ThreatModel,
-    x: Tensor,
-    y: Tensor,
-    lr: float,
-    seed: int,
-    number: int,
-) -> Tensor:
-    """One update: craft in eval mode with frozen parameters, then descend the method's loss in training mode.
-
-    All randomness comes from (seed, number), so a resumed run needs no generator state. Returns the loss, detached.
-    """
-    x_adv = method.perturb(model, x, y, threat, generator(seed, "attack", number))
-    torch.default_generator.manual_seed(derive(seed, "update", number))
-    if x.is_cuda:
-        torch.cuda.manual_seed(derive(seed, "update", number))
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    model.train()
-    loss = method.loss(model, x, x_adv, y)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.detach()
-
-
-def _model(config: TrainConfig, images: ImageSet) -> Classifier:
+def _model(config: TrainConfig, images: Images) -> Classifier:
     mean, std = images.channel_statistics()
+    channels, side, _ = images.shape
     torch.manual_seed(derive(config.seed, "init"))
     return build_model(
         ModelSpec(
             architecture=config.model.name,
             activation=config.activation,
             num_classes=images.num_classes,
-            channels=images.x.shape[1],
-            image_size=images.x.shape[2],
+            channels=channels,
+            image_size=side,
             mean=mean,
             std=std,
             params=config.model.params,
@@ -172,43 +338,15 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr)
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+    nesterov = settings.nesterov and settings.momentum > 0
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
 
 
-def _end_epoch(
-    config: TrainConfig,
-    threat: ThreatModel,
-    train_digest: str,
-    held_out: ImageSet,
-    model: Classifier,
-    position: Position,
-    steps: int,
-    out: Path,
-    place: torch.device,
-) -> None:
-    """Measure on the validation split, log, and keep the weights as last and perhaps as best."""
-    attacks = [fgsm(), PGD(steps=config.selection_steps)]
-    records = measure(model, held_out, attacks, [threat], config.seed, 256, place).records
-    robust = 1 - records.groupby("attack", sort=False)["broken"].mean()
-    row = {
-        "epoch": position.epoch,
-        "train_loss": position.loss_sum / steps,
-        "val_n": len(held_out),
-        "val_clean": float(clean_table(records).mean()),
-        "val_fgsm": float(robust[repr(attacks[0])]),
-        "val_robust": float(robust[repr(attacks[1])]),
-    }
-    position.history.append(row)
-    position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
-    if _best(position.history) == row["epoch"]:
-        checkpoint.save_weights(out / BEST, model, config, position.epoch - 1, train_digest)
-    checkpoint.save_weights(out / LAST, model, config, position.epoch - 1, train_digest)
-    checkpoint.write_metrics(out, position.history)
-
-
-def _steps(n: int, batch_size: int) -> int:
-    """Batches an epoch; a single image left over joins the batch before, because batch norm cannot learn from one."""
-    return max(1, n // batch_size + (n % batch_size > 1))
+def _resident(config: TrainConfig, images: Images, place: torch.device) -> bool:
+    """Whether the images lie on the device: as asked, or where they take less than a quarter of its free memory."""
+    if config.speed.resident is not None or not isinstance(images, ImageSet):
+        return bool(config.speed.resident)
+    return place.type == "cpu" or 4 * images.x.nbytes < torch.cuda.mem_get_info(place)[0]
 
 
 def _best(history: list[dict[str, Any]]) -> int:
@@ -219,27 +357,32 @@ def _figures(history: list[dict[str, Any]]) -> str:
     if not history:
         return ""
     row = history[-1]
-    return f"epoch {row['epoch'] + 1}: val clean {row['val_clean']:.1%}, robust {row['val_robust']:.1%}"
+    alarm = f", alarm: {row['alarm']}" if row["alarm"] else ""
+    return f"epoch {row['epoch'] + 1}: val clean {row['val_clean']:.1%}, robust {row['val_robust']:.1%}{alarm}"
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields whether Ctrl-C was pressed; the first is only noted, a second is answered at once.
+    """Yields whether Ctrl-C or SIGTERM asked to stop; the first Ctrl-C is only noted, a second is answered at once.
 
-    Only the main thread can listen, and a process that ignores Ctrl-C goes on ignoring it.
+    Only the main thread can listen, and a process that ignores a signal goes on ignoring it.
     """
     pressed = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if threading.current_thread() is not threading.main_thread():
         yield pressed.is_set
         return
 
     def note(number: int, frame: object) -> None:
         pressed.set()
-        signal.signal(signal.SIGINT, before)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    signal.signal(signal.SIGINT, note)
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, note)
     try:
         yield pressed.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

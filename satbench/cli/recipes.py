@@ -1,0 +1,29 @@
+"""`satbench recipes`."""
+
+import inspect
+from typing import Annotated
+
+import typer
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(help="One recipe, to be shown whole.")] = None,
+) -> None:
+    """List the named trainings; with a NAME show its source, what to expect of it and every setting."""
+    from satbench.lookup import find
+    from satbench.recipes import RECIPES
+
+    if name is None:
+        width = max(map(len, RECIPES))
+        for known, make in RECIPES.items():
+            typer.echo(f"{known:<{width}}  {_words(make).splitlines()[0]}")
+        typer.echo("satbench recipes NAME shows one whole; satbench train NAME runs it")
+        return
+    make = find(RECIPES, name, "recipe")
+    typer.echo(f"{_words(make)}\n")
+    typer.echo(make().model_dump_json(indent=2, exclude_defaults=True))
+    typer.echo(f"\nsatbench train {name}")
+
+
+def _words(make: object) -> str:
+    return inspect.getdoc(make) or ""

@@ -1,0 +1,104 @@
+"""Adversarial weight perturbation (Wu et al. 2020, arXiv 2004.05884) around any other method."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from satbench.errors import BadInput
+from satbench.lookup import find, nearest
+from satbench.methods.base import Method, Passes, Step
+from satbench.methods.checks import refuse_unless_positive
+
+
+@dataclass(frozen=True)
+class AWP(Method):
+    """The inner method, its update taken at weights that were first moved uphill on its own loss.
+
+    Every weight w of more than one dimension moves by gamma ||w|| g / ||g||, g the gradient of the inner loss at the
+    images crafted before. Loss, backward and the optimizer's step, with its momentum and weight decay, see the moved
+    weights; afterwards they move back, and an update by nothing leaves every bit as it was. The running statistics see
+    only the forward passes of the update.
+
+    gamma: 0.01 of the released code around PGD training; it has 0.005 around TRADES.
+    warmup_epochs: how long the weights stay where they are; 0 there around PGD training, 10 around TRADES.
+
+    The code's learning rate of the proxy is no parameter: it cancels in g / ||g||.
+    """
+
+    inner: Method
+    gamma: float = 0.01
+    warmup_epochs: float = 0
+
+    def __post_init__(self) -> None:
+        refuse_unless_positive("awp", gamma=self.gamma)
+        if type(self.warmup_epochs) not in (int, float) or not 0 <= self.warmup_epochs < float("inf"):
+            raise BadInput(f"warmup_epochs of awp is {self.warmup_epochs!r}; give a number from 0")
+        if isinstance(self.inner, AWP) or self.inner.replays > 1:
+            raise BadInput(f"awp around {self.inner!r} is not defined; wrap a method of one update a batch, say pgd_at")
+        for name in ("loss_passes", "soft_targets", "second_order"):
+            object.__setattr__(self, name, getattr(self.inner, name))
+
+    @property
+    def passes(self) -> Passes:
+        whole, again = self.inner.passes, self.inner.loss_passes
+        return Passes(whole.forward + again.forward, whole.backward + again.backward)
+
+    def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
+        return self.inner.initial_state(images, classes, batch)
+
+    def perturb(self, model: nn.Module, step: Step) -> Tensor:
+        return self.inner.perturb(model, step)
+
+    def loss(self, model: nn.Module, x_adv: Tensor, step: Step) -> Tensor:
+        return self.inner.loss(model, x_adv, step)
+
+    @contextmanager
+    def around_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> Iterator[None]:
+        with self.inner.around_update(model, x_adv, step):
+            if step.epoch < self.warmup_epochs:
+                yield
+                return
+            named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+            weights = [weight for name, weight in named if "weight" in name and weight.dim() > 1]
+            uphill = step.processes.mean(self._uphill(model, weights, x_adv, step), step)
+            before = [weight.detach().clone() for weight in weights]
+            with torch.no_grad():
+                for weight, gradient in zip(weights, uphill, strict=True):
+                    weight.add_(self.gamma * weight.norm() / (gradient.norm() + 1e-20) * gradient)
+            moved = [weight.detach().clone() for weight in weights]
+            try:
+                yield
+            finally:
+                with torch.no_grad():
+                    for weight, origin, start in zip(weights, before, moved, strict=True):
+                        weight.copy_(origin + (weight - start))
+
+    def after_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> None:
+        self.inner.after_update(model, x_adv, step)
+
+    def _uphill(self, model: nn.Module, weights: Sequence[Tensor], x_adv: Tensor, step: Step) -> Sequence[Tensor]:
+        """The gradient of the inner loss, zero for a weight that it does not use; leaves the buffers as they were."""
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        loss = self.inner.loss(model, x_adv, step)
+        gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+        with torch.no_grad():
+            for buffer, kept in buffers:
+                buffer.copy_(kept)
+        return gradients
+
+
+def awp(method: str = "pgd_at", gamma: float = 0.01, warmup_epochs: float = 0, **inner: Any) -> AWP:
+    """`AWP` around the named method with the parameters `inner`; an unknown one is refused with the nearest names."""
+    from satbench.methods import METHODS
+
+    factory = find(METHODS, method, "method")
+    known = ["method", "gamma", "warmup_epochs", *inspect.signature(factory).parameters]
+    for key in inner:
+        if key not in known:
+            raise BadInput(f"unknown parameter {key!r} of method 'awp' around {method!r}; {nearest(key, known)}")
+    return AWP(factory(**inner), gamma, warmup_epochs)

@@ -1,0 +1,234 @@
+"""Every method on CIFAR-10 at its authors' settings, as far as they are known; departures are named.
+
+None of them has been run by satbench: every figure is the authors' and measured as they measured, mostly on an epoch
+that was picked on the test set. satbench picks it on 15% of the training images, which are not trained on. Batch norms
+have running statistics while images are crafted unless `attack_bn_mode` says otherwise.
+"""
+
+from typing import Any
+
+from satbench.training.config import Named, OptimizerConfig, ThreatConfig, TrainConfig
+
+SMALL = {"model": "preact-resnet18"}
+WIDE = {"model": "wide-resnet", "model.depth": 34, "model.width": 10}
+STEP = 2 / 255  # of PGD-10 at 8/255
+OLDER = {"threat.eps": 0.031, "method.step_size": 0.007}  # of TRADES and MART
+
+
+def _cifar10(name: str, method: str, /, **changes: Any) -> TrainConfig:
+    """Rice et al. 2020 (arXiv 2002.11569): PreActResNet-18, 200 epochs, 0.1 divided by ten at 100 and 150."""
+    start = TrainConfig(
+        recipe=name,
+        dataset="cifar10",
+        model=Named(name="preact-resnet18"),
+        activation="relu",
+        method=Named(name=method),
+        threat=ThreatConfig(norm="Linf", eps=8 / 255),
+        epochs=200,
+        batch_size=128,
+        optimizer=OptimizerConfig(name="sgd", lr=0.1, momentum=0.9, nesterov=False, weight_decay=5e-4),
+        augment="crop-flip",
+        schedule=Named(name="piecewise", params={"milestones": [100, 150]}),
+    )
+    return start.with_values({"recipe": name, **changes})
+
+
+def cifar10_standard() -> TrainConfig:
+    """Clean training of PreActResNet-18, the lower reference row.
+
+    Paper: none; the settings are those of `cifar10-pgd-at`.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _cifar10("cifar10-standard", "standard")
+
+
+def cifar10_pgd_at() -> TrainConfig:
+    """PGD-10 adversarial training of PreActResNet-18, crafted with batch statistics as the authors do.
+
+    Paper: Rice et al. 2020 (arXiv 2002.11569). Their start is uniform, their step 2/255.
+    Hardware: one GPU. Time: not yet measured.
+    Expected: published log, clean / PGD-10: best 82.92 / 53.49, last 84.93 / 45.59; not yet measured here.
+    """
+    return _cifar10("cifar10-pgd-at", "pgd_at", attack_bn_mode="train", **{"method.step_size": STEP})
+
+
+def cifar10_sat() -> TrainConfig:
+    """Smooth adversarial training with PGD-10 and SiLU on PreActResNet-18; `--activation relu` is its ReLU twin.
+
+    Paper: Xie et al. 2020 (arXiv 2006.14536), whose settings on CIFAR-10 are not known: those of Rice et al. 2020
+    (arXiv 2002.11569) stand in, with running statistics while crafting, as in the released SAT code.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _cifar10("cifar10-sat", "pgd_at", activation="silu", **{"method.step_size": STEP})
+
+
+def cifar10_sat_single_step() -> TrainConfig:
+    """`cifar10-sat` with one step of length eps from a random start, as the paper trains on ImageNet.
+
+    Paper: Xie et al. 2020 (arXiv 2006.14536).
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _cifar10("cifar10-sat-single-step", "pgd_at", activation="silu", **{"method.steps": 1})
+
+
+def cifar10_bag_of_tricks() -> TrainConfig:
+    """The baseline that the Bag of Tricks recommends, on WRN-34-10; each trick is one setting away.
+
+    Paper: Pang et al. 2021 (arXiv 2010.00467): 110 epochs, 0.1 divided by ten at 100 and 105, decay 5e-4, PGD-10 with
+    running statistics. Tricks: label_smoothing.amount=0.1, method.early_stop=0+1 .. in a config,
+    activation=softplus, optimizer.warmup_epochs=15, threat.warmup_epochs=15, attack_bn_mode=train.
+    Hardware: one GPU of 24 GB or more. Time: not yet measured. Expected: not yet measured.
+    """
+    return _cifar10(
+        "cifar10-bag-of-tricks",
+        "pgd_at",
+        **WIDE,
+        **{"method.step_size": STEP, "epochs": 110, "schedule.milestones": [100, 105]},
+    )
+
+
+def cifar10_trades() -> TrainConfig:
+    """TRADES with beta 6 on WRN-34-10, ended after the first epoch behind the drop of the learning rate.
+
+    Paper: Zhang et al. 2019 (arXiv 1901.08573): 76 epochs, drops at 75, 90 and 100, decay 2e-4, eps 0.031, step 0.007.
+    Hardware: one GPU of 24 GB or more. Time: not yet measured.
+    Expected: published, clean / PGD-20 / AutoAttack: 84.92 / 56.61 / 53.08; not yet measured here.
+    """
+    return _cifar10(
+        "cifar10-trades",
+        "trades",
+        **WIDE,
+        **OLDER,
+        **{"epochs": 76, "schedule.milestones": [75, 90, 100], "optimizer.weight_decay": 2e-4},
+    )
+
+
+def cifar10_mart() -> TrainConfig:
+    """MART with beta 5 on an 18-layer network.
+
+    Paper: Wang et al. 2020 (ICLR): ResNet-18, here in its pre-activation form, 120 epochs, 0.01 divided by ten at 75,
+    90 and 100, decay 3.5e-3, eps 0.031, step 0.007.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _cifar10(
+        "cifar10-mart",
+        "mart",
+        **OLDER,
+        **{
+            "epochs": 120,
+            "schedule.milestones": [75, 90, 100],
+            "optimizer.lr": 0.01,
+            "optimizer.weight_decay": 3.5e-3,
+        },
+    )
+
+
+def cifar10_awp() -> TrainConfig:
+    """Adversarial weight perturbation around PGD-10 adversarial training, gamma 0.01.
+
+    Paper: Wu et al. 2020 (arXiv 2004.05884): PreActResNet-18, 200 epochs, drops at 100 and 150.
+    Hardware: one GPU. Time: not yet measured.
+    Expected: published log, clean / PGD-20: best 81.18 / 55.39, last 81.65 / 54.30; not yet measured here.
+    """
+    return _cifar10("cifar10-awp", "awp", **{"method.step_size": STEP})
+
+
+def cifar10_fgsm_rs() -> TrainConfig:
+    """Fast adversarial training: one step of 1.25 eps from a random start, 15 epochs, rolled back on a collapse.
+
+    Paper: Wong et al. 2020 (arXiv 2001.03994): triangle to 0.2, decay 5e-4, half precision, here bfloat16.
+    Hardware: one GPU. Time: not yet measured.
+    Expected: published, clean / PGD-50 with 10 restarts: 86.06 / 46.06 (README), 83.34 / 43.21 under AutoAttack
+    (RobustBench); not yet measured here.
+    """
+    return _cifar10(
+        "cifar10-fgsm-rs",
+        "fgsm_rs",
+        schedule="triangle",
+        **{"epochs": 15, "optimizer.lr": 0.2, "speed.precision": "bf16", "stop.collapse": "rollback"},
+    )
+
+
+def cifar10_free() -> TrainConfig:
+    """Free adversarial training with 8 replays on WRN-34-10, which the authors call 32-10.
+
+    Paper: Shafahi et al. 2019 (arXiv 1904.12843): 80,000 updates, 0.1 divided by ten at 40,000 and 60,000, decay 2e-4;
+    here 26 epochs of 8 replays with the drops at half and three quarters.
+    Hardware: one GPU of 24 GB or more. Time: not yet measured.
+    Expected: published, clean / PGD-100: 85.96 / 46.19; not yet measured here.
+    """
+    return _cifar10(
+        "cifar10-free",
+        "free",
+        **WIDE,
+        **{"method.replays": 8, "epochs": 26, "schedule.milestones": [13, 19.5], "optimizer.weight_decay": 2e-4},
+    )
+
+
+def cifar10_n_fgsm() -> TrainConfig:
+    """N-FGSM: one step from noise of twice the radius, never projected to the ball.
+
+    Paper: de Jorge et al. 2022 (arXiv 2202.01181): PreActResNet-18, 30 epochs, triangle to 0.2, decay 5e-4.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _cifar10("cifar10-n-fgsm", "n_fgsm", schedule="triangle", **{"epochs": 30, "optimizer.lr": 0.2})
+
+
+def cifar10_gradalign() -> TrainConfig:
+    """FGSM with gradient alignment, lambda 0.2 for 8/255.
+
+    Paper: Andriushchenko & Flammarion 2020 (arXiv 2007.02617): PreActResNet-18, 30 epochs, peak 0.3 at 40% of the run.
+    Hardware: one GPU. Time: not yet measured.
+    Expected: published, clean / PGD-50 with 10 restarts / AutoAttack: 79.84 / 44.54 / 43.93 (RobustBench); not yet
+    measured here.
+    """
+    return _cifar10(
+        "cifar10-gradalign",
+        "gradalign",
+        schedule="triangle",
+        **{"schedule.peak": 0.4, "epochs": 30, "optimizer.lr": 0.3},
+    )
+
+
+def cifar10_ema() -> TrainConfig:
+    """TRADES with an exponential moving average of the weights, on Swish WRN-28-10.
+
+    Paper: Gowal et al. 2020 (arXiv 2010.03593), in the settings of Rebuffi et al. 2021 (arXiv 2103.01946) without
+    further data: 400 epochs of batches of 1,024, Nesterov, peak 0.4, label smoothing 0.1, decay of the average 0.995.
+    Their one-cycle has a warm-up of 2.5% and falls as a cosine.
+    Hardware: eight GPUs. Time: not yet measured. Expected: not yet measured.
+    """
+    return _cifar10(
+        "cifar10-ema",
+        "trades",
+        activation="silu",
+        model="wide-resnet",
+        schedule="cosine",
+        averaging="ema",
+        **{
+            "model.depth": 28,
+            "model.width": 10,
+            "method.step_size": STEP,
+            "epochs": 400,
+            "batch_size": 1024,
+            "optimizer.lr": 0.4,
+            "optimizer.nesterov": True,
+            "optimizer.warmup_epochs": 10,
+            "label_smoothing.amount": 0.1,
+            "label_smoothing.over": "all",
+        },
+    )
+
+
+def cifar10_swa() -> TrainConfig:
+    """PGD-10 adversarial training with the mean of the weights from epoch 55 on.
+
+    Paper: Chen et al. 2021 (ICLR): 200 epochs, drops at 50 and 150, decay 5e-4. Their distillation is left out.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _cifar10(
+        "cifar10-swa",
+        "pgd_at",
+        averaging="swa",
+        **{"averaging.start": 55, "schedule.milestones": [50, 150], "method.step_size": STEP},
+    )

@@ -1,0 +1,93 @@
+"""Random changes of training images, whole batches at a time or while files are decoded."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from satbench.lookup import find
+from satbench.seeding import Randomness, uniform
+
+NUMBERS = 3  # a sample: flip, top, left
+PAD = 4
+ATTEMPTS = 10
+AREA = (0.08, 1.0)
+RATIO = (3 / 4, 4 / 3)
+
+
+def none(x: Tensor, numbers: Tensor) -> Tensor:
+    """The images as they are."""
+    return x
+
+
+def flip(x: Tensor, numbers: Tensor) -> Tensor:
+    """Half of the images, left and right exchanged."""
+    from torchvision.transforms.v2 import functional
+
+    chosen = (numbers[:, 0] < 0.5).to(x.device).view(-1, 1, 1, 1)
+    return torch.where(chosen, functional.horizontal_flip(x), x)
+
+
+def crop_flip(x: Tensor, numbers: Tensor) -> Tensor:
+    """Crops of the images' own size out of images with `PAD` black pixels around, then `flip`: CIFAR's usual one."""
+    from torchvision.transforms.v2 import functional
+
+    height, width = x.shape[2:]
+    windows = functional.pad(x, [PAD]).unfold(2, height, 1).unfold(3, width, 1)  # (N, C, top, left, H, W), a view
+    top, left = (numbers[:, 1:] * (2 * PAD + 1)).long().to(x.device).unbind(1)
+    return flip(windows[torch.arange(len(x), device=x.device), :, top, left], numbers)
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"none": none, "flip": flip, "crop-flip": crop_flip}
+
+
+def draw(n: int, randomness: Randomness) -> Tensor:
+    """What every entry of `AUGMENTATIONS` takes with `n` images: float64 (n, `NUMBERS`) in [0, 1), on the CPU."""
+    return uniform(torch.empty(n, NUMBERS, dtype=torch.float64), randomness)
+
+
+def augment(name: str, x: Tensor, randomness: Randomness) -> Tensor:
+    """Images (N, C, H, W) changed as `name` of `AUGMENTATIONS` says, of the same shape, dtype and device.
+
+    Equal randomness gives equal pixels on every device. Raises `BadInput` for an unknown name.
+    """
+    return find(AUGMENTATIONS, name, "augmentation")(x, draw(len(x), randomness))
+
+
+def random_resized_crop(image: Image.Image, size: int, randomness: torch.Generator) -> np.ndarray:
+    """A random part of an RGB image, resized (bilinear, antialiased) to uint8 (3, size, size), half of them flipped.
+
+    The part has 8 to 100% of the area and a width of 3/4 to 4/3 of its height, uniform in the logarithm (Szegedy et al.
+    2015, arXiv 1409.4842). Where none of ten draws fits, it is the largest centre part of an allowed ratio.
+    """
+    numbers = uniform(torch.empty(ATTEMPTS * 4 + 1, dtype=torch.float64), randomness).tolist()
+    box = next(filter(None, (_box(image.size, numbers[i : i + 4]) for i in range(0, ATTEMPTS * 4, 4))), None)
+    part = image.crop(box or _centre(image.size)).resize((size, size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(part).transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels[:, :, ::-1] if numbers[-1] < 0.5 else pixels)
+
+
+WHILE_DECODING: dict[str, Callable[[Image.Image, int, torch.Generator], np.ndarray]] = {
+    "random-resized-crop": random_resized_crop
+}
+
+
+def _box(size: tuple[int, int], numbers: list[float]) -> tuple[int, int, int, int] | None:
+    """(left, top, right, bottom) that four numbers in [0, 1) choose, or nothing where it is larger than the image."""
+    area = size[0] * size[1] * (AREA[0] + numbers[0] * (AREA[1] - AREA[0]))
+    ratio = RATIO[0] * (RATIO[1] / RATIO[0]) ** numbers[1]
+    width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+    if not (0 < width <= size[0] and 0 < height <= size[1]):
+        return None
+    left, top = int(numbers[2] * (size[0] - width + 1)), int(numbers[3] * (size[1] - height + 1))
+    return left, top, left + width, top + height
+
+
+def _centre(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    width = min(size[0], max(1, round(size[1] * RATIO[1])))
+    height = min(size[1], max(1, round(size[0] / RATIO[0])))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height

@@ -1,0 +1,53 @@
+"""Settings that make no sense together, refused before anything is written. It knows no method by name."""
+
+from satbench.errors import BadInput
+from satbench.methods import Method
+from satbench.threat import ThreatModel
+from satbench.training.config import TrainConfig
+
+
+def refuse_undefined(config: TrainConfig, method: Method) -> None:
+    """Raise `BadInput` for the first combination that no source defines or that could have no effect."""
+    method.refuse(ThreatModel(config.threat.norm, config.threat.eps))
+    name, surrogate, speed = config.method.name, config.surrogate, config.speed
+    start = config.averaging.params.get("start", 0)
+    crafts = method.passes.forward > 1
+    for refused, what in (
+        (surrogate.attacker and not crafts, f"surrogate.attacker with {name}, whose attacker takes no pass of its own"),
+        (config.attack_bn_mode == "train" and not crafts, f"attack_bn_mode=train with {name}, which crafts no image"),
+        (speed.precision == "bf16-attack" and not crafts, f"speed.precision=bf16-attack with {name}, use bf16"),
+        (
+            (surrogate.attacker or surrogate.optimizer) and config.activation != "relu",
+            f"a surrogate derivative with {config.activation}; it stands in for that of relu",
+        ),
+        (
+            (surrogate.attacker or surrogate.optimizer) and speed.compile,
+            "a surrogate derivative with speed.compile; switch one of them off",
+        ),
+        (
+            method.second_order and (speed.compile or speed.precision != "float32"),
+            f"speed.compile or bfloat16 with {name}, whose loss holds a gradient; train it in float32",
+        ),
+        (
+            method.second_order and (surrogate.attacker or surrogate.optimizer),
+            f"a surrogate derivative with {name}, whose loss holds a gradient",
+        ),
+        (
+            config.label_smoothing.amount > 0 and not method.soft_targets,
+            f"label smoothing with {name}, whose loss is defined for hard labels",
+        ),
+        (
+            method.replays > 1 and config.threat.warmup_epochs > 0,
+            f"threat.warmup_epochs with {name}, which carries its perturbation from batch to batch",
+        ),
+        (
+            method.second_order and config.attack_bn_mode == "train",
+            f"attack_bn_mode=train with {name}, half of whose gradients are taken in its loss",
+        ),
+        (
+            isinstance(start, int) and start >= config.epochs,
+            f"averaging.start={start} in a run of {config.epochs} epochs; start before its end",
+        ),
+    ):
+        if refused:
+            raise BadInput(f"undefined: {what}")

@@ -1,0 +1,142 @@
+"""The batches of an epoch, in an order that depends on seed and epoch alone, prepared while the last one is used."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from satbench.data.images import FileImages, Images, ImageSet, unit
+from satbench.data.loaders import open_rgb
+from satbench.errors import BadInput
+from satbench.lookup import find
+from satbench.seeding import Share, generator
+from satbench.training.augment import AUGMENTATIONS, WHILE_DECODING, draw, none
+
+
+class Batch(NamedTuple):
+    """This process's part of a batch.
+
+    x float32 (n, C, H, W) in [0, 1] and y int64 (n,) on the device; rows int64 (n,) of these images in the data set and
+    batch_rows, those of the whole batch of all processes, on the CPU; start: the place of the first of `rows` in
+    `batch_rows`. n is 0 for some processes where the last batch has fewer images than there are processes.
+    """
+
+    x: Tensor
+    y: Tensor
+    rows: Tensor
+    batch_rows: Tensor
+    start: int
+
+
+class Feed:
+    """`images` in shuffled batches, augmented as an entry of `AUGMENTATIONS` or `WHILE_DECODING` says.
+
+    A single image left over joins the last batch, because batch norm cannot learn from one. With `resident` images in
+    memory stay on `device`; else the next batch is gathered or decoded on other threads, and copied, while one is used.
+    Each of `count` processes gets a contiguous part of every batch, with the pixels that one process would have there.
+    Raises `BadInput` for an unknown augmentation, and one for files or `resident` where the images are of the other
+    kind.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        seed: int,
+        augment: str = "none",
+        device: torch.device | str = "cpu",
+        resident: bool = False,
+        rank: int = 0,
+        count: int = 1,
+    ) -> None:
+        find({**AUGMENTATIONS, **WHILE_DECODING}, augment, "augmentation")
+        if augment in WHILE_DECODING and not isinstance(images, FileImages):
+            raise BadInput(
+                f"augmentation {augment!r} is for image files, and {images.name} is in memory; use crop-flip"
+            )
+        if resident and not isinstance(images, ImageSet):
+            raise BadInput(f"{images.name} is decoded batch by batch and cannot stay on the device; leave resident out")
+        self.images, self.batch_size, self.seed, self.augment = images, batch_size, seed, augment
+        self.device, self.resident, self.rank, self.count = torch.device(device), resident, rank, count
+        self._source = images.x.to(self.device if resident else "cpu") if isinstance(images, ImageSet) else None
+        self._stream: torch.cuda.Stream | None = None
+        if self.device.type == "cuda" and not resident:
+            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+
+    @property
+    def batches_an_epoch(self) -> int:
+        """Whole batches, and one of what is left over unless that is a single image."""
+        return max(1, len(self.images) // self.batch_size + (len(self.images) % self.batch_size > 1))
+
+    @property
+    def largest(self) -> tuple[int, ...]:
+        """(N, C, H, W) of the largest batch of an epoch, over all processes."""
+        last = len(self.images) - (self.batches_an_epoch - 1) * self.batch_size
+        return (max(last, min(self.batch_size, len(self.images))), *self.images.shape)
+
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches of epoch `number` from batch `first` on; raises `BadInput` for a file without an image."""
+        order = torch.randperm(len(self.images), generator=generator(self.seed, "order", number))
+        steps = range(first, self.batches_an_epoch)
+        ahead, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor()  # no thread starts before its first task
+        make = partial(self._batch, number, order, decoders)
+        if self.resident or not steps:
+            yield from map(make, steps)
+            return
+        try:
+            coming = ahead.submit(make, first)
+            for step in steps:
+                batch = coming.result()
+                if self._stream is not None:
+                    current = torch.cuda.current_stream(self.device)
+                    current.wait_stream(self._stream)
+                    batch.x.record_stream(current)
+                    batch.y.record_stream(current)
+                if step + 1 in steps:
+                    coming = ahead.submit(make, step + 1)
+                yield batch
+        finally:
+            decoders.shutdown(cancel_futures=True)
+            ahead.shutdown(cancel_futures=True)
+
+    def clean(self) -> Iterator[Tensor]:
+        """Yield all images on the device, unaugmented and in whole batches, the same in every process."""
+        whole = copy(self)
+        whole.augment, whole.rank, whole.count = "none", 0, 1
+        for batch in whole.epoch(0):
+            yield batch.x
+
+    def _batch(self, epoch: int, order: Tensor, decoders: ThreadPoolExecutor, step: int) -> Batch:
+        end = None if step == self.batches_an_epoch - 1 else (step + 1) * self.batch_size
+        whole = order[step * self.batch_size : end]
+        parts = whole.tensor_split(self.count)
+        rows, start = parts[self.rank], sum(map(len, parts[: self.rank]))
+        step_generator = generator(self.seed, "augment", epoch * self.batches_an_epoch + step)
+        numbers = draw(len(rows), Share(step_generator, len(whole), start))
+        with torch.cuda.stream(self._stream):
+            x = self._place(self._pixels(epoch, rows, decoders))
+            x = AUGMENTATIONS.get(self.augment, none)(x, numbers)
+            return Batch(x, self._place(self.images.y[rows]), rows, whole, start)
+
+    def _pixels(self, epoch: int, rows: Tensor, decoders: ThreadPoolExecutor) -> Tensor:
+        if self._source is not None:
+            return self._source[rows.to(self._source.device)]
+        decoded = list(decoders.map(partial(self._decode, epoch), rows.tolist()))
+        return unit(np.stack(decoded)) if decoded else torch.empty(0, *self.images.shape)
+
+    def _decode(self, epoch: int, row: int) -> np.ndarray:
+        assert isinstance(self.images, FileImages)
+        if self.augment not in WHILE_DECODING:
+            return self.images.pixels(row)
+        randomness = generator(self.seed, "augment", epoch, row)
+        return WHILE_DECODING[self.augment](open_rgb(self.images.files[row]), self.images.image_size, randomness)
+
+    def _place(self, tensor: Tensor) -> Tensor:
+        if self._stream is not None:
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)

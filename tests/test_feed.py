@@ -1,0 +1,243 @@
+"""What a training run is fed: which images, in which order, and that nothing about the machine changes them."""
+
+import itertools
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from satbench.data import load_images
+from satbench.data.images import FileImages, ImageSet, image_set
+from satbench.data.loaders import LOADERS, open_rgb
+from satbench.errors import BadInput
+from satbench.seeding import generator
+from satbench.training.augment import AUGMENTATIONS, augment, random_resized_crop
+from satbench.training.feed import Batch, Feed
+
+SEED, SIDE = 3, 8
+
+
+def in_memory(n: int) -> ImageSet:
+    pixels = np.random.default_rng(0).integers(0, 256, (n, 3, SIDE, SIDE), dtype=np.uint8)
+    return image_set("noise", "train", pixels, np.arange(n) % 5, [f"{i:03d}" for i in range(n)])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> FileImages:
+    folder, generated = tmp_path_factory.mktemp("files"), np.random.default_rng(1)
+    for i in range(11):
+        Image.fromarray(generated.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)).save(folder / f"{i:02d}.png")
+    found = tuple(sorted(folder.iterdir()))
+    return FileImages(
+        name="pictures",
+        split="train",
+        y=torch.arange(11) % 3,
+        ids=tuple(file.name for file in found),
+        num_classes=3,
+        loader="torchvision",
+        files=found,
+        image_size=SIDE,
+    )
+
+
+def same(one: list[Batch], other: list[Batch]) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(a.x, b.x)
+        and torch.equal(a.y, b.y)
+        and torch.equal(a.rows, b.rows)
+        and torch.equal(a.batch_rows, b.batch_rows)
+        and a.start == b.start
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+# in memory
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize(
+    ("n", "sizes"),
+    [
+        (24, [8, 8, 8]),
+        (25, [8, 8, 9]),
+        (26, [8, 8, 8, 2]),
+        (31, [8, 8, 8, 7]),
+        (5, [5]),
+        (1, [1]),
+        (9, [9]),
+        (10, [8, 2]),
+    ],
+)
+def test_an_epoch_is_every_image_once_in_the_order_of_seed_and_epoch(n: int, sizes: list[int], resident: bool) -> None:
+    images = in_memory(n)
+    feed = Feed(images, 8, SEED, resident=resident)
+    batches = list(feed.epoch(2))
+    assert [len(batch.x) for batch in batches] == sizes
+    assert feed.batches_an_epoch == len(sizes)
+    assert feed.largest == (max(sizes), 3, SIDE, SIDE)
+    order = torch.randperm(n, generator=generator(SEED, "order", 2))
+    assert torch.equal(torch.cat([batch.rows for batch in batches]), order)
+    for x, y, rows, batch_rows, start in batches:
+        assert torch.equal(x, images.x[rows])
+        assert torch.equal(y, images.y[rows])
+        assert torch.equal(rows, batch_rows)
+        assert start == 0
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_augmentation_draws_from_seed_and_step(augmentation: str) -> None:
+    images = in_memory(20)
+    for number, batch in enumerate(Feed(images, 8, SEED, augmentation).epoch(4)):
+        randomness = generator(SEED, "augment", 4 * 3 + number)
+        assert torch.equal(batch.x, augment(augmentation, images.x[batch.rows], randomness))
+
+
+def test_neither_residence_nor_resuming_changes_a_batch() -> None:
+    images = in_memory(27)
+    whole = list(Feed(images, 8, SEED, "crop-flip").epoch(1))
+    assert same(whole, list(Feed(images, 8, SEED, "crop-flip", resident=True).epoch(1)))
+    for first in range(5):
+        assert same(whole[first:], list(Feed(images, 8, SEED, "crop-flip").epoch(1, first)))
+    assert not same(whole, list(Feed(images, 8, SEED, "crop-flip").epoch(0)))
+    assert not same(whole, list(Feed(images, 8, SEED + 1, "crop-flip").epoch(1)))
+
+
+def together(batches: tuple[Batch, ...]) -> Batch:
+    """What the processes have of one batch, put side by side."""
+    assert all(torch.equal(batch.batch_rows, batches[0].batch_rows) for batch in batches)
+    starts = list(itertools.accumulate((len(batch.rows) for batch in batches), initial=0))
+    assert [batch.start for batch in batches] == starts[:-1]
+    x, y, rows = (torch.cat([batch[i] for batch in batches]) for i in range(3))  # type: ignore[misc]
+    return Batch(x, y, rows, batches[0].batch_rows, 0)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_processes_share_what_one_process_would_see(kind: str, count: int, files: FileImages) -> None:
+    """Of the last batch of two images, the third process has none."""
+    images, name = (in_memory(26), "crop-flip") if kind == "memory" else (files, "random-resized-crop")
+    size = 8 if kind == "memory" else 3
+    alone = list(Feed(images, size, SEED, name).epoch(1))
+    shares = [Feed(images, size, SEED, name, rank=rank, count=count).epoch(1) for rank in range(count)]
+    assert len(alone[-1].rows) == 2
+    assert same(alone, [together(batches) for batches in zip(*shares, strict=True)])
+
+
+def test_batches_do_not_alias_the_data_set() -> None:
+    images = in_memory(8)
+    before = images.x.clone()
+    for resident in (True, False):
+        for batch in Feed(images, 8, SEED, resident=resident).epoch(0):
+            batch.x.zero_()
+    assert torch.equal(images.x, before)
+
+
+def test_the_next_batch_is_made_while_one_is_used() -> None:
+    """The pixels of batch 1 are asked for before batch 0 is given back."""
+    asked = threading.Event()
+
+    class Watched(Feed):
+        def _batch(self, epoch: int, order: Tensor, decoders: object, step: int) -> Batch:
+            if step == 1:
+                asked.set()
+            return super()._batch(epoch, order, decoders, step)  # type: ignore[arg-type]
+
+    batches = Watched(in_memory(24), 8, SEED).epoch(0)
+    next(batches)
+    assert asked.wait(10)
+    batches.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_clean_batches_are_all_images_unchanged_in_every_process(kind: str, files: FileImages) -> None:
+    images, name = (in_memory(26), "crop-flip") if kind == "memory" else (files, "random-resized-crop")
+    expected = list(Feed(images, 4, SEED).epoch(0))
+    for rank in range(2):
+        found = list(Feed(images, 4, SEED, name, rank=rank, count=2).clean())
+        assert all(torch.equal(x, batch.x) for x, batch in zip(found, expected, strict=True))
+
+
+# files
+
+
+def test_files_are_decoded_by_their_loader(files: FileImages) -> None:
+    for batch in Feed(files, 4, SEED).epoch(0):
+        for x, y, row in zip(batch.x, batch.y, batch.rows.tolist(), strict=True):
+            decoded = torch.from_numpy(LOADERS["torchvision"](files.files[row], SIDE))
+            assert torch.equal(x, decoded.float() / 255)
+            assert y == files.y[row]
+
+
+def test_files_are_cropped_by_seed_epoch_and_row(files: FileImages) -> None:
+    for batch in Feed(files, 4, SEED, "random-resized-crop").epoch(5):
+        for x, row in zip(batch.x, batch.rows.tolist(), strict=True):
+            randomness = generator(SEED, "augment", 5, row)
+            cropped = random_resized_crop(open_rgb(files.files[row]), SIDE, randomness)
+            assert torch.equal(x, torch.from_numpy(cropped).float() / 255)
+
+
+def test_a_missing_file_is_named_in_the_batch_it_belongs_to(files: FileImages, tmp_path: Path) -> None:
+    rows = torch.randperm(11, generator=generator(SEED, "order", 0)).tolist()
+    gone = tmp_path / "gone.png"
+    broken = FileImages(
+        **{**vars(files), "files": tuple(gone if i == rows[9] else f for i, f in enumerate(files.files))}
+    )
+    for augmentation in ("none", "random-resized-crop"):
+        batches = Feed(broken, 4, SEED, augmentation).epoch(0)
+        assert [len(next(batches).x), len(next(batches).x)] == [4, 4]
+        with pytest.raises(BadInput, match=r"gone\.png is not a readable image \(No such file or directory\)"):
+            next(batches)
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_an_abandoned_epoch_leaves_no_thread(kind: str, files: FileImages) -> None:
+    before = threading.active_count()
+    batches = Feed(files if kind == "files" else in_memory(30), 2, SEED).epoch(0)
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_files_have_channel_statistics(files: FileImages) -> None:
+    decoded = torch.stack([torch.from_numpy(files.pixels(i)) for i in range(len(files))]).double() / 255
+    mean, std = files.channel_statistics()
+    assert mean == pytest.approx(decoded.mean((0, 2, 3)).tolist(), abs=1e-6)
+    assert std == pytest.approx(decoded.permute(1, 0, 2, 3).flatten(1).std(1, correction=0).tolist(), abs=1e-6)
+
+
+def test_imagenets_channel_statistics_are_everyones_and_need_no_pass(tmp_path: Path) -> None:
+    for label in range(1000):
+        file = tmp_path / "train" / f"n{label:08d}" / f"n{label:08d}_1.JPEG"
+        file.parent.mkdir(parents=True)
+        file.touch()
+    images = load_images(f"imagenet:{tmp_path}", "train")
+    assert images.channel_statistics() == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+# refusals
+
+
+def test_what_cannot_be_fed_is_refused(files: FileImages) -> None:
+    with pytest.raises(BadInput, match="crop-flip"):
+        Feed(in_memory(8), 8, SEED, "cropflip")
+    with pytest.raises(BadInput, match="noise is in memory"):
+        Feed(in_memory(8), 8, SEED, "random-resized-crop")
+    with pytest.raises(BadInput, match="pictures is decoded batch by batch"):
+        Feed(files, 8, SEED, resident=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_gpu_is_fed_the_same_bits(resident: bool, files: FileImages) -> None:
+    for images, name in ((in_memory(27), "crop-flip"), (files, "random-resized-crop")):
+        if resident and images is files:
+            continue
+        expected = list(Feed(images, 4, SEED, name).epoch(1))
+        found = list(Feed(images, 4, SEED, name, "cuda", resident).epoch(1))
+        assert all(batch.x.is_cuda and batch.y.is_cuda for batch in found)
+        assert same(expected, [batch._replace(x=batch.x.cpu(), y=batch.y.cpu()) for batch in found])

@@ -1,0 +1,69 @@
+"""A training of seconds, and every way of training that keeps state, for the tests of the trainer."""
+
+from pathlib import Path
+
+import numpy as np
+
+from satbench.recipes import RECIPES
+from satbench.training import TrainConfig
+
+IMAGES, CLASSES = 120, 3
+BATCH = 16
+BATCHES = 5  # an epoch: 72 of the images are for training
+
+# how a training differs from PGD training with two steps; beside what no test has to name
+WAYS: dict[str, dict[str, object]] = {
+    "standard": {"method": "standard"},
+    "pgd_at": {},
+    "pgd_at early_stop": {"method.early_stop": [[0, 1], [1, 2]]},
+    "trades": {"method": "trades", "method.steps": 2},
+    "mart": {"method": "mart", "method.steps": 2},
+    "awp": {"method": "awp", "method.steps": 2},
+    "awp around trades": {"method": "awp", "method.method": "trades", "method.steps": 2, "method.warmup_epochs": 1},
+    "fgsm_rs": {"method": "fgsm_rs"},
+    "n_fgsm": {"method": "n_fgsm"},
+    "gradalign": {"method": "gradalign"},
+    "free": {"method": "free", "method.replays": 3},
+    "ema": {"averaging": "ema"},
+    "swa": {"averaging": "swa", "averaging.start": 0},
+    "smoothing": {"label_smoothing.amount": 0.2},
+    "crafted with batch statistics": {"attack_bn_mode": "train"},
+    "surrogate": {"activation": "relu", "surrogate.attacker": True, "surrogate.optimizer": True},
+    "adamw": {"optimizer.name": "adamw", "optimizer.lr": 0.01},
+    "clipped": {"optimizer.clip": 0.1},
+    "augmented": {"augment": "crop-flip"},
+    "warm-ups": {"optimizer.warmup_epochs": 1.5, "threat.warmup_epochs": 1.5},
+    "piecewise": {"schedule": "piecewise", "schedule.milestones": [1]},
+    "bf16": {"speed.precision": "bf16"},
+    "channels last": {"speed.channels_last": True},
+    "not resident": {"speed.resident": False},
+}
+
+
+def write_rows(file: Path) -> str:
+    """Grey noise images whose class shows as a bright row; the name of the data set."""
+    y = np.arange(IMAGES) % CLASSES
+    x = np.random.default_rng(0).random((IMAGES, 1, 8, 8)) * 0.6
+    x[np.arange(IMAGES), 0, 2 * y] += 0.4
+    np.savez(file, x=x.astype(np.float32), y=y)
+    return f"npz:{file}"
+
+
+def tiny(dataset: str, **changes: object) -> TrainConfig:
+    """Two epochs of PGD-2 on a convnet with batch norm."""
+    start = {
+        "recipe": "tiny",
+        "dataset": dataset,
+        "model.width": 4,
+        "method.steps": 2,
+        "threat.eps": 0.1,
+        "epochs": 2,
+        "batch_size": BATCH,
+        "selection_steps": 2,
+        "optimizer.lr": 0.1,
+    }
+    return RECIPES["digits-sat"]().with_values(start).with_values({"recipe": "tiny", **changes})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
