@@ -118,13 +118,22 @@ def together(batches: tuple[Batch, ...]) -> Batch:
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("kind", ["memory", "files"])
 def test_processes_share_what_one_process_would_see(kind: str, count: int, files: FileImages) -> None:
-    """Of the last batch of two images, the third process has none."""
+    """The two images left over are too few for three processes, and join the batch before."""
     images, name = (in_memory(26), "crop-flip") if kind == "memory" else (files, "random-resized-crop")
     size = 8 if kind == "memory" else 3
     alone = list(Feed(images, size, SEED, name).epoch(1))
     shares = [Feed(images, size, SEED, name, rank=rank, count=count).epoch(1) for rank in range(count)]
+    shared = [together(batches) for batches in zip(*shares, strict=True)]
     assert len(alone[-1].rows) == 2
-    assert same(alone, [together(batches) for batches in zip(*shares, strict=True)])
+    if count == 3:
+        assert shared[-1].rows.tolist() == [*alone[-2].rows.tolist(), *alone[-1].rows.tolist()]
+        alone, shared = alone[:-2], shared[:-1]
+    assert same(alone, shared)
+
+
+def test_more_processes_than_images_of_a_batch_are_refused() -> None:
+    with pytest.raises(BadInput, match="9 processes share batches of 8 images"):
+        Feed(in_memory(26), 8, SEED, count=9)
 
 
 def test_batches_do_not_alias_the_data_set() -> None:

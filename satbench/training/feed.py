@@ -36,8 +36,9 @@ class Batch(NamedTuple):
 class Feed:
     """`images` in shuffled batches, augmented as an entry of `AUGMENTATIONS` or `WHILE_DECODING` says.
 
-    A single image left over joins the last batch, because batch norm cannot learn from one. With `resident` images in
-    memory stay on `device`; else the next batch is gathered or decoded on other threads, and copied, while one is used.
+    A single image left over joins the last batch, because batch norm cannot learn from one, and so do fewer images than
+    there are processes. With `resident` images in memory
+    stay on `device`; else the next batch is gathered or decoded on other threads, and copied, while one is used.
     Each of `count` processes gets a contiguous part of every batch, with the pixels that one process would have there.
     Raises `BadInput` for an unknown augmentation, and one for files or `resident` where the images are of the other
     kind.
@@ -61,6 +62,8 @@ class Feed:
             )
         if resident and not isinstance(images, ImageSet):
             raise BadInput(f"{images.name} is decoded batch by batch and cannot stay on the device; leave resident out")
+        if min(batch_size, len(images)) < count:
+            raise BadInput(f"{count} processes share batches of {min(batch_size, len(images))} images; start fewer")
         self.images, self.batch_size, self.seed, self.augment = images, batch_size, seed, augment
         self.device, self.resident, self.rank, self.count = torch.device(device), resident, rank, count
         self._source = images.x.to(self.device if resident else "cpu") if isinstance(images, ImageSet) else None
@@ -70,8 +73,9 @@ class Feed:
 
     @property
     def batches_an_epoch(self) -> int:
-        """Whole batches, and one of what is left over unless that is a single image."""
-        return max(1, len(self.images) // self.batch_size + (len(self.images) % self.batch_size > 1))
+        """Whole batches, and one of what is left over unless that is a single image or less than one a process."""
+        left_over = len(self.images) % self.batch_size
+        return max(1, len(self.images) // self.batch_size + (left_over >= max(2, self.count)))
 
     @property
     def largest(self) -> tuple[int, ...]:
