@@ -92,7 +92,7 @@ def test_an_epoch_is_every_image_once_in_the_order_of_seed_and_epoch(n: int, siz
 def test_augmentation_draws_from_seed_and_step(augmentation: str) -> None:
     images = in_memory(20)
     for number, batch in enumerate(Feed(images, 8, SEED, augmentation).epoch(4)):
-        randomness = generator(SEED, "augment", 4 * 3 + number)
+        randomness = generator(SEED, "augment", 4, "batch", number)
         assert torch.equal(batch.x, augment(augmentation, images.x[batch.rows], randomness))
 
 

@@ -120,7 +120,7 @@ class Feed:
         whole = order[step * self.batch_size : end]
         parts = whole.tensor_split(self.count)
         rows, start = parts[self.rank], sum(map(len, parts[: self.rank]))
-        step_generator = generator(self.seed, "augment", epoch * self.batches_an_epoch + step)
+        step_generator = generator(self.seed, "augment", epoch, "batch", step)
         numbers = draw(len(rows), Share(step_generator, len(whole), start))
         with torch.cuda.stream(self._stream):
             x = self._place(self._pixels(epoch, rows, decoders))
