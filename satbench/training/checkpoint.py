@@ -40,8 +40,9 @@ class Position:
     epoch: int = 0
     step: int = 0  # updates taken in this epoch
     loss_sum: float = 0.0
-    forward: int = 0  # rows that went through the network
+    forward: int = 0  # rows that went through the network of this process
     backward: int = 0
+    images: int = 0  # that this process updated on, each as often as it did
     history: list[dict[str, Any]] = field(default_factory=list)
 
 

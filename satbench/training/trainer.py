@@ -112,7 +112,7 @@ class _Run:
         self.config, self.method, self.held_out, self.out, self.place = config, method, held_out, out, place
         self.processes, self.report, self.save_seconds = processes, progress, save_seconds
         self.threat = ThreatModel(config.threat.norm, config.threat.eps)
-        self.images, self.train_digest, self.classes = images, images.fingerprint, images.num_classes
+        self.train_digest, self.classes = images.fingerprint, images.num_classes
         self.feed = Feed(
             images,
             config.batch_size,
@@ -166,6 +166,7 @@ class _Run:
                     self.run.average.after_update(self.net, step.number, self.total)
                 position.loss_sum += loss.item()
                 position.step += 1
+                position.images += len(step.x)
                 position.forward, position.backward = passes.forward, passes.backward
                 now, seen = time.monotonic(), seen + len(step.batch_index)
                 self.report(step.number + 1, self.total, f"{seen / (now - started):.0f} images/s  {figures}")
@@ -245,7 +246,7 @@ class _Run:
         row["alarm"] = collapse(position.history)
         row["ended"] = self._ended(position.history)
         position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
-        position.forward = position.backward = 0
+        position.forward = position.backward = position.images = 0
         if self.processes.rank:
             return
         if _best(position.history) == row["epoch"]:
@@ -257,12 +258,10 @@ class _Run:
             self.board.add(position.history)
 
     def _passes(self, position: Position) -> dict[str, float]:
-        """Passes an image and update, as counted; a compiled network cannot be watched."""
+        """Passes an image and update, as the first process counted them; a compiled network cannot be watched."""
         if self.config.speed.compile:
             return {}
-        counts = self.processes.total([position.forward, position.backward], self.place)
-        images = len(self.images) * self.method.replays
-        return {name: count / images for name, count in zip(("forward", "backward"), counts, strict=True)}
+        return {"forward": position.forward / position.images, "backward": position.backward / position.images}
 
     def _ended(self, history: list[dict[str, Any]]) -> str:
         """Why the run ends with this epoch, in words; empty when it goes on or has come to its last."""
