@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench.data import load_images
-from satbench.methods.base import Method
+from satbench.methods.base import Method, Step
 from satbench.methods.pgd_at import PGDAT
 from satbench.methods.standard import Standard
 from satbench.models import ModelSpec, build_model
+from satbench.seeding import generator
 from satbench.threat import ThreatModel
-from satbench.training.trainer import step
+from satbench.training.step import Learner
 
 CACHE = Path(__file__).resolve().parents[1] / "build" / "benchmarks"
 SIDE, BATCH, PEAK_LR = 32, 64, 0.05
@@ -65,11 +66,12 @@ def trained(name: str) -> nn.Module:
         return model.eval()
     x, y = digits("train")
     optimizer = torch.optim.SGD(model.parameters(), lr=0, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    learner, shuffle = Learner(model, optimizer, method), generator(0, "order")
     total, number = epochs * len(x) // BATCH, 0
     for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(BATCH)[: len(x) // BATCH]:
+        for rows in torch.randperm(len(x), generator=shuffle).split(BATCH)[: len(x) // BATCH]:
             lr = PEAK_LR * min(4 * (number + 1) / total, 4 / 3 * (1 - number / total))
-            step(model, optimizer, method, TRAINING, x[rows], y[rows], max(lr, 0), 0, number)
+            learner.update(Step.of(x[rows], y[rows], TRAINING, generator(0, "attack", number)), max(lr, 0))
             number += 1
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, path)
@@ -99,15 +101,20 @@ def count(model: nn.Module, run: Callable[[], object]) -> Passes:
     return seen
 
 
-def race(contenders: dict[str, Callable[[], object]], rounds: int, warm_up: bool = True) -> dict[str, list[float]]:
-    """CPU seconds of every contender in every round, in turns, the order reversed every other round."""
+def race(
+    contenders: dict[str, Callable[[], object]],
+    rounds: int,
+    warm_up: bool = True,
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, list[float]]:
+    """Seconds on `clock` of every contender in every round, in turns, the order reversed every other round."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(-1 if warm_up else 0, rounds):
         for name in sorted(contenders, key=list(contenders).index, reverse=bool(number % 2)):
-            started = time.process_time()
+            started = clock()
             contenders[name]()
             if number >= 0:
-                seconds[name].append(time.process_time() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 

@@ -66,8 +66,9 @@ def default_workers() -> int:
 
 
 def _quiet_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when it does, however it ends."""
+    """Leave Ctrl-C to the parent, and end when it says so or ends itself, however it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(1))  # else a training would save and the pool go on
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

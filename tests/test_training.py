@@ -508,6 +508,14 @@ def test_wrong_settings_are_refused(key: str, value: str, hint: str, config: Tra
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [("75+90", [75, 90]), ("75+", [75]), ("0:1+60:2", [[0, 1], [60, 2]]), ("0:1", [[0, 1]]), ("1/4+x", [0.25, "x"])],
+)
+def test_lists_and_pairs_are_written_in_one_word(given: str, wanted: list[object]) -> None:
+    assert RECIPES["digits-sat"]().with_values({"method.list": given}).method.params["list"] == wanted
+
+
 def test_another_method_or_model_drops_the_parameters_of_the_old_one() -> None:
     config = RECIPES["digits-sat"]().with_values({"model.width": 4})
     assert config.method.params
@@ -636,7 +644,9 @@ def test_no_spelling_of_the_path_puts_training_images_into_the_evaluation(
         assert run.manifest.data.split == split, spelling
 
 
-@pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "parent"])
+@pytest.mark.parametrize(
+    "whole_group", [pytest.param(True, id="terminal"), pytest.param(False, id="parent", marks=pytest.mark.slow)]
+)
 def test_ctrl_c_ends_a_study_and_all_its_processes(whole_group: bool, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "satbench", "demo", "--out", str(tmp_path / "demo"), "--workers", "2"]
     with subprocess.Popen(

@@ -194,7 +194,7 @@ class PGD:
                 losses = loss(logits, *aim)
                 grad = None if last else input_gradient(losses, x_adv, finite=self.keep == "best")
             if grad is not None and self.keep == "last":
-                steepest = torch.maximum(steepest, torch.linalg.vector_norm(grad.flatten(1), torch.inf, dim=1))
+                steepest = torch.maximum(steepest, grad.flatten(1).abs().amax(1))
             x_adv, losses = x_adv.detach(), losses.detach()
             gone = repeats = None
             if self.keep == "best":

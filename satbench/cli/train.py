@@ -24,7 +24,7 @@ def command(
 
     Settings for --set: optimizer.lr, batch_size, schedule, threat.eps, method.steps, model.width, averaging=ema,
     label_smoothing.amount, speed.precision=bf16 and every other field of the run's config.json; a list is written
-    75+90. On several GPUs: torchrun --nproc-per-node N -m satbench train ...
+    75+90, pairs 0:1+60:2. On several GPUs: torchrun --nproc-per-node N -m satbench train ...
     """
     import os
 
@@ -60,7 +60,7 @@ def command(
         trained = train(config, out, device, data_dir, report if first else silent, tensorboard=tensorboard)
     if not first:
         return
-    best, last = trained.history[trained.best_epoch], trained.history[-1]
+    best, last = trained.history[trained.best_epoch], trained.history[trained.last_epoch]
     typer.echo(
         f"on {best['val_n']} validation images, on which the best epoch was chosen, at {config.threat.norm} "
         f"{_eps(config.threat.eps)}:"
@@ -76,8 +76,8 @@ def command(
     for row in trained.history:
         if row["alarm"]:
             typer.echo(f"alarm in epoch {row['epoch'] + 1}, catastrophic overfitting: {row['alarm']}")
-    if last["ended"]:
-        typer.echo(f"ended after epoch {last['epoch'] + 1} of {config.epochs}: {last['ended']}")
+    if ended := trained.history[-1]["ended"]:
+        typer.echo(f"ended after epoch {len(trained.history)} of {config.epochs}: {ended}")
     for file in save(training_curves({config.label: trained.history}), out, "curves"):
         typer.echo(f"{file}")
     typer.echo(f"{out / BEST}")

@@ -75,8 +75,8 @@ def cifar10_bag_of_tricks() -> TrainConfig:
     """The baseline that the Bag of Tricks recommends, on WRN-34-10; each trick is one setting away.
 
     Paper: Pang et al. 2021 (arXiv 2010.00467): 110 epochs, 0.1 divided by ten at 100 and 105, decay 5e-4, PGD-10 with
-    running statistics. Tricks: label_smoothing.amount=0.1, method.early_stop=0+1 .. in a config,
-    activation=softplus, optimizer.warmup_epochs=15, threat.warmup_epochs=15, attack_bn_mode=train.
+    running statistics. Tricks: label_smoothing.amount=0.1, method.early_stop=0:1+60:2+100:3, activation=softplus,
+    optimizer.warmup_epochs=15, threat.warmup_epochs=15, attack_bn_mode=train.
     Hardware: one GPU of 24 GB or more. Time: not yet measured. Expected: not yet measured.
     """
     return _cifar10(

@@ -208,11 +208,15 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _number(key: str, value: Any) -> Any:
-    """A parameter of an entry of a table, which no schema types: integer, radius, word, or several joined by "+"."""
+    """A parameter of an entry of a table, which no schema types: integer, radius, word.
+
+    A list is written 75+90 (one element: 75+), a list of pairs 0:1+60:2.
+    """
     if not isinstance(value, str):
         return value
-    if "+" in value:
-        return [_number(key, part) for part in value.split("+")]
+    if "+" in value or ":" in value:
+        parts = [part for part in value.split("+") if part]
+        return [[_number(key, one) for one in part.split(":")] if ":" in part else _number(key, part) for part in parts]
     if value.lower() in ("true", "false"):
         return value.lower() == "true"
     if re.fullmatch("-?[0-9]+", value):

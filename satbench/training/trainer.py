@@ -43,13 +43,17 @@ from satbench.zoo import BEST, LAST
 SAVE_SECONDS = 600.0  # between two saves within an epoch
 
 
+ROLLED_BACK = "catastrophic overfitting; the last weights are those of the epoch before"
+
+
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: its folder, its log (a dictionary an epoch) and the epoch that was picked."""
+    """A finished run: its folder, its log (a dictionary an epoch), and the epochs whose weights are kept."""
 
     folder: Path
     history: list[dict[str, Any]]
     best_epoch: int
+    last_epoch: int
 
 
 def train(
@@ -90,7 +94,7 @@ def train(
             run.go_on()
         processes.wait()
     history = checkpoint.read_metrics(out)
-    return Trained(out, history, _best(history))
+    return Trained(out, history, _best(history), len(history) - 1 - (history[-1]["ended"] == ROLLED_BACK))
 
 
 class _Run:
@@ -240,7 +244,7 @@ class _Run:
             "epoch": position.epoch,
             "train_loss": position.loss_sum / self.updates,
             **self._passes(position),
-            **self._measured(kept),
+            **self._measured(kept, f"epoch {position.epoch}, step {position.step - 1}"),
         }
         position.history.append(row)
         row["alarm"] = collapse(position.history)
@@ -267,7 +271,7 @@ class _Run:
         """Why the run ends with this epoch, in words; empty when it goes on or has come to its last."""
         stop = self.config.stop
         if self._rolled_back(history):
-            return "catastrophic overfitting; the last weights are those of the epoch before"
+            return ROLLED_BACK
         if history[-1]["alarm"] and stop.collapse != "note":
             return "catastrophic overfitting"
         waited = len(history) - 1 - _best(history)
@@ -283,11 +287,14 @@ class _Run:
         ended = bool(position.history) and bool(position.history[-1]["ended"])
         return ended or position.epoch == self.config.epochs
 
-    def _measured(self, kept: nn.Module) -> dict[str, Any]:
-        """Rates on the validation split, of which every process measures a part."""
+    def _measured(self, kept: nn.Module, behind: str) -> dict[str, Any]:
+        """Rates on the validation split, of which every process measures a part; `behind` is the last update."""
         part = self.held_out.take(range(self.processes.rank, len(self.held_out), self.processes.count))
         attacks = [fgsm(), PGD(steps=self.config.selection_steps)]
-        records = measure(kept, part, attacks, [self.threat], self.config.seed, 256, self.place).records
+        try:
+            records = measure(kept, part, attacks, [self.threat], self.config.seed, 256, self.place).records
+        except BadInput as error:
+            raise BadInput(f"after {behind}: {error}; lower lr where it is NaN or infinite") from None
         broken = {name: group["broken"].to_numpy() for name, group in records.groupby("attack", sort=False)}
         by_fgsm, by_pgd = (broken[repr(attack)] for attack in attacks)
         counts = [
@@ -364,7 +371,7 @@ def _figures(history: list[dict[str, Any]]) -> str:
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Yields whether Ctrl-C or SIGTERM asked to stop; the first Ctrl-C is only noted, a second is answered at once.
 
-    Only the main thread can listen, and a process that ignores a signal goes on ignoring it.
+    Only the main thread can listen. A process that ignores Ctrl-C, or answers SIGTERM in its own way, goes on doing so.
     """
     pressed = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -377,9 +384,10 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, note)
+    if before[signal.SIGINT] != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, note)
+    if before[signal.SIGTERM] == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, note)
     try:
         yield pressed.is_set
     finally:
