@@ -553,12 +553,22 @@ def test_every_method_has_recipes_on_digits_and_on_cifar10() -> None:
     assert len(RECIPES) == 36
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("digits")])
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_says_what_to_expect_and_whether_it_was_measured(name: str) -> None:
     words = inspect.getdoc(RECIPES[name]) or ""
-    for label in ("Paper: ", "Hardware: ", "Time: ", "Expected: "):
+    for label in (f"Command: `satbench train {name}`", "Hardware: ", "Time: ", "Expected: "):
         assert label in words
-    assert "not yet measured" in words
+    assert ("measured" if name.startswith("digits") else "not yet measured") in " ".join(
+        words.partition("Expected: ")[2].split()
+    )
+
+
+def test_the_best_epoch_of_clean_training_has_the_highest_clean_accuracy(tmp_path: Path) -> None:
+    trained = train(RECIPES["digits-standard"]().with_values({"epochs": 5, "model.width": 4}), tmp_path, "cpu")
+    by_clean = [(row["val_clean"], row["val_robust"]) for row in trained.history]
+    by_robust = [(row["val_robust"], row["val_clean"]) for row in trained.history]
+    assert trained.best_epoch == by_clean.index(max(by_clean)) != by_robust.index(max(by_robust))
+    assert provenance(tmp_path / "best.safetensors")["epoch"] == trained.best_epoch
 
 
 def test_unknown_keys_of_a_stored_config_are_refused() -> None:

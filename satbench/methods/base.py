@@ -84,6 +84,7 @@ class Method(ABC):
     and with the model in training mode, `loss`, backward and the optimiser's step; then `after_update`.
     """
 
+    chosen_by = ("val_robust", "val_clean")  # figures of an epoch that make it the best, the first one first
     norms: tuple[str, ...] = NORMS  # of the threats that it is defined for
     replays = 1  # updates on the same batch one after another
     loss_passes = Passes(1, 1)  # what `loss` takes of `passes`

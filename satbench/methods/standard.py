@@ -12,6 +12,8 @@ from satbench.methods.base import Method, Passes, Step
 class Standard(Method):
     """Cross-entropy on the images as they are."""
 
+    chosen_by = ("val_clean", "val_robust")  # what little stands under PGD early on is no merit
+
     @property
     def passes(self) -> Passes:
         return Passes(1, 1)

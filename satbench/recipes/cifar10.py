@@ -37,6 +37,7 @@ def cifar10_standard() -> TrainConfig:
     """Clean training of PreActResNet-18, the lower reference row.
 
     Paper: none; the settings are those of `cifar10-pgd-at`.
+    Command: `satbench train cifar10-standard`.
     Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
     """
     return _cifar10("cifar10-standard", "standard")
@@ -46,6 +47,7 @@ def cifar10_pgd_at() -> TrainConfig:
     """PGD-10 adversarial training of PreActResNet-18, crafted with batch statistics as the authors do.
 
     Paper: Rice et al. 2020 (arXiv 2002.11569). Their start is uniform, their step 2/255.
+    Command: `satbench train cifar10-pgd-at`.
     Hardware: one GPU. Time: not yet measured.
     Expected: published log, clean / PGD-10: best 82.92 / 53.49, last 84.93 / 45.59; not yet measured here.
     """
@@ -57,6 +59,7 @@ def cifar10_sat() -> TrainConfig:
 
     Paper: Xie et al. 2020 (arXiv 2006.14536), whose settings on CIFAR-10 are not known: those of Rice et al. 2020
     (arXiv 2002.11569) stand in, with running statistics while crafting, as in the released SAT code.
+    Command: `satbench train cifar10-sat`.
     Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
     """
     return _cifar10("cifar10-sat", "pgd_at", activation="silu", **{"method.step_size": STEP})
@@ -66,6 +69,7 @@ def cifar10_sat_single_step() -> TrainConfig:
     """`cifar10-sat` with one step of length eps from a random start, as the paper trains on ImageNet.
 
     Paper: Xie et al. 2020 (arXiv 2006.14536).
+    Command: `satbench train cifar10-sat-single-step`.
     Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
     """
     return _cifar10("cifar10-sat-single-step", "pgd_at", activation="silu", **{"method.steps": 1})
@@ -77,6 +81,7 @@ def cifar10_bag_of_tricks() -> TrainConfig:
     Paper: Pang et al. 2021 (arXiv 2010.00467): 110 epochs, 0.1 divided by ten at 100 and 105, decay 5e-4, PGD-10 with
     running statistics. Tricks: label_smoothing.amount=0.1, method.early_stop=0:1+60:2+100:3, activation=softplus,
     optimizer.warmup_epochs=15, threat.warmup_epochs=15, attack_bn_mode=train.
+    Command: `satbench train cifar10-bag-of-tricks`.
     Hardware: one GPU of 24 GB or more. Time: not yet measured. Expected: not yet measured.
     """
     return _cifar10(
@@ -91,6 +96,7 @@ def cifar10_trades() -> TrainConfig:
     """TRADES with beta 6 on WRN-34-10, ended after the first epoch behind the drop of the learning rate.
 
     Paper: Zhang et al. 2019 (arXiv 1901.08573): 76 epochs, drops at 75, 90 and 100, decay 2e-4, eps 0.031, step 0.007.
+    Command: `satbench train cifar10-trades`.
     Hardware: one GPU of 24 GB or more. Time: not yet measured.
     Expected: published, clean / PGD-20 / AutoAttack: 84.92 / 56.61 / 53.08; not yet measured here.
     """
@@ -108,6 +114,7 @@ def cifar10_mart() -> TrainConfig:
 
     Paper: Wang et al. 2020 (ICLR): ResNet-18, here in its pre-activation form, 120 epochs, 0.01 divided by ten at 75,
     90 and 100, decay 3.5e-3, eps 0.031, step 0.007.
+    Command: `satbench train cifar10-mart`.
     Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
     """
     return _cifar10(
@@ -127,6 +134,7 @@ def cifar10_awp() -> TrainConfig:
     """Adversarial weight perturbation around PGD-10 adversarial training, gamma 0.01.
 
     Paper: Wu et al. 2020 (arXiv 2004.05884): PreActResNet-18, 200 epochs, drops at 100 and 150.
+    Command: `satbench train cifar10-awp`.
     Hardware: one GPU. Time: not yet measured.
     Expected: published log, clean / PGD-20: best 81.18 / 55.39, last 81.65 / 54.30; not yet measured here.
     """
@@ -137,6 +145,7 @@ def cifar10_fgsm_rs() -> TrainConfig:
     """Fast adversarial training: one step of 1.25 eps from a random start, 15 epochs, rolled back on a collapse.
 
     Paper: Wong et al. 2020 (arXiv 2001.03994): triangle to 0.2, decay 5e-4, half precision, here bfloat16.
+    Command: `satbench train cifar10-fgsm-rs`.
     Hardware: one GPU. Time: not yet measured.
     Expected: published, clean / PGD-50 with 10 restarts: 86.06 / 46.06 (README), 83.34 / 43.21 under AutoAttack
     (RobustBench); not yet measured here.
@@ -154,6 +163,7 @@ def cifar10_free() -> TrainConfig:
 
     Paper: Shafahi et al. 2019 (arXiv 1904.12843): 80,000 updates, 0.1 divided by ten at 40,000 and 60,000, decay 2e-4;
     here 26 epochs of 8 replays with the drops at half and three quarters.
+    Command: `satbench train cifar10-free`.
     Hardware: one GPU of 24 GB or more. Time: not yet measured.
     Expected: published, clean / PGD-100: 85.96 / 46.19; not yet measured here.
     """
@@ -169,6 +179,7 @@ def cifar10_n_fgsm() -> TrainConfig:
     """N-FGSM: one step from noise of twice the radius, never projected to the ball.
 
     Paper: de Jorge et al. 2022 (arXiv 2202.01181): PreActResNet-18, 30 epochs, triangle to 0.2, decay 5e-4.
+    Command: `satbench train cifar10-n-fgsm`.
     Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
     """
     return _cifar10("cifar10-n-fgsm", "n_fgsm", schedule="triangle", **{"epochs": 30, "optimizer.lr": 0.2})
@@ -178,6 +189,7 @@ def cifar10_gradalign() -> TrainConfig:
     """FGSM with gradient alignment, lambda 0.2 for 8/255.
 
     Paper: Andriushchenko & Flammarion 2020 (arXiv 2007.02617): PreActResNet-18, 30 epochs, peak 0.3 at 40% of the run.
+    Command: `satbench train cifar10-gradalign`.
     Hardware: one GPU. Time: not yet measured.
     Expected: published, clean / PGD-50 with 10 restarts / AutoAttack: 79.84 / 44.54 / 43.93 (RobustBench); not yet
     measured here.
@@ -196,6 +208,7 @@ def cifar10_ema() -> TrainConfig:
     Paper: Gowal et al. 2020 (arXiv 2010.03593), in the settings of Rebuffi et al. 2021 (arXiv 2103.01946) without
     further data: 400 epochs of batches of 1,024, Nesterov, peak 0.4, label smoothing 0.1, decay of the average 0.995.
     Their one-cycle has a warm-up of 2.5% and falls as a cosine.
+    Command: `satbench train cifar10-ema`.
     Hardware: eight GPUs. Time: not yet measured. Expected: not yet measured.
     """
     return _cifar10(
@@ -224,6 +237,7 @@ def cifar10_swa() -> TrainConfig:
     """PGD-10 adversarial training with the mean of the weights from epoch 55 on.
 
     Paper: Chen et al. 2021 (ICLR): 200 epochs, drops at 50 and 150, decay 5e-4. Their distillation is left out.
+    Command: `satbench train cifar10-swa`.
     Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
     """
     return _cifar10(

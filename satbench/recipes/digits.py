@@ -29,6 +29,8 @@ def digits_sat() -> TrainConfig:
     """Smooth adversarial training with PGD-10 and SiLU; `--activation relu` is its ReLU twin.
 
     Paper: Xie et al. 2020 (arXiv 2006.14536), whose single step is here ten, as in the field's reference runs.
+    Command: `satbench train digits-sat`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     return _digits("digits-sat", "pgd_at", **{"method.steps": 10})
 
@@ -37,17 +39,27 @@ def digits_sat_single_step() -> TrainConfig:
     """Smooth adversarial training as the paper trains: one step of length eps from a random start.
 
     Paper: Xie et al. 2020 (arXiv 2006.14536).
+    Command: `satbench train digits-sat-single-step`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     return _digits("digits-sat-single-step", "pgd_at", **{"method.steps": 1})
 
 
 def digits_standard() -> TrainConfig:
-    """The same run on clean images, the lower reference row."""
+    """The same run on clean images, the lower reference row; its best epoch is that of highest clean accuracy.
+
+    Command: `satbench train digits-standard`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return _digits("digits-standard", "standard")
 
 
 def digits_quick() -> TrainConfig:
-    """A few epochs of `digits-sat` with a cheaper adversary, the suite of `satbench check`."""
+    """A few epochs of `digits-sat` with a cheaper adversary, the suite of `satbench check`.
+
+    Command: `satbench train digits-quick`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return digits_sat().with_values({"recipe": "digits-quick", "method.steps": 4, "epochs": 10})
 
 
@@ -55,22 +67,36 @@ def digits_pgd_at() -> TrainConfig:
     """PGD adversarial training with ReLU, the baseline of the field.
 
     Paper: Madry et al. 2018 (arXiv 1706.06083).
+    Command: `satbench train digits-pgd-at`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     return _digits("digits-pgd-at", "pgd_at", activation="relu")
 
 
 def digits_trades() -> TrainConfig:
-    """TRADES with beta 6. Paper: Zhang et al. 2019 (arXiv 1901.08573)."""
+    """TRADES with beta 6. Paper: Zhang et al. 2019 (arXiv 1901.08573).
+
+    Command: `satbench train digits-trades`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return _digits("digits-trades", "trades", activation="relu")
 
 
 def digits_mart() -> TrainConfig:
-    """MART with beta 5. Paper: Wang et al. 2020 (ICLR)."""
+    """MART with beta 5. Paper: Wang et al. 2020 (ICLR).
+
+    Command: `satbench train digits-mart`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return _digits("digits-mart", "mart", activation="relu")
 
 
 def digits_awp() -> TrainConfig:
-    """Adversarial weight perturbation around PGD adversarial training. Paper: Wu et al. 2020 (arXiv 2004.05884)."""
+    """Adversarial weight perturbation around PGD adversarial training. Paper: Wu et al. 2020 (arXiv 2004.05884).
+
+    Command: `satbench train digits-awp`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return _digits("digits-awp", "awp", activation="relu")
 
 
@@ -78,22 +104,36 @@ def digits_fgsm_rs() -> TrainConfig:
     """Fast adversarial training from a random start, rolled back should it collapse.
 
     Paper: Wong et al. 2020 (arXiv 2001.03994).
+    Command: `satbench train digits-fgsm-rs`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     return _digits("digits-fgsm-rs", "fgsm_rs", activation="relu", **{"stop.collapse": "rollback"})
 
 
 def digits_n_fgsm() -> TrainConfig:
-    """Single-step training with noise beyond the ball. Paper: de Jorge et al. 2022 (arXiv 2202.01181)."""
+    """Single-step training with noise beyond the ball. Paper: de Jorge et al. 2022 (arXiv 2202.01181).
+
+    Command: `satbench train digits-n-fgsm`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return _digits("digits-n-fgsm", "n_fgsm", activation="relu")
 
 
 def digits_gradalign() -> TrainConfig:
-    """FGSM with aligned gradients. Paper: Andriushchenko & Flammarion 2020 (arXiv 2007.02617)."""
+    """FGSM with aligned gradients. Paper: Andriushchenko & Flammarion 2020 (arXiv 2007.02617).
+
+    Command: `satbench train digits-gradalign`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return _digits("digits-gradalign", "gradalign", activation="relu")
 
 
 def digits_free() -> TrainConfig:
-    """Free adversarial training: 10 epochs of 8 replays. Paper: Shafahi et al. 2019 (arXiv 1904.12843)."""
+    """Free adversarial training: 10 epochs of 8 replays. Paper: Shafahi et al. 2019 (arXiv 1904.12843).
+
+    Command: `satbench train digits-free`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return _digits("digits-free", "free", activation="relu", **{"method.replays": 8, "epochs": 10})
 
 
@@ -101,6 +141,8 @@ def digits_ema() -> TrainConfig:
     """PGD adversarial training measured on an exponential moving average of its weights.
 
     Paper: Gowal et al. 2020 (arXiv 2010.03593); the decay is shorter than theirs, as this run is.
+    Command: `satbench train digits-ema`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     return _digits("digits-ema", "pgd_at", activation="relu", averaging="ema", **{"averaging.decay": 0.95})
 
@@ -109,6 +151,8 @@ def digits_swa() -> TrainConfig:
     """PGD adversarial training measured on the mean of its weights from half of the run on.
 
     Paper: Izmailov et al. 2018 (arXiv 1803.05407), for adversarial training Chen et al. 2021 (ICLR).
+    Command: `satbench train digits-swa`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     return _digits("digits-swa", "pgd_at", activation="relu", averaging="swa", **{"averaging.start": 10})
 
@@ -118,6 +162,8 @@ def digits_bag_of_tricks() -> TrainConfig:
 
     Paper: Pang et al. 2021 (arXiv 2010.00467). The baseline that it recommends leaves the tricks off, see
     `cifar10-bag-of-tricks`.
+    Command: `satbench train digits-bag-of-tricks`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     return _digits(
         "digits-bag-of-tricks",
@@ -138,6 +184,8 @@ def digits_collapse() -> TrainConfig:
     """FGSM from the image itself on an MLP at eps 0.25, which overfits catastrophically: the alarm ends the run.
 
     Paper: Wong et al. 2020 (arXiv 2001.03994) describe the effect.
+    Command: `satbench train digits-collapse`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     return _digits(
         "digits-collapse",
@@ -164,20 +212,36 @@ def _surrogate(name: str, attacker: bool, optimizer: bool) -> TrainConfig:
 
 
 def digits_surrogate_none() -> TrainConfig:
-    """The backward ablation's control: ReLU with its own derivative. Paper: Xie et al. 2020 (arXiv 2006.14536)."""
+    """The backward ablation's control: ReLU with its own derivative. Paper: Xie et al. 2020 (arXiv 2006.14536).
+
+    Command: `satbench train digits-surrogate-none`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return _surrogate("none", attacker=False, optimizer=False)
 
 
 def digits_surrogate_attacker() -> TrainConfig:
-    """ReLU whose derivative is parametric softplus' for the attacker. Paper: Xie et al. 2020 (arXiv 2006.14536)."""
+    """ReLU whose derivative is parametric softplus' for the attacker. Paper: Xie et al. 2020 (arXiv 2006.14536).
+
+    Command: `satbench train digits-surrogate-attacker`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return _surrogate("attacker", attacker=True, optimizer=False)
 
 
 def digits_surrogate_optimizer() -> TrainConfig:
-    """ReLU whose derivative is parametric softplus' for the optimizer. Paper: Xie et al. 2020 (arXiv 2006.14536)."""
+    """ReLU whose derivative is parametric softplus' for the optimizer. Paper: Xie et al. 2020 (arXiv 2006.14536).
+
+    Command: `satbench train digits-surrogate-optimizer`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return _surrogate("optimizer", attacker=False, optimizer=True)
 
 
 def digits_surrogate_both() -> TrainConfig:
-    """ReLU whose derivative is parametric softplus' for both. Paper: Xie et al. 2020 (arXiv 2006.14536)."""
+    """ReLU whose derivative is parametric softplus' for both. Paper: Xie et al. 2020 (arXiv 2006.14536).
+
+    Command: `satbench train digits-surrogate-both`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
+    """
     return _surrogate("both", attacker=True, optimizer=True)

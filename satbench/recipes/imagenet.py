@@ -26,6 +26,7 @@ def imagenet_sat_resnet50() -> TrainConfig:
     Paper: Xie et al. 2020 (arXiv 2006.14536). The optimizer is that of their released loop: 0.1 for 256 images, a
     warm-up of five epochs, divided by ten at 30, 60 and 90, decay 1e-4 on filters and matrices. Their attack starts at
     the image itself with probability 0.2 and their colour jitter are left out.
+    Command: `satbench train imagenet-sat-resnet50`.
     Hardware: eight GPUs, `torchrun --nproc-per-node 8 -m satbench train imagenet-sat-resnet50`. Time: not yet measured.
     Expected: published, clean / PGD-200 at 4/255: 69.7 / 42.3; not yet measured here.
     """
@@ -36,6 +37,7 @@ def imagenet_relu_resnet50() -> TrainConfig:
     """The ReLU baseline of `imagenet-sat-resnet50`, alike in everything but the activation.
 
     Paper: Xie et al. 2020 (arXiv 2006.14536).
+    Command: `satbench train imagenet-relu-resnet50`.
     Hardware: eight GPUs. Time: not yet measured.
     Expected: published, clean / PGD-200 at 4/255: 68.8 / 33.0; not yet measured here.
     """

@@ -68,10 +68,11 @@ def train(
     """Train as `config` says and leave log, best and last weights in the folder `out`.
 
     The best epoch is the one of highest PGD accuracy on the validation split, then of highest clean accuracy there,
-    then the earliest. A killed or interrupted run continues where it was saved when called again, and on a CPU ends
-    with the same bits as an uninterrupted one; a finished one is left alone. It is saved after every epoch, every
-    `save_seconds` within one, and when Ctrl-C or SIGTERM asks it to stop: the running update is finished, then
-    `KeyboardInterrupt` raised. Started by torchrun, the processes share every batch, and the first one writes.
+    then the earliest; for training on clean images the other way round. A killed or interrupted run continues where it
+    was saved when called again, and on a CPU ends with the same bits as an uninterrupted one; a finished one is left
+    alone. It is saved after every epoch, every `save_seconds` within one, and when Ctrl-C or SIGTERM asks it to stop:
+    the running update is finished, then `KeyboardInterrupt` raised. Started by torchrun, the processes share every
+    batch, and the first one writes.
 
     `tensorboard` also writes the log there for TensorBoard, the extra of that name. Raises `BadInput` for settings that
     cannot be met or a folder of another run, and when the loss stops being finite, naming the step.
@@ -94,7 +95,7 @@ def train(
             run.go_on()
         processes.wait()
     history = checkpoint.read_metrics(out)
-    return Trained(out, history, _best(history), len(history) - 1 - (history[-1]["ended"] == ROLLED_BACK))
+    return Trained(out, history, _best(history, method), len(history) - 1 - (history[-1]["ended"] == ROLLED_BACK))
 
 
 class _Run:
@@ -253,7 +254,7 @@ class _Run:
         position.forward = position.backward = position.images = 0
         if self.processes.rank:
             return
-        if _best(position.history) == row["epoch"]:
+        if _best(position.history, self.method) == row["epoch"]:
             checkpoint.save_weights(self.out / BEST, kept, self.config, position.epoch - 1, self.train_digest)
         if not self._rolled_back(position.history):
             checkpoint.save_weights(self.out / LAST, kept, self.config, position.epoch - 1, self.train_digest)
@@ -274,7 +275,7 @@ class _Run:
             return ROLLED_BACK
         if history[-1]["alarm"] and stop.collapse != "note":
             return "catastrophic overfitting"
-        waited = len(history) - 1 - _best(history)
+        waited = len(history) - 1 - _best(history, self.method)
         if stop.patience is not None and waited >= stop.patience and len(history) < self.config.epochs:
             return f"no better epoch in {stop.patience}"
         return ""
@@ -355,8 +356,8 @@ def _resident(config: TrainConfig, images: Images, place: torch.device) -> bool:
     return place.type == "cpu" or 4 * images.x.nbytes < torch.cuda.mem_get_info(place)[0]
 
 
-def _best(history: list[dict[str, Any]]) -> int:
-    return int(max(history, key=lambda row: (row["val_robust"], row["val_clean"], -row["epoch"]))["epoch"])
+def _best(history: list[dict[str, Any]], method: Method) -> int:
+    return int(max(history, key=lambda row: (*(row[name] for name in method.chosen_by), -row["epoch"]))["epoch"])
 
 
 def _figures(history: list[dict[str, Any]]) -> str:
