@@ -24,7 +24,7 @@ demo: $(READY)  ## Train ReLU and two smooth twins on digits, attack all, write 
 	$(BIN)/satbench demo
 
 test: $(READY)  ## Run the tests but the slow ones and those that need a GPU or the network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-slow: $(READY)  ## Run the slow tests: whole AutoAttacks, every trust network, the published anchors; an hour
 	$(BIN)/python -m pytest -m slow --timeout 0

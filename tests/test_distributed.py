@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import BATCHES, WAYS, contents, write_rows
 
+pytestmark = pytest.mark.xdist_group("distributed")  # its fixture is dear
 HERE = Path(__file__).parent
 METHODS_ALONE = ("standard", "pgd_at", "trades", "mart", "awp", "fgsm_rs", "n_fgsm", "gradalign", "free", "ema")
 # TRADES' attack starts where its gradient is all but zero, so that rounding decides signs
@@ -41,13 +42,24 @@ def assert_alike(one: Path, two: Path, way: str) -> None:
     assert logs[0] == logs[1] or way in LOOSE
 
 
-def test_two_processes_train_what_one_trains(dataset: str, tmp_path: Path) -> None:
-    for processes in (1, 2):
-        run(tmp_path / str(processes), dataset, *METHODS_ALONE, processes=processes)
+@pytest.fixture(scope="module")
+def two(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes leave of every method, and how often they met."""
+    out = tmp_path_factory.mktemp("two")
+    run(out, dataset, *METHODS_ALONE, "counting")
+    return out
+
+
+def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: Path) -> None:
+    run(tmp_path, dataset, *METHODS_ALONE, processes=1)
     for way in METHODS_ALONE:
-        assert_alike(tmp_path / "1" / way, tmp_path / "2" / way, way)
-        names = {file.name for file in (tmp_path / "2" / way).iterdir()}
-        assert names == {"config.json", "metrics.jsonl", "best.safetensors", "last.safetensors"}
+        assert_alike(tmp_path / way, two / way, way)
+        assert {file.name for file in (two / way).iterdir()} == {
+            "config.json",
+            "metrics.jsonl",
+            "best.safetensors",
+            "last.safetensors",
+        }
 
 
 @pytest.mark.slow
@@ -63,12 +75,9 @@ def test_a_dead_process_is_restarted_and_leaves_no_trace(dataset: str, tmp_path:
     assert contents(tmp_path / "dying") == contents(tmp_path / "pgd_at")
 
 
-def test_an_update_costs_one_all_reduce_of_gradients_however_many_steps_the_attack_takes(
-    dataset: str, tmp_path: Path
-) -> None:
+def test_an_update_costs_one_all_reduce_of_gradients_however_many_steps_the_attack_takes(two: Path) -> None:
     """Beside it one of a few numbers an update: the loss, whether to stop, and batch norm's running statistics."""
-    run(tmp_path, dataset, "counting")
     for rank in (0, 1):
-        few, many = map(int, (tmp_path / f"all-reduces-{rank}").read_text().split())
+        few, many = map(int, (two / f"all-reduces-{rank}").read_text().split())
         assert few == many
         assert 2 * BATCHES <= few <= 2 * BATCHES + 4

@@ -226,7 +226,10 @@ def uninterrupted(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> dic
     return {name: found[name] for name in RESULTS}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, id="ctrl-c", marks=pytest.mark.slow), pytest.param(signal.SIGKILL, id="kill")],
+)
 def test_a_stopped_process_continues_with_the_same_command(
     number: signal.Signals, dataset: str, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
