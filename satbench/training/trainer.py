@@ -1,10 +1,8 @@
 """The one training run: what a step is given, when the run is measured, saved and ended. It knows no method by name."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +18,22 @@ from satbench.evaluation.harness import measure
 from satbench.lookup import pick
 from satbench.methods import METHODS, Method
 from satbench.methods.base import Processes, Step
-from satbench.models import ModelSpec, build_model
 from satbench.models.classifier import Classifier
 from satbench.progress import Progress, silent
 from satbench.results.metrics import clean_table
-from satbench.seeding import Share, derive, generator
+from satbench.seeding import Share, generator
 from satbench.threat import ThreatModel
 from satbench.training import checkpoint
 from satbench.training.alarm import collapse
 from satbench.training.averaging import AVERAGES, Average
 from satbench.training.board import Board
+from satbench.training.build import network, optimizer
 from satbench.training.checkpoint import Position, Remembered
 from satbench.training.combinations import refuse_undefined
 from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined, share_gradients
 from satbench.training.feed import Feed
+from satbench.training.interrupt import interruptible
 from satbench.training.passes import PassCount
 from satbench.training.schedule import lr_factor, warmup
 from satbench.training.step import Learner, targets
@@ -130,7 +129,7 @@ class _Run:
         )
         self.updates = self.feed.batches_an_epoch * method.replays  # of an epoch
         self.total = self.updates * config.epochs
-        self.net = _model(config, images).to(place)
+        self.net = network(config, images).to(place)
         if config.speed.channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)
         average: Average | None = None
@@ -138,14 +137,14 @@ class _Run:
             average = pick(AVERAGES, config.averaging.name, "averaging", self.net, **config.averaging.params)
         state = method.initial_state(len(images), self.classes, self.feed.largest)
         state = {name: tensor.to(place) for name, tensor in state.items()}
-        self.run = Remembered(self.net, _optimizer(config, self.net), state, average)
+        self.run = Remembered(self.net, optimizer(config, self.net), state, average)
         self.board = Board(out / "tensorboard") if tensorboard and processes.rank == 0 else None
 
     def go_on(self) -> None:
         """Take every update and epoch that is left."""
         position = checkpoint.load_state(self.out, self.run)
         learner = self._learner()
-        with _interruptible() as pressed, closing(self.board) if self.board is not None else nullcontext():
+        with interruptible() as pressed, closing(self.board) if self.board is not None else nullcontext():
             while not self._at_end(position):
                 self._epoch(position, learner, pressed)
                 self._end_epoch(position)
@@ -319,36 +318,6 @@ class _Run:
             checkpoint.save_state(self.out, self.run, position)
 
 
-def _model(config: TrainConfig, images: Images) -> Classifier:
-    mean, std = images.channel_statistics()
-    channels, side, _ = images.shape
-    torch.manual_seed(derive(config.seed, "init"))
-    return build_model(
-        ModelSpec(
-            architecture=config.model.name,
-            activation=config.activation,
-            num_classes=images.num_classes,
-            channels=channels,
-            image_size=side,
-            mean=mean,
-            std=std,
-            params=config.model.params,
-        )
-    )
-
-
-def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Decay on matrices and filters only, that is on parameters of two or more dimensions."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    spared = [p for p in model.parameters() if p.ndim <= 1]
-    settings = config.optimizer
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr)
-    nesterov = settings.nesterov and settings.momentum > 0
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
-
-
 def _resident(config: TrainConfig, images: Images, place: torch.device) -> bool:
     """Whether the images lie on the device: as asked, or where they take less than a quarter of its free memory."""
     if config.speed.resident is not None or not isinstance(images, ImageSet):
@@ -366,31 +335,3 @@ def _figures(history: list[dict[str, Any]]) -> str:
     row = history[-1]
     alarm = f", alarm: {row['alarm']}" if row["alarm"] else ""
     return f"epoch {row['epoch'] + 1}: val clean {row['val_clean']:.1%}, robust {row['val_robust']:.1%}{alarm}"
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields whether Ctrl-C or SIGTERM asked to stop; the first Ctrl-C is only noted, a second is answered at once.
-
-    Only the main thread can listen. A process that ignores Ctrl-C, or answers SIGTERM in its own way, goes on doing so.
-    """
-    pressed = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set
-        return
-
-    def note(number: int, frame: object) -> None:
-        pressed.set()
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, before[signal.SIGINT])
-
-    if before[signal.SIGINT] != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, note)
-    if before[signal.SIGTERM] == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, note)
-    try:
-        yield pressed.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
