@@ -20,8 +20,8 @@ from satbench import evaluate, load_model
 from satbench.attacks import PGD
 from satbench.data import load_images
 from satbench.errors import BadInput
-from satbench.evaluation.resume import alone_in
 from satbench.evaluation.verify import verify
+from satbench.home import alone_in
 from satbench.results.schema import TIMING
 from satbench.results.store import Run, read_run
 from satbench.seeding import Randomness, integer
@@ -225,7 +225,7 @@ def test_a_threat_that_an_attack_refuses_is_refused_before_any_work(tmp_path: Pa
 
 
 def test_two_processes_do_not_measure_into_one_folder(tmp_path: Path) -> None:
-    with alone_in(tmp_path / "run"), pytest.raises(BadInput, match="another satbench eval is at work there"):
+    with alone_in(tmp_path / "run", "eval"), pytest.raises(BadInput, match="another satbench eval is at work there"):
         whole(tmp_path / "run", attack=["fgsm"])
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -25,6 +26,7 @@ from satbench import evaluate, train
 from satbench.attacks import PGD
 from satbench.cli import app
 from satbench.errors import BadInput
+from satbench.home import alone_in
 from satbench.methods import METHODS
 from satbench.models import ACTIVATIONS, ARCHITECTURES
 from satbench.recipes import RECIPES
@@ -373,6 +375,67 @@ def test_states_that_are_all_damaged_are_refused_by_name(config: TrainConfig, tm
         train(config, folder, device="cpu")
 
 
+def test_a_state_of_another_run_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    one = interrupted_run(config, tmp_path / "one")
+    other = interrupted_run(config.with_values({"seed": 1}), tmp_path / "other")
+    (other / STATE).replace(one / STATE)
+    (other / PREVIOUS).replace(one / PREVIOUS)
+    with pytest.raises(BadInput, match="or of another run"):
+        train(config, one, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors"])
+@pytest.mark.parametrize("damage", [truncate, empty, Path.unlink])
+@pytest.mark.parametrize("ended", [True, False])
+def test_weights_that_were_lost_are_noticed(
+    ended: bool, damage: Callable[[Path], None], name: str, config: TrainConfig, finished: Path, tmp_path: Path
+) -> None:
+    """Neither a finished run nor one that goes on says that all is well without them."""
+    folder = tmp_path / "run"
+    if ended:
+        shutil.copytree(finished, folder)
+    else:
+        interrupted_run(config, folder)
+    damage(folder / name)
+    if ended and name == "last.safetensors" and damage is Path.unlink:
+        assert contents(train(config, folder, device="cpu").folder) == contents(finished)  # it was never finished
+        return
+    with pytest.raises(BadInput, match=rf"{name}.*; remove .*run to train it again"):
+        train(config, folder, device="cpu")
+
+
+def test_a_damaged_log_of_a_run_that_goes_on_is_written_again(
+    config: TrainConfig, finished: Path, tmp_path: Path
+) -> None:
+    folder = interrupted_run(config, tmp_path / "run")
+    (folder / "metrics.jsonl").write_text('{"epoch": 0, "train_lo')
+    assert contents(train(config, folder, device="cpu").folder) == contents(finished)
+
+
+def test_two_trainings_in_one_folder_take_turns(config: TrainConfig, tmp_path: Path) -> None:
+    with alone_in(tmp_path / "run", "train"), pytest.raises(BadInput, match="another satbench train is at work there"):
+        train(config, tmp_path / "run", device="cpu")
+
+
+def test_what_a_killed_process_was_writing_is_removed(config: TrainConfig, tmp_path: Path) -> None:
+    folder = interrupted_run(config, tmp_path / "run")
+    (folder / f".{STATE}.abcd").write_bytes(b"half")
+    train(config, folder, device="cpu")
+    assert not list(folder.glob(".*"))
+
+
+def test_a_full_disk_is_an_error_of_the_system(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("satbench.models.weights.save_file", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        train(config, tmp_path / "run", device="cpu")
+    assert sorted(contents(tmp_path / "run")) == ["config.json"]
+
+
 def test_a_save_within_an_epoch_is_what_a_dead_run_continues_from(
     config: TrainConfig, finished: Path, tmp_path: Path
 ) -> None:
@@ -552,7 +615,7 @@ def test_every_method_has_recipes_on_digits_and_on_cifar10() -> None:
     for dataset in ("digits", "cifar10"):
         used = {RECIPES[name]().method.name for name in RECIPES if name.startswith(dataset)}
         assert used == set(METHODS), dataset
-    assert {RECIPES[name]().averaging.name for name in RECIPES} == {"none", *AVERAGES}
+    assert {RECIPES[name]().averaging.name for name in RECIPES} == set(AVERAGES)
     assert len(RECIPES) == 36
 
 

@@ -9,8 +9,9 @@ import typer
 def command(
     name: Annotated[str | None, typer.Argument(help="One recipe, to be shown whole.")] = None,
 ) -> None:
-    """List the named trainings; with a NAME show its source, what to expect of it and every setting."""
-    from satbench.lookup import find
+    """List the named trainings; with a NAME show its sources, what to expect of it and every setting."""
+    from satbench.lookup import find, pick
+    from satbench.methods import METHODS
     from satbench.recipes import RECIPES
 
     if name is None:
@@ -20,9 +21,10 @@ def command(
         typer.echo("satbench recipes NAME shows one whole; satbench train NAME runs it")
         return
     make = find(RECIPES, name, "recipe")
-    typer.echo(f"{_words(make)}\n")
-    typer.echo(make().model_dump_json(indent=2, exclude_defaults=True))
-    typer.echo(f"\nsatbench train {name}")
+    config = make()
+    typer.echo(f"{_words(make)}\n\n{_words(inspect.getmodule(make))}\n")
+    typer.echo(f"method: {pick(METHODS, config.method.name, 'method', **config.method.params)}")
+    typer.echo(config.model_dump_json(indent=2))
 
 
 def _words(make: object) -> str:

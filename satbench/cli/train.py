@@ -87,9 +87,10 @@ def command(
 def _name(config: Any) -> str:
     """A folder name that differs whenever the config does."""
     import hashlib
+    import re
 
     digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
-    recipe = config.recipe.partition(" ")[0]
+    recipe = re.sub(r"[^\w.-]", "_", config.recipe.partition(" ")[0]).lstrip(".")
     return f"{recipe}-{config.model.name}-{config.activation}-seed{config.seed}-{digest}"
 
 

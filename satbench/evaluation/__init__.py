@@ -22,6 +22,7 @@ from satbench.evaluation.harness import Search, measure
 from satbench.evaluation.judge import logits_of
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on
+from satbench.home import alone_in
 from satbench.models.weights import model_digest
 from satbench.progress import Progress, silent
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
@@ -133,7 +134,7 @@ def evaluate(
         return finished
     for one, threat in itertools.product(attacks, threats):
         _check_threat(one, threat, where.module, images)
-    with resume.alone_in(out):
+    with alone_in(out, "eval"):
         finished = resume.finished(out, described, images, trust)  # by another command since
         if finished is not None:
             return finished

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.torch import save_file
 from torch import Tensor
 
+from satbench.models.weights import write_safetensors
 from satbench.results.store import PARTS, atomic_file
 
 OUTCOMES = pa.schema(
@@ -92,7 +92,7 @@ class Work:
             outcomes.loc[broken, "example_file"] = f"{PARTS}/{self.name}/{name}.safetensors"
             outcomes.loc[broken, "example_row"] = range(int(broken.sum()))
             with atomic_file(self.folder / f"{name}.safetensors") as temporary:
-                save_file({"x_adv": examples.contiguous()}, temporary)
+                write_safetensors(temporary, {"x_adv": examples.contiguous()})
         part = Part(outcomes, part.seconds, part.notes)
         if self.folder:
             said = {"seconds": repr(part.seconds), "notes": json.dumps(part.notes)}

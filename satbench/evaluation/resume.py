@@ -3,19 +3,16 @@
 import hashlib
 import inspect
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import FunctionType
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from satbench.attacks import Attack
 from satbench.attacks.base import from_outside
 from satbench.data import Images
 from satbench.errors import BadInput
-from satbench.home import home
 from satbench.results.schema import Manifest
 from satbench.results.store import MANIFEST, Run, read_examples, read_run, records_digest
 
@@ -114,23 +111,6 @@ def sound(run: Run) -> bool:
     return not run.manifest.examples or all(
         (run.path / file).is_file() for file in read_examples(run)["example_file"].unique()
     )
-
-
-@contextmanager
-def alone_in(out: Path) -> Iterator[None]:
-    """Let no other process measure into the same folder on this machine; raises `BadInput` when one does."""
-    name = hashlib.sha256(str(out.absolute()).encode()).hexdigest()[:16]
-    path = home() / "locks" / f"run-{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BadInput(f"--out {out}: another satbench eval is at work there; wait, or give another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _data(manifest: Manifest) -> tuple[object, ...]:

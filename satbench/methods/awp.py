@@ -40,7 +40,7 @@ class AWP(Method):
             raise BadInput(f"warmup_epochs of awp is {self.warmup_epochs!r}; give a number from 0")
         if isinstance(self.inner, AWP) or self.inner.replays > 1:
             raise BadInput(f"awp around {self.inner!r} is not defined; wrap a method of one update a batch, say pgd_at")
-        for name in ("loss_passes", "soft_targets", "second_order"):
+        for name in ("chosen_by", "crafts", "loss_passes", "norms", "soft_targets", "second_order"):
             object.__setattr__(self, name, getattr(self.inner, name))
 
     @property

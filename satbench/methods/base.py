@@ -86,6 +86,7 @@ class Method(ABC):
 
     chosen_by = ("val_robust", "val_clean")  # figures of an epoch that make it the best, the first one first
     norms: tuple[str, ...] = NORMS  # of the threats that it is defined for
+    crafts = True  # whether `perturb` takes passes of its own
     replays = 1  # updates on the same batch one after another
     loss_passes = Passes(1, 1)  # what `loss` takes of `passes`
     soft_targets = True  # whether the outer loss is defined for soft labels

@@ -27,6 +27,7 @@ class Free(Method):
         if type(self.replays) is not int or self.replays < 1:
             raise BadInput(f"replays of free is {self.replays!r}; give a whole number from 1")
 
+    crafts = False
     norms = ("Linf",)
 
     @property

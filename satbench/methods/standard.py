@@ -12,6 +12,7 @@ from satbench.methods.base import Method, Passes, Step
 class Standard(Method):
     """Cross-entropy on the images as they are."""
 
+    crafts = False
     chosen_by = ("val_clean", "val_robust")  # what little stands under PGD early on is no merit
 
     @property

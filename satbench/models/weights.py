@@ -100,9 +100,14 @@ def save_model(path: Path, model: Classifier, provenance: Provenance | Conversio
         tensors[PROBE_LOGITS] = _probe(model, tensors[PROBE_IMAGES])
     else:
         header["provenance"] = provenance.model_dump()
+    write_safetensors(path, tensors, {HEADER: json.dumps(header, sort_keys=True)})
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors to a file; raises OSError, as any writing does, where the disk is full."""
     try:
-        save_file(tensors, path, metadata={HEADER: json.dumps(header, sort_keys=True)})
-    except SafetensorError as error:  # its way to say that the disk is full
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
         raise OSError(errno.EIO, str(error), str(path)) from None
 
 

@@ -1,8 +1,9 @@
 """Every method on CIFAR-10 at its authors' settings, as far as they are known; departures are named.
 
 None of them has been run by satbench: every figure is the authors' and measured as they measured, mostly on an epoch
-that was picked on the test set. satbench picks it on 15% of the training images, which are not trained on. Batch norms
-have running statistics while images are crafted unless `attack_bn_mode` says otherwise.
+that was picked on the test set. satbench picks it on 15% of the training images, which are not trained on, so that an
+epoch has 15% fewer updates than theirs. Batch norms have running statistics while images are crafted unless
+`attack_bn_mode` says otherwise.
 """
 
 from typing import Any
@@ -95,7 +96,8 @@ def cifar10_bag_of_tricks() -> TrainConfig:
 def cifar10_trades() -> TrainConfig:
     """TRADES with beta 6 on WRN-34-10, ended after the first epoch behind the drop of the learning rate.
 
-    Paper: Zhang et al. 2019 (arXiv 1901.08573): 76 epochs, drops at 75, 90 and 100, decay 2e-4, eps 0.031, step 0.007.
+    Paper: Zhang et al. 2019 (arXiv 1901.08573): 76 epochs, drops at 75, 90 and 100, here counted from 0, decay
+    2e-4, eps 0.031, step 0.007.
     Command: `satbench train cifar10-trades`.
     Hardware: one GPU of 24 GB or more. Time: not yet measured.
     Expected: published, clean / PGD-20 / AutoAttack: 84.92 / 56.61 / 53.08; not yet measured here.
@@ -162,7 +164,7 @@ def cifar10_free() -> TrainConfig:
     """Free adversarial training with 8 replays on WRN-34-10, which the authors call 32-10.
 
     Paper: Shafahi et al. 2019 (arXiv 1904.12843): 80,000 updates, 0.1 divided by ten at 40,000 and 60,000, decay 2e-4;
-    here 26 epochs of 8 replays with the drops at half and three quarters.
+    here 30 epochs of 8 replays, 79,920 updates, with the drops at half and three quarters.
     Command: `satbench train cifar10-free`.
     Hardware: one GPU of 24 GB or more. Time: not yet measured.
     Expected: published, clean / PGD-100: 85.96 / 46.19; not yet measured here.
@@ -171,7 +173,7 @@ def cifar10_free() -> TrainConfig:
         "cifar10-free",
         "free",
         **WIDE,
-        **{"method.replays": 8, "epochs": 26, "schedule.milestones": [13, 19.5], "optimizer.weight_decay": 2e-4},
+        **{"method.replays": 8, "epochs": 30, "schedule.milestones": [15, 22.5], "optimizer.weight_decay": 2e-4},
     )
 
 

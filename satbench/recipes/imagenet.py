@@ -24,8 +24,10 @@ def imagenet_sat_resnet50() -> TrainConfig:
     """Smooth adversarial training of ResNet-50 with SiLU: one step of length 4/255 from a random start, 100 epochs.
 
     Paper: Xie et al. 2020 (arXiv 2006.14536). The optimizer is that of their released loop: 0.1 for 256 images, a
-    warm-up of five epochs, divided by ten at 30, 60 and 90, decay 1e-4 on filters and matrices. Their attack starts at
-    the image itself with probability 0.2 and their colour jitter are left out.
+    warm-up of five epochs, divided by ten at 30, 60 and 90, decay 1e-4 on filters and matrices. Departures from it:
+    the warm-up starts at 0 and not at 0.1, crops are resized bilinearly and not bicubically, and label smoothing 0.1,
+    colour jitter and the attack's start at the image itself with probability 0.2 are left out. 1% of the images is
+    held out.
     Command: `satbench train imagenet-sat-resnet50`.
     Hardware: eight GPUs, `torchrun --nproc-per-node 8 -m satbench train imagenet-sat-resnet50`. Time: not yet measured.
     Expected: published, clean / PGD-200 at 4/255: 69.7 / 42.3; not yet measured here.

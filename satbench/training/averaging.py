@@ -18,6 +18,8 @@ class Average(ABC):
     def __init__(self, net: nn.Module) -> None:
         self.module = copy.deepcopy(net).eval().requires_grad_(False)
 
+    first_epoch = 0  # whose end has an average
+
     @property
     @abstractmethod
     def ready(self) -> bool:
@@ -98,7 +100,7 @@ class SWA(Average):
                 f"start {start!r} of averaging 'swa'; give the first epoch to average, a whole number from 0"
             )
         super().__init__(net)
-        self.start, self.count = start, torch.zeros((), dtype=torch.int64)
+        self.first_epoch, self.count = start, torch.zeros((), dtype=torch.int64)
 
     @property
     def ready(self) -> bool:
@@ -108,7 +110,7 @@ class SWA(Average):
         pass
 
     def after_epoch(self, net: nn.Module, epoch: int, batches: Callable[[], Iterable[Tensor]]) -> None:
-        if epoch >= self.start:
+        if epoch >= self.first_epoch:
             self.count += 1
             self._move(net, 1 / int(self.count))
             self._copy_buffers(net)
@@ -118,7 +120,11 @@ class SWA(Average):
         return {"epochs averaged": self.count, **super().state()}
 
 
-AVERAGES: dict[str, Callable[..., Average]] = {"ema": EMA, "swa": SWA}
+def none(net: nn.Module) -> None:
+    """The weights themselves."""
+
+
+AVERAGES: dict[str, Callable[..., Average | None]] = {"none": none, "ema": EMA, "swa": SWA}
 
 
 @torch.no_grad()

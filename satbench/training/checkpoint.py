@@ -15,12 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from satbench.errors import BadInput
 from satbench.models.classifier import Classifier
-from satbench.models.weights import SCHEMA_VERSION, Provenance, load_strictly, read_safetensors, save_model
+from satbench.models.weights import (
+    SCHEMA_VERSION,
+    Provenance,
+    load_model_file,
+    load_strictly,
+    read_safetensors,
+    save_model,
+    write_safetensors,
+)
 from satbench.results.schema import Threat
 from satbench.results.store import atomic_file, check_output_folder, to_json, write_text
 from satbench.training.averaging import Average
@@ -66,6 +73,9 @@ def open_folder(out: Path, config: TrainConfig, data: dict[str, str]) -> None:
     """
     file = out / CONFIG
     check_output_folder(out, CONFIG)
+    for name in (CONFIG, STATE, METRICS, BEST, LAST):  # what a killed process was writing
+        for left in out.glob(f".{name}.*"):
+            left.unlink()
     if file.is_file():
         there = read_config(out)
         if there != config:
@@ -91,10 +101,26 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def finished(out: Path, config: TrainConfig) -> bool:
-    """Whether the run in `out` has nothing left to do: it is logged to its end and the state is gone."""
-    kept = (out / LAST).is_file() and (out / BEST).is_file() and not (out / STATE).exists()
+    """Whether the run in `out` has nothing left to do: the state is gone and it is logged to its end."""
+    if (out / STATE).exists() or not (out / LAST).is_file():
+        return False
     history = read_metrics(out)
-    return kept and bool(history) and (len(history) == config.epochs or bool(history[-1]["ended"]))
+    return bool(history) and (len(history) == config.epochs or bool(history[-1]["ended"]))
+
+
+def check_weights(out: Path, best_epoch: int, last_epoch: int, going_on: bool = False) -> None:
+    """Raise `BadInput` where the weights of these epochs are not what lies in the folder.
+
+    A run that goes on may have written those of the epoch that it is about to repeat.
+    """
+    for name, epoch in ((BEST, best_epoch), (LAST, last_epoch)):
+        try:
+            _, origin = load_model_file(out / name)
+        except BadInput as error:
+            raise BadInput(f"{error}; remove {out} to train it again") from None
+        found = origin.epoch if isinstance(origin, Provenance) else -1
+        if found != epoch and not (going_on and found > epoch):
+            raise BadInput(f"{out / name} does not hold the weights of epoch {epoch}; remove {out} to train it again")
 
 
 def save_state(out: Path, run: Remembered, position: Position) -> None:
@@ -106,11 +132,12 @@ def save_state(out: Path, run: Remembered, position: Position) -> None:
     if run.average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in run.average.state().items()}
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    metadata = {"position": json.dumps(vars(position)), "digest": _digest(tensors)}
+    metadata = {"position": json.dumps(vars(position))}
+    metadata["digest"] = _digest(out, tensors, metadata["position"])
     if (out / STATE).is_file():
         os.replace(out / STATE, out / PREVIOUS)
     with atomic_file(out / STATE) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        write_safetensors(temporary, tensors, metadata)
 
 
 def load_state(out: Path, run: Remembered) -> Position:
@@ -139,8 +166,8 @@ def remove_state(out: Path) -> None:
 def _load(file: Path, run: Remembered) -> Position:
     """Nothing of the run is changed before everything in the file is known to be right."""
     tensors, metadata = read_safetensors(file)
-    if metadata.get("digest") != _digest(tensors):
-        raise BadInput(f"{file} is damaged: its content does not have the digest that was written with it")
+    if metadata.get("digest") != _digest(file.parent, tensors, metadata.get("position", "")):
+        raise BadInput(f"{file} is damaged, or of another run: it does not have the digest that was written with it")
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in ("model", "optimizer", "method", "average")}
     states: dict[int, dict[str, Tensor]] = {}
     try:
@@ -165,8 +192,9 @@ def _load(file: Path, run: Remembered) -> Position:
     return position
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(out: Path, tensors: dict[str, Tensor], position: str) -> str:
+    """Of all that a save holds and of the config and images that it belongs to."""
+    digest = hashlib.sha256((out / CONFIG).read_bytes() + position.encode())
     for name in sorted(tensors):
         digest.update(f"{name}\n".encode())
         digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
@@ -200,9 +228,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        if not all({"epoch", "val_robust", "val_clean"} <= row.keys() for row in rows):
+            raise ValueError
+    except (ValueError, AttributeError):
         raise BadInput(f"{file} is damaged; train into a new folder") from None
+    return rows
 
 
 def _first_difference(there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:

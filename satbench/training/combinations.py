@@ -9,9 +9,10 @@ from satbench.training.config import TrainConfig
 def refuse_undefined(config: TrainConfig, method: Method) -> None:
     """Raise `BadInput` for the first combination that no source defines or that could have no effect."""
     method.refuse(ThreatModel(config.threat.norm, config.threat.eps))
-    name, surrogate, speed = config.method.name, config.surrogate, config.speed
-    start = config.averaging.params.get("start", 0)
-    crafts = method.passes.forward > 1
+    surrogate, speed = config.surrogate, config.speed
+    inner = config.method.params.get("method")
+    name = f"{config.method.name} around {inner}" if inner else config.method.name
+    crafts = method.crafts
     for refused, what in (
         (surrogate.attacker and not crafts, f"surrogate.attacker with {name}, whose attacker takes no pass of its own"),
         (config.attack_bn_mode == "train" and not crafts, f"attack_bn_mode=train with {name}, which crafts no image"),
@@ -37,16 +38,16 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             f"label smoothing with {name}, whose loss is defined for hard labels",
         ),
         (
-            method.replays > 1 and config.threat.warmup_epochs > 0,
-            f"threat.warmup_epochs with {name}, which carries its perturbation from batch to batch",
+            config.threat.warmup_epochs > 0 and not crafts,
+            f"threat.warmup_epochs with {name}, which crafts no image from the start",
         ),
         (
             method.second_order and config.attack_bn_mode == "train",
             f"attack_bn_mode=train with {name}, half of whose gradients are taken in its loss",
         ),
         (
-            isinstance(start, int) and start >= config.epochs,
-            f"averaging.start={start} in a run of {config.epochs} epochs; start before its end",
+            max(config.threat.warmup_epochs, config.optimizer.warmup_epochs) >= config.epochs,
+            f"a warm-up that is not over before the {config.epochs} epochs are; shorten it",
         ),
     ):
         if refused:

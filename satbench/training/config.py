@@ -113,7 +113,7 @@ class TrainConfig(_Frozen):
     selection_steps: PGD steps of the robust accuracy on the validation split that picks the best epoch.
     """
 
-    recipe: str
+    recipe: str = Field(min_length=1)
     dataset: str
     image_size: int | None = Field(default=None, ge=4)
     model: Named
@@ -184,13 +184,14 @@ def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = ""
         old, new = before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{prefix}{key}.")
-        elif old != new and new is not None and f"{prefix}{key}" not in ("activation", "seed"):
+        elif old != new and key in after and f"{prefix}{key}" not in ("activation", "seed"):
             found.append(f"{prefix}{key}={new}".replace(".params.", ".").replace(".name=", "="))
     return found
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> None:
     head, dot, tail = key.partition(".")
+    value = None if value == "null" else value
     if head not in raw:
         raise BadInput(f"unknown setting {key!r}; {nearest(head, raw)}")
     if not isinstance(raw[head], dict):
@@ -221,4 +222,6 @@ def _number(key: str, value: Any) -> Any:
         return value.lower() == "true"
     if re.fullmatch("-?[0-9]+", value):
         return int(value)
+    if re.fullmatch(r"[0-9.]+[eE]-?[0-9]+", value):
+        return float(value)
     return parse_eps(value, norm="L2") if re.fullmatch("[0-9.]+(/[0-9.]+)?", value) else value

@@ -40,6 +40,8 @@ def piecewise(
         milestones = (0.5 * epochs, 0.75 * epochs)
     if not isinstance(milestones, list | tuple) or not all(_is_number(one) and one > 0 for one in milestones):
         raise BadInput(f"milestones {milestones!r} of schedule 'piecewise'; give a list of epochs, such as [75, 90]")
+    if list(milestones) != sorted(set(milestones)):
+        raise BadInput(f"milestones {milestones!r} of schedule 'piecewise'; give each once, the earliest first")
     if not _is_number(factor) or not 0 <= factor <= 1:
         raise BadInput(f"factor {factor!r} of schedule 'piecewise'; give a number from 0 to 1")
     return float(factor ** sum(progress >= milestone / epochs for milestone in milestones))

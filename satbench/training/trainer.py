@@ -15,6 +15,7 @@ from satbench.data import Images, ImageSet, training_splits
 from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.evaluation.harness import measure
+from satbench.home import alone_in
 from satbench.lookup import pick
 from satbench.methods import METHODS, Method
 from satbench.methods.base import Processes, Step
@@ -76,25 +77,28 @@ def train(
     `tensorboard` also writes the log there for TensorBoard, the extra of that name. Raises `BadInput` for settings that
     cannot be met or a folder of another run, and when the loss stops being finite, naming the step.
     """
-    out = Path(out)
+    out, wanted = Path(out), resolve_device(device)
     method: Method = pick(METHODS, config.method.name, "method", **config.method.params)
     refuse_undefined(config, method)
     lr_factor(config.schedule.name, config.schedule.params, 0.0, config.epochs)  # refused here when it is unknown
     images, held_out = training_splits(config.dataset, config.image_size, data_dir)
     with (
-        joined(resolve_device(device)) as (processes, place),
+        joined(wanted) as (processes, place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
     ):
         run = _Run(config, method, images, held_out, out, place, processes, progress, save_seconds, tensorboard)
         data = {part.split: part.fingerprint for part in (images, held_out)}
-        if processes.rank == 0:
-            checkpoint.open_folder(out, config, data)
-        processes.wait()
-        if not checkpoint.finished(out, config):
-            run.go_on()
-        processes.wait()
+        with alone_in(out, "train") if processes.rank == 0 else nullcontext():
+            if processes.rank == 0:
+                checkpoint.open_folder(out, config, data)
+            processes.wait()
+            if not checkpoint.finished(out, config):
+                run.go_on()
+            processes.wait()
     history = checkpoint.read_metrics(out)
-    return Trained(out, history, _best(history, method), len(history) - 1 - (history[-1]["ended"] == ROLLED_BACK))
+    trained = Trained(out, history, _best(history, method), _last(history))
+    checkpoint.check_weights(out, trained.best_epoch, trained.last_epoch)
+    return trained
 
 
 class _Run:
@@ -132,9 +136,18 @@ class _Run:
         self.net = network(config, images).to(place)
         if config.speed.channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)
-        average: Average | None = None
-        if config.averaging.name != "none":
-            average = pick(AVERAGES, config.averaging.name, "averaging", self.net, **config.averaging.params)
+        average: Average | None = pick(
+            AVERAGES, config.averaging.name, "averaging", self.net, **config.averaging.params
+        )
+        if average is not None and average.first_epoch >= config.epochs:
+            raise BadInput(
+                f"averaging starts at epoch {average.first_epoch} of a run of {config.epochs}; start before its end"
+            )
+        if config.label_smoothing.amount >= 1 - 1 / self.classes:
+            raise BadInput(
+                f"label_smoothing.amount={config.label_smoothing.amount:g} leaves the true one of {self.classes} "
+                "classes no more than the others; give less"
+            )
         state = method.initial_state(len(images), self.classes, self.feed.largest)
         state = {name: tensor.to(place) for name, tensor in state.items()}
         self.run = Remembered(self.net, optimizer(config, self.net), state, average)
@@ -143,6 +156,9 @@ class _Run:
     def go_on(self) -> None:
         """Take every update and epoch that is left."""
         position = checkpoint.load_state(self.out, self.run)
+        if position.history:
+            best, last = _best(position.history, self.method), _last(position.history)
+            checkpoint.check_weights(self.out, best, last, going_on=True)
         learner = self._learner()
         with interruptible() as pressed, closing(self.board) if self.board is not None else nullcontext():
             while not self._at_end(position):
@@ -165,7 +181,7 @@ class _Run:
                 loss, stop = learner.update(step, self._lr(step), pressed())
                 if not torch.isfinite(loss):
                     place = f"epoch {position.epoch}, step {position.step}"
-                    raise BadInput(f"the loss is {loss.item()} at {place}; lower lr")
+                    raise BadInput(f"the loss is {loss.item()} at {place}; lower lr, into another --out")
                 if self.run.average is not None:
                     self.run.average.after_update(self.net, step.number, self.total)
                 position.loss_sum += loss.item()
@@ -245,6 +261,8 @@ class _Run:
             "train_loss": position.loss_sum / self.updates,
             **self._passes(position),
             **self._measured(kept, f"epoch {position.epoch}, step {position.step - 1}"),
+            "alarm": "",
+            "ended": "",
         }
         position.history.append(row)
         row["alarm"] = collapse(position.history)
@@ -325,8 +343,13 @@ def _resident(config: TrainConfig, images: Images, place: torch.device) -> bool:
     return place.type == "cpu" or 4 * images.x.nbytes < torch.cuda.mem_get_info(place)[0]
 
 
+def _last(history: list[dict[str, Any]]) -> int:
+    return len(history) - (2 if history[-1]["ended"] == ROLLED_BACK else 1)
+
+
 def _best(history: list[dict[str, Any]], method: Method) -> int:
-    return int(max(history, key=lambda row: (*(row[name] for name in method.chosen_by), -row["epoch"]))["epoch"])
+    kept = history[: _last(history) + 1]
+    return int(max(kept, key=lambda row: (*(row[name] for name in method.chosen_by), -row["epoch"]))["epoch"])
 
 
 def _figures(history: list[dict[str, Any]]) -> str:
