@@ -1,7 +1,7 @@
 """What a process of tests/test_distributed.py runs, alone or under torchrun: many_processes.py OUT DATASET JOB...
 
-A JOB is a name of `tiny_training.WAYS`, "dying" for a run whose second process kills itself once, or "counting" for two
-runs whose all-reduces are counted.
+A JOB is a name of `tiny_training.WAYS`, "dying" for a run whose second process kills itself once, "counting" for two
+runs whose all-reduces are counted, or "synced" for networks with batch norm over the whole batch.
 """
 
 import os
@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from satbench import train
 from satbench.training.distributed import joined
 
-# batch norm sees a process's own images, so that only a network without it gives what one process gives
+# without batch norm, which sees a process's own images unless it is told to see all
 SHARED = {"model": "mlp", "model.width": 16, "epochs": 1}
 RANK = os.environ.get("RANK", "0")
 
@@ -44,6 +44,10 @@ def work(out: Path, dataset: str, jobs: list[str]) -> None:
         if job == "counting":
             counts = [all_reduces(out, dataset, steps) for steps in (1, 4)]
             (out / f"all-reduces-{RANK}").write_text(" ".join(map(str, counts)))
+        elif job == "synced":
+            for way in ("pgd_at", "awp"):
+                changes = {**WAYS[way], "epochs": 1, "sync_batch_norm": True}
+                train(tiny(dataset, **changes), out / f"synced-{way}", "cpu")
         elif job == "dying":
             train(tiny(dataset, **SHARED), out / "dying", "cpu", progress=die_once, save_seconds=0)
         else:

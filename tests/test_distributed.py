@@ -46,12 +46,14 @@ def assert_alike(one: Path, two: Path, way: str) -> None:
 def two(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes leave of every method, and how often they met."""
     out = tmp_path_factory.mktemp("two")
-    run(out, dataset, *METHODS_ALONE, "counting")
+    run(out, dataset, *METHODS_ALONE, "counting", "synced")
     return out
 
 
 def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: Path) -> None:
-    run(tmp_path, dataset, *METHODS_ALONE, processes=1)
+    run(tmp_path, dataset, *METHODS_ALONE, "synced", processes=1)
+    for way in ("pgd_at", "awp"):
+        assert_alike(tmp_path / f"synced-{way}", two / f"synced-{way}", way)
     for way in METHODS_ALONE:
         assert_alike(tmp_path / way, two / way, way)
         assert {file.name for file in (two / way).iterdir()} == {

@@ -42,6 +42,10 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             f"threat.warmup_epochs with {name}, which crafts no image from the start",
         ),
         (
+            config.sync_batch_norm and config.attack_bn_mode == "train",
+            "sync_batch_norm with attack_bn_mode=train, whose attack would wait for the other processes at every step",
+        ),
+        (
             method.second_order and config.attack_bn_mode == "train",
             f"attack_bn_mode=train with {name}, half of whose gradients are taken in its loss",
         ),

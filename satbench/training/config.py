@@ -108,6 +108,8 @@ class TrainConfig(_Frozen):
     image_size: side in pixels for data sets that are resized. augment: a name of `training.augment`.
     attack_bn_mode: whether batch norms use running ("eval") or batch statistics ("train") while images are crafted;
         the running ones never move then.
+    sync_batch_norm: whether batch norms of several processes learn from the whole batch, as those of one process do,
+        and not each from its own images.
     schedule: of the learning rate, at fractional epochs. averaging: "ema" or "swa" of the weights, which are then what
         is measured and kept.
     selection_steps: PGD steps of the robust accuracy on the validation split that picks the best epoch.
@@ -125,6 +127,7 @@ class TrainConfig(_Frozen):
     optimizer: OptimizerConfig
     augment: str = "none"
     attack_bn_mode: Literal["eval", "train"] = "eval"
+    sync_batch_norm: bool = False
     label_smoothing: SmoothingConfig = SmoothingConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
     schedule: Named = Named(name="one-cycle")

@@ -38,6 +38,7 @@ from satbench.training.interrupt import interruptible
 from satbench.training.passes import PassCount
 from satbench.training.schedule import lr_factor, warmup
 from satbench.training.step import Learner, targets
+from satbench.training.whole_batch import over_whole_batch
 from satbench.zoo import BEST, LAST
 
 SAVE_SECONDS = 600.0  # between two saves within an epoch
@@ -199,6 +200,8 @@ class _Run:
 
     def _learner(self) -> Learner:
         settings = self.config
+        if settings.sync_batch_norm and self.processes.count > 1:
+            over_whole_batch(self.net)
         if settings.speed.compile:
             self.net.compile()  # in place: attacker, update and measurements alike
         return Learner(
