@@ -532,6 +532,23 @@ def test_a_rollback_keeps_the_weights_of_the_epoch_before(stopped: tuple[Path, s
     assert contents(tmp_path) == before
 
 
+def test_an_epoch_that_is_rolled_back_is_never_the_best(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alarm(history: list[dict[str, Any]]) -> str:
+        """At the first epoch that is better than the one before."""
+        robust = [row["val_robust"] for row in history]
+        return "a reason" if len(robust) > 1 and robust[-1] > robust[-2] else ""
+
+    monkeypatch.setattr("satbench.training.trainer.collapse", alarm)
+    config = tiny(dataset, epochs=12, **{"optimizer.lr": 0.3, "stop.collapse": "rollback"})
+    trained = train(config, tmp_path, "cpu")
+    robust = [row["val_robust"] for row in trained.history]
+    assert robust[-1] == max(robust) > max(robust[:-1])
+    assert trained.last_epoch == len(robust) - 2 == epoch_of(tmp_path / "last.safetensors")
+    assert trained.best_epoch == robust.index(max(robust[:-1])) == epoch_of(tmp_path / "best.safetensors")
+
+
 @pytest.mark.parametrize("alarmed", [1, 2])
 def test_a_rollback_has_no_weights_before_the_first_epoch(
     alarmed: int, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
