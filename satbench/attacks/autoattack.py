@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench.attacks.base import Attack
-from satbench.attacks.cascade import run_stages
 from satbench.attacks.foreign import UNIT, check_unit, in_units
 from satbench.attacks.losses import margin, margin_targeted
+from satbench.attacks.stages import run_stages
 from satbench.errors import BadInput
 from satbench.lookup import nearest
 from satbench.seeding import Randomness
