@@ -17,7 +17,7 @@ from satbench import train
 from satbench.training.distributed import joined
 
 # without batch norm, which sees a process's own images unless it is told to see all
-SHARED = {"model": "mlp", "model.width": 16, "epochs": 1}
+SHARED = {"model": "mlp", "model.width": 16}
 RANK = os.environ.get("RANK", "0")
 
 
@@ -46,7 +46,7 @@ def work(out: Path, dataset: str, jobs: list[str]) -> None:
             (out / f"all-reduces-{RANK}").write_text(" ".join(map(str, counts)))
         elif job == "synced":
             for way in ("pgd_at", "awp"):
-                changes = {**WAYS[way], "epochs": 1, "sync_batch_norm": True}
+                changes = {**WAYS[way], "sync_batch_norm": True}
                 train(tiny(dataset, **changes), out / f"synced-{way}", "cpu")
         elif job == "dying":
             train(tiny(dataset, **SHARED), out / "dying", "cpu", progress=die_once, save_seconds=0)

@@ -82,4 +82,5 @@ def test_an_update_costs_one_all_reduce_of_gradients_however_many_steps_the_atta
     for rank in (0, 1):
         few, many = map(int, (two / f"all-reduces-{rank}").read_text().split())
         assert few == many
-        assert 2 * BATCHES <= few <= 2 * BATCHES + 4
+        updates = 2 * BATCHES
+        assert 2 * updates <= few <= 2 * updates + 8  # and a few at the ends of epochs
