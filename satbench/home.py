@@ -23,7 +23,7 @@ def home() -> Path:
 @contextmanager
 def alone_in(out: Path, command: str) -> Iterator[None]:
     """Let no other process write into the same folder on this machine; raises `BadInput` when one does."""
-    name = hashlib.sha256(str(out.absolute()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
     path = home() / "locks" / f"run-{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

@@ -48,6 +48,8 @@ def work(out: Path, dataset: str, jobs: list[str]) -> None:
             for way in ("pgd_at", "awp"):
                 changes = {**WAYS[way], "sync_batch_norm": True}
                 train(tiny(dataset, **changes), out / f"synced-{way}", "cpu")
+            in_bf16 = {"epochs": 1, "sync_batch_norm": True, "speed.precision": "bf16"}
+            train(tiny(dataset, **in_bf16), out / "synced-bf16", "cpu")
         elif job == "dying":
             train(tiny(dataset, **SHARED), out / "dying", "cpu", progress=die_once, save_seconds=0)
         else:

@@ -54,6 +54,7 @@ def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: 
     run(tmp_path, dataset, *METHODS_ALONE, "synced", processes=1)
     for way in ("pgd_at", "awp"):
         assert_alike(tmp_path / f"synced-{way}", two / f"synced-{way}", way)
+    assert_alike(tmp_path / "synced-bf16", two / "synced-bf16", "bf16")
     for way in METHODS_ALONE:
         assert_alike(tmp_path / way, two / way, way)
         assert {file.name for file in (two / way).iterdir()} == {

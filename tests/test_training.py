@@ -413,8 +413,12 @@ def test_a_damaged_log_of_a_run_that_goes_on_is_written_again(
 
 
 def test_two_trainings_in_one_folder_take_turns(config: TrainConfig, tmp_path: Path) -> None:
-    with alone_in(tmp_path / "run", "train"), pytest.raises(BadInput, match="another satbench train is at work there"):
-        train(config, tmp_path / "run", device="cpu")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with alone_in(tmp_path / "run", "train"):
+        for spelling in (tmp_path / "run", tmp_path / "link" / "run", tmp_path / "sub" / ".." / "run"):
+            with pytest.raises(BadInput, match="another satbench train is at work there"):
+                train(config, spelling, device="cpu")
 
 
 def test_what_a_killed_process_was_writing_is_removed(config: TrainConfig, tmp_path: Path) -> None:
@@ -576,9 +580,17 @@ def test_wrong_settings_are_refused(key: str, value: str, hint: str, config: Tra
 
 @pytest.mark.parametrize(
     ("given", "wanted"),
-    [("75+90", [75, 90]), ("75+", [75]), ("0:1+60:2", [[0, 1], [60, 2]]), ("0:1", [[0, 1]]), ("1/4+x", [0.25, "x"])],
+    [
+        ("75+90", [75, 90]),
+        ("75+", [75]),
+        ("0:1+60:2", [[0, 1], [60, 2]]),
+        ("0:1", [[0, 1]]),
+        ("1/4+x", [0.25, "x"]),
+        ("2e-1", 0.2),
+        (".e5", ".e5"),
+    ],
 )
-def test_lists_and_pairs_are_written_in_one_word(given: str, wanted: list[object]) -> None:
+def test_lists_and_pairs_are_written_in_one_word(given: str, wanted: object) -> None:
     assert RECIPES["digits-sat"]().with_values({"method.list": given}).method.params["list"] == wanted
 
 

@@ -167,7 +167,7 @@ def _load(file: Path, run: Remembered) -> Position:
     """Nothing of the run is changed before everything in the file is known to be right."""
     tensors, metadata = read_safetensors(file)
     if metadata.get("digest") != _digest(file.parent, tensors, metadata.get("position", "")):
-        raise BadInput(f"{file} is damaged, or of another run: it does not have the digest that was written with it")
+        raise BadInput(f"{file} is damaged, or of another run or version of satbench: its digest is not its own")
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in ("model", "optimizer", "method", "average")}
     states: dict[int, dict[str, Tensor]] = {}
     try:

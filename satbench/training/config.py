@@ -225,6 +225,6 @@ def _number(key: str, value: Any) -> Any:
         return value.lower() == "true"
     if re.fullmatch("-?[0-9]+", value):
         return int(value)
-    if re.fullmatch(r"[0-9.]+[eE]-?[0-9]+", value):
+    if re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)[eE]-?[0-9]+", value):
         return float(value)
     return parse_eps(value, norm="L2") if re.fullmatch("[0-9.]+(/[0-9.]+)?", value) else value

@@ -22,12 +22,13 @@ class WholeBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         axes = [0, *range(2, input.ndim)]
+        images = input.float()  # statistics are taken in float32, also under autocast
         shape = [1, -1, *[1] * (input.ndim - 2)]
-        own = input.new_full((1,), input.numel() / input.shape[1])
-        sums = _total(torch.cat([input.sum(axes), own]))
+        own = images.new_full((1,), input.numel() / input.shape[1])
+        sums = _total(torch.cat([images.sum(axes), own]))
         n = sums[-1].detach()
         mean = sums[:-1] / n
-        centred = input - mean.view(shape)
+        centred = images - mean.view(shape)
         variance = _total(centred.square().sum(axes)) / n
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
@@ -38,7 +39,7 @@ class WholeBatchNorm(_BatchNorm):
         out = centred * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
             out = out * self.weight.view(shape) + self.bias.view(shape)
-        return out
+        return out.to(input.dtype)
 
 
 def over_whole_batch(model: nn.Module) -> None:
