@@ -348,7 +348,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated manifest": (lambda f: (f / "manifest.json").write_text('{"schema'), r"manifest\.json is damaged"),
     "manifest is a list": (lambda f: (f / "manifest.json").write_text("[]"), r"manifest\.json is damaged"),
     "manifest is no text": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), r"manifest\.json is damaged"),
-    "another schema": (lambda f: change_manifest(f, schema_version=SCHEMA_VERSION + 1), "schema version 3.*reads 2"),
+    "another schema": (lambda f: change_manifest(f, schema_version=SCHEMA_VERSION + 1), "schema version 4.*reads 3"),
     "unknown field": (lambda f: change_manifest(f, mood="good"), "'mood'"),
     "wrong type": (lambda f: change_manifest(f, seed="one"), "'seed'"),
     "no records": (lambda f: (f / "records.parquet").unlink(), r"records\.parquet is missing"),

@@ -5,7 +5,7 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 RECORDS = pa.schema(
     [
@@ -54,7 +54,7 @@ EXAMPLES = pa.schema(
     ]
 )
 
-Verdict = Literal["pass", "suspicious", "fail"]
+Verdict = Literal["pass", "not checked", "suspicious", "fail"]  # from best to worst
 
 
 class _Strict(BaseModel):
@@ -69,7 +69,11 @@ class Threat(_Strict):
 
 
 class ModelInfo(_Strict):
-    """Which network was measured; `recipe`, `activation`, `method` and `seed` are known for satbench's own runs."""
+    """Which network was measured; `recipe`, `activation`, `method` and `seed` are known for satbench's own runs.
+
+    `config` is a digest of the training config without its seed. Networks of equal `config`, or of one `group` that the
+    user named, are seeds of one model; no others are.
+    """
 
     ref: str
     digest: str
@@ -79,6 +83,8 @@ class ModelInfo(_Strict):
     recipe: str | None = None
     seed: int | None = None
     trained_for: Threat | None = None
+    config: str | None = None
+    group: str | None = None
 
 
 class DataInfo(_Strict):
@@ -119,6 +125,8 @@ class Manifest(_Strict):
 
     `search` says on what copy of the network the attacks searched; `notes` are what the attacks' libraries said;
     `fingerprint` is of the network's answers and of attacks from outside; `records` is the SHA-256 of the records.
+    `draws` is how many passes of a random network the judge takes a majority of; `threads` are torch's, and `numerics`
+    is `evaluation.fingerprint.numerics_fingerprint` with them. `seal` is a digest of all files of the run together.
     """
 
     schema_version: int
@@ -137,6 +145,10 @@ class Manifest(_Strict):
     revision: str | None
     fingerprint: str = ""
     records: str = ""
+    draws: int = 1
+    threads: int = 1
+    numerics: str = ""
+    seal: str = ""
     command: str
     seconds: float
     created: str
