@@ -1,10 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-tf check format leaderboard report clean lock
+.PHONY: help setup demo test test-cpus test-slow test-tf check format leaderboard report clean lock
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 RUNS ?= reports/runs
+NUMERIC := $(BIN)/python -m pytest -n 2 --dist loadfile -m "numeric and not slow and not gpu and not network"
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +25,11 @@ demo: $(READY)  ## Train ReLU and two smooth twins on digits, attack all, write 
 	$(BIN)/satbench demo
 
 test: $(READY)  ## Run the tests but the slow ones and those that need a GPU or the network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-cpus: $(READY)  ## Repeat the numeric tests as older processors compute, and with two threads
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(NUMERIC)
+	OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(NUMERIC)
 
 test-slow: $(READY)  ## Run the slow tests: whole AutoAttacks, every trust network, the published anchors; an hour
 	$(BIN)/python -m pytest -m slow --timeout 0

@@ -12,6 +12,8 @@ from torch import nn
 from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, empty_model
 from satbench.models.activations import Activation, activation
 
+pytestmark = pytest.mark.numeric
+
 Formula = Callable[[np.ndarray], np.ndarray]
 C = math.sqrt(2 / math.pi)
 GRID = np.unique(np.concatenate([np.linspace(-6, 6, 241), [0.0, 1e-3, -1e-3, 1e-6, -1e-6, 30.0, -30.0]]))

@@ -19,6 +19,8 @@ from satbench.evaluation.judge import judge
 from satbench.seeding import PerSample, Randomness
 from satbench.threat import ThreatModel
 
+pytestmark = pytest.mark.numeric
+
 N = 100
 SHAPE = (2, 4, 4)
 CLASSES = 4  # the fewest that the targeted DLR loss is defined for

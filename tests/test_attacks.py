@@ -15,6 +15,8 @@ from satbench.attacks.losses import LOSSES
 from satbench.errors import BadInput
 from satbench.threat import ThreatModel
 
+pytestmark = pytest.mark.numeric
+
 NORMS = ("Linf", "L2", "L1")
 DUAL = {"Linf": 1, "L2": 2, "L1": np.inf}
 THREATS = [ThreatModel(norm, eps) for norm, eps in EPS.items()]

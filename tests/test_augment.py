@@ -14,6 +14,8 @@ from satbench.errors import BadInput
 from satbench.seeding import PerSample, generator, rows
 from satbench.training.augment import AUGMENTATIONS, augment, random_resized_crop
 
+pytestmark = pytest.mark.numeric
+
 SEED = 7
 
 

@@ -18,6 +18,8 @@ from satbench.errors import BadInput
 from satbench.seeding import generator, integer
 from satbench.threat import ThreatModel
 
+pytestmark = pytest.mark.numeric
+
 NORMS = tuple(EPS)
 SOME = {"Linf": 0.06, "L2": 0.25, "L1": 0.7}  # where some images of `net` fall and some stand
 GRADIENT = [name for name in COMPONENTS if name != "square"]

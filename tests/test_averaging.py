@@ -11,6 +11,8 @@ from satbench.errors import BadInput
 from satbench.lookup import pick
 from satbench.training.averaging import AVERAGES, EMA, SWA, Average, refresh_batch_norm
 
+pytestmark = pytest.mark.numeric
+
 PARAMS: dict[str, dict[str, object]] = {"ema": {}, "swa": {"start": 1}}
 TOTAL = 12  # updates, three an epoch
 

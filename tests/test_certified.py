@@ -20,6 +20,8 @@ from satbench.results.store import Run
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
+pytestmark = pytest.mark.numeric
+
 EPS = 0.1
 N = 200
 SLACK = 1e-4  # of a logit; float32 errs by some 1e-6 here

@@ -18,6 +18,8 @@ from satbench.models.resnet import ResNet
 from satbench.zoo.convert import Converted, convert, variables
 from satbench.zoo.tf_bundle import Bundle
 
+pytestmark = pytest.mark.numeric
+
 RELEASED_ACTIVATIONS = ("relu", "silu", "elu", "gelu", "smoothrelu", "softplus", "mish")
 BLOCKS = (2, 1, 1, 1)
 SCOPE = "efficientnet-bX"

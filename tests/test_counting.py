@@ -9,6 +9,8 @@ from satbench.evaluation.counting import Counted
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
 
+pytestmark = pytest.mark.numeric
+
 THREAT = ThreatModel("Linf", 0.1)
 
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import BATCHES, WAYS, contents, write_rows
 
-pytestmark = pytest.mark.xdist_group("distributed")  # its fixture is dear
+pytestmark = pytest.mark.numeric
+
 HERE = Path(__file__).parent
 METHODS_ALONE = ("standard", "pgd_at", "trades", "mart", "awp", "fgsm_rs", "n_fgsm", "gradalign", "free", "ema")
 # TRADES' attack starts where its gradient is all but zero, so that rounding decides signs

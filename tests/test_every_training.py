@@ -16,6 +16,8 @@ from satbench.methods import METHODS
 from satbench.training.averaging import AVERAGES
 from satbench.training.checkpoint import STATE
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -16,6 +16,8 @@ from satbench.seeding import PerSample, rows
 from satbench.threat import ThreatModel
 from satbench.zoo import load_model
 
+pytestmark = pytest.mark.numeric
+
 EPOCHS, BATCH = 6, 64
 
 

@@ -19,6 +19,8 @@ from satbench.errors import BadInput
 from satbench.seeding import integer
 from satbench.threat import ThreatModel
 
+pytestmark = pytest.mark.numeric
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import foolbox

@@ -21,6 +21,8 @@ from satbench.errors import BadInput
 from satbench.seeding import PerSample, generator, rows
 from satbench.threat import ThreatModel
 
+pytestmark = pytest.mark.numeric
+
 NORMS = ("Linf", "L2", "L1")
 DUAL = {"Linf": 1.0, "L2": 2.0, "L1": math.inf}
 HALF = 200

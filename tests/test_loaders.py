@@ -13,6 +13,8 @@ from torch.nn import functional
 from satbench.data.loaders import LOADERS, legacy_bicubic
 from satbench.errors import BadInput
 
+pytestmark = pytest.mark.numeric
+
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 SHAPES = [(40, 40), (40, 60), (61, 37), (33, 100), (9, 7)]
 

@@ -20,6 +20,8 @@ from satbench.methods.awp import AWP
 from satbench.seeding import generator, uniform
 from satbench.threat import ThreatModel
 
+pytestmark = pytest.mark.numeric
+
 CASES: dict[str, list[dict[str, Any]]] = {
     "standard": [{}],
     "pgd_at": [

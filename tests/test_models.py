@@ -27,6 +27,8 @@ from satbench.models.weights import (
 )
 from satbench.results.schema import Threat
 
+pytestmark = pytest.mark.numeric
+
 PICKLE_PROTOCOL = pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")  # torch, on damaged files
 
 SOURCE = Provenance(

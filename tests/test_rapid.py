@@ -14,6 +14,8 @@ from satbench.errors import BadInput
 from satbench.seeding import generator
 from satbench.threat import ThreatModel
 
+pytestmark = pytest.mark.numeric
+
 STANDARD_PASSES = 7860 + 1910  # of an image that stands through AutoAttack standard
 DUAL = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
 on_every_norm = pytest.mark.parametrize("norm", EPS)

@@ -15,6 +15,8 @@ from satbench.models.same_padding import Conv2dSame, MaxPool2dSame, same_padding
 from satbench.zoo.card import ReleasedCard, read_cards
 from satbench.zoo.convert import variables
 
+pytestmark = pytest.mark.numeric
+
 CARDS = {name: card for name, card in read_cards().items() if isinstance(card, ReleasedCard)}
 
 # parameters without SmoothReLU's scalars, and graph variables with BN statistics, as the release's graph code makes

@@ -88,6 +88,28 @@ def parts(out: Path) -> int:
     return len(list(out.glob("parts/*/*.parquet")))
 
 
+def test_a_run_stopped_after_any_batch_ends_byte_identical(reference: Run, tmp_path: Path) -> None:
+    total = parts(reference.path)
+    assert total >= 16
+    out = tmp_path / "run"
+
+    def stop(done: int, total: int, what: str) -> None:
+        if parts(out) == goal:
+            raise KeyboardInterrupt
+
+    for goal in (1, total // 2, total - 1):
+        with pytest.raises(KeyboardInterrupt):
+            whole(out, progress=stop)
+        assert parts(out) == goal
+    there = {file: file.stat().st_mtime_ns for file in out.glob("parts/*/[!.]*.parquet")}
+    again = whole(out)
+    assert (out / "records.parquet").read_bytes() == (reference.path / "records.parquet").read_bytes()
+    assert again.manifest.attacks == reference.manifest.attacks
+    assert all(file.stat().st_mtime_ns == written for file, written in there.items()), "a finished batch was done again"
+    assert verify(again).faults == []
+
+
+@pytest.mark.slow
 def test_a_run_killed_at_random_points_ends_byte_identical(reference: Run, tmp_path: Path) -> None:
     out, seed = tmp_path / "run", time.time_ns()
     draw = random.Random(seed)

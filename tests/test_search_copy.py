@@ -16,6 +16,8 @@ from satbench.models import ModelSpec, build_model
 from satbench.models.search_copy import search_copy
 from satbench.models.weights import model_digest
 
+pytestmark = pytest.mark.numeric
+
 PROBE = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 OTHERS = torch.rand(9, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 

@@ -22,6 +22,8 @@ from satbench.results.store import Run
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
+pytestmark = pytest.mark.numeric
+
 GRID = torch.cat([torch.linspace(-3, 3, 601, dtype=torch.float64), torch.tensor([0.0, -0.0, 1e-7, -1e-7, 50, -50])])
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 

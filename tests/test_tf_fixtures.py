@@ -39,6 +39,8 @@ from satbench.models.same_padding import Conv2dSame, MaxPool2dSame
 from satbench.zoo.convert import convert, variables
 from satbench.zoo.tf_bundle import Bundle
 
+pytestmark = pytest.mark.numeric
+
 FIXTURES = Path(__file__).parent / "fixtures" / "tf"
 LOGITS = np.load(FIXTURES / "logits.npz")
 LAYERS = np.load(FIXTURES / "layers.npz")

@@ -16,6 +16,8 @@ from satbench.errors import BadInput
 from satbench.seeding import PerSample, generator
 from satbench.threat import ThreatModel, distance
 
+pytestmark = pytest.mark.numeric
+
 CALM = settings(deadline=None, derandomize=True, max_examples=60)
 ORDER = {"Linf": np.inf, "L2": 2, "L1": 1}
 LARGEST = {"Linf": 1.0, "L2": 6.0, "L1": 60.0}

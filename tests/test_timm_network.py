@@ -18,6 +18,8 @@ from satbench.models import ModelSpec, build_model, empty_model
 from satbench.models.weights import Provenance, load_model_file, model_digest, save_model
 from satbench.results.schema import Threat
 
+pytestmark = pytest.mark.numeric
+
 __all__: list[str] = []  # timm adds the networks registered below
 
 SOURCE = Provenance(

@@ -228,10 +228,8 @@ def uninterrupted(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> dic
     return {name: found[name] for name in RESULTS}
 
 
-@pytest.mark.parametrize(
-    "number",
-    [pytest.param(signal.SIGINT, id="ctrl-c", marks=pytest.mark.slow), pytest.param(signal.SIGKILL, id="kill")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_process_continues_with_the_same_command(
     number: signal.Signals, dataset: str, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -732,9 +730,8 @@ def test_no_spelling_of_the_path_puts_training_images_into_the_evaluation(
         assert run.manifest.data.split == split, spelling
 
 
-@pytest.mark.parametrize(
-    "whole_group", [pytest.param(True, id="terminal"), pytest.param(False, id="parent", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group", [pytest.param(True, id="terminal"), pytest.param(False, id="parent")])
 def test_ctrl_c_ends_a_study_and_all_its_processes(whole_group: bool, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "satbench", "demo", "--out", str(tmp_path / "demo"), "--workers", "2"]
     with subprocess.Popen(

@@ -43,6 +43,8 @@ from satbench.training.alarm import collapse
 from satbench.training.checkpoint import STATE, read_metrics
 from satbench.training.step import targets
 
+pytestmark = pytest.mark.numeric
+
 MLP = {"model": "mlp", "model.width": 16}  # without batch norm
 
 

@@ -28,6 +28,8 @@ from satbench.trust import CHECKS, examine
 from satbench.trust.squares import squares
 from satbench.trust.subject import Counting, Subject, Tally, undisturbed
 
+pytestmark = pytest.mark.numeric
+
 QUICK = 2000  # passes: a tenth of what PGD-10 takes for a thousand images
 ANCHORS = Path(os.environ.get("SATBENCH_ANCHORS", Path(__file__).parents[1] / ".." / "shared" / "data" / "anchors"))
 needs_anchors = pytest.mark.skipif(not (ANCHORS / "mnist_fgsm_cnn.pth").is_file(), reason="the anchors are not here")

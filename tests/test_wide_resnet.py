@@ -9,6 +9,8 @@ from torch import nn
 from satbench.errors import BadInput
 from satbench.models import ARCHITECTURES, ModelSpec, build_model
 
+pytestmark = pytest.mark.numeric
+
 # depth, width: millions of parameters for CIFAR-10; tables of arXiv 1605.07146, and 34-10 as adversarial training
 # states it (the code of TRADES also holds a group that it never uses)
 PUBLISHED = {
