@@ -34,6 +34,8 @@ def clean_table(images: Images, predictions: Tensor, margins: Tensor) -> pd.Data
             "backward": 0,
             "stage": "",
             "violation": "",
+            "correct_share": (~wrong).astype(np.float32),
+            "bad_gradient": False,
             "example_file": "",
             "example_row": -1,
         }
@@ -43,7 +45,7 @@ def clean_table(images: Images, predictions: Tensor, margins: Tensor) -> pd.Data
 def carry(table: pd.DataFrame, smaller: pd.DataFrame) -> None:
     """Break what a smaller eps has broken, by the same example."""
     carried = (smaller["broken"] & ~table["broken"]).to_numpy()
-    same = ["broken", "fell_at", "stage", *OUTCOME, *PLACE]
+    same = ["broken", "correct_share", "fell_at", "stage", *OUTCOME, *PLACE]
     table.loc[carried, same] = smaller.loc[carried, same]
 
 
@@ -84,4 +86,5 @@ def enter(table: pd.DataFrame, rows: np.ndarray, outcomes: pd.DataFrame, stage: 
     table.loc[strongest, [*OUTCOME, "violation"]] = outcomes.loc[strongest, [*OUTCOME, "violation"]]
     table.loc[new, PLACE] = outcomes.loc[new, PLACE]
     table.loc[new, "broken"] = True
+    table.loc[new, "correct_share"] = 0.0
     table.loc[new, "stage"] = stage

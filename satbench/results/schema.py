@@ -27,6 +27,8 @@ RECORDS = pa.schema(
         ("backward", pa.int32()),
         ("stage", pa.string()),  # which attack of an ensemble broke it, or ""
         ("violation", pa.string()),  # "" or what was wrong with the returned example; such a row is never broken by it
+        ("correct_share", pa.float32()),  # of the judge's passes that classify the returned example as its label
+        ("bad_gradient", pa.bool_()),  # a gradient of this image was not finite
     ]
 )
 
