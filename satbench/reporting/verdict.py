@@ -133,7 +133,7 @@ def _all(runs: Sequence[Run], reference: str) -> list[Comparison | str]:
         if mixed:
             found.append(f"{where}: nothing compared, the networks with {mixed[0]} are not seeds of one model.")
         elif doubled:
-            found.append(f"{where}: nothing compared, several networks with {doubled[0]} have the same seed.")
+            found.append(f"{where}: nothing compared, the networks with {doubled[0]} cannot be paired by seed.")
         elif reference not in activations:
             found.append(f"{where}: nothing compared, no model with {reference} was measured.")
         else:
