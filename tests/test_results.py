@@ -96,6 +96,8 @@ def record(
         "backward": 10,
         "stage": "",
         "violation": "",
+        "correct_share": 1.0,
+        "bad_gradient": False,
     }
     return {**row, **more}
 

@@ -30,19 +30,18 @@ class ModelLine:
 def model_lines(networks: Iterable[ModelInfo]) -> dict[ModelInfo, ModelLine]:
     """The line of each network, decided over all networks that are shown together.
 
-    Networks are seeds of one model if satbench trained them from configs that differ in the seed alone (equal `config`,
-    different `seed`), or if the user declared them as one `group`. Every other network has a line of its own. So have
-    two networks of one config and one seed, such as a training repeated on another machine, and one network that is
-    in a group under two names: a mean would count them twice. Lines that would read the same also show a short digest:
-    of the config where the line has seeds, else of the weights.
+    Networks are seeds of one model if satbench trained them from configs that differ in the seed alone (equal `config`
+    and name, different `seed`), or if the user declared them as one `group`. Every other network has a line of its own.
+    So have two networks of one config and one seed, such as a training repeated on another machine, and one network
+    that is in a group under two names: a mean would count them twice. Lines that would read the same also show a short
+    digest: of the config where the line has seeds, else of the weights.
     """
     known = list(dict.fromkeys(networks))
-    claims = {network: _claim(network) for network in known}
-    claimed = Counter(claims.values())
+    seeds = {network: _seed_of(network) for network in known}
+    found = Counter(seeds.values())
     members: dict[Key, list[ModelInfo]] = {}
-    for network in known:
-        claim = claims[network]
-        key = claim[:2] if claim and claimed[claim] == 1 else ("network", network.model_dump_json())
+    for network, seed in seeds.items():
+        key = seed[0] if seed and found[seed] == 1 else ("network", network.model_dump_json())
         members.setdefault(key, []).append(network)
     lines = {key: _line(key, group) for key, group in members.items()}
     same = Counter(lines.values())
@@ -53,13 +52,13 @@ def model_lines(networks: Iterable[ModelInfo]) -> dict[ModelInfo, ModelLine]:
     }
 
 
-def _claim(network: ModelInfo) -> Key:
-    """What makes the network a seed, its value, and what no other seed may share; () for a network on its own."""
+def _seed_of(network: ModelInfo) -> tuple[Key, str] | None:
+    """What all seeds of the network's model share, and what no two of them do; None where it is no seed."""
     if network.group is not None:
-        return "group", network.group, network.digest
+        return ("group", network.group), network.digest
     if network.config is not None and network.seed is not None:
-        return "config", network.config, str(network.seed)
-    return ()
+        return ("config", network.config, network.recipe or unseeded(network.label)), str(network.seed)
+    return None
 
 
 def _line(key: Key, group: Sequence[ModelInfo]) -> ModelLine:
@@ -67,10 +66,9 @@ def _line(key: Key, group: Sequence[ModelInfo]) -> ModelLine:
         different = set(values)
         return different.pop() or "" if len(different) == 1 else ""
 
-    first = group[0]
-    named = {"group": first.group, "config": first.recipe or unseeded(first.label)}
+    own = group[0].recipe or group[0].label
     return ModelLine(
-        named.get(key[0]) or first.recipe or first.label,
+        own if key[0] == "network" else key[-1],
         common(one.activation for one in group),
         common(one.method for one in group),
         common(_threat(one) for one in group),

@@ -347,4 +347,4 @@ def _from_version_1(entry: object) -> object:
     if entry.get("recipe") is None or entry.get("seed") is None:
         return entry
     shared = json.dumps([entry.get(key) for key in ("recipe", "activation", "method", "trained_for")])
-    return entry | {"config": f"sha256:{hashlib.sha256(shared.encode()).hexdigest()}"}
+    return entry | {"config": hashlib.sha256(shared.encode()).hexdigest()[:16]}

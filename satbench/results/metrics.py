@@ -136,11 +136,10 @@ def union_table(records: pd.DataFrame, threats: Sequence[tuple[str, float]]) -> 
 def weighted_accuracy(records: pd.DataFrame) -> float:
     """The mean over samples of the smallest share of passes that classify an example as its label.
 
-    Over all records of a sample; where an example broke the rules of the threat (`violation`), it counts as 1. For a
-    random network this is the probability of a correct answer to the worst example found, averaged over samples.
+    For a random network this is the probability of a correct answer to the worst example found, averaged over samples.
+    The expected smallest of several measured shares is at most the smallest probability (Jensen's inequality).
     """
-    shares = records["correct_share"].astype(float).where(records["violation"] == "", 1.0)
-    smallest = shares.groupby(records["sample_id"]).min()
+    smallest = records["correct_share"].astype(float).groupby(records["sample_id"]).min()
     return math.fsum(smallest) / len(smallest)
 
 

@@ -83,6 +83,8 @@ def test_equal_configs_with_different_seeds_are_one_line(make_run: MakeRun) -> N
         for s in range(3)
     ]
     assert lines_of(runs) == [("vit", 3, 0.9, 0.5)]
+    named = make_run("silu", first(9, 10), {(PGD, "Linf", EPS): first(1, 10)}, seed=3, recipe=None, label="mine")
+    assert lines_of([*runs, named]) == [("mine", 1, 0.9, 0.1), ("vit", 3, 0.9, 0.5)]
 
 
 def test_a_training_repeated_elsewhere_is_no_seed(make_run: MakeRun) -> None:
@@ -167,6 +169,27 @@ def test_every_table_of_the_page_and_of_compare_tells_networks_apart(make_run: M
     assert compared[0].startswith("A: build (3f2a91c0), 500 images")
     assert compared[2].startswith("B: build (77aa00bb), 500 images")
     assert set(network_names(row.network for row in summarise(runs[:1])).values()) == {"build"}
+
+
+def test_a_part_of_the_page_names_a_network_as_the_whole_does(make_run: MakeRun, tmp_path: Path) -> None:
+    """The second network was not measured at the headline's radius."""
+    radii = ((EPS, 2 * EPS), (2 * EPS,))
+    runs = [
+        make_run(
+            None,
+            first(9, 10),
+            {(PGD, "Linf", eps): first(5, 10) for eps in chosen},
+            label="build",
+            digest=digest,
+            recipe=None,
+            config=None,
+        )
+        for digest, chosen in zip(DIGESTS, radii, strict=True)
+    ]
+    text = page.write_report(tmp_path / "r", runs, {}, "T", []).index.read_text()
+    headline = text[: text.index("<details>")]
+    assert "build (3f2a91c0)" in headline
+    assert "build<" not in text[: text.index("Measured networks")]
 
 
 def test_a_new_row_replaces_the_old_one_of_the_same_network_alone(make_run: MakeRun) -> None:

@@ -44,11 +44,6 @@ def test_the_smallest_share_over_attacks_counts(make_run: MakeRun) -> None:
     assert worst.weighted == pytest.approx((0.2 + 0.8 + 0.6 + 0.4 + 0.0) / 5)
 
 
-def test_an_example_outside_the_ball_lowers_nothing(make_run: MakeRun) -> None:
-    (row,) = random_rows(make_run, violations=[4])
-    assert row.weighted == pytest.approx((1.0 + 0.8 + 0.6 + 0.4 + 1.0) / 5)
-
-
 def test_seeds_are_averaged_and_the_column_is_missing_without_votes(make_run: MakeRun) -> None:
     rows = [row for seed in range(2) for row in random_rows(make_run, seed=seed)]
     (line,) = accuracy_table(rows).to_dict("records")
