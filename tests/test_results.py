@@ -88,16 +88,16 @@ def record(
         "broken": broken,
         "prediction": 2 if broken else 1,
         "margin": 0.5 if broken else -0.5,
+        "correct_share": float(not broken),
         "distance_linf": 0.1,
         "distance_l2": 0.2,
         "distance_l1": 0.3,
         "fell_at": 3 if broken else -1,
         "forward": 11,
         "backward": 10,
+        "bad_gradient": False,
         "stage": "",
         "violation": "",
-        "correct_share": 1.0,
-        "bad_gradient": False,
     }
     return {**row, **more}
 

@@ -11,7 +11,7 @@ from satbench.evaluation.parts import KEY
 from satbench.threat import distance
 
 DISTANCES = {"distance_linf": "Linf", "distance_l2": "L2", "distance_l1": "L1"}
-OUTCOME = ["prediction", "margin", *DISTANCES]  # of the example that speaks for an image
+OUTCOME = ["prediction", "margin", "correct_share", *DISTANCES]  # of the example that speaks for an image
 PLACE = ["example_file", "example_row"]
 
 
@@ -28,14 +28,14 @@ def clean_table(images: Images, predictions: Tensor, margins: Tensor) -> pd.Data
             "broken": wrong,
             "prediction": prediction,
             "margin": np.where(wrong, margins.numpy(), np.nan).astype(np.float32),
+            "correct_share": (~wrong).astype(np.float32),
             **{name: np.zeros(len(label), np.float32) for name in DISTANCES},
             "fell_at": np.where(wrong, 0, -1),
             "forward": 0,
             "backward": 0,
+            "bad_gradient": False,
             "stage": "",
             "violation": "",
-            "correct_share": (~wrong).astype(np.float32),
-            "bad_gradient": False,
             "example_file": "",
             "example_row": -1,
         }
@@ -45,7 +45,7 @@ def clean_table(images: Images, predictions: Tensor, margins: Tensor) -> pd.Data
 def carry(table: pd.DataFrame, smaller: pd.DataFrame) -> None:
     """Break what a smaller eps has broken, by the same example."""
     carried = (smaller["broken"] & ~table["broken"]).to_numpy()
-    same = ["broken", "correct_share", "fell_at", "stage", *OUTCOME, *PLACE]
+    same = ["broken", "fell_at", "stage", *OUTCOME, *PLACE]
     table.loc[carried, same] = smaller.loc[carried, same]
 
 
@@ -64,10 +64,12 @@ def outcomes_of(
             "broken": broken.numpy(),
             "prediction": seen.predictions.cpu().numpy(),
             "margin": seen.margins.cpu().numpy(),
+            "correct_share": (~broken).numpy().astype(np.float32),
             **{name: distance(norm, x, x_adv).cpu().numpy() for name, norm in DISTANCES.items()},
             "fell_at": torch.where(broken, torch.where(fell_at < 0, forward, fell_at), -1).numpy(),
             "forward": forward.numpy(),
             "backward": backward.numpy(),
+            "bad_gradient": False,
             "violation": seen.violations,
         }
     )
@@ -86,5 +88,4 @@ def enter(table: pd.DataFrame, rows: np.ndarray, outcomes: pd.DataFrame, stage: 
     table.loc[strongest, [*OUTCOME, "violation"]] = outcomes.loc[strongest, [*OUTCOME, "violation"]]
     table.loc[new, PLACE] = outcomes.loc[new, PLACE]
     table.loc[new, "broken"] = True
-    table.loc[new, "correct_share"] = 0.0
     table.loc[new, "stage"] = stage
