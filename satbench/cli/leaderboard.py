@@ -16,6 +16,7 @@ def command(
     """Rebuild the leaderboards from their committed summary of runs, byte for byte, without torch."""
     from satbench.errors import BadInput
     from satbench.reporting import leaderboard
+    from satbench.reporting.lines import network_names
     from satbench.reporting.summary import merge, read_summary, summarise, write_summary
     from satbench.results.store import MANIFEST, read_run
 
@@ -29,8 +30,9 @@ def command(
         old = read_summary(summary) if summary.is_file() else []
         new = summarise([read_run(run) for run in found])
         write_summary(summary, merge(old, new))
-        for label in sorted({row.label for row in new if row.trust and row.trust.verdict == "fail"}):
-            typer.echo(f"{label}: listed without a rank, because its trust verdict is fail", err=True)
+        names = network_names(row.network for row in new)
+        for name in sorted({names[row.network] for row in new if row.trust.verdict == "fail"}):
+            typer.echo(f"{name}: listed without a rank, because its trust verdict is fail", err=True)
     rows = read_summary(summary)
     if check:
         different = leaderboard.check(folder, rows)

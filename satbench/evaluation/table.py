@@ -11,7 +11,7 @@ from satbench.evaluation.parts import KEY
 from satbench.threat import distance
 
 DISTANCES = {"distance_linf": "Linf", "distance_l2": "L2", "distance_l1": "L1"}
-OUTCOME = ["prediction", "margin", *DISTANCES]  # of the example that speaks for an image
+OUTCOME = ["prediction", "margin", "correct_share", *DISTANCES]  # of the example that speaks for an image
 PLACE = ["example_file", "example_row"]
 
 
@@ -28,10 +28,12 @@ def clean_table(images: Images, predictions: Tensor, margins: Tensor) -> pd.Data
             "broken": wrong,
             "prediction": prediction,
             "margin": np.where(wrong, margins.numpy(), np.nan).astype(np.float32),
+            "correct_share": (~wrong).astype(np.float32),
             **{name: np.zeros(len(label), np.float32) for name in DISTANCES},
             "fell_at": np.where(wrong, 0, -1),
             "forward": 0,
             "backward": 0,
+            "bad_gradient": False,
             "stage": "",
             "violation": "",
             "example_file": "",
@@ -62,10 +64,12 @@ def outcomes_of(
             "broken": broken.numpy(),
             "prediction": seen.predictions.cpu().numpy(),
             "margin": seen.margins.cpu().numpy(),
+            "correct_share": (~broken).numpy().astype(np.float32),
             **{name: distance(norm, x, x_adv).cpu().numpy() for name, norm in DISTANCES.items()},
             "fell_at": torch.where(broken, torch.where(fell_at < 0, forward, fell_at), -1).numpy(),
             "forward": forward.numpy(),
             "backward": backward.numpy(),
+            "bad_gradient": False,
             "violation": seen.violations,
         }
     )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from satbench.reporting.summary import Row
+from satbench.results.metrics import UNION
 from satbench.results.schema import Threat
 
 Threats = set[tuple[str, float]]
@@ -21,9 +22,9 @@ def headline_threats(measured: Threats, trained_for: Iterable[Threat | None]) ->
 
 
 def headline_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows at the headline threats of their own data set and split."""
+    """The rows at the headline threats of their own data set and split, and those of every union of threats."""
     chosen = {}
     for place in {(row.dataset, row.split) for row in rows}:
-        here = [row for row in rows if (row.dataset, row.split) == place]
+        here = [row for row in rows if (row.dataset, row.split) == place and row.norm != UNION]
         chosen[place] = headline_threats({(row.norm, row.eps) for row in here}, (row.trained_for for row in here))
-    return [row for row in rows if (row.norm, row.eps) in chosen[row.dataset, row.split]]
+    return [row for row in rows if row.norm == UNION or (row.norm, row.eps) in chosen[row.dataset, row.split]]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from satbench.eps import NORMS
 from satbench.errors import BadInput
+from satbench.reporting.lines import model_lines
 from satbench.reporting.names import TIERS, strength
 from satbench.reporting.render import render
 from satbench.reporting.rounding import down, outward
@@ -19,15 +20,13 @@ from satbench.reporting.tables import (
     doubts,
     markdown_table,
     markdown_text,
-    model_name,
     notes,
     records_of,
     spread,
     to_csv,
-    trained_name,
     trust_words,
 )
-from satbench.results.metrics import WORST
+from satbench.results.metrics import UNION, WORST
 from satbench.results.store import to_json, write_text
 
 INSEPARABLE = "not separable from the best"
@@ -37,10 +36,10 @@ RANKING_NOTE = (
     "rapid, else a part of AutoAttack, else PGD. Stronger kinds of evaluation come first, because a weaker one only "
     "bounds robust accuracy from above; among equals, higher robust accuracy comes first. "
     f'"{INSEPARABLE}" means that the two 95% intervals overlap. '
-    "A model with a trust verdict of fail at a threat is listed apart and has no rank there; a suspicious one keeps "
-    "its rank and is marked, with the attack to try next."
+    "A model with a trust verdict of fail at a threat is listed apart and has no rank there; one that is suspicious or "
+    "not checked keeps its rank and is marked."
 )
-_GENERATED = re.compile(rf"index\.html|.+-(?:{'|'.join(NORMS)})-[\d._e+-]+\.(?:json|csv|md)")
+_GENERATED = re.compile(rf"index\.html|.+-(?:(?:{'|'.join(NORMS)})-[\d._e+-]+|{UNION}-of_.+)\.(?:json|csv|md)")
 
 
 @dataclass(frozen=True)
@@ -130,23 +129,23 @@ def _generated(folder: Path) -> set[str]:
 
 
 def _doubted_together(rows: Sequence[Row]) -> list[Row]:
-    """The rows, a doubt about one of them shared by all of the same model, images and threat."""
+    """The rows; what is suspicious or fails is so for all rows of the same model, images and threat."""
+    lines = model_lines(row.network for row in rows)
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in canonical(rows):
-        model = (model_name(row), row.activation, row.method, trained_name(row))
-        groups.setdefault((*model, row.dataset, row.split, row.norm, row.eps), []).append(row)
+        place = (lines[row.network], row.dataset, row.split, row.norm, row.eps, row.threats)
+        groups.setdefault(place, []).append(row)
     shared: list[Row] = []
     for group in groups.values():
-        doubt = least_trusted(row.trust for row in group if row.trust and row.trust.verdict != "pass")
-        shared += [row.model_copy(update={"trust": doubt}) if doubt else row for row in group]
+        found = [row.trust for row in group if row.trust.verdict in ("suspicious", "fail")]
+        shared += [row.model_copy(update={"trust": least_trusted(found)}) if found else row for row in group]
     return shared
 
 
 def _boards(frame: pd.DataFrame) -> list[_Board]:
     boards: dict[str, _Board] = {}
-    for (dataset, norm, _), lines in frame.groupby(["dataset", "norm", "eps_value"]):
-        eps = lines["eps"].iloc[0]
-        stem = f"{re.sub(r'[^A-Za-z0-9.]+', '_', dataset)}-{norm}-{eps.replace('/', '_')}"
+    for (dataset, norm, eps), lines in frame.groupby(["dataset", "norm", "eps"]):
+        stem = f"{re.sub(r'[^A-Za-z0-9.]+', '_', dataset)}-{norm}-{re.sub('[^A-Za-z0-9.+-]+', '_', eps)}"
         title = f"{dataset}, {norm} {eps}"
         if stem in boards:
             raise BadInput(f"{boards[stem].title} and {title} would share the file {stem}.json; rename one data set")
@@ -210,10 +209,13 @@ def _number(line: dict[str, object], key: str) -> float:
 
 def _readable(places: Sequence[_Place]) -> pd.DataFrame:
     def interval(line: dict[str, object], key: str) -> str:
+        if line[key] is None:
+            return MISSING
         low, high = _number(line, f"{key}_lo"), _number(line, f"{key}_hi")
         return f"{down(_number(line, key))} {outward(low, high)}"
 
     several = any(place.line["seeds"] != 1 for place in places)
+    random = any(place.line["weighted"] is not None for place in places)
     return pd.DataFrame(
         [
             {
@@ -224,6 +226,7 @@ def _readable(places: Sequence[_Place]) -> pd.DataFrame:
                 "trained for": str(place.line["trained_for"] or MISSING),
                 "robust %": interval(place.line, "robust"),
                 **({"robust range over seeds %": spread(place.line, "robust")} if several else {}),
+                **({"weighted robust %": interval(place.line, "weighted")} if random else {}),
                 "clean %": interval(place.line, "clean"),
                 "n": str(place.line["n"]),
                 "seeds": str(place.line["seeds"]),

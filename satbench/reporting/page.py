@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from satbench.errors import BadInput
 from satbench.reporting import plots, tables
 from satbench.reporting.headline import headline_rows
+from satbench.reporting.lines import model_lines, network_names
 from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import render
 from satbench.reporting.stages import stage_table
-from satbench.reporting.summary import Row, summarise
+from satbench.reporting.summary import NOT_CHECKED, Row, network_of, summarise
 from satbench.reporting.verdict import RULE_NOTE, compare
 from satbench.results.store import Run, write_text
 
@@ -81,15 +82,15 @@ def write_report(
         data = "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode("ascii")
         figures.append(_Figure(stem, caption, alt, data, float(figure.get_figwidth())))
         files += written
-    headline = headline_rows(rows)
+    headline = frame[_at(frame, headline_rows(rows))]
     page = render(
         "report.html.j2",
         title=title,
         notes=notes,
         numbers=NUMBERS,
-        headline=tables.readable(tables.accuracy_table(headline)),
+        headline=tables.readable(headline),
         headline_caption=_threats(headline),
-        whole=None if len(headline) == len(rows) else tables.readable(frame),
+        whole=None if len(headline) == len(frame) else tables.readable(frame),
         table_notes=tables.notes(frame),
         trust=_trust(runs),
         doubts=tables.doubts(frame),
@@ -97,7 +98,7 @@ def write_report(
         sentences=compare(runs, reference),
         rule=RULE_NOTE,
         figures=figures,
-        measured=_measured(rows, runs),
+        measured=_measured(frame, runs),
         attacks=_attacks(rows),
         models=_models(runs),
     )
@@ -108,7 +109,8 @@ def write_report(
 
 def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, Figure]]:
     table = "The numbers are in the table above."
-    models = ", ".join(sorted({f"{tables.model_name(row)} {row.activation or ''}".strip() for row in rows}))
+    lines = sorted(set(model_lines(row.network for row in rows).values()))
+    models = ", ".join(dict.fromkeys(f"{line.model} {line.activation}".strip() for line in lines))
     drawn = [
         (
             "robustness",
@@ -130,18 +132,26 @@ def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, Fig
     return drawn
 
 
-def _threats(rows: Sequence[Row]) -> str:
-    return ", ".join(threat_name(norm, eps) for norm, eps in sorted({(row.norm, row.eps) for row in rows}))
+def _at(frame: pd.DataFrame, rows: Sequence[Row]) -> list[bool]:
+    """Which lines are at the threats of these rows."""
+    chosen = {(row.dataset, row.split, row.norm, row.eps) for row in rows}
+    places = zip(*(frame[column] for column in ("dataset", "split", "norm", "eps_value")), strict=True)
+    return [place in chosen for place in places]
 
 
-def _measured(rows: Sequence[Row], runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def _threats(frame: pd.DataFrame) -> str:
+    ordered = frame.sort_values(["norm", "eps_value", "eps"])
+    return ", ".join(dict.fromkeys(ordered["norm"] + " " + ordered["eps"]))
+
+
+def _measured(frame: pd.DataFrame, runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     manifests = [run.manifest for run in runs]
     images = {
         f"{item.data.name}/{item.data.split}: {item.data.n} images, digest {item.data.digest}" for item in manifests
     }
     versions = {f"{name} {version}" for item in manifests for name, version in item.versions.items()}
     return [
-        ("Threats", [_threats(rows)]),
+        ("Threats", [_threats(frame)]),
         ("Images", sorted(images)),
         ("Training seeds", [_listed({item.model.seed for item in manifests})]),
         ("Evaluation seeds", [_listed({item.seed for item in manifests})]),
@@ -165,16 +175,17 @@ def _attacks(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 def _trust(runs: Sequence[Run]) -> pd.DataFrame:
     """A line per run: how many checks of the trust battery it passed, and what they cost."""
-    lines = []
-    for manifest in (run.manifest for run in runs):
+    lines, names = [], network_names(map(network_of, runs))
+    for run in runs:
+        manifest = run.manifest
         threats, trust = ", ".join(threat_name(one.norm, one.eps) for one in manifest.threats), manifest.trust
         if trust is None:
-            seen = (tables.NOT_CHECKED, *[tables.MISSING] * 4)
+            seen = (NOT_CHECKED, *[tables.MISSING] * 4)
         else:
             passed = sum(one.outcome == "pass" for one in trust.findings)
             passes = f"{trust.forward} + {trust.backward}"
             seen = (trust.verdict, trust.depth, str(len(trust.findings)), str(passed), passes)
-        lines.append((manifest.model.label, threats, ", ".join(_short(manifest.attacks)), *seen))
+        lines.append((names[network_of(run)], threats, ", ".join(_short(manifest.attacks)), *seen))
     columns = ["model", "threats", "attacks", "trust", "depth", "checks", "passed", "passes"]
     return pd.DataFrame(sorted(lines), columns=columns)
 
@@ -184,23 +195,25 @@ def _short(attacks: Sequence[str]) -> list[str]:
 
 
 def _stages(runs: Sequence[Run]) -> pd.DataFrame:
-    found = [(run.manifest.model.label, stage_table(run)) for run in runs]
+    names = network_names(map(network_of, runs))
+    found = [(names[network_of(run)], stage_table(run)) for run in runs]
     labelled = [frame.assign(model=label)[["model", *frame.columns]] for label, frame in found if len(frame)]
     ordered = sorted(labelled, key=lambda frame: str(frame.to_numpy().tolist()))
     return pd.concat(ordered) if ordered else pd.DataFrame()
 
 
 def _models(runs: Sequence[Run]) -> pd.DataFrame:
-    models = {run.manifest.model.digest: run.manifest.model for run in runs}
+    networks = {network_of(run) for run in runs}
     lines = sorted(
         (
             model.label,
+            model.group or tables.MISSING,
             model.activation or tables.MISSING,
             model.method or tables.MISSING,
             _listed({model.seed}),
             threat_name(model.trained_for.norm, model.trained_for.eps) if model.trained_for else tables.MISSING,
-            digest,
+            model.digest,
         )
-        for digest, model in models.items()
+        for model in networks
     )
-    return pd.DataFrame(lines, columns=["model", "activation", "method", "seed", "trained for", "digest"])
+    return pd.DataFrame(lines, columns=["model", "group", "activation", "method", "seed", "trained for", "digest"])

@@ -6,10 +6,11 @@ from functools import cached_property
 import pandas as pd
 
 from satbench.errors import BadInput
+from satbench.reporting.lines import network_names
 from satbench.reporting.names import display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import down, inward, outward
-from satbench.reporting.summary import Trusted, images_name
-from satbench.reporting.tables import NOT_CHECKED, markdown_table
+from satbench.reporting.summary import Trusted, images_name, network_of
+from satbench.reporting.tables import markdown_table
 from satbench.reporting.verdict import NOISE
 from satbench.results.metrics import (
     WORST,
@@ -145,7 +146,11 @@ def _figure(quantity: str, ours: "pd.Series[bool]", theirs: "pd.Series[bool]") -
 
 def to_markdown(compared: Comparison, points: float | None = None) -> str:
     """Who was compared on what, a table of figures, each comparison in words, and how to read them."""
-    lines = [_described("A", compared.a), _described("B", compared.b)]
+    names = network_names([network_of(run) for run in (compared.a, compared.b)])
+    lines = [
+        f"{letter}: {_described(run, names[network_of(run)])}"
+        for letter, run in zip("AB", (compared.a, compared.b), strict=True)
+    ]
     counts = [run.manifest.data.n for run in (compared.a, compared.b)]
     if counts != [compared.shared] * 2:
         lines.append(
@@ -158,11 +163,10 @@ def to_markdown(compared: Comparison, points: float | None = None) -> str:
     return "\n\n".join([*lines, table.rstrip("\n"), words, METHOD_NOTE]) + "\n"
 
 
-def _described(letter: str, run: Run) -> str:
-    manifest, trust = run.manifest, Trusted.of(run.manifest.trust)
-    data = images_name(manifest.data.name, manifest.data.split, manifest.data.loader)
-    said = f"trust {': '.join((trust.verdict, *trust.reasons))}" if trust else f"trust {NOT_CHECKED}"
-    return f"{letter}: {manifest.model.label}, {manifest.data.n} images of {data}, {said} ({run.path})"
+def _described(run: Run, name: str) -> str:
+    data, trust = run.manifest.data, Trusted.of(run.manifest.trust)
+    images = f"{data.n} images of {images_name(data.name, data.split, data.loader)}"
+    return f"{name}, {images}, trust {': '.join((trust.verdict, *trust.reasons))} ({run.path})"
 
 
 def _line(figure: Figure) -> dict[str, str]:

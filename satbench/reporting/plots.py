@@ -16,10 +16,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from satbench.reporting.headline import headline_rows
+from satbench.reporting.lines import group_rows, unseeded
 from satbench.reporting.names import strength
-from satbench.reporting.summary import Row
-from satbench.reporting.tables import accuracy_table, group_rows, model_name, trained_name, unseeded
-from satbench.results.metrics import WORST
+from satbench.reporting.summary import Row, images_name
+from satbench.reporting.tables import accuracy_table
+from satbench.results.metrics import UNION, WORST
 from satbench.results.store import atomic_file
 
 # the palette of Okabe & Ito (2008) for all kinds of colour vision, without its yellow, which is faint on white
@@ -67,22 +68,20 @@ def _look(position: int) -> _Look:
 def robustness_curves(rows: Sequence[Row]) -> Figure:
     """Robust accuracy over eps, a line per model (mean over seeds) with its 95% band, from the clean point at eps 0.
 
-    One panel per data set, split and norm, under the attack that was measured at the most radii (the strongest of
-    those). Models that did not meet it are not in the panel.
+    One panel per data set, split, loader and norm, under the attack that was measured at the most radii (the strongest
+    of those). Models that did not meet it are not in the panel.
     """
+    frame = _frame(rows)
     panels = []
-    for place in sorted({(row.dataset, row.split, row.norm) for row in rows}):
-        here = [row for row in rows if (row.dataset, row.split, row.norm) == place]
-        attacks = {row.attacks for row in here}
-        widest = max(
-            attacks, key=lambda met: (len({row.eps for row in here if row.attacks == met}), strength(met), met)
-        )
-        panels.append([row for row in here if row.attacks == widest])
+    for _, here in frame.groupby([*_IMAGES, "norm"]):
+        radii = {met: here.loc[_met(here, met), "eps_value"].nunique() for met in set(here["attacks"])}
+        widest = max(radii, key=lambda met: (radii[met], strength(met), met))
+        panels.append(here[_met(here, widest)])
     with _style():
         figure, axes = _panels(len(panels))
-        names = _names(rows)
+        names = _names(frame)
         for panel, chosen in zip(axes, panels, strict=True):
-            _draw_curves(panel, accuracy_table(chosen), names)
+            _draw_curves(panel, chosen, names)
         _legend(figure, names, points=True, lines=True)
     return figure
 
@@ -123,31 +122,29 @@ def _with_clean_point(line: pd.DataFrame) -> pd.DataFrame:
 def clean_against_robust(rows: Sequence[Row]) -> Figure:
     """Clean against robust accuracy at the headline threats: each seed small, the mean marked with its 95% cross.
 
-    One panel per data set, split and threat, under the strongest attack that the most models met.
+    One panel per data set, split, loader and threat, under the strongest attack that the most networks met.
     """
-    chosen = headline_rows(rows)
+    frame = _frame(rows)
+    headline = {(row.dataset, row.split, row.loader or "", row.norm, row.eps) for row in headline_rows(rows)}
     panels = []
-    for place in sorted({(row.dataset, row.split, row.norm, row.eps) for row in chosen}):
-        here = [row for row in chosen if (row.dataset, row.split, row.norm, row.eps) == place]
-        models: dict[tuple[str, ...], set[str]] = {}
-        for row in here:
-            models.setdefault(row.attacks, set()).add(row.model_digest)
-        best = max(models, key=lambda met: (len(models[met]), strength(met), len(met), met))
-        panels.append([row for row in here if row.attacks == best])
+    for place, here in frame.groupby([*_IMAGES, "norm", "eps_value"]):
+        if place in headline:
+            networks = {met: here.loc[_met(here, met), "seeds"].sum() for met in set(here["attacks"])}
+            best = max(networks, key=lambda met: (networks[met], strength(met), len(met), met))
+            panels.append(here[_met(here, best)])
     with _style():
         figure, axes = _panels(len(panels))
-        names = _names(rows)
+        names = _names(frame)
         for panel, shown in zip(axes, panels, strict=True):
             _draw_scatter(panel, shown, names)
         _legend(figure, names, points=True, lines=False)
     return figure
 
 
-def _draw_scatter(axes: Axes, rows: Sequence[Row], names: Mapping[tuple[str, ...], str]) -> None:
-    frame = accuracy_table(rows)
-    for (_, line), group in zip(frame.iterrows(), group_rows(rows), strict=True):
+def _draw_scatter(axes: Axes, frame: pd.DataFrame, names: Mapping[tuple[str, ...], str]) -> None:
+    for _, line in frame.iterrows():
         look = _look(list(names).index(tuple(line[list(_IDENTITY)])))
-        seeds = [(100 * row.clean_correct / row.n, 100 * row.robust / row.n) for row in group]
+        seeds = [(100 * row.clean_correct / row.n, 100 * row.robust / row.n) for row in line["rows"]]
         axes.scatter(
             [clean for clean, _ in seeds],
             [robust for _, robust in seeds],
@@ -228,11 +225,22 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
 
 
 _IDENTITY = ("model", "activation", "method", "trained_for")
+_IMAGES = ("dataset", "split", "loader")
 
 
-def _names(rows: Sequence[Row]) -> dict[tuple[str, ...], str]:
+def _frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """The accuracy table without unions, which have no radius to draw, and the rows behind each line."""
+    drawn = [row for row in rows if row.norm != UNION]
+    return accuracy_table(drawn).assign(rows=[group for _, group in group_rows(drawn)])
+
+
+def _met(frame: pd.DataFrame, attacks: tuple[str, ...]) -> list[bool]:
+    return [met == attacks for met in frame["attacks"]]
+
+
+def _names(frame: pd.DataFrame) -> dict[tuple[str, ...], str]:
     """A legend entry per model: only the parts in which the models differ."""
-    keys = sorted({(model_name(row), row.activation or "", row.method or "", trained_name(row)) for row in rows})
+    keys = sorted(set(frame[list(_IDENTITY)].itertuples(index=False, name=None)))
     differing = [part for part in range(len(_IDENTITY)) if len({key[part] for key in keys}) > 1] or [0, 1]
     return {key: ", ".join(filter(None, (key[part] for part in differing))) or key[0] for key in keys}
 
@@ -263,7 +271,7 @@ def _legend(figure: Figure, names: Mapping[tuple[str, ...], str], points: bool, 
 
 
 def _data(frame: pd.DataFrame) -> str:
-    return f"{frame['dataset'].iloc[0]}/{frame['split'].iloc[0]}"
+    return images_name(*frame[list(_IMAGES)].iloc[0])
 
 
 def _wrapped(attack: str) -> str:

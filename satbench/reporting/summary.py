@@ -1,21 +1,24 @@
 """Runs condensed to one row per model, images, threat and attack: the form in which results are committed."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from satbench.errors import BadInput
-from satbench.results.metrics import WORST, clean_table, robust_table
+from satbench.reporting.names import threat_name
+from satbench.results.metrics import UNION, WORST, clean_table, robust_table, union_table, weighted_accuracy
 from satbench.results.schema import Manifest, ModelInfo, Threat, Trust, Verdict
 from satbench.results.store import Run, to_json, write_text
 
-SUMMARY_VERSION = 1
+SUMMARY_VERSION = 2
 PACKAGES = ("satbench", "torch")  # the versions that a row repeats
+NOT_CHECKED: Verdict = "not checked"
 
 
 class Trusted(BaseModel):
@@ -23,15 +26,15 @@ class Trusted(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    verdict: Verdict
+    verdict: Verdict = NOT_CHECKED
     reasons: tuple[str, ...] = ()
     next_attacks: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, trust: Trust | None) -> "Trusted | None":
-        """What a table repeats of a run's trust; None where nothing was checked."""
+    def of(cls, trust: Trust | None) -> "Trusted":
+        """What a table repeats of a run's trust; a run without one is not checked."""
         if trust is None:
-            return None
+            return cls()
         decisive = [one for one in trust.findings if one.outcome == trust.verdict != "pass"]
         following = dict.fromkeys(one.next_attack for one in decisive if one.next_attack)
         return cls(
@@ -39,14 +42,11 @@ class Trusted(BaseModel):
         )
 
 
-def least_trusted(found: Iterable[Trusted | None]) -> Trusted | None:
-    """The worst of several verdicts with all its reasons; None, not checked, is worse than a pass."""
-    ranks: list[Verdict | None] = ["pass", None, "suspicious", "fail"]
+def least_trusted(found: Iterable[Trusted]) -> Trusted:
+    """The worst of one or more verdicts, in the order of `Verdict`, with all its reasons."""
     verdicts = list(found)
-    worst = max((one.verdict if one else None for one in verdicts), key=ranks.index, default=None)
-    if worst is None:
-        return None
-    chosen = [one for one in verdicts if one and one.verdict == worst]
+    worst = max((one.verdict for one in verdicts), key=get_args(Verdict).index)
+    chosen = [one for one in verdicts if one.verdict == worst]
     return Trusted(
         verdict=worst,
         reasons=tuple(dict.fromkeys(sentence for one in chosen for sentence in one.reasons)),
@@ -58,8 +58,13 @@ class Row(BaseModel):
     """Counts of one model on `n` images: `clean_correct` of them without attack, `robust` of them against `attack`.
 
     `attack` is a repr or `metrics.WORST`, and `attacks` the reprs that a sample had to withstand: that one, or all that
-    the worst case joins. What several runs contributed stands side by side; `trust` is the worst verdict of theirs.
-    `forward` and `backward` are the passes that the attacks took on all `n` images together.
+    the worst case joins. Likewise `norm` is `metrics.UNION`, and `eps` 0, where a sample had to withstand all of
+    `threats`, which is empty otherwise. What several runs contributed is listed together; `trust` is their worst
+    verdict. `forward` and `backward` are the passes that the attacks took on all `n` images together.
+
+    `draws` are the passes of which a random network's prediction is the majority; with more than one, `weighted` is
+    the probability-weighted robust accuracy (`metrics.weighted_accuracy`). `bad_gradients` counts the images of which
+    some gradient was not finite.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -70,12 +75,15 @@ class Row(BaseModel):
     recipe: str | None
     seed: int | None
     trained_for: Threat | None
+    config: str | None = None
+    group: str | None = None
     model_digest: str
     dataset: str
     split: str
     loader: str | None = None
     norm: str
     eps: float = Field(ge=0, allow_inf_nan=False)
+    threats: tuple[Threat, ...] = ()
     attack: str
     attacks: tuple[str, ...] = Field(min_length=1)
     n: int = Field(gt=0)
@@ -84,7 +92,10 @@ class Row(BaseModel):
     violations: int = Field(ge=0)
     forward: int | None = Field(default=None, ge=0)
     backward: int | None = Field(default=None, ge=0)
-    trust: Trusted | None = None
+    draws: tuple[int, ...] = (1,)
+    weighted: float | None = Field(default=None, ge=0, le=1)
+    bad_gradients: int = Field(default=0, ge=0)
+    trust: Trusted = Trusted()
     eval_seeds: tuple[int, ...]
     data_digests: tuple[str, ...]
     versions: dict[str, str]
@@ -96,10 +107,26 @@ class Row(BaseModel):
             raise ValueError(f"clean_correct {self.clean_correct} or robust {self.robust} is more than n {self.n}")
         return self
 
+    @property
+    def network(self) -> ModelInfo:
+        """The network that was measured, whatever name it was loaded by (`ref` is "")."""
+        return ModelInfo(
+            ref="",
+            digest=self.model_digest,
+            label=self.label,
+            activation=self.activation,
+            method=self.method,
+            recipe=self.recipe,
+            seed=self.seed,
+            trained_for=self.trained_for,
+            config=self.config,
+            group=self.group,
+        )
+
 
 @dataclass(frozen=True)
 class Measured:
-    """All that was measured of one model on one data set; `records` has a column `run`, an index into `manifests`."""
+    """All that was measured of one network on one data set; `records` has a column `run`, an index into `manifests`."""
 
     model: ModelInfo
     dataset: str
@@ -119,16 +146,22 @@ def images_name(dataset: str, split: str, loader: str | None) -> str:
 
 
 def join_runs(runs: Sequence[Run]) -> list[Measured]:
-    """The runs of each model (digest and activation) on each data set, split and loader as one, in canonical order.
+    """The runs of each network on each data set, split and loader as one, in canonical order.
 
-    Raises `BadInput` when two runs show different images under one sample id.
+    Runs are of one network if all that their manifests say of it is equal but for `ref`. Raises `BadInput` when two
+    runs show different images under one sample id.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        model, data = run.manifest.model, run.manifest.data
-        place = (data.name, data.split, data.loader or "", model.digest, model.activation or "")
+        network, data = network_of(run), run.manifest.data
+        place = (data.name, data.split, data.loader or "", network.digest, network.model_dump_json())
         groups.setdefault(place, []).append(run)
     return [_join(groups[key]) for key in sorted(groups)]
+
+
+def network_of(run: Run) -> ModelInfo:
+    """The network of a run, whatever name it was loaded by (`ref` is "")."""
+    return run.manifest.model.model_copy(update={"ref": ""})
 
 
 def _join(runs: list[Run]) -> Measured:
@@ -146,21 +179,16 @@ def _join(runs: list[Run]) -> Measured:
     records["correct"] = records["clean_prediction"] == records["label"]
     records = records.sort_values(["correct", "broken", "run"], ascending=[True, False, True], kind="stable")
     records = records.drop_duplicates(["sample_id", "attack", "norm", "eps"]).drop(columns="correct")
-    return Measured(_best_known(manifests), data.name, data.split, data.loader, manifests, records)
-
-
-def _best_known(manifests: Sequence[Manifest]) -> ModelInfo:
-    """The description with the most known fields."""
-    models = sorted((manifest.model for manifest in manifests), key=ModelInfo.model_dump_json)
-    return max(models, key=lambda model: sum(value is not None for value in model.model_dump().values()))
+    return Measured(network_of(runs[0]), data.name, data.split, data.loader, manifests, records)
 
 
 def summarise(runs: Sequence[Run]) -> list[Row]:
-    """One row per model, data set, split, norm, eps and attack, plus the worst case where a threat had two attacks.
+    """One row per network, data set, split, norm, eps and attack, plus the worst case where a threat had two attacks.
 
-    Runs of one model on one data set are joined first. A single attack counts every sample it met; the worst case
-    counts the samples that met all of them. A sample with several records of one attack and threat, as from two seeds,
-    is broken if any of them is.
+    Where a run asked for several norms with one eps each, one more row has their union: a sample is robust if it stands
+    against every attack at every one of those threats. Runs of one network on one data set are joined first. A single
+    attack counts every sample it met; worst case and union count the samples that met all of theirs. A sample with
+    several records of one attack and threat, as from two seeds, is broken if any of them is.
     """
     return canonical([row for measured in join_runs(runs) for row in _rows(measured)])
 
@@ -173,19 +201,35 @@ def canonical(rows: Sequence[Row]) -> list[Row]:
 def _rows(measured: Measured) -> list[Row]:
     rows = []
     for (norm, eps), records in measured.records.groupby(["norm", "eps"]):
-        attacks = tuple(sorted(records["attack"].unique()))
+        threat = Threat(norm=norm, eps=float(eps))
+        table = robust_table(records, norm, eps)
+        attacks = sorted(records["attack"].unique())
         for attack in attacks:
-            rows.append(_row(measured, records[records["attack"] == attack], norm, eps, attack, (attack,)))
-        if len(attacks) > 1 and len(robust_table(records, norm, eps)):
-            rows.append(_row(measured, records, norm, eps, WORST, attacks))
+            met = records[records["attack"] == attack]
+            rows.append(_row(measured, met, robust_table(met, norm, eps)[attack], threat))
+        if len(attacks) > 1 and len(table):
+            rows.append(_row(measured, records, table[WORST], threat))
+    for threats in _unions(measured.manifests):
+        places = [(one.norm, one.eps) for one in threats]
+        chosen = pd.MultiIndex.from_frame(measured.records[["norm", "eps"]]).isin(places)
+        robust = union_table(measured.records, places)
+        if len(robust):
+            rows.append(_row(measured, measured.records[chosen], robust, *threats))
     return rows
 
 
-def _row(
-    measured: Measured, records: pd.DataFrame, norm: str, eps: float, attack: str, attacks: tuple[str, ...]
-) -> Row:
-    robust = robust_table(records, norm, eps)[attack]
+def _unions(manifests: Iterable[Manifest]) -> list[tuple[Threat, ...]]:
+    """The threats of each run that has several norms and one eps for each."""
+    asked = {tuple(sorted(one.threats, key=lambda threat: threat.norm)) for one in manifests}
+    return [threats for threats in asked if 1 < len(threats) == len({threat.norm for threat in threats})]
+
+
+def _row(measured: Measured, records: pd.DataFrame, robust: "pd.Series[bool]", *threats: Threat) -> Row:
+    """The row of these records, in which the samples of `robust` met every attack; several threats are a union."""
     records = records[records["sample_id"].isin(robust.index)]
+    attacks = tuple(sorted(records["attack"].unique()))
+    union = len(threats) > 1
+    bad = records.loc[records["bad_gradient"], "sample_id"]
     manifests = [measured.manifests[position] for position in sorted(records["run"].unique())]
     model = measured.model
     return Row(
@@ -195,13 +239,16 @@ def _row(
         recipe=model.recipe,
         seed=model.seed,
         trained_for=model.trained_for,
+        config=model.config,
+        group=model.group,
         model_digest=model.digest,
         dataset=measured.dataset,
         split=measured.split,
         loader=measured.loader,
-        norm=norm,
-        eps=float(eps),
-        attack=attack,
+        norm=UNION if union else threats[0].norm,
+        eps=0.0 if union else threats[0].eps,
+        threats=threats if union else (),
+        attack=WORST if len(attacks) > 1 else attacks[0],
         attacks=attacks,
         n=len(robust),
         clean_correct=int(clean_table(records).sum()),
@@ -209,6 +256,9 @@ def _row(
         violations=int((records["violation"] != "").sum()),
         forward=int(records["forward"].sum()),
         backward=int(records["backward"].sum()),
+        draws=tuple(sorted({manifest.draws for manifest in manifests})),
+        weighted=weighted_accuracy(records) if any(manifest.draws > 1 for manifest in manifests) else None,
+        bad_gradients=bad.nunique(),
         trust=least_trusted(Trusted.of(manifest.trust) for manifest in manifests),
         eval_seeds=tuple(sorted({manifest.seed for manifest in manifests})),
         data_digests=tuple(sorted({manifest.data.digest for manifest in manifests})),
@@ -225,6 +275,11 @@ def _side_by_side(values: Iterable[str | None]) -> str | None:
 
 
 def _key(row: Row) -> tuple[str | float, ...]:
+    """What no two rows of a summary share: network, images, threat and attack."""
+    return (*_measurement(row), row.config or "", row.group or "")
+
+
+def _measurement(row: Row) -> tuple[str | float, ...]:
     return (
         row.dataset,
         row.split,
@@ -235,13 +290,19 @@ def _key(row: Row) -> tuple[str | float, ...]:
         row.model_digest,
         row.norm,
         row.eps,
+        " ".join(threat_name(one.norm, one.eps) for one in row.threats),
         row.attack,
+        row.label,
     )
 
 
 def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
-    """Both lists as one; a new row replaces the old one of the same model, images, threat and attack."""
-    return canonical(list(({_key(row): row for row in old} | {_key(row): row for row in new}).values()))
+    """Both lists as one; a new row replaces the old one of the same network, images, threat and attack.
+
+    That also holds where the network's `config` or `group` has changed since: a group can be declared later.
+    """
+    measured = {_measurement(row) for row in new}
+    return canonical([*(row for row in old if _measurement(row) not in measured), *new])
 
 
 def write_summary(path: Path, rows: Sequence[Row]) -> None:
@@ -251,7 +312,7 @@ def write_summary(path: Path, rows: Sequence[Row]) -> None:
 
 
 def read_summary(path: Path) -> list[Row]:
-    """The rows of a file made by `write_summary`, in canonical order.
+    """The rows of a file made by `write_summary`, in canonical order; one of version 1 is read as if it were of today.
 
     Raises `BadInput`, naming file, row and field, when anything is missing, unknown, doubled or of the wrong type.
     """
@@ -262,12 +323,13 @@ def read_summary(path: Path) -> list[Row]:
         raise BadInput(f"summary {path} is missing or damaged ({type(error).__name__}); {again}") from None
     if not isinstance(raw, dict) or set(raw) != {"schema_version", "rows"} or not isinstance(raw["rows"], list):
         raise BadInput(f"summary {path} is not an object with schema_version and a list of rows; {again}")
-    if raw["schema_version"] != SUMMARY_VERSION:
-        raise BadInput(f"summary {path} has schema version {raw['schema_version']!r}, not {SUMMARY_VERSION}; {again}")
+    version = raw["schema_version"]
+    if version not in (1, SUMMARY_VERSION):
+        raise BadInput(f"summary {path} has schema version {version!r}, not {SUMMARY_VERSION}; {again}")
     rows: dict[tuple[str | float, ...], Row] = {}
     for position, entry in enumerate(raw["rows"]):
         try:
-            row = Row.model_validate_json(json.dumps(entry))
+            row = Row.model_validate_json(json.dumps(_from_version_1(entry) if version == 1 else entry))
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "counts"
@@ -275,3 +337,14 @@ def read_summary(path: Path) -> list[Row]:
         if rows.setdefault(_key(row), row) is not row:
             raise BadInput(f"summary {path}, row {position}, field 'attack': the same as an earlier row; {again}")
     return canonical(list(rows.values()))
+
+
+def _from_version_1(entry: object) -> object:
+    """The entry with a `config` of what the seeds of one model had in common in version 1."""
+    if not isinstance(entry, dict):
+        return entry
+    entry = {key: value for key, value in entry.items() if key != "trust" or value is not None}
+    if entry.get("recipe") is None or entry.get("seed") is None:
+        return entry
+    shared = json.dumps([entry.get(key) for key in ("recipe", "activation", "method", "trained_for")])
+    return entry | {"config": hashlib.sha256(shared.encode()).hexdigest()[:16]}

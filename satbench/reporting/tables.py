@@ -2,16 +2,18 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 
 import pandas as pd
 
 from satbench.eps import format_eps
-from satbench.reporting.names import display_name, parse_repr, short_names, strength, threat_name
+from satbench.reporting.lines import ModelLine, group_rows
+from satbench.reporting.names import display_name, parse_repr, short_names, threat_name
 from satbench.reporting.rounding import down, outward, up
 from satbench.reporting.summary import Row, images_name, least_trusted
-from satbench.results.metrics import WORST, wilson
+from satbench.results.metrics import UNION, wilson
 from satbench.results.store import to_json as json_text
 
 INTERVAL_NOTE = (
@@ -21,8 +23,18 @@ INTERVAL_NOTE = (
 )
 ROUNDING_NOTE = "Accuracies are rounded down, interval bounds outward. Clean accuracy is on the same n images."
 TRUST_NOTE = (
-    "Trust is the verdict of the battery of checks that a run went through, the worst over the runs of a line: pass, "
-    "suspicious (with the attack to try next), fail; not checked where one of the runs went through none."
+    "Trust is the verdict of the battery of checks, the worst over the runs of a line: pass; not checked (no check was "
+    "run, or one had too few images or passes to find a fault); suspicious (with the attack to try next); fail."
+)
+GROUP_NOTE = "Seeds of a line with a group are networks that the user declared as one model."
+UNION_NOTE = (
+    "In a union of threats, an image counts as robust if it stands against every attack at each of the threats; n are "
+    "the images that met them all."
+)
+WEIGHTED_NOTE = (
+    "Weighted robust accuracy is for networks with random predictions: the mean over images of the smallest share of "
+    "passes, over the attacks, that classify the example correctly. Its 95% Wilson interval is conservative, because "
+    "a share varies at most as much as a yes or no with the same mean."
 )
 PASSES_NOTE = (
     "Passes an image: forward + backward passes that the attacks took, counted, as a mean over all n images. An image "
@@ -30,19 +42,17 @@ PASSES_NOTE = (
 )
 RAPID_NOTE = (
     "Rapid spends at most 1,205 passes on an image, an eighth of AutoAttack's with ten classes in Linf and L2; the "
-    "robust accuracy it leaves is an upper bound on AutoAttack's, but for the luck of the draw."
+    "robust accuracy under it is an upper bound on AutoAttack's, up to randomness."
 )
 TRANSFER_NOTE = (
-    "An attack from another model never saw the gradients of this one; the robust accuracy it leaves is a loose upper "
-    "bound."
+    "An attack from another model used none of this one's gradients; robust accuracy under it is a loose upper bound."
 )
 NOTES = (INTERVAL_NOTE, ROUNDING_NOTE, TRUST_NOTE)  # on every table
 
 MISSING = "-"
-NOT_CHECKED = "not checked"
 
 COLUMNS = (
-    "model",  # recipe, or label without its seed
+    "model",  # told apart from every other line, see `lines.model_lines`
     "activation",
     "method",
     "trained_for",
@@ -54,6 +64,8 @@ COLUMNS = (
     "eps_value",
     "attack",
     "attacks",  # the reprs joined by it
+    "group",
+    "digests",  # of the networks, one for each seed
     "seeds",
     "n",
     "clean",
@@ -66,64 +78,37 @@ COLUMNS = (
     "robust_hi",
     "robust_min",
     "robust_max",
+    "draws",  # passes in the majority vote of a random network
+    "weighted",  # by the probability of a correct answer, where draws are several
+    "weighted_lo",
+    "weighted_hi",
     "forward",  # passes an image
     "backward",
     "violations",
+    "bad_gradients",
     "trust",
     "reasons",  # sentences behind a verdict that is no pass
     "next_attacks",
 )
-_LOWER = ("clean", "clean_lo", "clean_min", "robust", "robust_lo", "robust_min")
-_LISTS = ("attacks", "reasons", "next_attacks")
+_LOWER = ("clean", "clean_lo", "clean_min", "robust", "robust_lo", "robust_min", "weighted", "weighted_lo")
+_LISTS = ("attacks", "digests", "reasons", "next_attacks")
 _PASSES = ("forward", "backward")
-_UPPER = ("clean_hi", "clean_max", "robust_hi", "robust_max")
-_SEED = re.compile(r"[\s,_/-]*\(?seed[\s=_-]*\d+\)?$", re.IGNORECASE)
-
-
-def model_name(row: Row) -> str:
-    """The recipe, or the label without its seed: what the seeds of one model have in common."""
-    return row.recipe or unseeded(row.label)
-
-
-def trained_name(row: Row) -> str:
-    """The threat that the model was trained for, or ""."""
-    return threat_name(row.trained_for.norm, row.trained_for.eps) if row.trained_for else ""
-
-
-def unseeded(label: str) -> str:
-    """A label without a seed at its end: `cnn silu seed 3` is `cnn silu`."""
-    return _SEED.sub("", label) or label
-
-
-def group_rows(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of one line of the table together: equal in everything but the seed; each group ordered by seed."""
-    groups: dict[tuple[object, ...], list[Row]] = {}
-    for row in sorted(rows, key=_reading_order):
-        place = (row.dataset, row.split, row.loader, model_name(row), row.method, trained_name(row))
-        groups.setdefault((*place, row.norm, row.eps, row.attack, row.attacks, row.activation), []).append(row)
-    return list(groups.values())
-
-
-def _reading_order(row: Row) -> tuple[object, ...]:
-    data = (row.dataset, row.split, row.loader or "")
-    place = (*data, model_name(row), row.method or "", trained_name(row), row.norm, row.eps)
-    seed = -1 if row.seed is None else row.seed
-    how = (strength(row.attacks), row.attack == WORST, row.attack, row.attacks)
-    return (*place, *how, row.activation or "", seed, row.model_digest)
+_UPPER = ("clean_hi", "clean_max", "robust_hi", "robust_max", "weighted_hi")
 
 
 def accuracy_table(rows: Sequence[Row]) -> pd.DataFrame:
     """The frame behind every form of the table: a line per model, threat and attack, its seeds joined.
 
     Accuracies are fractions at full precision: means over seeds, with 95% Wilson intervals on n distinct images.
-    `robust_min` and `robust_max` are the lowest and the highest seed. What is unknown is "".
+    `robust_min` and `robust_max` are the lowest and the highest seed. What is unknown is "". Models are told apart
+    among these rows, so a part of a table is a part of this frame, not the table of some of the rows.
     """
     shorts = short_names(attack for row in rows for attack in row.attacks)
-    lines = [_line(group, shorts) for group in group_rows(rows)]
+    lines = [_line(line, group, shorts) for line, group in group_rows(rows)]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
-def _line(group: list[Row], shorts: dict[str, str]) -> dict[str, object]:
+def _line(line: ModelLine, group: list[Row], shorts: dict[str, str]) -> dict[str, object]:
     first = group[0]
     n = min(row.n for row in group)
     robust = [Fraction(row.robust, row.n) for row in group]
@@ -131,19 +116,20 @@ def _line(group: list[Row], shorts: dict[str, str]) -> dict[str, object]:
     trust = least_trusted(row.trust for row in group)
     clean_mean, clean_lo, clean_hi = _mean(clean, n)
     robust_mean, robust_lo, robust_hi = _mean(robust, n)
+    shares = [Fraction(row.weighted) for row in group if row.weighted is not None]
+    weighted, weighted_lo, weighted_hi = _mean(shares, n) if len(shares) == len(group) else ("", "", "")
     return {
-        "model": model_name(first),
-        "activation": first.activation or "",
-        "method": first.method or "",
-        "trained_for": trained_name(first),
+        **asdict(line),
         "dataset": first.dataset,
         "split": first.split,
         "loader": first.loader or "",
         "norm": first.norm,
-        "eps": format_eps(first.eps),
+        "eps": _eps(first),
         "eps_value": first.eps,
         "attack": display_name(first.attack, first.attacks, shorts),
         "attacks": first.attacks,
+        "group": first.group or "",
+        "digests": tuple(row.model_digest for row in group),
         "seeds": len(group),
         "n": n,
         "clean": clean_mean,
@@ -156,13 +142,24 @@ def _line(group: list[Row], shorts: dict[str, str]) -> dict[str, object]:
         "robust_hi": robust_hi,
         "robust_min": float(min(robust)),
         "robust_max": float(max(robust)),
+        "draws": " + ".join(map(str, sorted({draws for row in group for draws in row.draws}))),
+        "weighted": weighted,
+        "weighted_lo": weighted_lo,
+        "weighted_hi": weighted_hi,
         "forward": _passes([(row.forward, row.n) for row in group]),
         "backward": _passes([(row.backward, row.n) for row in group]),
         "violations": sum(row.violations for row in group),
-        "trust": trust.verdict if trust else NOT_CHECKED,
-        "reasons": trust.reasons if trust else (),
-        "next_attacks": trust.next_attacks if trust else (),
+        "bad_gradients": sum(row.bad_gradients for row in group),
+        "trust": trust.verdict,
+        "reasons": trust.reasons,
+        "next_attacks": trust.next_attacks,
     }
+
+
+def _eps(row: Row) -> str:
+    if row.norm != UNION:
+        return format_eps(row.eps)
+    return "of " + ", ".join(threat_name(one.norm, one.eps) for one in row.threats)
 
 
 def _mean(rates: Sequence[Fraction], n: int) -> tuple[float, float, float]:
@@ -177,14 +174,30 @@ def _passes(counts: Sequence[tuple[int | None, int]]) -> float | str:
 
 
 def notes(frame: pd.DataFrame) -> tuple[str, ...]:
-    """How to read the frame's lines, and whose word is only a bound."""
+    """How to read the frame's lines, and which of them only give an upper bound."""
     kinds = {parse_repr(attack)[0] for attacks in frame["attacks"] for attack in attacks}
     asked = (
+        (GROUP_NOTE, (frame["group"] != "").any()),
+        (UNION_NOTE, (frame["norm"] == UNION).any()),
         (PASSES_NOTE, (frame["forward"] != "").any()),
+        (WEIGHTED_NOTE, (frame["weighted"] != "").any()),
         (RAPID_NOTE, "Rapid" in kinds),
         (TRANSFER_NOTE, "Transfer" in kinds),
     )
-    return (*NOTES, *(note for note, wanted in asked if wanted))
+    return (*NOTES, *(note for note, wanted in asked if wanted), *_of_some_models(frame))
+
+
+def _of_some_models(frame: pd.DataFrame) -> list[str]:
+    """What holds for some models only: predictions by majority, and gradients that were not finite."""
+    said: dict[str, None] = {}
+    for line in records_of(frame):
+        model = " ".join(str(line[key]) for key in ("model", "activation") if line[key])
+        if line["draws"] != "1":
+            said[f"{model}: a prediction is the majority of {line['draws']} passes."] = None
+        if bad := line["bad_gradients"]:
+            where = f"{model}, {line['norm']} {line['eps']}, {line['attack']}"
+            said[f"{where}: a gradient was not finite for {bad} images, counted over all seeds."] = None
+    return list(said)
 
 
 def doubts(frame: pd.DataFrame) -> list[str]:
@@ -236,6 +249,11 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         text[f"{column} %"] = [f"{down(mean)} {outward(low, high)}" for mean, low, high in bounds]
         if (frame["seeds"] > 1).any():
             text[f"{column} range over seeds %"] = [spread(line, column) for line in records_of(frame)]
+    if (frame["weighted"] != "").any():
+        shares = zip(frame["weighted"], frame["weighted_lo"], frame["weighted_hi"], strict=True)
+        text["weighted robust %"] = [
+            f"{down(mean)} {outward(low, high)}" if mean != "" else MISSING for mean, low, high in shares
+        ]
     if (frame["forward"] != "").any():
         passes = zip(frame["forward"], frame["backward"], strict=True)
         text["passes an image"] = [
@@ -277,18 +295,19 @@ def markdown_text(cell: str) -> str:
 
 def to_csv(frame: pd.DataFrame) -> str:
     """The frame as CSV: percent with one decimal, rounded down or outward; lists are joined by " + "."""
-    percent = {column: [down(value) for value in frame[column]] for column in _LOWER}
-    percent |= {column: [up(value) for value in frame[column]] for column in _UPPER}
+    percent = {column: [_known(value, down) for value in frame[column]] for column in _LOWER}
+    percent |= {column: [_known(value, up) for value in frame[column]] for column in _UPPER}
     named = {column: f"{column}_percent" for column in (*_LOWER, *_UPPER)}
     joined = {column: [" + ".join(texts) for texts in frame[column]] for column in _LISTS}
-    passes = {column: [_tenths(value) for value in frame[column]] for column in _PASSES}
+    passes = {column: [_known(value, "{:.1f}".format) for value in frame[column]] for column in _PASSES}
     frame = frame.assign(**percent, **joined, **passes).rename(columns=named)
     text: str = frame.to_csv(index=False, lineterminator="\n")
     return text
 
 
-def _tenths(value: object) -> str:
-    return f"{value:.1f}" if isinstance(value, float) and not math.isnan(value) else ""
+def _known(value: object, text: Callable[[float], str]) -> str:
+    """The number as text; "" where it is unknown."""
+    return text(value) if isinstance(value, float) and not math.isnan(value) else ""
 
 
 def to_json(frame: pd.DataFrame) -> str:

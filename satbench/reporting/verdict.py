@@ -11,6 +11,7 @@ import pandas as pd
 
 from satbench.errors import BadInput
 from satbench.reporting.headline import headline_threats
+from satbench.reporting.lines import model_lines
 from satbench.reporting.names import PGD, Strength, display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import inward, outward
 from satbench.reporting.summary import Measured, join_runs
@@ -105,6 +106,7 @@ def compare(runs: Sequence[Run], reference: str = "relu") -> list[str]:
     """Sentences that compare every other activation with the reference, and say what could not be compared.
 
     Compared are models that differ in activation alone: same data, recipe, method, threat trained for, and seed.
+    Networks without a recipe are left out, because it is not known in what else they differ.
     """
     return [item if isinstance(item, str) else item.sentence() for item in _all(runs, reference)]
 
@@ -116,17 +118,22 @@ def comparisons(runs: Sequence[Run], reference: str = "relu") -> list[Comparison
 
 def _all(runs: Sequence[Run], reference: str) -> list[Comparison | str]:
     families: dict[Family, dict[str, list[Measured]]] = {}
-    for measured in join_runs(runs):
+    joined = join_runs(runs)
+    lines = model_lines(measured.model for measured in joined)
+    for measured in joined:
         model = measured.model
         family = (measured.images, model.recipe or "", model.method or "", _trained_for(model))
-        if model.activation:
+        if model.activation and model.recipe:
             families.setdefault(family, {}).setdefault(model.activation, []).append(measured)
     found: list[Comparison | str] = []
     for family, activations in sorted(families.items()):
         where = _where(family)
+        mixed = [name for name, group in sorted(activations.items()) if len({lines[one.model] for one in group}) > 1]
         doubled = [name for name, group in sorted(activations.items()) if len(_by_seed(group)) < len(group)]
-        if doubled:
-            found.append(f"{where}: nothing compared, several models share activation {doubled[0]} and seed.")
+        if mixed:
+            found.append(f"{where}: nothing compared, the networks with {mixed[0]} are not seeds of one model.")
+        elif doubled:
+            found.append(f"{where}: nothing compared, the networks with {doubled[0]} cannot be paired by seed.")
         elif reference not in activations:
             found.append(f"{where}: nothing compared, no model with {reference} was measured.")
         else:

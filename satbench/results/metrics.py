@@ -11,12 +11,15 @@ from satbench.errors import BadInput
 Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
 Z80 = 0.8416212335729143  # 80% quantile
 WORST = "worst case"  # the pseudo-attack: robust against every attack of the threat
+UNION = "union"  # the pseudo-norm: robust at every threat of a union
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
     """The 95% Wilson score interval of a rate (Wilson 1927), inside [0, 1].
 
-    `successes` may be fractional: the mean count of several seeds on the same n images. Raises `ValueError` unless
+    `successes` may be fractional: the mean count of several seeds on the same n images, or a sum of n shares in
+    [0, 1]. The interval is then conservative, because a variable in [0, 1] with mean p has at most the variance
+    p (1 - p) of a yes or no (Bhatia & Davis 2000, American Mathematical Monthly 107:353). Raises `ValueError` unless
     0 <= successes <= n and n > 0.
     """
     if n <= 0 or not 0 <= successes <= n:
@@ -118,6 +121,26 @@ def robust_table(records: pd.DataFrame, norm: str, eps: float) -> pd.DataFrame:
     robust[WORST] = robust.all(axis=1)
     robust.columns.name = None
     return robust
+
+
+def union_table(records: pd.DataFrame, threats: Sequence[tuple[str, float]]) -> "pd.Series[bool]":
+    """Which samples stand against every attack at every one of these threats (norm, eps): bool, indexed by sample id.
+
+    Only samples that met every attack of every threat are in it (Tramer & Boneh 2019, arXiv 1904.13000: the union of
+    the perturbation sets). Raises `BadInput` as `robust_table` does.
+    """
+    each = [robust_table(records, norm, eps)[WORST] for norm, eps in threats]
+    return pd.concat(each, axis=1, join="inner").all(axis=1)
+
+
+def weighted_accuracy(records: pd.DataFrame) -> float:
+    """The mean over samples of the smallest share of passes that classify an example as its label.
+
+    For a random network this is the probability of a correct answer to the worst example found, averaged over samples.
+    The expected smallest of several measured shares is at most the smallest probability (Jensen's inequality).
+    """
+    smallest = records["correct_share"].astype(float).groupby(records["sample_id"]).min()
+    return math.fsum(smallest) / len(smallest)
 
 
 def clean_table(records: pd.DataFrame) -> "pd.Series[bool]":

@@ -40,10 +40,14 @@ def make_run(tmp_path: Path) -> MakeRun:
             "label": f"digits-cnn {activation} seed {seed}",
             "digest": f"sha256:{activation}-{seed}",
             "trained_for": Threat(norm="Linf", eps=EPS),
+            "config": f"sha256:config-{activation}",
         }
         hashed = str(changes.pop("hashed", "h"))
         violations = changes.pop("violations", ())
         trust, passes = changes.pop("trust", None), changes.pop("passes", (51, 50))
+        draws, shares = changes.pop("draws", 1), changes.pop("shares", None)
+        threats = changes.pop("threats", sorted({key[1:] for key in robust}))
+        bad = changes.pop("bad_gradients", ())
         dataset, split = str(changes.pop("dataset", "digits")), str(changes.pop("split", "test"))
         settings |= changes
         rows = [
@@ -66,6 +70,8 @@ def make_run(tmp_path: Path) -> MakeRun:
                 "backward": passes[1] * clean[i],  # type: ignore[index]
                 "stage": "",
                 "violation": "outside the ball" if i in violations else "",  # type: ignore[operator]
+                "correct_share": shares[i] if shares else float(stands),  # type: ignore[index]
+                "bad_gradient": i in bad,  # type: ignore[operator]
             }
             for (attack, norm, eps), outcomes in robust.items()
             for i, stands in enumerate(outcomes)
@@ -74,7 +80,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             schema_version=SCHEMA_VERSION,
             model=ModelInfo(ref="runs/x", activation=activation, seed=seed, **settings),  # type: ignore[arg-type]
             data=DataInfo(name=dataset, split=split, n=len(clean), digest="sha256:data"),
-            threats=[Threat(norm=norm, eps=eps) for norm, eps in sorted({key[1:] for key in robust})],
+            threats=[Threat(norm=norm, eps=eps) for norm, eps in threats],  # type: ignore[attr-defined]
             attacks=sorted({key[0] for key in robust}),
             seed=0,
             batch_size=8,
@@ -82,6 +88,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             examples=False,
             trust=trust,
             notes=[],
+            draws=draws,  # type: ignore[arg-type]
             device="cpu",
             versions={"satbench": "0.1.0", "torch": "2.11.0"},
             revision="abc1234",

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from satbench.cli import app
 from satbench.errors import BadInput
 from satbench.reporting.leaderboard import INSEPARABLE, build, check, write
-from satbench.reporting.summary import Row, read_summary, summarise
+from satbench.reporting.summary import SUMMARY_VERSION, Row, read_summary, summarise
+from satbench.results.metrics import WORST
 
 from .made import AA, EPS, PGD, MakeRun, first, trust
 
@@ -124,6 +125,29 @@ def test_a_fail_has_no_rank_and_a_doubt_is_marked(make_run: MakeRun) -> None:
         assert files[name].count("Square is stronger than PGD") == 1
 
 
+def test_what_was_not_checked_keeps_its_rank_and_is_marked_with_the_reason(make_run: MakeRun) -> None:
+    """A check without the power to fail is no doubt about the model's other rows, and less than a pass of its own."""
+    weak = trust("not checked", "Square needs 900 more passes")
+    runs = [
+        make_run("silu", first(395, 400), {(PGD, "Linf", EPS): first(300, 400)}, trust=weak),
+        make_run("relu", first(395, 400), {(PGD, "Linf", EPS): first(200, 400)}, trust=trust("pass")),
+        make_run("gelu", first(395, 400), {(PGD, "Linf", EPS): first(250, 400)}, trust=weak),
+        make_run("gelu", first(395, 400), {(AA, "Linf", EPS): first(240, 400)}, trust=trust("pass")),
+    ]
+    rows = summarise(runs)
+    files = build(rows)
+    (board,) = json.loads(files["digits-Linf-8_255.json"])["boards"]
+    assert [(row["rank"], row["activation"], row["attack"], row["trust"]) for row in board["rows"]] == [
+        (1, "gelu", "worst case of AutoAttack standard, PGD-50", "not checked"),
+        (2, "silu", "PGD-50", "not checked"),
+        (3, "relu", "PGD-50", "pass"),
+    ]
+    single = build([row for row in rows if row.attack != WORST])["digits-Linf-8_255.json"]
+    assert json.loads(single)["boards"][0]["rows"][0]["trust"] == "pass"
+    assert "- digits-cnn silu, not checked: Square needs 900 more passes" in files["digits-Linf-8_255.md"]
+    assert files["digits-Linf-8_255.md"].count("not checked (no check was run, or") == 1
+
+
 def test_one_failed_seed_or_run_takes_the_rank_of_the_model(make_run: MakeRun) -> None:
     outcomes = {attack: {(attack, "Linf", EPS): first(200, 400)} for attack in (PGD, AA)}
     seeds = [make_run("silu", first(395, 400), outcomes[PGD], seed=s, trust=trust("pass")) for s in range(2)]
@@ -181,6 +205,7 @@ def test_the_command_says_which_added_run_gets_no_rank(make_run: MakeRun, tmp_pa
     assert CliRunner().invoke(app, [*words, "--check"]).exit_code == 0
 
 
-def test_the_committed_summary_is_still_read() -> None:
-    rows = read_summary(Path(__file__).parents[2] / "leaderboards" / "runs.json")
-    assert build(rows)
+def test_the_committed_summary_is_of_this_version_and_its_pages_agree() -> None:
+    folder = Path(__file__).parents[2] / "leaderboards"
+    assert json.loads((folder / "runs.json").read_text())["schema_version"] == SUMMARY_VERSION
+    assert check(folder, read_summary(folder / "runs.json")) == []

@@ -217,11 +217,15 @@ def test_a_row_holds_the_worst_verdict_of_its_runs_with_its_reason(make_run: Mak
 
 def test_not_checked_is_worse_than_a_pass_and_better_than_a_doubt() -> None:
     passed, failed = Trusted(verdict="pass"), Trusted(verdict="fail", reasons=("NaN",))
+    unchecked = Trusted(verdict="not checked", reasons=("needs 900 passes",))
     doubts = [Trusted(verdict="suspicious", reasons=(one,), next_attacks=("square",)) for one in "ab"]
     assert least_trusted([passed, passed]) == passed
-    assert least_trusted([passed, None]) is least_trusted([]) is None
-    assert least_trusted([None, *doubts]) == Trusted(verdict="suspicious", reasons=("a", "b"), next_attacks=("square",))
-    assert least_trusted([doubts[0], failed, None, passed]) == failed
+    assert Trusted.of(None) == Trusted(verdict="not checked")
+    assert least_trusted([passed, unchecked, Trusted.of(None)]) == unchecked
+    assert least_trusted([unchecked, *doubts]) == Trusted(
+        verdict="suspicious", reasons=("a", "b"), next_attacks=("square",)
+    )
+    assert least_trusted([doubts[0], failed, unchecked, passed]) == failed
 
 
 def test_passes_are_summed_over_the_images_and_over_the_attacks_of_the_worst_case(make_run: MakeRun) -> None:
@@ -240,7 +244,7 @@ def test_a_summary_from_before_there_was_trust_is_not_checked(make_run: MakeRun,
         del raw["rows"][0][key]
     (tmp_path / "s.json").write_text(json.dumps(raw))
     (row,) = read_summary(tmp_path / "s.json")
-    assert (row.trust, row.forward, row.backward) == (None, None, None)
+    assert (row.trust, row.forward, row.backward) == (Trusted(verdict="not checked"), None, None)
 
 
 def test_rounding_favours_nobody() -> None:

@@ -116,7 +116,12 @@ def test_what_cannot_be_compared_is_said(make_run: MakeRun) -> None:
     other_seed = [make_run("relu", first(400, 400), {(PGD, "Linf", EPS): first(90, 400)}, seed=7)]
     assert "no seed in common" in compare(silu + other_seed)[0]
     twin = [make_run("silu", first(400, 400), {(PGD, "Linf", EPS): first(90, 400)}, digest="twin")]
-    assert "several models share activation silu and seed" in compare(silu + twin)[0]
+    assert "the networks with silu are not seeds of one model" in compare(silu + twin)[0]
+    outcomes = {(PGD, "Linf", EPS): first(90, 400)}
+    declared = [make_run("silu", first(400, 400), outcomes, digest=digest, group="mine") for digest in "ab"]
+    assert "the networks with silu cannot be paired by seed" in compare(declared)[0]
+    unknown = [make_run(name, first(400, 400), outcomes, recipe=None) for name in ("relu", "silu")]
+    assert compare(unknown) == []
     assert compare([]) == []
 
 

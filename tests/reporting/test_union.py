@@ -1,0 +1,121 @@
+"""Accuracy under the union of several norms, joined image by image and counted by hand."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from satbench.cli import app
+from satbench.reporting import page, plots
+from satbench.reporting.leaderboard import check, write
+from satbench.reporting.summary import Row, read_summary, summarise, write_summary
+from satbench.reporting.tables import accuracy_table, readable, to_markdown
+from satbench.results.metrics import UNION, WORST, union_table, wilson
+
+from .made import AA, EPS, PGD, MakeRun, first
+
+THREATS = [("L2", 0.5), ("Linf", EPS)]
+
+
+def unions(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.norm == UNION]
+
+
+def two_norms(make_run: MakeRun, **more: object) -> list[Row]:
+    """Of 50 images, 5..29 stand in Linf and 0..19 in L2: 5..19 stand in both."""
+    outcomes = {(PGD, "Linf", EPS): [5 <= i < 30 for i in range(50)], (PGD, "L2", 0.5): first(20, 50)}
+    return summarise([make_run("silu", first(40, 50), outcomes, **more)])
+
+
+def test_an_image_stands_in_the_union_if_it_stands_at_every_threat(make_run: MakeRun) -> None:
+    rows = two_norms(make_run)
+    (union,) = unions(rows)
+    assert (union.n, union.clean_correct, union.robust, union.attack) == (50, 40, 15, PGD)
+    assert [(one.norm, one.eps) for one in union.threats] == THREATS
+    assert (union.forward, union.backward) == (2 * 40 * 51, 2 * 40 * 50)
+    assert [row.robust for row in rows if row.norm != UNION] == [20, 25]
+
+
+def test_every_attack_of_every_threat_counts_on_the_images_that_met_all(make_run: MakeRun) -> None:
+    """AutoAttack in Linf alone, on the first 30 images, leaves the even ones: 6, 8, ... 18 stand everywhere."""
+    outcomes = {(PGD, "Linf", EPS): [5 <= i < 30 for i in range(50)], (PGD, "L2", 0.5): first(20, 50)}
+    stronger = {(AA, "Linf", EPS): [i % 2 == 0 for i in range(30)]}
+    runs = [make_run("silu", first(40, 50), outcomes), make_run("silu", first(30, 30), stronger)]
+    (union,) = unions(summarise(runs))
+    assert (union.n, union.robust, union.attack, union.attacks) == (30, 7, WORST, (AA, PGD))
+
+
+@pytest.mark.parametrize(
+    "threats",
+    [[("Linf", EPS)], [("Linf", EPS), ("Linf", 2 * EPS)], [("L2", 0.5), ("Linf", EPS), ("Linf", 2 * EPS)]],
+)
+def test_one_norm_and_several_radii_of_a_norm_have_no_union(
+    make_run: MakeRun, threats: list[tuple[str, float]]
+) -> None:
+    run = make_run("silu", first(9, 10), {(PGD, norm, eps): first(5, 10) for norm, eps in threats})
+    assert unions(summarise([run])) == []
+
+
+def test_norms_of_different_runs_are_not_joined(make_run: MakeRun) -> None:
+    runs = [make_run("silu", first(9, 10), {(PGD, norm, eps): first(5, 10)}) for norm, eps in THREATS]
+    assert unions(summarise(runs)) == []
+
+
+def test_a_union_of_images_that_no_threat_shares_is_empty() -> None:
+    records = pd.DataFrame(
+        {
+            "sample_id": ["a", "b"],
+            "attack": [PGD, PGD],
+            "norm": ["L2", "Linf"],
+            "eps": [0.5, EPS],
+            "broken": [False, False],
+        }
+    )
+    assert union_table(records, THREATS).empty
+
+
+def test_tables_show_the_union_with_n_and_interval_over_seeds(make_run: MakeRun) -> None:
+    rows = [row for seed in range(2) for row in two_norms(make_run, seed=seed)]
+    text = readable(accuracy_table(rows))
+    assert text["threat"].tolist() == ["L2 0.5", "Linf 8/255", "union of L2 0.5, Linf 8/255"]
+    union = text.iloc[2]
+    low, high = wilson(15, 50)
+    assert (union["robust %"].split()[0], union["n"], union["seeds"]) == ("30.0", "50", "2")
+    bounds = [float(part.strip("[],")) / 100 for part in union["robust %"].split()[1:]]
+    assert bounds == pytest.approx([low, high], abs=0.001)
+    assert "against every attack at each of the threats" in to_markdown(accuracy_table(rows))
+    assert "union" not in to_markdown(accuracy_table([row for row in rows if row.norm != UNION]))
+
+
+def test_the_page_has_the_union_in_its_headline_and_no_curve_of_it(make_run: MakeRun, tmp_path: Path) -> None:
+    outcomes = {(PGD, "Linf", EPS): first(30, 50), (PGD, "L2", 0.5): first(20, 50)}
+    run = make_run("silu", first(40, 50), outcomes)
+    text = page.write_report(tmp_path / "r", [run], {}, "T", []).index.read_text()
+    assert "robust accuracy, Linf 8/255, union of L2 0.5, Linf 8/255" in text
+    assert len(plots.robustness_curves(summarise([run])).axes) == 2
+    assert len(plots.clean_against_robust(summarise([run])).axes) == 1
+
+
+def test_a_union_has_a_leaderboard_of_its_own(make_run: MakeRun, tmp_path: Path) -> None:
+    rows = two_norms(make_run)
+    write_summary(tmp_path / "runs.json", rows)
+    assert read_summary(tmp_path / "runs.json") == rows
+    write(tmp_path, rows)
+    stored = json.loads((tmp_path / "digits-union-of_L2_0.5_Linf_8_255.json").read_text())
+    assert stored["title"] == "digits, union of L2 0.5, Linf 8/255"
+    assert [row["robust"] for row in stored["boards"][0]["rows"]] == [0.3]
+    assert check(tmp_path, rows) == []
+    alone = [row for row in rows if row.norm != UNION]
+    assert check(tmp_path, alone)
+    write(tmp_path, alone)
+    assert not list(tmp_path.glob("*union*"))
+
+
+def test_the_report_command_has_the_union(make_run: MakeRun, tmp_path: Path) -> None:
+    outcomes = {(PGD, "Linf", EPS): first(30, 50), (PGD, "L2", 0.5): first(20, 50)}
+    run = make_run("silu", first(40, 50), outcomes)
+    done = CliRunner().invoke(app, ["report", str(run.path), "--out", str(tmp_path / "report")])
+    assert done.exit_code == 0, done.output
+    assert "union of L2 0.5, Linf 8/255" in (tmp_path / "report" / "table.md").read_text()
