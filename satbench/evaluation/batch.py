@@ -5,6 +5,7 @@ from torch import nn
 
 from satbench.attacks.base import crafting
 from satbench.errors import FAULTS
+from satbench.models.buffers import buffers_kept
 
 LARGEST = 256
 BUDGET = 4 * 2**30  # bytes
@@ -45,8 +46,9 @@ def _activations(model: nn.Module, shape: tuple[int, ...], device: torch.device)
         elements += output.numel() if isinstance(output, torch.Tensor) else 0
 
     hooks = [module.register_forward_hook(count) for module in model.modules()]
+    fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), crafting(model), torch.no_grad():
+        with fork, buffers_kept(model), crafting(model), torch.no_grad():
             model(torch.zeros(1, *shape, device=device))
     except FAULTS:
         return None
