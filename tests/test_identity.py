@@ -256,7 +256,7 @@ def test_threads_are_recorded_and_put_back(tmp_path: Path) -> None:
 
 
 def test_a_small_network_gets_one_thread_and_a_large_one_all(tmp_path: Path) -> None:
-    wide = nn.Sequential(nn.Conv2d(1, 5000, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5000, 10))
+    wide = nn.Sequential(nn.Conv2d(1, 9000, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9000, 10))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -445,3 +445,12 @@ def test_an_attack_that_an_address_names_is_refused(attack: Any, tmp_path: Path)
     with pytest.raises(BadInput, match="memory address"):
         measure(nearest_mean(), tmp_path / "run", attack=attack)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_scripted_network_is_measured(tmp_path: Path) -> None:
+    """It takes no hooks, and gives its buffers only as attributes."""
+    scripted = torch.jit.script(nn.Sequential(nn.BatchNorm2d(1), *nearest_mean()).eval())
+    run, expected = measure(scripted, tmp_path / "run"), measure(nearest_mean(), tmp_path / "expected")
+    assert run.records["clean_prediction"].tolist() == expected.records["clean_prediction"].tolist()
+    assert not run.manifest.notes

@@ -188,7 +188,7 @@ def evaluate(
 
 def _attacks(given: str | Attack | Sequence[str | Attack], steps: str | None, restarts: str | None) -> list[Attack]:
     """Attack objects as they are, then names with every value of `steps` and `restarts`."""
-    listed: list[str | Attack] = list(given) if isinstance(given, list | tuple) else [given]  # type: ignore[list-item]
+    listed = [given] if isinstance(given, str) or callable(given) else list(given)
     attacks: list[Attack] = [one for one in listed if not isinstance(one, str)]
     attacks += sweep.attacks([one for one in listed if isinstance(one, str)], steps, restarts)
     if not attacks:

@@ -20,7 +20,7 @@ class KeptBuffers:
 
     def moved(self) -> list[str]:
         """Names of the buffers whose values differ now."""
-        return [full for full, module, name, _, before in self.kept if not _equal(module.get_buffer(name), before)]
+        return [full for full, module, name, _, before in self.kept if not _equal(getattr(module, name), before)]
 
     def restore(self) -> None:
         """Put every buffer back, also where the network has replaced the tensor."""
@@ -28,7 +28,7 @@ class KeptBuffers:
             for _, module, name, buffer, before in self.kept:
                 if not _equal(buffer, before):
                     buffer.copy_(before)
-                if module.get_buffer(name) is not buffer:
+                if getattr(module, name) is not buffer:
                     setattr(module, name, buffer)
 
 
