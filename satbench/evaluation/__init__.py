@@ -118,7 +118,7 @@ def evaluate(
             schema_version=SCHEMA_VERSION,
             model=loaded.info,
             data=data_info(images, digest=""),
-            threats=[Threat(norm=threat.norm, eps=threat.eps) for threat in threats],
+            threats=[Threat(norm=each.norm, eps=each.eps) for each in threats],
             attacks=[repr(one) for one in attacks],
             seed=seed,
             batch_size=batch_size,
@@ -140,8 +140,8 @@ def evaluate(
         finished = resume.finished(out, described, images, trust)
         if finished is not None:
             return finished
-        for one, threat in itertools.product(attacks, threats):
-            _check_threat(one, threat, where.module, images)
+        for one, each in itertools.product(attacks, threats):
+            _check_threat(one, each, where.module, images)
         with alone_in(out, "eval"):
             finished = resume.finished(out, described, images, trust)  # by another command since
             if finished is not None:
