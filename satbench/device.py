@@ -1,4 +1,7 @@
-"""Which device a run uses."""
+"""Which device and how many threads a run uses."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -18,3 +21,20 @@ def resolve_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise BadInput(f"--device {name} is not supported; give auto, cpu or cuda")
     return device
+
+
+def check_threads(count: int | None) -> None:
+    """Raise `BadInput` for a number of threads below 1."""
+    if count is not None and count < 1:
+        raise BadInput(f"--threads {count}; give a positive number")
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads on the CPU, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -503,13 +503,16 @@ def test_a_callable_of_the_current_folder_takes_a_checkpoint(here: Path, model: 
 
 
 def test_a_module_instance_is_taken_as_it_is(here: Path) -> None:
-    run = evaluate("mynets.linear:ready", here / "run", "fgsm", dataset="digits", split="test", n=5)
+    run = evaluate("mynets.linear:ready", here / "run", "fgsm", eps=0.1, dataset="digits", split="test", n=5)
     assert run.manifest.model.digest == model_digest(sys.modules["mynets.linear"].ready)
 
 
 def test_a_callable_may_import_from_the_current_folder_when_it_is_called(here: Path) -> None:
     assert (
-        evaluate("mynets.linear:late", here / "run", "fgsm", dataset="digits", split="test", n=5).manifest.data.n == 5
+        evaluate(
+            "mynets.linear:late", here / "run", "fgsm", eps=0.1, dataset="digits", split="test", n=5
+        ).manifest.data.n
+        == 5
     )
 
 

@@ -49,6 +49,6 @@ def test_an_installed_wheel_lists_trains_and_measures(tmp_path: Path) -> None:
     run(["-m", "satbench", "report", "eval", "--out", "page"], elsewhere, site)
     assert (elsewhere / "page" / "index.html").stat().st_size > 1000
     manifest = json.loads((elsewhere / "eval" / "manifest.json").read_text())
-    assert manifest["revision"] is None
+    assert manifest["revision"].startswith("files:")
     assert manifest["data"]["n"] == 20
     assert sorted(file.name for file in elsewhere.iterdir()) == ["eval", "page", "run"]

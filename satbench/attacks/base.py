@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FunctionType
 from typing import Any, Protocol
 
@@ -42,10 +43,17 @@ def stages_of(attack: Attack) -> tuple[Attack, ...]:
 def from_outside(attack: Attack) -> type | FunctionType | None:
     """The class or function of an attack that is not satbench's own, out of whatever wraps it; None for its own."""
     inner: Any = attack
-    while wrapped := getattr(inner, "attack", None) or getattr(inner, "func", None):
+    while isinstance(inner, partial) or _is_own(type(inner)):
+        wrapped = inner.func if isinstance(inner, partial) else getattr(inner, "attack", None)
+        if wrapped is None:
+            return None
         inner = wrapped
     owner: type | FunctionType = inner if isinstance(inner, FunctionType) else type(inner)
-    return None if owner.__module__.partition(".")[0] == "satbench" else owner
+    return None if _is_own(owner) else owner
+
+
+def _is_own(owner: type | FunctionType) -> bool:
+    return owner.__module__.partition(".")[0] == "satbench"
 
 
 @contextmanager

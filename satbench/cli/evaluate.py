@@ -21,9 +21,13 @@ def command(
             "foolbox:NAME, package.module:callable; with parameters: pgd:loss=margin,steps=20. May be repeated."
         ),
     ],
-    norm: Annotated[str, typer.Option(help="Linf, L2, L1; comma list.")] = "Linf",
+    norm: Annotated[str | None, typer.Option(help="Linf, L2, L1; comma list. Default: Linf.")] = None,
     eps: Annotated[
         str | None, typer.Option(help="Radius such as 8/255; comma list. Default: the training radius.")
+    ] = None,
+    threat: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NORM:EPS", help="Instead of --norm and --eps: Linf:8/255. May be repeated."),
     ] = None,
     steps: Annotated[str | None, typer.Option(help="Steps of the attacks that have them; comma list.")] = None,
     restarts: Annotated[str | None, typer.Option(help="Restarts likewise; comma list.")] = None,
@@ -64,6 +68,14 @@ def command(
     ] = "folded",
     save_examples: Annotated[bool, typer.Option(help="Keep what broke an image, for `satbench verify`.")] = False,
     trust: Annotated[bool, typer.Option(help="Check the network with a tenth of the run's passes.")] = True,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads on the CPU. Default: one for a small network, else all; the last bits depend on it."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What tables call the network.")] = None,
+    group: Annotated[str | None, typer.Option(help="Networks of one group are seeds of one model in tables.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run folder, default reports/runs/eval-<...>; one that is there already is continued."),
@@ -74,7 +86,6 @@ def command(
     import sys
 
     from satbench.cli.progress import progress_bar
-    from satbench.errors import BadInput
     from satbench.evaluation import evaluate, sweep
     from satbench.reporting.claims import compare, read_claims
     from satbench.reporting.claims import to_markdown as claims_table
@@ -83,26 +94,18 @@ def command(
     from satbench.reporting.tables import accuracy_table, markdown_table, to_markdown
     from satbench.zoo import load
 
+    sweep.threats(threat or (), norm, eps)
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
     with progress_bar(f"fetch {model}", "bytes") as report:
         loaded = load(model, checkpoint, device, report)
     if loaded.note:
         typer.echo(loaded.note)
-    if eps is None:
-        sweep.threats(norm, "0")
-        trained_for = loaded.info.trained_for
-        if trained_for is None or trained_for.norm != norm:
-            raise BadInput(
-                f"model {model!r} does not say which {norm} radius it was trained for; give --eps, such as 8/255"
-            )
-        eps = repr(trained_for.eps)
     words = ["satbench", *sys.argv[1:]]
-    name = _name(loaded.info.label, words)
     with progress_bar(f"eval {loaded.info.label}", "image-attacks") as report:
         run = evaluate(
             loaded,
-            out or Path("reports", "runs", name),
+            out or Path("reports", "runs", _folder(name or loaded.info.label, words)),
             attack=attack,
             norm=norm,
             eps=eps,
@@ -121,9 +124,15 @@ def command(
             search=search,
             save_examples=save_examples,
             trust=trust,
+            threat=threat or (),
+            threads=threads,
+            name=name,
+            group=group,
             command=shlex.join(words),
             progress=report,
         )
+    if run.reused:
+        typer.echo(f"read from {run.path}, measured on {run.manifest.created}; nothing was computed")
     rows = summarise([run])
     typer.echo(to_markdown(accuracy_table(rows)))
     stages = stage_table(run)
@@ -157,7 +166,7 @@ def check_images(model: str, split: str | None, data_dir: Path | None) -> None:
             load_images(card.dataset, split, data_dir=data_dir)
 
 
-def _name(label: str, words: list[str]) -> str:
+def _folder(label: str, words: list[str]) -> str:
     """A folder name that differs whenever the command does."""
     import hashlib
 

@@ -32,25 +32,34 @@ def command(
     source: Annotated[
         str | None, typer.Option("--from", metavar="MODEL", help="Also try examples made on this other network.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the page; default reports/trust/<model>.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads on the CPU. Default: one for a small network, else all.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the page; default reports/trust/<model>-<digest>.")
+    ] = None,
 ) -> None:
     """Check whether robustness figures of a network can be believed; exit 1 when they cannot."""
     import re
 
     from satbench.cli.evaluate import check_images
     from satbench.cli.progress import progress_bar
+    from satbench.device import check_threads, resolve_device, using_threads
     from satbench.errors import BadInput
-    from satbench.evaluation import images_for
+    from satbench.evaluation import data_info, images_for, sweep
+    from satbench.evaluation.batch import usual_threads
     from satbench.reporting.trust_page import TRUST_FILE, write_trust
-    from satbench.results.schema import DataInfo, Threat
+    from satbench.results.schema import Threat
     from satbench.results.store import check_output_folder
     from satbench.threat import ThreatModel
     from satbench.trust import CHECKS, SAMPLE, examine
-    from satbench.zoo import load
+    from satbench.zoo import load, short_digest
 
     most = SAMPLE["full"]
     if n is not None and n > most:
         raise BadInput(f"--n {n}: the trust battery looks at {most} images at most; give 1 to {most}")
+    check_threads(threads)
+    stated = None if eps is None else ThreatModel.parse(norm, eps)
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
     with progress_bar(f"fetch {model}", "bytes") as report:
@@ -58,20 +67,14 @@ def command(
         other = None if source is None else load(source, None, device, report)
     if loaded.note:
         typer.echo(loaded.note)
-    if eps is not None:
-        threat = ThreatModel.parse(norm, eps)
-    else:
-        trained_for = loaded.info.trained_for
-        if trained_for is None or trained_for.norm != ThreatModel(norm, 0).norm:
-            raise BadInput(
-                f"model {model!r} does not say which {norm} radius it was trained for; give --eps, such as 8/255"
-            )
-        threat = ThreatModel(norm, trained_for.eps)
-    folder = out or Path("reports", "trust", re.sub(r"[^A-Za-z0-9._-]+", "-", loaded.info.label))
+    threat = stated or sweep.trained_threat(loaded.info, norm)
+    label = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', loaded.info.label)}-{short_digest(loaded.info)}"
+    folder = out or Path("reports", "trust", label)
     check_output_folder(folder, TRUST_FILE)
     images = images_for(loaded, dataset, split, image_size, data_dir, loader)
     images = images.head(min(USUAL, len(images)) if n is None else n)
-    with progress_bar(f"trust {loaded.info.label}", "checks") as report:
+    threads = threads or usual_threads(loaded.model, images.shape, resolve_device(device))
+    with using_threads(threads), progress_bar(f"trust {loaded.info.label}", "checks") as report:
         trust = examine(
             loaded.model,
             images,
@@ -86,14 +89,7 @@ def command(
         tried = f"; try --attack {finding.next_attack}" if finding.next_attack else ""
         typer.echo(f"{finding.outcome:<10}  {finding.check}: {finding.sentence}{tried}")
     typer.echo(f"{loaded.info.label} at {threat}: {trust.verdict}")
-    data = DataInfo(
-        name=images.name,
-        split=images.split,
-        n=len(images),
-        digest=images.digest,
-        loader=images.loader,
-        image_size=images.shape[-1],
-    )
+    data = data_info(images, images.digest)
     asks = {name: check.asks for name, check in CHECKS.items()}
     for path in write_trust(folder, trust, loaded.info, data, Threat(norm=norm, eps=threat.eps), seed, asks):
         typer.echo(f"{path}")

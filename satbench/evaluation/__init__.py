@@ -3,8 +3,10 @@
 import datetime
 import itertools
 import platform
+import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -12,17 +14,20 @@ import torch
 from torch import nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import crafting, from_outside, stages_of
+from satbench.attacks.base import from_outside, stages_of
 from satbench.data import Images, load_images, takes_loader
-from satbench.device import resolve_device
+from satbench.device import check_threads, resolve_device, using_threads
 from satbench.errors import BadInput
 from satbench.evaluation import resume, sweep
-from satbench.evaluation.batch import usual_batch_size
+from satbench.evaluation.batch import usual_batch_size, usual_threads
+from satbench.evaluation.fingerprint import numerics_fingerprint
 from satbench.evaluation.harness import Search, measure
-from satbench.evaluation.judge import logits_of
+from satbench.evaluation.probe import answers
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on
 from satbench.home import alone_in
+from satbench.models.buffers import buffers_kept
+from satbench.models.precision import Float32Ends, float32_ends
 from satbench.models.weights import model_digest
 from satbench.progress import Progress, silent
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
@@ -30,15 +35,17 @@ from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_out
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
 from satbench.trust import examine
-from satbench.zoo import Loaded, load
+from satbench.zoo import NO_NETWORK, Loaded, load, short_digest
+
+ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
 def evaluate(
     model: str | nn.Module | Loaded,
     out: str | Path,
-    attack: str | Sequence[str | Attack] = "pgd",
-    norm: str = "Linf",
-    eps: str | float | Sequence[str | float] = "8/255",
+    attack: str | Attack | Sequence[str | Attack] = "pgd",
+    norm: str | None = None,
+    eps: str | float | Sequence[str | float] | None = None,
     steps: str | int | Sequence[int] | None = None,
     restarts: str | int | Sequence[int] | None = None,
     dataset: str | Images | None = None,
@@ -55,125 +62,162 @@ def evaluate(
     search: str = FOLDED,
     save_examples: bool = False,
     trust: bool = True,
+    threat: str | ThreatModel | Sequence[str | ThreatModel] = (),
+    threads: int | None = None,
+    name: str | None = None,
+    group: str | None = None,
     command: str = "",
     progress: Progress = silent,
 ) -> Run:
     """Attack a model and store one record per sample, attack and threat in the run folder `out`.
 
     `model` is a module, or a name as `satbench.zoo.load` takes it. `norm`, `eps`, `steps`, `restarts` are comma lists
-    as on the command line, or numbers. `dataset` is what `load_images` takes; a satbench run knows its own.
+    as on the command line, or numbers. `threat`, instead of `norm` and `eps`, is one threat or several, as "Linf:8/255"
+    or a `ThreatModel`. Without `threat` and `eps` the radius is the one the model was trained for in `norm`, by default
+    Linf. `dataset` is what `load_images` takes; a satbench run knows its own.
     `split` defaults to "test", but to "all" for files without a split of their own that the model was not trained on,
     and to "val" for ImageNet. `image_size` and `loader` default to the model's own, `batch_size` to
-    `usual_batch_size`.
+    `usual_batch_size`, `threads` to `usual_threads`. `name` is the model's name in tables. Networks of one `group` are
+    seeds of one model in tables; without it only those that satbench trained from configs equal but for the seed are.
 
     The attacks search on a private copy of the model with folded batch norms ("folded"), on the model as it is
     ("plain"), on a copy in bfloat16 ("bf16"), or with parametric softplus' derivative for every ReLU's ("surrogate");
     the last two are part of the attack's identity. With `source` they search on that other network. The judge is
-    always the model itself in float32. `save_examples` keeps the examples that broke an image, for
-    `verify`. `trust` has the quick form of the trust battery check the model, for at most a tenth of the run's passes.
+    always the model itself, on float32 images; weights of another dtype get them cast, which a note says. Buffers that
+    passes move are put back before every batch and at the end. `save_examples` keeps the examples that broke an image,
+    for `verify`. `trust` has the quick form of the trust battery check the model, for at most a tenth of the run's
+    passes.
 
-    A killed call that is repeated goes on where it stopped; a finished one is only read; one with more images, attacks
-    or threats in the same folder computes what is new. The records of two equal calls on one machine are equal bytes.
-    Raises `BadInput` before anything is written, also when `out` holds a run of another model, data set, seed or
-    search, or one that this call would shrink: more images, attacks or threats, or examples or a trust verdict where it
-    asks for none.
+    A killed call that is repeated continues where it stopped. A finished one is only read, which `Run.reused` says; one
+    with more images, attacks or threats in the same folder computes what is new, and one whose model, attack or
+    satbench has changed in its code computes everything. The records of two equal calls on one machine with equal
+    `threads` are equal bytes. Raises `BadInput` before anything is written, also when `out` holds a run of another
+    model, data set, seed or search, or one that this call would shrink: more images, attacks or threats, or examples or
+    a trust verdict where it asks for none.
     """
     started = time.monotonic()
     out = Path(out)
     check_output_folder(out, MANIFEST, RECORDS_FILE, PARTS)
-    threats = sweep.threats(norm, _listed(eps))
-    given = [attack] if isinstance(attack, str) else list(attack)
-    attacks: list[Attack] = [one for one in given if not isinstance(one, str)]
-    attacks += sweep.attacks([one for one in given if isinstance(one, str)], _listed(steps), _listed(restarts))
-    if not attacks:
-        raise BadInput("no attack is given; name one, such as --attack pgd")
+    stated = sweep.threats([threat] if isinstance(threat, str | ThreatModel) else threat, norm, _listed(eps))
+    attacks = _attacks(attack, _listed(steps), _listed(restarts))
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"--batch-size {batch_size}; give a positive number")
+    check_threads(threads)
     check_search(search)
     place = resolve_device(device)
-    loaded = _loaded(model, checkpoint, device)
-    other = None if source is None else _loaded(source, None, device)
+    loaded = _named(_loaded(model, checkpoint, device), name, group)
+    networks = [loaded] if source is None else [loaded, _loaded(source, None, device)]
+    threats = stated or sweep.trained_threats(loaded.info, norm)
     images = images_for(loaded, dataset, split, image_size, data_dir, loader).head(n)
     batch_size = batch_size or usual_batch_size(loaded.model, images.shape, place)
-    if search in LABELLED:
-        attacks = [LABELLED[search](one) for one in attacks]
-    if other is not None:
-        name = f"{other.info.label}@{other.info.digest.removeprefix('sha256:')[:12]}"
-        attacks = [Transfer(one, source=name) for one in attacks]
-    where, logits = _where(loaded, other, images, search, place)
-    described = Manifest(
-        schema_version=SCHEMA_VERSION,
-        model=loaded.info,
-        data=DataInfo(
-            name=images.name,
-            split=images.split,
-            n=len(images),
-            digest="",
-            loader=images.loader,
-            image_size=images.shape[-1],
-        ),
-        threats=[Threat(norm=threat.norm, eps=threat.eps) for threat in threats],
-        attacks=[repr(one) for one in attacks],
-        seed=seed,
-        batch_size=batch_size,
-        search=where.how,
-        examples=save_examples,
-        trust=None,
-        notes=[],
-        device=str(place),
-        versions=versions(),
-        revision=revision(),
-        fingerprint=resume.fingerprint(logits, attacks),
-        command=command,
-        seconds=0,
-        created="",
-        host=platform.node(),
-    )
-    finished = resume.finished(out, described, images, trust)
-    if finished is not None:
-        return finished
-    for one, threat in itertools.product(attacks, threats):
-        _check_threat(one, threat, where.module, images)
-    with alone_in(out, "eval"):
-        finished = resume.finished(out, described, images, trust)  # by another command since
+    threads = threads or max(usual_threads(one.model, images.shape, place) for one in networks)
+    attacks = _labelled(attacks, search, networks[1:])
+    with using_threads(threads), buffers_kept(*(one.model for one in networks)) as buffers:
+        where, answered = _where(networks, images, search, place)
+        described = Manifest(
+            schema_version=SCHEMA_VERSION,
+            model=loaded.info,
+            data=data_info(images, digest=""),
+            threats=[Threat(norm=each.norm, eps=each.eps) for each in threats],
+            attacks=[repr(one) for one in attacks],
+            seed=seed,
+            batch_size=batch_size,
+            search=where.how,
+            examples=save_examples,
+            trust=None,
+            notes=[],
+            device=str(place),
+            versions=versions(),
+            revision=revision(),
+            fingerprint=resume.fingerprint(answered, networks, attacks),
+            threads=threads,
+            numerics=numerics_fingerprint(),
+            command=command,
+            seconds=0,
+            created="",
+            host=platform.node(),
+        )
+        finished = resume.finished(out, described, images, trust)
         if finished is not None:
             return finished
-        measured = measure(
-            loaded.model,
-            images,
-            attacks,
-            threats,
-            seed,
-            batch_size,
-            place,
-            progress,
-            where,
-            resume.identity(described),
-            out,
-            save_examples,
-        )
-        checked = None
-        if trust:
-            passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
-            checked = examine(
+        for one, each in itertools.product(attacks, threats):
+            _check_threat(one, each, where.module, images)
+        with alone_in(out, "eval"):
+            finished = resume.finished(out, described, images, trust)  # by another command since
+            if finished is not None:
+                return finished
+            measured = measure(
                 loaded.model,
                 images,
-                max((one for one in threats if one.norm == threats[0].norm), key=lambda one: one.eps),
-                seed=seed,
-                depth="quick",
-                budget=passes // 10,
-                records=measured.records,
+                attacks,
+                threats,
+                seed,
+                batch_size,
+                place,
+                progress,
+                where,
+                resume.identity(described),
+                out,
+                save_examples,
             )
-        manifest = described.model_copy(
-            update={
-                "data": described.data.model_copy(update={"digest": images.digest}),
-                "trust": checked,
-                "notes": measured.notes,
-                "seconds": round(time.monotonic() - started, 3),
-                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            }
-        )
-        return write_run(out, manifest, measured.records, measured.timing, measured.examples if save_examples else None)
+            notes = [*measured.notes, *_notes(loaded, buffers.moved())]
+            checked = None
+            if trust:
+                passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
+                checked = examine(
+                    loaded.model,
+                    images,
+                    max((one for one in threats if one.norm == threats[0].norm), key=lambda one: one.eps),
+                    seed=seed,
+                    depth="quick",
+                    budget=passes // 10,
+                    records=measured.records,
+                )
+            manifest = described.model_copy(
+                update={
+                    "data": data_info(images, images.digest),
+                    "trust": checked,
+                    "notes": notes,
+                    "seconds": round(time.monotonic() - started, 3),
+                    "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                }
+            )
+            kept = measured.examples if save_examples else None
+            return write_run(out, manifest, measured.records, measured.timing, kept)
+
+
+def _attacks(given: str | Attack | Sequence[str | Attack], steps: str | None, restarts: str | None) -> list[Attack]:
+    """Attack objects as they are, then names with every value of `steps` and `restarts`."""
+    listed = [given] if isinstance(given, str) or callable(given) else list(given)
+    attacks: list[Attack] = [one for one in listed if not isinstance(one, str)]
+    attacks += sweep.attacks([one for one in listed if isinstance(one, str)], steps, restarts)
+    if not attacks:
+        raise BadInput("no attack is given; name one, such as --attack pgd")
+    for stage in (stage for one in attacks for stage in (one, *stages_of(one))):
+        if ADDRESS.search(repr(stage)):
+            raise BadInput(
+                f"attack {stage!r} has a memory address in its repr, which names it in the records; "
+                "make it a frozen dataclass, or give a function as package.module:name"
+            )
+    return attacks
+
+
+def _labelled(attacks: list[Attack], search: str, sources: list[Loaded]) -> list[Attack]:
+    """The attacks, their identity saying where they search if that is not a copy of the judged network."""
+    if search in LABELLED:
+        attacks = [LABELLED[search](one) for one in attacks]
+    for other in sources:
+        name = f"{other.info.label}@{short_digest(other.info)}"
+        attacks = [Transfer(one, source=name) for one in attacks]
+    return attacks
+
+
+def _notes(loaded: Loaded, moved: list[str]) -> list[str]:
+    """What a reader must know of how the network was run."""
+    notes = [loaded.model.note] if isinstance(loaded.model, Float32Ends) else []
+    if moved:
+        notes.append(f"passes in eval mode change buffers of the network ({', '.join(moved)}); they were put back")
+    return notes
 
 
 @overload
@@ -193,26 +237,46 @@ def _loaded(model: str | nn.Module | Loaded, checkpoint: Path | None, device: st
     if isinstance(model, nn.Module):
         name = type(model).__name__
         model.to(resolve_device(device))
-        return Loaded(model, ModelInfo(ref=name, digest=model_digest(model), label=name))
+        return Loaded(float32_ends(model), ModelInfo(ref=name, digest=model_digest(model), label=name))
+    if not isinstance(model, str):
+        raise BadInput(f"the model is a {type(model).__name__}; {NO_NETWORK}")
     return load(model, checkpoint, device)
 
 
-def _where(
-    loaded: Loaded, other: Loaded | None, images: Images, search: str, place: torch.device
-) -> tuple[Search, torch.Tensor]:
-    """Where the attacks search, and what that network and the judged one say to the first images.
+def _named(loaded: Loaded, name: str | None, group: str | None) -> Loaded:
+    """It with the name and group that the user gave."""
+    for option, value in (("name", name), ("group", group)):
+        if value is not None and not value.strip():
+            raise BadInput(f"--{option} is empty; give a word, or leave it out")
+    info = loaded.info.model_copy(update={"label": name or loaded.info.label, "group": group or loaded.info.group})
+    return replace(loaded, info=info)
+
+
+def data_info(images: Images, digest: str) -> DataInfo:
+    """The images as a manifest describes them; `digest` is theirs, "" before it is known."""
+    return DataInfo(
+        name=images.name,
+        split=images.split,
+        n=len(images),
+        digest=digest,
+        loader=images.loader,
+        image_size=images.shape[-1],
+    )
+
+
+def _where(networks: list[Loaded], images: Images, search: str, place: torch.device) -> tuple[Search, list[bytes]]:
+    """Where the attacks search, on the last of the networks, and what each answers on the first images.
 
     Raises `BadInput` for a network that does not fit the images.
     """
     _, probe, _ = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
     probe = probe.to(place)
-    logits = []
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        for one in filter(None, (loaded, other)):
-            torch.manual_seed(0)
-            with crafting(one.model):
-                logits.append(logits_of(one.model, probe, images.y))
-        return search_on((other or loaded).model, probe, search, another=other is not None), torch.cat(logits, 1)
+        answered = [
+            answers(one.model, probe, images.y, min(PROBE, usual_batch_size(one.model, images.shape, place)))
+            for one in networks
+        ]
+        return search_on(networks[-1].model, probe, search, another=len(networks) > 1), answered
 
 
 def _check_threat(attack: Attack, threat: ThreatModel, model: nn.Module, images: Images) -> None:
@@ -255,4 +319,4 @@ def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | No
         return False
 
 
-__all__ = ["Progress", "Run", "ThreatModel", "evaluate", "images_for", "silent"]
+__all__ = ["Progress", "Run", "ThreatModel", "data_info", "evaluate", "images_for", "silent"]

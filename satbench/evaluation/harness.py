@@ -21,6 +21,7 @@ from satbench.evaluation.counting import Counted
 from satbench.evaluation.judge import Judged, judge, logits_of
 from satbench.evaluation.parts import KEY, Part, Work, keys_of, work_name
 from satbench.evaluation.table import PLACE, carry, clean_table, enter, outcomes_of
+from satbench.models.buffers import KeptBuffers, buffers_kept
 from satbench.progress import Progress, silent
 from satbench.results.schema import RECORDS, TIMING
 from satbench.seeding import PerSample, derive
@@ -118,6 +119,7 @@ class _Bench:
         self.report: Progress = silent
         self.done = self.total = 0
         self.timing: list[tuple[object, ...]] = []
+        self.buffers = KeptBuffers(model, self.search.model)
         self.clean = self._clean()
 
     def run(self, attack: Attack, threat: ThreatModel, smaller: pd.DataFrame | None) -> pd.DataFrame:
@@ -189,6 +191,7 @@ class _Bench:
         started = time.monotonic()
         while True:
             torch.manual_seed(derive(self.seed, "model", work.name, ids[0]))  # for a model that draws numbers
+            self.buffers.restore()  # for a model that counts its passes
             streams = PerSample.of(self.seed, ids, "attack", *([position] if position else []))
             try:
                 x_adv, seen, passes = self._attacked(stage, threat, x, y, streams, ids)
@@ -246,7 +249,7 @@ class _Bench:
         self, network: Counted, stage: Attack, threat: ThreatModel, x: Tensor, y: Tensor, streams: PerSample
     ) -> Tensor:
         network.watch(x, y, threat)
-        held = _checksum(network.model) if from_outside(stage) else None
+        held = _checksums(network.model) if from_outside(stage) else {}
         try:
             with crafting(network.model):
                 x_adv = stage(network, x.clone(), y.clone(), threat, streams).detach()
@@ -256,7 +259,9 @@ class _Bench:
             if _memory_ran_out(error):
                 raise
             raise BadInput(f"{stage} failed on this model: {reason(error)}") from error
-        if held is not None and not torch.equal(held, _checksum(network.model)):
+        now = _checksums(network.model) if held else {}
+        changed = {name for name in held if held[name] != now.get(name)}
+        if changed and changed - _moved_by_a_pass(network.model, x[:1]):
             raise BadInput(f"{stage} changed the weights or buffers of the network; let it work on a copy of it")
         return x_adv
 
@@ -295,10 +300,17 @@ def _stage_name(attack: Attack, stage: Attack) -> str:
     return repr(stage) if len(stages_of(attack)) > 1 else ""
 
 
-def _checksum(network: nn.Module) -> Tensor:
+def _checksums(network: nn.Module) -> dict[str, float]:
     """One number a weight and buffer, which almost any change moves."""
-    tensors = [*network.parameters(), *network.buffers()]
-    return torch.tensor([float(tensor.detach().double().nan_to_num().sum()) for tensor in tensors])
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    return {name: float(tensor.detach().double().nan_to_num().sum()) for name, tensor in tensors.items()}
+
+
+def _moved_by_a_pass(network: nn.Module, x: Tensor) -> set[str]:
+    """Names of the buffers that a pass in eval mode moves, such as a counter; they are put back."""
+    with buffers_kept(network) as kept, crafting(network), torch.no_grad():
+        network(x)
+        return set(kept.moved())
 
 
 def _memory_ran_out(error: BaseException) -> bool:

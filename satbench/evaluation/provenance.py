@@ -1,10 +1,13 @@
 """What a manifest says about the code and the machine."""
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
 
+TOP = Path(__file__).resolve().parents[2]
+CODE = ("satbench", "model_zoo.yaml")
 PACKAGES = (
     "satbench",
     "torch",
@@ -30,17 +33,35 @@ def versions() -> dict[str, str]:
     return found
 
 
-def revision() -> str | None:
-    """The commit this code was checked out at, with "+changes" when files differ from it; None outside a checkout."""
-    top = Path(__file__).resolve().parents[2]
+def revision(top: Path = TOP) -> str:
+    """Which code measured: the commit of the checkout at `top`, and a digest of the files where some differ from it.
+
+    `0f1e2d...`, or `0f1e2d...+changes:1a2b3c...` where files of the package are changed, deleted or new. Outside a
+    checkout it is `files:1a2b3c...`. Only `satbench/` and `model_zoo.yaml` count.
+    """
+    commit, changed = _checkout(top)
+    if commit and not changed:
+        return commit
+    return f"{f'{commit}+changes' if commit else 'files'}:{_files_digest(top)}"
+
+
+def _checkout(top: Path) -> tuple[str, bool]:
+    """The commit at `top`, "" where git knows none, and whether files of the package differ from it."""
     if not (top / ".git").exists():
-        return None
+        return "", False
     try:
-        commit = _git(top, "rev-parse", "HEAD")
-        changed = _git(top, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+changes" if changed else "")
+        changes = _git(top, "status", "--porcelain", "--untracked-files=all", "--", *CODE)
+        return _git(top, "rev-parse", "HEAD"), bool(changes)
+    except (OSError, subprocess.SubprocessError):
+        return "", False
+
+
+def _files_digest(top: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted([*(top / "satbench").rglob("*.py"), *top.glob("model_zoo.yaml")]):
+        digest.update(f"{file.relative_to(top).as_posix()}\n".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def _git(top: Path, *words: str) -> str:

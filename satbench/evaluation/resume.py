@@ -1,20 +1,19 @@
 """What a run folder that is already there means for the run that is asked for."""
 
 import hashlib
-import inspect
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import FunctionType
-
-from torch import Tensor
 
 from satbench.attacks import Attack
 from satbench.attacks.base import from_outside
 from satbench.data import Images
 from satbench.errors import BadInput
+from satbench.evaluation.sources import source_digest
 from satbench.results.schema import Manifest
 from satbench.results.store import MANIFEST, Run, read_examples, read_run, records_digest
+from satbench.zoo import Loaded
 
 DECISIVE = (
     "model",
@@ -24,6 +23,7 @@ DECISIVE = (
     "batch_size",
     "search",
     "device",
+    "threads",
     "versions",
     "revision",
     "fingerprint",
@@ -39,36 +39,34 @@ def identity(wanted: Manifest) -> dict[str, object]:
         "versions": wanted.versions,
         "revision": wanted.revision,
         "fingerprint": wanted.fingerprint,
+        "threads": wanted.threads,
     }
 
 
-def fingerprint(logits: Tensor, attacks: Sequence[Attack]) -> str:
-    """A hash of what a network said to some images, and of the code of attacks that are not satbench's own.
+def fingerprint(answers: Sequence[bytes], models: Sequence[Loaded], attacks: Sequence[Attack]) -> str:
+    """A hash of what networks answered on some images, and of the source of models and attacks from outside.
 
     It notices that a network or an attack of the user's own was changed where its name and weights do not. An attack
-    whose source cannot be found is never the same twice.
+    whose source cannot be found, as in a notebook, is never the same twice; a network's answers stand for its source.
     """
-    digest = hashlib.sha256(logits.detach().float().cpu().numpy().tobytes())
+    digest = hashlib.sha256(b"".join(answers))
+    modules = {type(module).__module__ for one in models for module in one.model.modules()}
+    modules |= {one.module for one in models if one.module is not None}
+    for name in sorted(modules):
+        if name.partition(".")[0] not in ("satbench", "torch"):
+            digest.update(source_digest(name) or b"")
     for attack in attacks:
         owner = from_outside(attack)
         if owner is not None:
-            digest.update(_source_of(owner))
+            digest.update(source_digest(owner.__module__) or uuid.uuid4().bytes)
     return digest.hexdigest()[:16]
 
 
-def _source_of(owner: type | FunctionType) -> bytes:
-    try:
-        file = inspect.getsourcefile(owner)
-    except TypeError:
-        file = None
-    return Path(file).read_bytes() if file and Path(file).is_file() else uuid.uuid4().bytes
-
-
 def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | None:
-    """The run in `out` when it is the one that is wanted, whole.
+    """The run in `out`, marked as `reused`, when it is the one that is wanted, whole.
 
     Raises `BadInput` when the folder holds a run of another model, data set, seed or search, or more than is wanted:
-    its records would be lost.
+    its records would be lost. A model of another name is the same one where digest and fingerprint are equal.
     """
     if not (out / MANIFEST).is_file():
         return None
@@ -77,13 +75,14 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
     except BadInput:
         return None  # damaged, or of another version: such a run is made again
     there = run.manifest
+    renamed = there.fingerprint == wanted.fingerprint and there.model.digest == wanted.model.digest
     for what, held, asked in (
         ("model", (there.model.label, there.model.digest), (wanted.model.label, wanted.model.digest)),
         ("data set", _data(there), _data(wanted)),
         ("seed", (there.seed,), (wanted.seed,)),
         ("search", (there.search,), (wanted.search,)),
     ):
-        if held != asked:
+        if held != asked and not (what == "model" and renamed):
             raise BadInput(
                 f"--out {out} holds a run of {what} {_words(held)}, asked for is {_words(asked)}; "
                 "give another folder, or delete it"
@@ -101,7 +100,7 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
     same = all(getattr(there, name) == getattr(wanted, name) for name in DECISIVE)
     enough = (there.examples or not wanted.examples) and (there.trust is not None or not trust)
     whole = same and enough and there.data.n == wanted.data.n and there.data.digest == images.digest and sound(run)
-    return run if whole else None
+    return replace(run, reused=True) if whole else None
 
 
 def sound(run: Run) -> bool:

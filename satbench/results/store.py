@@ -26,11 +26,15 @@ PARTS = "parts"  # finished batches
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation as it lies on disk: `records` has the columns of `schema.RECORDS`."""
+    """One evaluation as it lies on disk: `records` has the columns of `schema.RECORDS`.
+
+    reused: whether `evaluate` found the run finished and computed nothing.
+    """
 
     path: Path
     manifest: Manifest
     records: pd.DataFrame
+    reused: bool = False
 
 
 @contextmanager

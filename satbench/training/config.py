@@ -1,5 +1,7 @@
 """A training run as plain, frozen, printable data."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -146,6 +148,12 @@ class TrainConfig(_Frozen):
     def label(self) -> str:
         """Architecture and activation, how tables call the model."""
         return f"{self.model.name} {self.activation}"
+
+    @property
+    def seedless_digest(self) -> str:
+        """Hash of all settings but the seed: runs of equal ones are seeds of one model."""
+        settings = self.model_dump(mode="json", exclude={"seed"})
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_values(self, values: Mapping[str, Any]) -> "TrainConfig":
         """A copy with dotted keys replaced, such as {"optimizer.lr": "0.05", "method.steps": 7, "threat.eps": "8/255"}.

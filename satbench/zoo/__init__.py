@@ -1,7 +1,12 @@
 """Networks by name, path or callable: the one way from a `--model` to something that can be measured."""
 
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -9,6 +14,7 @@ from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.lookup import imported
 from satbench.models.classifier import Classifier
+from satbench.models.precision import float32_ends
 from satbench.models.weights import (
     Conversion,
     Provenance,
@@ -26,6 +32,10 @@ from satbench.zoo.tf_bundle import Bundle
 
 BEST = "best.safetensors"
 LAST = "last.safetensors"
+NO_NETWORK = (
+    "give a torch.nn.Module whose forward maps images to logits and whose attributes are the networks it uses, so that "
+    "their weights are part of its digest and their mode can be set"
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,8 @@ class Loaded:
     """A network in eval mode with what is known of it.
 
     `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on; `loader` is the image loader
-    that its authors evaluate it with. `note` is what whoever named it should hear.
+    that its authors evaluate it with. `note` is what whoever named it should hear. `module` is the Python module of the
+    user's own callable that built it.
     """
 
     model: nn.Module
@@ -43,6 +54,12 @@ class Loaded:
     train_digest: str | None = None
     loader: str | None = None
     note: str | None = None
+    module: str | None = None
+
+
+def short_digest(info: ModelInfo) -> str:
+    """The first 12 hex digits of a network's digest, which tell it from others of its name."""
+    return info.digest.removeprefix("sha256:")[:12]
 
 
 def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress: Progress = silent) -> Loaded:
@@ -167,8 +184,15 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         recipe=origin.recipe,
         seed=origin.seed,
         trained_for=origin.threat,
+        config=origin.config or _config_digest(model, origin),
     )
     return Loaded(model, info, origin.dataset, model.spec.image_size, origin.train_digest)
+
+
+def _config_digest(model: Classifier, origin: Provenance) -> str:
+    """Of all that an older weights file says of its training but the seed; its recipe names changed settings."""
+    said = {**origin.model_dump(exclude={"seed", "epoch", "config"}), "spec": model.spec.to_dict()}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> Loaded:
@@ -204,15 +228,32 @@ def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Lo
 
 
 def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:
-    attribute = ref.partition(":")[2]
+    module, _, attribute = ref.partition(":")
     with imported("--model", ref, "give package.module:callable that needs no arguments") as build:
+        needed = [] if isinstance(build, nn.Module) else _required(build)
+        if needed:
+            raise BadInput(
+                f"--model {ref} needs {', '.join(needed)}, but is called without arguments to build a network; a "
+                f"function of images is none: {NO_NETWORK}"
+            )
         model = build if isinstance(build, nn.Module) else build()
     if not isinstance(model, nn.Module):
         raise BadInput(f"--model {ref}: {attribute}() returned a {type(model).__name__}; expected a torch.nn.Module")
     if checkpoint is not None:
         load_strictly(model, read_weights(checkpoint), checkpoint)
     model.eval()
-    return Loaded(model, ModelInfo(ref=ref, digest=model_digest(model), label=attribute))
+    info = ModelInfo(ref=ref, digest=model_digest(model), label=attribute)
+    return Loaded(float32_ends(model), info, module=module)
 
 
-__all__ = ["Loaded", "load", "load_model"]
+def _required(build: Callable[..., Any]) -> list[str]:
+    """The arguments without which it cannot be called."""
+    try:
+        parameters = inspect.signature(build).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in variable]
+
+
+__all__ = ["NO_NETWORK", "Loaded", "load", "load_model", "short_digest"]

@@ -1,0 +1,49 @@
+"""What a network answers on the first images of a run: the part of a run's fingerprint that no file can tell."""
+
+import torch
+from torch import Tensor, nn
+
+from satbench.attacks.base import crafting
+from satbench.errors import FAULTS
+from satbench.evaluation.judge import logits_of
+
+
+def answers(model: nn.Module, x: Tensor, y: Tensor, at_once: int) -> bytes:
+    """The bits of a network's logits and input gradients on images x (N, C, H, W), in eval mode under a fixed seed.
+
+    `y` are all labels of the run, for `logits_of`, whose `BadInput` is raised. The gradient is of the sum of logits
+    with weights 1/K to 1, which no softmax saturates; it is taken `at_once` images at a time. A network without
+    gradients contributes that fact. Where a device does not repeat its bits, the length of each gradient to two digits
+    stands for them. The global generator is left seeded.
+    """
+    torch.manual_seed(0)
+    with crafting(model), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        logits = _bits(logits_of(model, x, y))
+        try:
+            slopes = _slopes(model, x, at_once)
+            again = slopes if x.device.type == "cpu" else _slopes(model, x, at_once)
+        except torch.OutOfMemoryError:
+            raise
+        except FAULTS as error:
+            return logits + type(error).__name__.encode()
+    if _bits(slopes) == _bits(again):
+        return logits + _bits(slopes)
+    lengths = slopes.double().flatten(1).norm(dim=1).tolist()
+    return logits + " ".join(f"{length:.1e}" for length in lengths).encode()
+
+
+def _slopes(model: nn.Module, x: Tensor, at_once: int) -> Tensor:
+    torch.manual_seed(0)
+    found: list[Tensor] = []
+    with torch.enable_grad():
+        for part in torch.split(x, at_once):
+            part = part.clone().requires_grad_()
+            logits = model(part).float()
+            weights = torch.arange(1, logits.shape[1] + 1, device=x.device) / logits.shape[1]
+            found += torch.autograd.grad((logits * weights).sum(), part)
+    return torch.cat(found)
+
+
+def _bits(tensor: Tensor) -> bytes:
+    bits: bytes = tensor.detach().float().cpu().contiguous().numpy().tobytes()
+    return bits
