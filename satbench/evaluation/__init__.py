@@ -248,8 +248,10 @@ def _named(loaded: Loaded, name: str | None, group: str | None) -> Loaded:
     for option, value in (("name", name), ("group", group)):
         if value is not None and not value.strip():
             raise BadInput(f"--{option} is empty; give a word, or leave it out")
-    info = loaded.info.model_copy(update={"label": name or loaded.info.label, "group": group or loaded.info.group})
-    return replace(loaded, info=info)
+    changed: dict[str, str | None] = {"group": group} if group else {}
+    if name:
+        changed |= {"label": name, "recipe": None}  # tables call a network by its recipe if it has one
+    return replace(loaded, info=loaded.info.model_copy(update=changed))
 
 
 def data_info(images: Images, digest: str) -> DataInfo:
