@@ -167,6 +167,7 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         recipe=origin.recipe,
         seed=origin.seed,
         trained_for=origin.threat,
+        config=origin.config,
     )
     return Loaded(model, info, origin.dataset, model.spec.image_size, origin.train_digest)
 
