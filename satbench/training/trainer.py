@@ -240,6 +240,7 @@ class _Run:
                     randomness=source if self.processes.count == 1 else Share(source, len(batch_index), start),
                     state=self.run.method,
                     processes=self.processes,
+                    batch_statistics=self.config.attack_bn_mode == "train",
                 )
             replayed = 0
 
