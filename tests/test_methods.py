@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from satbench.attacks.base import batch_statistics
 from satbench.attacks.gradient import PGD
 from satbench.errors import BadInput
 from satbench.lookup import pick
 from satbench.methods import METHODS, Method, Processes, Step
 from satbench.methods.awp import AWP
+from satbench.methods.pgd_at import PGDAT
 from satbench.seeding import generator, uniform
 from satbench.threat import ThreatModel
+from satbench.training.step import Learner
 
 pytestmark = pytest.mark.numeric
 
@@ -35,7 +38,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "mart": [{}, {"beta": 6, "steps": 1}],
     "awp": [
         {},
-        *({"method": name} for name in ("standard", "fgsm_rs", "n_fgsm", "gradalign")),
+        *({"method": name} for name in ("standard", "fgsm_rs", "n_fgsm")),
         *({"method": name, "steps": 2, "gamma": 0.005} for name in ("trades", "mart")),
     ],
     "fgsm_rs": [{}],
@@ -47,7 +50,7 @@ EVERY = [pytest.param(name, params, id=f"{name}-{i}") for name in CASES for i, p
 LINF_ONLY = ("n_fgsm", "gradalign", "free")
 LINF = ThreatModel("Linf", 0.1)
 THREATS = [LINF, ThreatModel("L2", 0.6), ThreatModel("L1", 3.0)]
-AROUND = ("pgd_at", "trades", "mart", "gradalign")  # by AWP
+AROUND = ("pgd_at", "trades", "mart")  # by AWP
 on_every_case = pytest.mark.parametrize(("name", "params"), EVERY)
 on_every_threat = pytest.mark.parametrize("threat", THREATS, ids=str)
 
@@ -101,7 +104,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def test_every_method_is_under_contract() -> None:
     assert set(CASES) == set(METHODS)
     assert {param.values[0] for param in EVERY} == set(METHODS)
-    assert {"pgd_at"} | {params.get("method", "pgd_at") for params in CASES["awp"]} == set(METHODS) - {"awp", "free"}
+    wrapped = {"pgd_at"} | {params.get("method", "pgd_at") for params in CASES["awp"]}
+    assert wrapped == set(METHODS) - {"awp", "free", "gradalign"}
 
 
 def undefined(name: str, params: dict[str, Any], threat: ThreatModel) -> bool:
@@ -461,6 +465,56 @@ def test_gradalign_adds_one_minus_the_cosine_of_two_slopes(lam: float) -> None:
     assert slope_along(weights, gradients, formula) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_both_slopes_of_gradalign_are_of_one_network(mode: str) -> None:
+    """Batch norms that take over the statistics of the last batch show whether a pass came in between."""
+    method = build("gradalign", {"lam": 1.0})
+    model, untouched = network(), network().eval()
+    for batch_norm in (model[1], untouched[1]):
+        batch_norm.momentum = 1.0
+    step = replace(begin(method), batch_statistics=mode == "train")
+    learner = Learner(model, torch.optim.SGD(model.parameters(), lr=0.0), method, attack_bn_mode=mode)
+    found = learner.update(step, lr=0.0)[0]
+    at_once = batch_statistics(untouched) if mode == "train" else nullcontext()
+    near = step.x + 0.1 * (2 * uniform(step.x, generator(0)) - 1)
+    with at_once:
+        slopes = [slope(untouched, point, step.y).flatten(1) for point in (step.x, near)]
+    cosine = functional.cosine_similarity(*slopes)
+    x_adv = (step.x + 0.1 * slopes[0].view_as(step.x).sign()).clamp(step.x - 0.1, step.x + 0.1).clamp(0, 1)
+    outer = functional.cross_entropy(network().train()(x_adv), step.y)
+    assert found.item() == pytest.approx((outer + (1 - cosine).mean()).item(), abs=1e-5)
+    assert model[1].num_batches_tracked == 1
+
+
+class Nosy(PGDAT):
+    """Calls the model as a careless method would, and looks at what the losses get."""
+
+    def perturb(self, model: nn.Module, step: Step) -> Tensor:
+        assert not any(module.training for module in model.modules())
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+        point = step.x.detach().requires_grad_()
+        logits = model(point)
+        assert logits.dtype == torch.float32
+        functional.cross_entropy(logits, step.y).backward()
+        return step.x + 0.01 * point.grad.sign()
+
+    def loss(self, model: nn.Module, x_adv: Tensor, step: Step) -> Tensor:
+        logits = model(x_adv)
+        assert logits.dtype == torch.float32
+        assert all(module.training for module in model.modules())
+        return functional.cross_entropy(logits, step.targets)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("precision", ["float32", "bf16-attack", "bf16"])
+def test_a_method_that_calls_the_model_crafts_in_eval_mode_and_gets_float32_logits(precision: str, mode: str) -> None:
+    model, method = network().train(), Nosy()
+    descent = torch.optim.SGD(model.parameters(), lr=0.0)
+    Learner(model, descent, method, attack_bn_mode=mode, precision=precision).update(begin(method), lr=0.0)
+    assert model[1].num_batches_tracked == 1  # by the loss alone
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 class Dark(nn.Module):
     """Blind, and so without slope, where an image is darker than a half."""
 
@@ -670,8 +724,6 @@ def test_awp_climbs_by_the_gradient_of_all_processes() -> None:
 def test_awp_says_of_itself_what_its_inner_method_says() -> None:
     assert around("mart").soft_targets is False
     assert around("trades").soft_targets is True
-    assert around("gradalign").second_order is True
-    assert around("pgd_at").second_order is False
     assert around("trades", beta=1, steps=3).inner == build("trades", {"beta": 1, "steps": 3})
 
 

@@ -201,7 +201,7 @@ def no_probe(tensors: dict[str, torch.Tensor], header: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (flip_weight, "the weights are not those that were converted"),
+        (flip_weight, "the weights are not those that were saved"),
         (other_activation, "other logits on the probe batch"),
         (no_probe, "lacks its probe batch"),
     ],

@@ -31,6 +31,7 @@ SOURCE = Provenance(
     threat=Threat(norm="Linf", eps=0.1),
     epoch=0,
     train_digest="sha256:0",
+    config="0",
 )
 
 

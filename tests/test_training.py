@@ -750,3 +750,11 @@ def test_ctrl_c_ends_a_study_and_all_its_processes(whole_group: bool, tmp_path: 
             os.killpg(p.pid, 0)
             time.sleep(0.05)
         pytest.fail("processes of the study are still there")
+
+
+def test_seeds_of_one_training_share_a_digest_and_nothing_else_does() -> None:
+    config = RECIPES["digits-sat"]()
+    digest = config.digest("sha256:a")
+    assert config.with_values({"seed": 7}).digest("sha256:a") == digest
+    others = [config.with_values(change) for change in ({"epochs": 2}, {"activation": "gelu"}, {"method.steps": 3})]
+    assert len({digest, config.digest("sha256:b"), *(other.digest("sha256:a") for other in others)}) == 5

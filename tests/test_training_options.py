@@ -225,7 +225,7 @@ def test_images_are_crafted_with_the_statistics_asked_for_and_leave_them_alone(
         ({"schedule": "one-cycle"}, lambda t: np.interp(t, [0, 0.3, 1], [0, 1, 0])),
         ({"schedule": "triangle", "schedule.peak": 0.6}, lambda t: np.interp(t, [0, 0.6, 1], [0, 1, 0])),
         ({"schedule": "cosine"}, lambda t: np.cos(np.pi * t / 2) ** 2),
-        ({"schedule": "piecewise", "schedule.milestones": [0.8, 1.3]}, lambda t: 0.1 ** np.digitize(2 * t, [0.8, 1.3])),
+        ({"schedule": "piecewise", "schedule.milestones": [0.4, 0.65]}, lambda t: 0.1 ** np.digitize(t, [0.4, 0.65])),
         ({"schedule": "constant"}, np.ones_like),
     ],
     ids=lambda one: one.get("schedule") if isinstance(one, dict) else None,

@@ -37,6 +37,7 @@ PROVENANCE = Provenance(
     threat=Threat(norm="Linf", eps=0.1),
     epoch=0,
     train_digest="sha256:0",
+    config="0",
 )
 
 
@@ -116,8 +117,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no header": (lambda f: save_file(load_file(f), f), "not which network"),
     "header is no JSON": (lambda f: replace_header(f, "{"), "not which network"),
     "header is a list": (lambda f: replace_header(f, "[]"), "not which network"),
-    "another schema": (lambda f: edit(f, lambda h: h.update(schema_version=2)), "schema version 2.*reads 1"),
-    "no spec": (lambda f: edit(f, lambda h: h.pop("spec")), "not which network"),
+    "another schema": (lambda f: edit(f, lambda h: h.update(schema_version=3)), "schema version 3.*reads 2"),
+    "no spec": (lambda f: edit(f, lambda h: h.pop("spec")), "lacks 'spec'"),
     "spec is a list": (lambda f: edit(f, lambda h: h.update(spec=[])), "model spec"),
     "unknown field": (lambda f: edit(f, lambda h: h["spec"].update(mood=1)), "mood"),
     "missing field": (lambda f: edit(f, lambda h: h["spec"].pop("mean")), "mean"),

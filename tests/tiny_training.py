@@ -33,7 +33,7 @@ WAYS: dict[str, dict[str, object]] = {
     "clipped": {"optimizer.clip": 0.1},
     "augmented": {"augment": "crop-flip"},
     "warm-ups": {"optimizer.warmup_epochs": 1.5, "threat.warmup_epochs": 1.5},
-    "piecewise": {"schedule": "piecewise", "schedule.milestones": [1]},
+    "piecewise": {"schedule": "piecewise", "schedule.milestones": [0.5]},
     "bf16": {"speed.precision": "bf16"},
     "channels last": {"speed.channels_last": True},
     "not resident": {"speed.resident": False},

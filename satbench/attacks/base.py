@@ -57,18 +57,27 @@ def _is_own(owner: type | FunctionType) -> bool:
 
 
 @contextmanager
-def crafting(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode with frozen parameters, and everything back afterwards, also after an error."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode, and every module back in its own mode afterwards, also after an error."""
     modes = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def crafting(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode with frozen parameters, and everything back afterwards, also after an error."""
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    try:
+        with evaluating(model):
+            yield
+    finally:
         for parameter, required in wanted:
             parameter.requires_grad_(required)
 

@@ -38,9 +38,12 @@ class AWP(Method):
         refuse_unless_positive("awp", gamma=self.gamma)
         if type(self.warmup_epochs) not in (int, float) or not 0 <= self.warmup_epochs < float("inf"):
             raise BadInput(f"warmup_epochs of awp is {self.warmup_epochs!r}; give a number from 0")
-        if isinstance(self.inner, AWP) or self.inner.replays > 1:
-            raise BadInput(f"awp around {self.inner!r} is not defined; wrap a method of one update a batch, say pgd_at")
-        for name in ("chosen_by", "crafts", "loss_passes", "norms", "soft_targets", "second_order"):
+        if isinstance(self.inner, AWP) or self.inner.replays > 1 or self.inner.second_order:
+            raise BadInput(
+                f"awp around {self.inner!r} is not defined; wrap a method of one update a batch whose loss holds no "
+                "gradient, such as pgd_at"
+            )
+        for name in ("chosen_by", "crafts", "loss_passes", "norms", "soft_targets"):
             object.__setattr__(self, name, getattr(self.inner, name))
 
     @property

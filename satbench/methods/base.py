@@ -53,7 +53,8 @@ class Step:
     index: int64 (n,), the rows of the images in the training set; batch_index: those of the whole batch.
     number: updates taken before this one. epoch: passes over the data behind it, with a fraction.
     threat: with the radius of this step. state: tensors that outlive the step; they are kept in the checkpoint and must
-    be the same on every process. kept: what one hook leaves for a later one of the same step.
+    be the same on every process. kept: what one hook leaves for a later one of the same step. batch_statistics: whether
+    batch norms normalise by the batch while images are crafted.
     """
 
     x: Tensor
@@ -69,6 +70,7 @@ class Step:
     state: dict[str, Tensor] = field(default_factory=dict)
     kept: dict[str, Tensor] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
+    batch_statistics: bool = False
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> "Step":
@@ -80,7 +82,8 @@ class Step:
 class Method(ABC):
     """An inner maximisation and an objective: a frozen dataclass that holds no model and no state.
 
-    The trainer calls, in this order: `perturb` with the model in eval mode and frozen; then, inside `around_update`
+    The trainer calls, in this order: `perturb`, before which it puts the model in eval mode, freezes it and lets batch
+    norms use running or batch statistics, as `attack_bn_mode` says, without moving them; then, inside `around_update`
     and with the model in training mode, `loss`, backward and the optimiser's step; then `after_update`.
     """
 

@@ -1,13 +1,13 @@
 """GradAlign (Andriushchenko & Flammarion 2020, arXiv 2007.02617)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from satbench.attacks.base import batch_statistics, evaluating
 from satbench.attacks.gradient import usable
 from satbench.methods.base import Method, Passes, Step
 from satbench.methods.checks import refuse_unless_positive
@@ -24,9 +24,10 @@ class GradAlign(Method):
 
     lam: 0.2, what the paper's 0.02 * 10 ** (255 eps / 8) gives at 8/255; 2 at 16/255.
 
-    Both gradients are taken in eval mode, where one image's does not depend on the others; the released code takes both
-    in training mode, which moves the running statistics once more. The logits near the image see two backward passes,
-    one for the gradient and one through it.
+    Both gradients are taken of one network: with the same weights, in eval mode, with running or batch statistics as
+    `attack_bn_mode` says, and before the update moves the running ones. The released code takes both in training mode
+    and moves the running statistics with each; here they move once an update. The logits near the image see two
+    backward passes, one for the gradient and one through it.
     """
 
     lam: float = 0.2
@@ -51,11 +52,15 @@ class GradAlign(Method):
         return usable(step.threat.ascend(step.x, step.x, gradient, eps), gradient)
 
     def loss(self, model: nn.Module, x_adv: Tensor, step: Step) -> Tensor:
-        return functional.cross_entropy(model(x_adv), step.targets) + self.lam * self._misalignment(model, step)
+        misalignment = self._misalignment(model, step)  # before the pass that moves running statistics
+        return functional.cross_entropy(model(x_adv), step.targets) + self.lam * misalignment
 
     def _misalignment(self, model: nn.Module, step: Step) -> Tensor:
         near = step.kept["near"].detach().requires_grad_()
-        with _evaluating(model):
+        with ExitStack() as stack:
+            stack.enter_context(evaluating(model))
+            if step.batch_statistics:
+                stack.enter_context(batch_statistics(model))
             loss = functional.cross_entropy(model(near), step.y, reduction="sum")
         (slope,) = torch.autograd.grad(loss, near, create_graph=True)
         at, by = step.kept["gradient"].flatten(1), slope.flatten(1)
@@ -64,14 +69,3 @@ class GradAlign(Method):
         cosine = (at * by).sum(1) / (torch.linalg.vector_norm(at, dim=1) * torch.linalg.vector_norm(by, dim=1))
         misalignment: Tensor = (1 - cosine).sum() / max(len(cosine), 1)
         return misalignment
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -25,7 +25,7 @@ class SmoothReLU(nn.Module):
         self.root = nn.Parameter(torch.tensor([20.0]))
 
     def forward(self, x: Tensor) -> Tensor:
-        beta = self.root.square()
+        beta = self.root.square().to(x.dtype)  # else float32 under autocast
         positive = functional.relu(x)
         return positive - torch.log1p(beta * positive) / beta
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import pickle
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from satbench.models import ModelSpec, empty_model
 from satbench.models.classifier import Classifier
 from satbench.results.schema import Threat
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PROBE_IMAGES, PROBE_LOGITS = "probe.images", "probe.logits"
 PROBE_SIDE = 64
 PROBE_TOLERANCE = 1e-4  # of the largest logit; float32 on another processor stays a tenth below
@@ -50,7 +50,7 @@ class Provenance(BaseModel):
     """Which training made the weights.
 
     threat: the one they were trained for. epoch: from 0. train_digest: of the images they were trained on.
-    config: digest of the training config without its seed; older files have none.
+    config: `TrainConfig.digest`, equal for the seeds of one training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +63,7 @@ class Provenance(BaseModel):
     threat: Threat
     epoch: int
     train_digest: str
-    config: str | None = None
+    config: str
 
 
 class Conversion(BaseModel):
@@ -101,7 +101,7 @@ def save_model(path: Path, model: Classifier, provenance: Provenance | Conversio
         tensors[PROBE_IMAGES] = _probe_images(model.spec)
         tensors[PROBE_LOGITS] = _probe(model, tensors[PROBE_IMAGES])
     else:
-        header["provenance"] = provenance.model_dump(exclude_none=True)
+        header |= {"provenance": provenance.model_dump(), "digest": model_digest(model)}
     write_safetensors(path, tensors, {HEADER: json.dumps(header, sort_keys=True)})
 
 
@@ -131,14 +131,15 @@ def _probe(model: Classifier, images: Tensor) -> Tensor:
 def load_model_file(path: Path) -> tuple[Classifier, Provenance | Conversion]:
     """The network of a file written by `save_model`, in eval mode on the CPU, and where its weights come from.
 
-    Raises `BadInput` when the file is missing, truncated, not from satbench, or does not fit its own spec, and when
-    a converted network differs from its digest or from its logits on the probe batch.
+    Raises `BadInput` when the file is missing, truncated, not from satbench, or does not fit its own spec, when the
+    network differs from the digest in the file, and a converted one from its logits on the probe batch.
     """
     tensors, metadata = read_safetensors(path)
-    spec, origin = _header(path, metadata)
     probe = [tensors.pop(key, None) for key in (PROBE_IMAGES, PROBE_LOGITS)]
+    spec, origin, digest = _header(path, metadata)
     model = empty_model(spec)
     load_strictly(model, tensors, path, assign=True)
+    _check_digest(path, tensors, digest)
     model.eval()
     if isinstance(origin, Conversion):
         _check_conversion(path, model, origin, *probe)
@@ -147,15 +148,15 @@ def load_model_file(path: Path) -> tuple[Classifier, Provenance | Conversion]:
 
 def read_header(path: Path) -> tuple[ModelSpec, Provenance | Conversion]:
     """Which network a file written by `save_model` holds and where it comes from, without reading the weights."""
-    return _header(path, read_metadata(path))
+    spec, origin, _ = _header(path, read_metadata(path))
+    return spec, origin
 
 
-def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance | Conversion]:
+def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance | Conversion, str]:
+    """The network's spec, where its weights come from, and their digest."""
     try:
         header = json.loads(metadata[HEADER])
-        version, spec = header["schema_version"], header["spec"]
-        kind = "conversion" if "conversion" in header else "provenance"
-        origin = header[kind]
+        version = header["schema_version"]
     except (KeyError, TypeError, json.JSONDecodeError):
         raise BadInput(
             f"{path} holds weights but not which network they belong to; "
@@ -163,12 +164,22 @@ def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance
         ) from None
     if version != SCHEMA_VERSION:
         raise BadInput(f"{path} has schema version {version!r}, this satbench reads {SCHEMA_VERSION}; make it again")
+    kind = "conversion" if "conversion" in header else "provenance"
     try:
-        return ModelSpec.from_json(json.dumps(spec)), ORIGINS[kind].model_validate(origin)
+        spec = ModelSpec.from_json(json.dumps(header["spec"]))
+        origin = ORIGINS[kind].model_validate(header[kind])
+        return spec, origin, origin.digest if isinstance(origin, Conversion) else header["digest"]
+    except KeyError as error:
+        raise BadInput(f"{path}: its header lacks {error}; make it again") from None
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in (kind, *first["loc"]))
         raise BadInput(f"{path}: {field}: {first['msg']}; make it again") from None
+
+
+def _check_digest(path: Path, tensors: dict[str, Tensor], digest: str) -> None:
+    if tensors_digest(tensors) != digest:
+        raise BadInput(f"{path}: the weights are not those that were saved; fetch, import or train them again")
 
 
 def _check_conversion(
@@ -177,8 +188,6 @@ def _check_conversion(
     advice = "remove it, and import or fetch the checkpoint again"
     if images is None or logits is None:
         raise BadInput(f"{path} lacks its probe batch; {advice}")
-    if model_digest(model) != conversion.digest:
-        raise BadInput(f"{path}: the weights are not those that were converted; {advice}")
     found = _probe(model, images)
     if found.shape != logits.shape or not (found - logits).abs().max() <= PROBE_TOLERANCE * logits.abs().max():
         raise BadInput(f"{path}: other logits on the probe batch than at the conversion; {advice}")
@@ -212,10 +221,15 @@ def _opened(path: Path) -> Iterator[Any]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a .safetensors file or from a torch file of plain weights, never by running a pickle.
 
-    Raises `BadInput` for a missing, truncated or foreign file, and for a pickle that holds more than tensors.
+    Raises `BadInput` for a missing, truncated or foreign file, for one of satbench's own whose weights do not have its
+    digest, and for a pickle that holds more than tensors.
     """
     if path.suffix == ".safetensors":
-        return read_safetensors(path)[0]
+        tensors, metadata = read_safetensors(path)
+        if HEADER in metadata:
+            weights = {name: tensors[name] for name in tensors.keys() - {PROBE_IMAGES, PROBE_LOGITS}}
+            _check_digest(path, weights, _header(path, metadata)[2])
+        return tensors
     if not path.is_file():
         raise BadInput(f"no such checkpoint: {path}")
     try:
@@ -253,9 +267,14 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: Path, as
 
 
 def model_digest(model: nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and values of all parameters and buffers, as `sha256:<hex>`."""
+    """`tensors_digest` of all parameters and buffers."""
+    return tensors_digest(model.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and values, as `sha256:<hex>`."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"

@@ -29,7 +29,7 @@ def _cifar10(name: str, method: str, /, **changes: Any) -> TrainConfig:
         batch_size=128,
         optimizer=OptimizerConfig(name="sgd", lr=0.1, momentum=0.9, nesterov=False, weight_decay=5e-4),
         augment="crop-flip",
-        schedule=Named(name="piecewise", params={"milestones": [100, 150]}),
+        schedule=Named(name="piecewise", params={"milestones": [100 / 200, 150 / 200]}),
     )
     return start.with_values({"recipe": name, **changes})
 
@@ -89,15 +89,15 @@ def cifar10_bag_of_tricks() -> TrainConfig:
         "cifar10-bag-of-tricks",
         "pgd_at",
         **WIDE,
-        **{"method.step_size": STEP, "epochs": 110, "schedule.milestones": [100, 105]},
+        **{"method.step_size": STEP, "epochs": 110, "schedule.milestones": [100 / 110, 105 / 110]},
     )
 
 
 def cifar10_trades() -> TrainConfig:
-    """TRADES with beta 6 on WRN-34-10, ended after the first epoch behind the drop of the learning rate.
+    """TRADES with beta 6 on WRN-34-10, ended after two epochs at the reduced learning rate.
 
-    Paper: Zhang et al. 2019 (arXiv 1901.08573): 76 epochs, drops at 75, 90 and 100, here counted from 0, decay
-    2e-4, eps 0.031, step 0.007.
+    Paper: Zhang et al. 2019 (arXiv 1901.08573). Their code counts epochs from 1 and ends at 76: 75 and 76 run at a
+    tenth of 0.1, and the drops at 90 and 100 are never reached. Decay 2e-4, eps 0.031, step 0.007.
     Command: `satbench train cifar10-trades`.
     Hardware: one GPU of 24 GB or more. Time: not yet measured.
     Expected: published, clean / PGD-20 / AutoAttack: 84.92 / 56.61 / 53.08; not yet measured here.
@@ -107,15 +107,15 @@ def cifar10_trades() -> TrainConfig:
         "trades",
         **WIDE,
         **OLDER,
-        **{"epochs": 76, "schedule.milestones": [75, 90, 100], "optimizer.weight_decay": 2e-4},
+        **{"epochs": 76, "schedule.milestones": [74 / 76], "optimizer.weight_decay": 2e-4},
     )
 
 
 def cifar10_mart() -> TrainConfig:
     """MART with beta 5 on an 18-layer network.
 
-    Paper: Wang et al. 2020 (ICLR): ResNet-18, here in its pre-activation form, 120 epochs, 0.01 divided by ten at 75,
-    90 and 100, decay 3.5e-3, eps 0.031, step 0.007.
+    Paper: Wang et al. 2020 (ICLR): ResNet-18, here in its pre-activation form, 120 epochs, 0.01 divided by ten from
+    the 75th, 90th and 100th on, decay 3.5e-3, eps 0.031, step 0.007.
     Command: `satbench train cifar10-mart`.
     Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
     """
@@ -125,7 +125,7 @@ def cifar10_mart() -> TrainConfig:
         **OLDER,
         **{
             "epochs": 120,
-            "schedule.milestones": [75, 90, 100],
+            "schedule.milestones": [74 / 120, 89 / 120, 99 / 120],
             "optimizer.lr": 0.01,
             "optimizer.weight_decay": 3.5e-3,
         },
@@ -173,7 +173,7 @@ def cifar10_free() -> TrainConfig:
         "cifar10-free",
         "free",
         **WIDE,
-        **{"method.replays": 8, "epochs": 30, "schedule.milestones": [15, 22.5], "optimizer.weight_decay": 2e-4},
+        **{"method.replays": 8, "epochs": 30, "schedule.milestones": [0.5, 0.75], "optimizer.weight_decay": 2e-4},
     )
 
 
@@ -246,5 +246,5 @@ def cifar10_swa() -> TrainConfig:
         "cifar10-swa",
         "pgd_at",
         averaging="swa",
-        **{"averaging.start": 55, "schedule.milestones": [50, 150], "method.step_size": STEP},
+        **{"averaging.start": 55, "schedule.milestones": [50 / 200, 150 / 200], "method.step_size": STEP},
     )

@@ -171,7 +171,7 @@ def digits_bag_of_tricks() -> TrainConfig:
         activation="softplus",
         schedule="piecewise",
         **{
-            "schedule.milestones": [18, 19],
+            "schedule.milestones": [18 / 20, 19 / 20],
             "method.early_stop": [[0, 1], [11, 2], [18, 3]],
             "label_smoothing.amount": 0.1,
             "optimizer.warmup_epochs": 3,

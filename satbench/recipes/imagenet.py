@@ -16,7 +16,7 @@ def _resnet50(name: str, activation: str) -> TrainConfig:
         batch_size=1024,
         optimizer=OptimizerConfig(name="sgd", lr=0.4, momentum=0.9, nesterov=True, weight_decay=1e-4, warmup_epochs=5),
         augment="random-resized-crop",
-        schedule=Named(name="piecewise", params={"milestones": [30, 60, 90]}),
+        schedule=Named(name="piecewise", params={"milestones": [0.3, 0.6, 0.9]}),
     )
 
 

@@ -212,7 +212,7 @@ def save_weights(path: Path, model: Classifier, config: TrainConfig, epoch: int,
         threat=Threat(norm=config.threat.norm, eps=config.threat.eps),
         epoch=epoch,
         train_digest=train_digest,
-        config=config.seedless_digest,
+        config=config.digest(train_digest),
     )
     with atomic_file(path) as temporary:
         save_model(temporary, model, provenance)

@@ -46,10 +46,6 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             "sync_batch_norm with attack_bn_mode=train, whose attack would wait for the other processes at every step",
         ),
         (
-            method.second_order and config.attack_bn_mode == "train",
-            f"attack_bn_mode=train with {name}, half of whose gradients are taken in its loss",
-        ),
-        (
             max(config.threat.warmup_epochs, config.optimizer.warmup_epochs) >= config.epochs,
             f"a warm-up that is not over before the {config.epochs} epochs are; shorten it",
         ),

@@ -14,6 +14,7 @@ from satbench.lookup import nearest
 
 NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
 NAMES = tuple(f"{part}.name" for part in NAMED)
+DEFAULTS = 1  # version of the defaults below; raise it with a change of one that changes what is trained
 
 
 class _Frozen(BaseModel):
@@ -149,11 +150,14 @@ class TrainConfig(_Frozen):
         """Architecture and activation, how tables call the model."""
         return f"{self.model.name} {self.activation}"
 
-    @property
-    def seedless_digest(self) -> str:
-        """Hash of all settings but the seed: runs of equal ones are seeds of one model."""
-        settings = self.model_dump(mode="json", exclude={"seed"})
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    def digest(self, train_digest: str) -> str:
+        """A hash of all settings but the seed, and of the training images: equal for the seeds of one training.
+
+        A setting at its default does not count, so that a new setting renames no earlier run.
+        """
+        settings = self.model_dump(mode="json", exclude={"seed"}, exclude_defaults=True)
+        text = json.dumps([DEFAULTS, settings, train_digest], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def with_values(self, values: Mapping[str, Any]) -> "TrainConfig":
         """A copy with dotted keys replaced, such as {"optimizer.lr": "0.05", "method.steps": 7, "threat.eps": "8/255"}.

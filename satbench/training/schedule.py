@@ -7,12 +7,12 @@ from satbench.errors import BadInput
 from satbench.lookup import pick
 
 
-def one_cycle(progress: float, epochs: int = 1) -> float:
+def one_cycle(progress: float) -> float:
     """A triangle: up from 0 over the first 30% of the run, then down to 0."""
-    return triangle(progress, epochs, peak=0.3)
+    return triangle(progress, peak=0.3)
 
 
-def triangle(progress: float, epochs: int = 1, peak: float = 0.5) -> float:
+def triangle(progress: float, peak: float = 0.5) -> float:
     """Up from 0 to 1 over the share `peak` of the run, then down to 0.
 
     The peak is half of the run in Wong et al. 2020 (arXiv 2001.03994), 0.4 in Andriushchenko & Flammarion 2020 (arXiv
@@ -23,31 +23,30 @@ def triangle(progress: float, epochs: int = 1, peak: float = 0.5) -> float:
     return progress / peak if progress < peak else (1 - progress) / (1 - peak)
 
 
-def cosine(progress: float, epochs: int = 1) -> float:
+def cosine(progress: float) -> float:
     """Half a cosine from 1 to 0 (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts)."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def piecewise(
-    progress: float, epochs: int = 1, milestones: Sequence[float] | None = None, factor: float = 0.1
-) -> float:
-    """1, times `factor` from each of `milestones` on, in epochs; one that lies beyond the end is never reached.
+def piecewise(progress: float, milestones: Sequence[float] = (0.5, 0.75), factor: float = 0.1) -> float:
+    """1, times `factor` from each of `milestones` on, which are shares of the run.
 
-    Without milestones they are half and three quarters of the run (Rice et al. 2020, arXiv 2002.11569). Raises
-    `BadInput` for milestones that are no positive numbers and a factor outside [0, 1].
+    The defaults are epochs 100 and 150 of the 200 of Rice et al. 2020 (arXiv 2002.11569). Raises `BadInput` for
+    milestones outside (0, 1) and a factor outside [0, 1].
     """
-    if milestones is None:
-        milestones = (0.5 * epochs, 0.75 * epochs)
-    if not isinstance(milestones, list | tuple) or not all(_is_number(one) and one > 0 for one in milestones):
-        raise BadInput(f"milestones {milestones!r} of schedule 'piecewise'; give a list of epochs, such as [75, 90]")
+    if not isinstance(milestones, list | tuple) or not all(_is_number(one) and 0 < one < 1 for one in milestones):
+        raise BadInput(
+            f"milestones {milestones!r} of schedule 'piecewise'; give shares of the run between 0 and 1, such as "
+            "[0.5, 0.75], or 0.5+0.75 on the command line"
+        )
     if list(milestones) != sorted(set(milestones)):
         raise BadInput(f"milestones {milestones!r} of schedule 'piecewise'; give each once, the earliest first")
     if not _is_number(factor) or not 0 <= factor <= 1:
         raise BadInput(f"factor {factor!r} of schedule 'piecewise'; give a number from 0 to 1")
-    return float(factor ** sum(progress >= milestone / epochs for milestone in milestones))
+    return float(factor ** sum(progress >= milestone for milestone in milestones))
 
 
-def constant(progress: float, epochs: int = 1) -> float:
+def constant(progress: float) -> float:
     """Always 1."""
     return 1.0
 
@@ -61,9 +60,9 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 }
 
 
-def lr_factor(schedule: str, params: dict[str, object], progress: float, epochs: int) -> float:
-    """The share of the peak at `progress` in [0, 1) of a run of `epochs`; raises `BadInput` for what is unknown."""
-    factor: float = pick(SCHEDULES, schedule, "schedule", progress, epochs, **params)
+def lr_factor(schedule: str, params: dict[str, object], progress: float) -> float:
+    """The share of the peak at `progress` in [0, 1) of a run; raises `BadInput` for what is unknown."""
+    factor: float = pick(SCHEDULES, schedule, "schedule", progress, **params)
     return factor
 
 

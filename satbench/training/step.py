@@ -1,12 +1,12 @@
 """One update, in the order in which everything happens. It knows no method by name.
 
-1. The attacker: `method.perturb` on the bare network, in eval mode and frozen; no process waits for another.
+1. The attacker: `method.perturb` on the bare network, put in eval mode and frozen; no process waits for another.
 2. The optimizer: `method.loss` in training mode, inside `method.around_update`; backward averages over the processes.
 3. What is remembered: `method.after_update`, running statistics, the average of the weights.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -14,10 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from satbench.attacks.base import batch_statistics
+from satbench.attacks.base import batch_statistics, crafting
 from satbench.methods.base import Method, Step
 from satbench.models.surrogate import surrogate_derivative
 from satbench.seeding import derive
+
+
+class Autocast(nn.Module):
+    """A network under bfloat16 autocast whose logits are float32, so that losses are computed in float32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            logits: Tensor = self.net(x)
+        return logits.float()
 
 
 @dataclass
@@ -38,24 +51,28 @@ class Learner:
     surrogate_optimizer: bool = False
     precision: str = "float32"
     clip: float | None = None
+    attacked: nn.Module = field(init=False)  # as `perturb` is given it
+    trained: nn.Module = field(init=False)  # as `loss` is given it
     running: list[Tensor] = field(init=False)  # the running statistics of batch norms
 
     def __post_init__(self) -> None:
+        wrapped = self.wrapped or self.net
+        self.attacked = self.net if self.precision == "float32" else Autocast(self.net)
+        self.trained = Autocast(wrapped) if self.precision == "bf16" else wrapped
         norms = [module for module in self.net.modules() if isinstance(module, _BatchNorm)]
         statistics = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self.running = [buffer for buffer in statistics if buffer is not None]
 
     def update(self, step: Step, lr: float, pressed: bool = False) -> tuple[Tensor, bool]:
         """One update at learning rate `lr`; its loss, detached, and whether any process was told to stop."""
-        with self._attacking(step):
-            x_adv = self.method.perturb(self.net, step)
+        with self._attacking():
+            x_adv = self.method.perturb(self.attacked, step)
         self._seed(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        model = self.wrapped or self.net
-        model.train()
-        with self._descending(step), self.method.around_update(self.net, x_adv, step):
-            loss = self.method.loss(model, x_adv, step)
+        self.trained.train()
+        with self._descending(), self.method.around_update(self.net, x_adv, step):
+            loss = self.method.loss(self.trained, x_adv, step)
             self.optimizer.zero_grad(set_to_none=True)
             (loss * self._share(step)).backward()  # type: ignore[no-untyped-call]
             if self.clip is not None:
@@ -65,24 +82,17 @@ class Learner:
         return self._agree(loss.detach(), pressed, step)
 
     @contextmanager
-    def _attacking(self, step: Step) -> Iterator[None]:
+    def _attacking(self) -> Iterator[None]:
         with ExitStack() as stack:
+            stack.enter_context(crafting(self.attacked))
             if self.attack_bn_mode == "train":
                 stack.enter_context(batch_statistics(self.net))
             if self.surrogate_attacker:
                 stack.enter_context(surrogate_derivative(self.net))
-            if self.precision != "float32":
-                stack.enter_context(torch.autocast(step.x.device.type, torch.bfloat16))
             yield
 
-    @contextmanager
-    def _descending(self, step: Step) -> Iterator[None]:
-        with ExitStack() as stack:
-            if self.surrogate_optimizer:
-                stack.enter_context(surrogate_derivative(self.net))
-            if self.precision == "bf16":
-                stack.enter_context(torch.autocast(step.x.device.type, torch.bfloat16))
-            yield
+    def _descending(self) -> AbstractContextManager[None]:
+        return surrogate_derivative(self.net) if self.surrogate_optimizer else nullcontext()
 
     def _seed(self, step: Step) -> None:
         """For networks that draw numbers while they learn; every process draws its own."""

@@ -81,7 +81,7 @@ def train(
     out, wanted = Path(out), resolve_device(device)
     method: Method = pick(METHODS, config.method.name, "method", **config.method.params)
     refuse_undefined(config, method)
-    lr_factor(config.schedule.name, config.schedule.params, 0.0, config.epochs)  # refused here when it is unknown
+    lr_factor(config.schedule.name, config.schedule.params, 0.0)  # refused here when it is unknown
     images, held_out = training_splits(config.dataset, config.image_size, data_dir)
     with (
         joined(wanted) as (processes, place),
@@ -240,6 +240,7 @@ class _Run:
                     randomness=source if self.processes.count == 1 else Share(source, len(batch_index), start),
                     state=self.run.method,
                     processes=self.processes,
+                    batch_statistics=self.config.attack_bn_mode == "train",
                 )
             replayed = 0
 
@@ -249,7 +250,7 @@ class _Run:
     def _lr(self, step: Step) -> float:
         settings = self.config.optimizer
         progress = (step.number + 0.5) / self.total
-        factor = lr_factor(self.config.schedule.name, self.config.schedule.params, progress, self.config.epochs)
+        factor = lr_factor(self.config.schedule.name, self.config.schedule.params, progress)
         return settings.lr * factor * warmup(step.epoch, settings.warmup_epochs)
 
     def _end_epoch(self, position: Position) -> None:

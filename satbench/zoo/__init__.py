@@ -1,8 +1,6 @@
 """Networks by name, path or callable: the one way from a `--model` to something that can be measured."""
 
-import hashlib
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,15 +182,9 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         recipe=origin.recipe,
         seed=origin.seed,
         trained_for=origin.threat,
-        config=origin.config or _config_digest(model, origin),
+        config=origin.config,
     )
     return Loaded(model, info, origin.dataset, model.spec.image_size, origin.train_digest)
-
-
-def _config_digest(model: Classifier, origin: Provenance) -> str:
-    """Of all that an older weights file says of its training but the seed; its recipe names changed settings."""
-    said = {**origin.model_dump(exclude={"seed", "epoch", "config"}), "spec": model.spec.to_dict()}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> Loaded:
