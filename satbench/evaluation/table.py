@@ -62,7 +62,7 @@ def outcomes_of(
             "broken": broken.numpy(),
             "prediction": seen.predictions.cpu().numpy(),
             "margin": seen.margins.cpu().numpy(),
-            **{name: distance(norm, x, x_adv).cpu().numpy() for name, norm in DISTANCES.items()},
+            **{name: distance(norm, x, x_adv).float().cpu().numpy() for name, norm in DISTANCES.items()},
             "fell_at": torch.where(broken, torch.where(fell_at < 0, forward, fell_at), -1).numpy(),
             "forward": forward.numpy(),
             "backward": backward.numpy(),
