@@ -18,6 +18,7 @@ from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.evaluation import resume, sweep
 from satbench.evaluation.batch import usual_batch_size
+from satbench.evaluation.classes import chance_note, with_labels_of
 from satbench.evaluation.harness import Search, measure
 from satbench.evaluation.judge import logits_of
 from satbench.evaluation.provenance import revision, versions
@@ -100,7 +101,7 @@ def evaluate(
     if other is not None:
         name = f"{other.info.label}@{other.info.digest.removeprefix('sha256:')[:12]}"
         attacks = [Transfer(one, source=name) for one in attacks]
-    where, logits = _where(loaded, other, images, search, place)
+    where, logits, outputs = _where(loaded, other, images, search, place)
     described = Manifest(
         schema_version=SCHEMA_VERSION,
         model=loaded.info,
@@ -152,6 +153,8 @@ def evaluate(
             out,
             save_examples,
         )
+        first = measured.records.drop_duplicates("sample_id")
+        correct = int((first["clean_prediction"] == first["label"]).sum())
         checked = None
         if trust:
             passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
@@ -168,7 +171,7 @@ def evaluate(
             update={
                 "data": described.data.model_copy(update={"digest": images.digest}),
                 "trust": checked,
-                "notes": measured.notes,
+                "notes": [*filter(None, (chance_note(correct, len(images), outputs), images.note)), *measured.notes],
                 "seconds": round(time.monotonic() - started, 3),
                 "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             }
@@ -199,8 +202,8 @@ def _loaded(model: str | nn.Module | Loaded, checkpoint: Path | None, device: st
 
 def _where(
     loaded: Loaded, other: Loaded | None, images: Images, search: str, place: torch.device
-) -> tuple[Search, torch.Tensor]:
-    """Where the attacks search, and what that network and the judged one say to the first images.
+) -> tuple[Search, torch.Tensor, int]:
+    """Where the attacks search, what that network and the judged one say to the first images, and how many outputs.
 
     Raises `BadInput` for a network that does not fit the images.
     """
@@ -212,7 +215,8 @@ def _where(
             torch.manual_seed(0)
             with crafting(one.model):
                 logits.append(logits_of(one.model, probe, images.y))
-        return search_on((other or loaded).model, probe, search, another=other is not None), torch.cat(logits, 1)
+        where = search_on((other or loaded).model, probe, search, another=other is not None)
+    return where, torch.cat(logits, 1), logits[0].shape[1]
 
 
 def _check_threat(attack: Attack, threat: ThreatModel, model: nn.Module, images: Images) -> None:
@@ -233,7 +237,7 @@ def images_for(
 ) -> Images:
     """The images that a network is measured on where `dataset` and the others, if given, do not say otherwise."""
     if isinstance(dataset, Images):
-        return dataset
+        return with_labels_of(loaded, dataset)
     name = dataset or loaded.dataset
     if name is None:
         raise BadInput(f"model {loaded.info.ref!r} does not say what it was trained on; give --dataset")
@@ -242,7 +246,7 @@ def images_for(
         split = "test"
     if loader is None and takes_loader(name):
         loader = loaded.loader
-    return load_images(name, split, wanted, data_dir, loader)
+    return with_labels_of(loaded, load_images(name, split, wanted, data_dir, loader))
 
 
 def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | None) -> bool:

@@ -50,6 +50,7 @@ class Provenance(BaseModel):
     """Which training made the weights.
 
     threat: the one they were trained for. epoch: from 0. train_digest: of the images they were trained on.
+    class_names: of the outputs, where the images lay in class folders.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +63,7 @@ class Provenance(BaseModel):
     threat: Threat
     epoch: int
     train_digest: str
+    class_names: tuple[str, ...] | None = None
 
 
 class Conversion(BaseModel):
@@ -99,7 +101,7 @@ def save_model(path: Path, model: Classifier, provenance: Provenance | Conversio
         tensors[PROBE_IMAGES] = _probe_images(model.spec)
         tensors[PROBE_LOGITS] = _probe(model, tensors[PROBE_IMAGES])
     else:
-        header["provenance"] = provenance.model_dump()
+        header["provenance"] = provenance.model_dump(exclude_none=True)
     write_safetensors(path, tensors, {HEADER: json.dumps(header, sort_keys=True)})
 
 
