@@ -17,9 +17,11 @@ PIXELS = 256  # of an image, evenly spaced, by which a row is recognised
 class Counted:
     """A network that counts the passes of every watched image, and when each was first misclassified.
 
-    A row of a call belongs to the watched image whose pixels are nearest, where that is certain: inside the threat's
-    ball, or less than half as far away as any other image. Otherwise, as for resized images, copies that are shifted
-    far, and calls under `torch.func`, the passes of the call are spread evenly over all images, and `estimated` is set.
+    A row of a call belongs to the watched image whose pixels are nearest, where that is certain: it is inside the
+    threat's ball, or less than half as far away as any other image. Where it is not certain, as for shifted or scaled
+    copies, the rows are those of the call before, if there are as many and the certain ones agree. Otherwise, and for
+    resized images and calls under `torch.func`, the passes of the call are spread evenly over all images, and
+    `estimated` is set.
 
     `watched` is the network as an attack gets it. `at_once` is the largest number of images in one pass: more are
     split, and their gradient is computed piece by piece.
@@ -113,7 +115,7 @@ class Counted:
         return flat[:, :: max(1, flat.shape[1] // PIXELS)].float()
 
     def _recognise(self, x: Tensor) -> Tensor | None:
-        """Which watched image each row is of, int64 (M,); None where that is not certain for all of them."""
+        """Which watched image each row is of, int64 (M,); None where that is not known."""
         assert self.threat is not None
         if _under_transform(x) or x.shape[1:] != self.clean.shape[1:]:
             return None
@@ -124,7 +126,8 @@ class Counted:
         rows = images[:, 0]
         certain = self._inside_ball(pixels, rows) | (gaps[:, 0] < gaps[:, -1] / 2)
         if len(self.signature) > 1 and not certain.all():
-            return None
+            same = len(rows) == len(self.rows) and torch.equal(rows[certain], self.rows[certain])
+            return self.rows if same else None
         self._flush()
         self.rows = rows
         return rows
