@@ -11,6 +11,7 @@ from satbench.errors import BadInput
 from satbench.lookup import nearest
 from satbench.seeding import Randomness, normal, uniform
 
+ORDERS = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}
 TOLERANCE = 1e-5  # relative slack for attacks that project in float32; ball and box both
 
 
@@ -158,8 +159,7 @@ def distance(norm: str, x: Tensor, x_adv: Tensor) -> Tensor:
 
 
 def _length(delta: Tensor, norm: str) -> Tensor:
-    order = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}[norm]
-    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1, dtype=torch.float64)
+    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=ORDERS[norm], dim=1, dtype=torch.float64)
     return length
 
 

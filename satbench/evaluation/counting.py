@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from satbench.threat import ThreatModel, distance
+from satbench.threat import ORDERS, ThreatModel
 
 PIXELS = 256  # of an image, evenly spaced, by which a row is recognised
 
@@ -134,7 +134,8 @@ class Counted:
 
     def _inside_ball(self, pixels: Tensor, rows: Tensor) -> Tensor:
         assert self.threat is not None
-        return distance(self.threat.norm, self.signature[rows], pixels) <= self.threat.eps * 1.001 + 1e-6
+        moved = torch.linalg.vector_norm(pixels - self.signature[rows], ord=ORDERS[self.threat.norm], dim=1)
+        return moved <= self.threat.eps * 1.001 + 1e-6  # type: ignore[no-any-return]
 
     def _flush(self) -> None:
         self.forwards.index_add_(0, self.rows, torch.full_like(self.rows, self.calls))
