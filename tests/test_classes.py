@@ -14,6 +14,7 @@ from satbench.data import load_images
 from satbench.errors import BadInput
 from satbench.evaluation import evaluate
 from satbench.evaluation.classes import chance_note, with_labels_of
+from satbench.evaluation.verify import verify
 from satbench.results.metrics import wilson
 from satbench.results.schema import ModelInfo
 from satbench.results.store import read_run
@@ -62,6 +63,14 @@ def test_folders_are_matched_by_the_names_that_the_network_knows(tmp_path: Path)
         accuracy, notes = clean(network(**known), data, tmp_path / f"run{number}")
         assert accuracy == 1
         assert notes == ["image_folder:data: 2 class folders were matched by name with the network's 10 classes"]
+
+
+def test_a_run_on_matched_folders_can_be_verified(tmp_path: Path) -> None:
+    data = folders(tmp_path / "data", {"cat": 3, "ship": 8})
+    known = network(class_names=TEN)
+    run = evaluate(known, tmp_path / "run", eps=0.1, dataset=data, image_size=8, save_examples=True, trust=False)
+    assert run.records["broken"].any()
+    assert verify(run, known, dataset=data).faults == []
 
 
 def test_folders_of_numbers_are_the_outputs(tmp_path: Path) -> None:
