@@ -1,12 +1,20 @@
 """The counting wrapper: passes image by image, the fall, and networks too large for the memory at hand."""
 
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from satbench.attacks import PGD
+from satbench.data import load_images
+from satbench.evaluation import evaluate
 from satbench.evaluation.counting import Counted
-from satbench.seeding import PerSample
+from satbench.seeding import PerSample, Randomness
 from satbench.threat import ThreatModel
 
 pytestmark = pytest.mark.numeric
@@ -45,7 +53,9 @@ def test_an_attack_that_never_succeeds_takes_its_stated_passes(
     inner = Shy(y, 100.0)
     network = Counted(inner, 100)
     network.watch(x, y, THREAT)
-    PGD(steps=3, schedule="cosine", keep=keep)(network, x, y, THREAT, PerSample.of(0, [str(i) for i in range(12)]))
+    PGD(steps=3, schedule="cosine", keep=keep)(
+        network.watched, x, y, THREAT, PerSample.of(0, [str(i) for i in range(12)])
+    )
     forward, backward, fell_at = network.counts()
     assert forward.tolist() == [3 + extra] * 12
     assert backward.tolist() == [3] * 12
@@ -113,3 +123,149 @@ def test_a_network_that_gets_a_few_rows_at_a_time_answers_and_counts_alike(image
         assert largest == min(at_once, 12)
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+class Normalised(nn.Module):
+    """Takes images of any size; what it normalises for is its `model`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            layers = nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 10)
+            self.model = nn.Sequential(*layers)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        return (x - 0.3) / 0.4
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(self.normalised(x))
+        return logits
+
+
+def loss(logits: Tensor, y: Tensor) -> Tensor:
+    return functional.cross_entropy(logits, y, reduction="sum")
+
+
+def by_autograd(logits: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    given = x.clone().requires_grad_()
+    return torch.autograd.grad(loss(logits(given), y), given)[0]
+
+
+def of_each(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def one(image: Tensor, label: Tensor) -> Tensor:
+        return loss(model(image[None]), label[None])
+
+    found: Tensor = torch.func.vmap(torch.func.grad(one))(x, y)
+    return found
+
+
+def at_scales(model: nn.Module, x: Tensor) -> Tensor:
+    return torch.stack([model(x / 2**i) for i in range(4)]).mean(0)
+
+
+# how an attack may take its gradient, and with how many passes through the network
+WAYS: dict[str, tuple[Callable[..., Tensor], int]] = {
+    "resized": (lambda model, x, y: by_autograd(lambda z: model(functional.interpolate(z, scale_factor=2)), x, y), 1),
+    "shifted": (lambda model, x, y: by_autograd(lambda z: model(z.roll((3, 3), (2, 3))), x, y), 1),
+    "scaled": (lambda model, x, y: by_autograd(lambda z: at_scales(model, z), x, y), 4),
+    "grad": (lambda model, x, y: torch.func.grad(lambda z: loss(model(z), y))(x), 1),
+    "vmap": (of_each, 1),
+    "child": (lambda model, x, y: by_autograd(lambda z: model.model(model.normalised(z)), x, y), 1),
+    "forward": (lambda model, x, y: by_autograd(model.forward, x, y), 1),
+    "keyword": (lambda model, x, y: by_autograd(lambda z: model(x=z), x, y), 1),
+}
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Three steps along the sign of a gradient that is taken in one of `WAYS`."""
+
+    way: str
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        x_adv = x
+        for _ in range(3):
+            x_adv = threat.ascend(x, x_adv, WAYS[self.way][0](model, x_adv, y), threat.eps / 2)
+        return x_adv
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_adaptive_attack_works_as_on_the_network_itself(way: str, tmp_path: Path) -> None:
+    """Equal examples, every pass counted, and a note where the counts are not known image by image."""
+    model, threat = Normalised().eval(), ThreatModel("Linf", 0.05)
+    data = load_images("digits", "test").head(24)
+    with torch.no_grad():
+        data = replace(data, y=model(data.x).argmax(1))
+    run = evaluate(model, tmp_path / "run", [Adaptive(way)], eps=threat.eps, dataset=data, search="plain", trust=False)
+    x_adv = Adaptive(way)(model, data.x, data.y, threat, PerSample.of(0, data.ids))
+    with torch.no_grad():
+        broken = model(x_adv).argmax(1) != data.y
+    assert 0 < broken.sum() < len(data)
+    assert run.records["broken"].tolist() == broken.tolist()
+    passes = 3 * WAYS[way][1]
+    assert set(run.records["forward"]) == set(run.records["backward"]) == {passes}
+    fell_at = run.records["fell_at"]
+    if way == "scaled":  # the first of every four passes is on an image in the ball: that one is noticed
+        assert set(fell_at[broken.numpy()]) <= {5, 9, passes}
+        assert fell_at.min() == -1
+    else:
+        assert fell_at.tolist() == torch.where(broken, passes, -1).tolist()
+    if way in ("shifted", "scaled"):
+        assert run.manifest.notes == []
+    else:
+        (note,) = run.manifest.notes
+        assert note.startswith(f"pass counts of Adaptive(way='{way}') are uniform estimates")
+
+
+def test_an_attack_gets_the_users_own_network_in_all_but_name() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    watched = Counted(model, 10).watched
+    assert isinstance(watched, nn.Sequential)
+    assert [name for name, _ in watched.named_modules()] == [name for name, _ in model.named_modules()]
+    assert watched[1] is model[1]
+    assert [id(one) for one in watched.parameters()] == [id(one) for one in model.parameters()]
+    watched.train(False)
+    assert not model.training
+    watched.temperature = 2.0
+    assert model.temperature == 2.0
+
+
+def test_a_copy_of_what_an_attack_gets_is_a_network_of_its_own(images: tuple[Tensor, Tensor]) -> None:
+    x, y = images
+    network = Counted(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 100)
+    network.watch(x, y, THREAT)
+    changed = copy.deepcopy(network.watched)
+    with torch.no_grad():
+        changed[1].weight.zero_()
+        torch.testing.assert_close(changed(x), changed[1].bias.expand(12, 3))
+        assert not torch.equal(network.watched(x), changed(x))
+    assert network.counts()[0].tolist() == [1] * 12
+
+
+def test_copies_of_a_few_images_are_not_taken_for_other_images(images: tuple[Tensor, Tensor]) -> None:
+    """Darkened images are all nearest to the darkest one."""
+    x, y = images
+    network = Counted(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 100)
+    network.watch(x, y, THREAT)
+    with torch.no_grad():
+        network.watched(x[[7, 2, 9]])
+        network.watched(x[[7, 2, 9]] / 16)
+        assert network.counts()[0].tolist() == [0, 0, 2, 0, 0, 0, 0, 2, 0, 2, 0, 0]
+        assert not network.estimated
+        network.watched(x[:6] / 16)
+    assert network.estimated
+    assert int(network.counts()[0].sum()) == 6 + 12
+
+
+def test_rows_that_are_surely_of_an_image_are_counted_for_it_beside_estimates(images: tuple[Tensor, Tensor]) -> None:
+    x, y = images
+    network = Counted(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3)), 100)
+    network.watch(x, y, THREAT)
+    with torch.no_grad():
+        network.watched(x)
+        network.watched(x[[3, 4]])
+        assert not network.estimated
+        network.watched(functional.interpolate(x[:6], scale_factor=2))
+    assert network.estimated
+    assert network.counts()[0].tolist() == [2, 2, 2, 3, 3, *[2] * 7]  # half a pass each, rounded up

@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import linprog
-from torch import Tensor
+from torch import Tensor, nn
 
+from satbench.attacks import PGD, rapid
+from satbench.attacks.base import Attack
+from satbench.attacks.rapid import Rapid
 from satbench.eps import NORMS
 from satbench.errors import BadInput
 from satbench.seeding import PerSample, generator
@@ -174,6 +177,58 @@ def test_contains_looks_at_the_box_and_at_each_row_alone(norm: str) -> None:
     x = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.5, 0.5, 0.5]).view(7, 1, 1, 1)
     x_adv = torch.tensor([-5e-6, 1 + 5e-6, -1e-3, 1 + 1e-3, math.nan, math.inf, -math.inf]).view(7, 1, 1, 1)
     assert ThreatModel(norm, 0.25).contains(x, x_adv).tolist() == [True, True, False, False, False, False, False]
+
+
+class Robust(nn.Module):
+    """Class 0 wins everywhere, so that every attack takes all of its steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 8, stride=8, bias=False)
+        nn.init.normal_(self.conv.weight, std=0.01, generator=generator(0, "weight"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).tanh().mean((2, 3)) + torch.tensor([3.0, 0.0])
+
+
+LONG = PGD(steps=40, keep="last")
+COSINE = PGD(steps=20, schedule="cosine", loss="margin")
+MOMENTUM = PGD(steps=20, momentum=0.9)
+
+
+@pytest.mark.parametrize("side", [32, 224])
+@pytest.mark.parametrize(
+    ("norm", "eps", "attacks"),
+    [
+        ("L1", 0.5, [LONG, Rapid()]),
+        ("L1", 12.0, [COSINE, MOMENTUM, PGD(steps=1)]),
+        ("L2", 0.01, [PGD(steps=10, schedule="apgd"), PGD(steps=1), LONG, Rapid()]),
+        ("L2", 0.5, [PGD(steps=10, schedule="apgd"), COSINE, MOMENTUM, PGD(steps=5, init="gaussian")]),
+        ("Linf", 8 / 255, [PGD(steps=10), PGD(steps=10, schedule="apgd"), Rapid()]),
+    ],
+)
+def test_no_own_attack_leaves_the_ball(
+    norm: str, eps: float, attacks: list[Attack], side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64 no L2 or L1 example exceeds eps; in Linf a pixel may round by half an ulp of 1, 2^-25."""
+    monkeypatch.setattr(rapid, "ROUNDS", (0,))
+    monkeypatch.setattr(rapid, "QUERIES", 10)
+    threat, y = ThreatModel(norm, eps), torch.zeros(2, dtype=torch.int64)
+    x = torch.rand(2, 3, side, side, generator=generator(0, "images")).mul(255).round() / 255
+    x[1] = 0.7  # where every pixel is rounded alike
+    for attack in attacks:
+        x_adv = attack(Robust().eval(), x, y, threat, PerSample.of(0, ["0", "1"]))
+        assert threat.contains(x, x_adv).all()
+        assert (numpy_distance(norm, x, x_adv) <= eps + (2**-25 if norm == "Linf" else 0)).all(), attack
+
+
+def test_the_distance_of_a_large_image_is_exact() -> None:
+    """Differences are rounded by a relative 2^-24 at most, and their sum not at all."""
+    source = generator(0, "large")
+    x, x_adv = (torch.rand(1, 3, 600, 600, generator=source) for _ in range(2))
+    delta = np.abs(x_adv.numpy().astype(np.longdouble) - x.numpy().astype(np.longdouble)).ravel()
+    for norm, exact in (("L1", delta.sum()), ("L2", np.sqrt(np.square(delta).sum())), ("Linf", delta.max())):
+        assert float(distance(norm, x, x_adv)) == pytest.approx(float(exact), rel=2**-24)
 
 
 def gradients(seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -19,9 +19,9 @@ DEFAULT_SIZE = 32
 def image_folder(path: Path, split: str | None, size: int | None) -> ImageSet:
     """RGB images of PATH/<class>/..., short side resized to `size` (bilinear, antialiased) and centre-cropped, uint8.
 
-    Classes are the folder names in sorted order. Where PATH holds train/, val/ or test/ folders, the split is theirs; a
-    missing val split is carved out of train. Raises `BadInput` for a missing folder, a class-less one, and a file with
-    an image's ending that is no image.
+    Labels follow the sorted folder names, which a measurement matches with the network's classes. Where PATH holds
+    train/, val/ or test/ folders, the split is theirs; a missing val split is carved out of train. Raises `BadInput`
+    for a missing folder, a class-less one, and a file with an image's ending that is no image.
     """
     if not path.is_dir():
         raise BadInput(
@@ -63,7 +63,7 @@ def _read(name: str, folder: Path, classes: list[str], root: Path, size: int | N
             f"{folder} has no images; expected <class>/<image> files ending in {', '.join(sorted(SUFFIXES))}"
         )
     images = image_set(name, "all", np.stack(pixels), np.asarray(labels), ids)
-    return replace(images, num_classes=len(classes))
+    return replace(images, num_classes=len(classes), class_names=tuple(classes))
 
 
 def _pixels(file: Path, side: int) -> np.ndarray:

@@ -25,7 +25,9 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 class Images(ABC):
     """Images with labels `y` int64 (N,), a stable id and a pixel hash each.
 
-    `loader` names what decodes the files, where the pixels are not those of the data set itself.
+    `loader` names what decodes the files, where the pixels are not those of the data set itself. `class_names` are the
+    names of class folders in sorted order, until they are matched with a network's. `note` is for the manifest of a run
+    on these images.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Images(ABC):
     ids: tuple[str, ...]
     num_classes: int
     loader: str | None
+    class_names: tuple[str, ...] | None = None
+    note: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -20,9 +21,10 @@ from satbench.device import check_threads, resolve_device, using_threads
 from satbench.errors import BadInput
 from satbench.evaluation import resume, sweep
 from satbench.evaluation.batch import usual_batch_size, usual_threads
+from satbench.evaluation.classes import chance_note, with_labels_of
 from satbench.evaluation.fingerprint import numerics_fingerprint
 from satbench.evaluation.harness import Search, measure
-from satbench.evaluation.probe import answers
+from satbench.evaluation.probe import Answers, answers
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on
 from satbench.home import alone_in
@@ -30,6 +32,7 @@ from satbench.models.buffers import buffers_kept
 from satbench.models.precision import Float32Ends, float32_ends
 from satbench.models.weights import model_digest
 from satbench.progress import Progress, silent
+from satbench.results.metrics import clean_table
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
 from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.seeding import PerSample
@@ -160,7 +163,7 @@ def evaluate(
                 out,
                 save_examples,
             )
-            notes = [*measured.notes, *_notes(loaded, buffers.moved())]
+            notes = [*_notes(loaded, images, measured.records, answered[0].outputs, buffers.moved()), *measured.notes]
             checked = None
             if trust:
                 passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
@@ -212,9 +215,12 @@ def _labelled(attacks: list[Attack], search: str, sources: list[Loaded]) -> list
     return attacks
 
 
-def _notes(loaded: Loaded, moved: list[str]) -> list[str]:
-    """What a reader must know of how the network was run."""
-    notes = [loaded.model.note] if isinstance(loaded.model, Float32Ends) else []
+def _notes(loaded: Loaded, images: Images, records: pd.DataFrame, outputs: int, moved: list[str]) -> list[str]:
+    """What a reader must know of the network, of its classes, and of how it was run."""
+    correct = int(clean_table(records).sum())
+    given = chance_note(correct, len(images), outputs), images.note
+    notes = [note for note in given if note is not None]
+    notes += [loaded.model.note] if isinstance(loaded.model, Float32Ends) else []
     if moved:
         notes.append(f"passes in eval mode change buffers of the network ({', '.join(moved)}); they were put back")
     return notes
@@ -266,7 +272,7 @@ def data_info(images: Images, digest: str) -> DataInfo:
     )
 
 
-def _where(networks: list[Loaded], images: Images, search: str, place: torch.device) -> tuple[Search, list[bytes]]:
+def _where(networks: list[Loaded], images: Images, search: str, place: torch.device) -> tuple[Search, list[Answers]]:
     """Where the attacks search, on the last of the networks, and what each answers on the first images.
 
     Raises `BadInput` for a network that does not fit the images.
@@ -299,7 +305,7 @@ def images_for(
 ) -> Images:
     """The images that a network is measured on where `dataset` and the others, if given, do not say otherwise."""
     if isinstance(dataset, Images):
-        return dataset
+        return with_labels_of(loaded, dataset)
     name = dataset or loaded.dataset
     if name is None:
         raise BadInput(f"model {loaded.info.ref!r} does not say what it was trained on; give --dataset")
@@ -308,7 +314,7 @@ def images_for(
         split = "test"
     if loader is None and takes_loader(name):
         loader = loaded.loader
-    return load_images(name, split, wanted, data_dir, loader)
+    return with_labels_of(loaded, load_images(name, split, wanted, data_dir, loader))
 
 
 def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | None) -> bool:

@@ -1,20 +1,30 @@
-"""What an attack really asked of a network, image by image."""
+"""Counts the passes that an attack makes through a network, image by image."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from satbench.threat import ThreatModel, distance
+from satbench.threat import ORDERS, ThreatModel
 
 PIXELS = 256  # of an image, evenly spaced, by which a row is recognised
 
 
-class Counted(nn.Module):
-    """A network that counts the passes of every watched image, and notices where it first erred on it.
+class Counted:
+    """A network that counts the passes of every watched image, and when each was first misclassified.
 
-    A row given to `forward` belongs to the watched image that is nearest in some of its pixels. Rows are looked up when
-    their number differs from the call before, or when one is farther from its image than the threat allows. `at_once`
-    bounds how many rows go through the network together: more are cut, and their gradient is computed piece by piece.
+    A row of a call belongs to the watched image whose pixels are nearest, where that is certain: it is inside the
+    threat's ball, or less than half as far away as any other image. Where it is not certain, as for shifted or scaled
+    copies, the rows are those of the call before, if there are as many and the certain ones agree. Otherwise, and for
+    resized images and calls under `torch.func`, the passes of the call are spread evenly over all images, and
+    `estimated` is set.
+
+    `watched` is the network as an attack gets it. `at_once` is the largest number of images in one pass: more are
+    split, and their gradient is computed piece by piece.
     """
 
     clean: Tensor
@@ -24,10 +34,11 @@ class Counted(nn.Module):
     fell_at: Tensor
 
     def __init__(self, model: nn.Module, at_once: int) -> None:
-        super().__init__()
         self.model = model
+        self.watched = _watched(self)
         self.at_once = at_once
         self.threat: ThreatModel | None = None
+        self.inside = False  # during a pass through the whole network
 
     def watch(self, x: Tensor, y: Tensor, threat: ThreatModel) -> None:
         """Count from zero for these images (N, C, H, W) with labels (N,)."""
@@ -37,12 +48,22 @@ class Counted(nn.Module):
         self.fell_at = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
         self.rows = torch.arange(len(x), device=x.device)
         self.calls = 0  # with the present rows, not yet in `forwards`
+        self.spread = _Passes()  # of rows that belong to no image for certain
+        self.bypassing: dict[nn.Module, _Passes] = {}  # of parts that were called on their own
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def estimated(self) -> bool:
+        """Whether some of the counts are uniform estimates."""
+        return bool(self.spread.forward or self.bypassing)
+
+    def __call__(self, x: Tensor) -> Tensor:
         if self.threat is None:
             return self._logits(x)
-        rows = self._recognise(self._pixels(x))
+        rows = self._recognise(x)
         logits = self._logits(x)
+        if rows is None:
+            self.spread.count(x, logits, _images_in(x, self.clean.ndim))
+            return logits
         self.calls += 1
         if logits.requires_grad:
             logits.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
@@ -50,32 +71,71 @@ class Counted(nn.Module):
         return logits
 
     def counts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Forward passes, backward passes, and the forward pass at which each image fell (-1: never); int64 (N,)."""
+        """Forward passes, backward passes, and the forward pass at which each image fell (-1: never); int64 (N,).
+
+        Passes through parts of the network count as many as its part with the most passes has.
+        """
         self._flush()
-        return self.forwards, self.backwards, self.fell_at
+        forward, backward = self._estimates()
+        return self.forwards + forward, self.backwards + backward, self.fell_at
+
+    @contextmanager
+    def inner_passes(self) -> Iterator[None]:
+        """Also count calls of the network's children that are not part of a pass through the whole network."""
+
+        def count(child: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if not self.inside and given and isinstance(given[0], Tensor):
+                passes = self.bypassing.setdefault(child, _Passes())
+                passes.count(given[0], output, _images_in(given[0], given[0].ndim))
+
+        hooks = [child.register_forward_hook(count) for child in self.model.children()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _logits(self, x: Tensor) -> Tensor:
-        if len(x) <= self.at_once:
+        if len(x) <= self.at_once or x.ndim != 4 or _under_transform(x):
+            return self._whole(x)
+        if not (x.requires_grad and torch.is_grad_enabled()):
+            return torch.cat([self._whole(part) for part in torch.split(x, self.at_once)])
+        return torch.cat([checkpoint(self._whole, part, use_reentrant=False) for part in torch.split(x, self.at_once)])
+
+    def _whole(self, x: Tensor) -> Tensor:
+        self.inside = True
+        try:
             logits: Tensor = self.model(x)
             return logits
-        if not (x.requires_grad and torch.is_grad_enabled()):
-            return torch.cat([self.model(part) for part in torch.split(x, self.at_once)])
-        return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in torch.split(x, self.at_once)])
+        finally:
+            self.inside = False
 
     def _pixels(self, x: Tensor) -> Tensor:
         flat = x.detach().flatten(1)
         return flat[:, :: max(1, flat.shape[1] // PIXELS)].float()
 
-    def _recognise(self, pixels: Tensor) -> Tensor:
-        """Which watched image each row is of, int64 (M,)."""
+    def _recognise(self, x: Tensor) -> Tensor | None:
+        """Which watched image each row is of, int64 (M,); None where that is not known."""
         assert self.threat is not None
-        if len(pixels) == len(self.rows):
-            moved = distance(self.threat.norm, self.signature[self.rows], pixels)
-            if bool((moved <= self.threat.eps * 1.001 + 1e-6).all()):
-                return self.rows
+        if _under_transform(x) or x.shape[1:] != self.clean.shape[1:]:
+            return None
+        pixels = self._pixels(x)
+        if len(pixels) == len(self.rows) and bool(self._inside_ball(pixels, self.rows).all()):
+            return self.rows
+        gaps, images = torch.cdist(pixels, self.signature).topk(min(2, len(self.signature)), largest=False)
+        rows = images[:, 0]
+        certain = self._inside_ball(pixels, rows) | (gaps[:, 0] < gaps[:, -1] / 2)
+        if len(self.signature) > 1 and not certain.all():
+            same = len(rows) == len(self.rows) and torch.equal(rows[certain], self.rows[certain])
+            return self.rows if same else None
         self._flush()
-        self.rows = torch.cdist(pixels, self.signature).argmin(1)
-        return self.rows
+        self.rows = rows
+        return rows
+
+    def _inside_ball(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        assert self.threat is not None
+        moved = torch.linalg.vector_norm(pixels - self.signature[rows], ord=ORDERS[self.threat.norm], dim=1)
+        return moved <= self.threat.eps * 1.001 + 1e-6  # type: ignore[no-any-return]
 
     def _flush(self) -> None:
         self.forwards.index_add_(0, self.rows, torch.full_like(self.rows, self.calls))
@@ -84,6 +144,13 @@ class Counted(nn.Module):
     def _count_backward(self, rows: Tensor) -> None:
         self.backwards.index_add_(0, rows, torch.ones_like(rows))
 
+    def _estimates(self) -> tuple[int, int]:
+        """Forward and backward passes of each image beside those of recognised rows, rounded up."""
+        inner = self.bypassing.values()
+        forward = self.spread.forward + max((part.forward for part in inner), default=0)
+        backward = self.spread.backward + max((part.backward for part in inner), default=0)
+        return -(-forward // len(self.clean)), -(-backward // len(self.clean))
+
     def _notice(self, x: Tensor, logits: Tensor, rows: Tensor) -> None:
         erring = (logits.argmax(1) != self.y[rows]) & (self.fell_at[rows] < 0)
         if not erring.any():
@@ -91,4 +158,66 @@ class Counted(nn.Module):
         assert self.threat is not None
         where = erring.nonzero()[:, 0]
         where = where[self.threat.contains(self.clean[rows[where]], x[where])]
-        self.fell_at[rows[where]] = self.forwards[rows[where]] + self.calls
+        self.fell_at[rows[where]] = self.forwards[rows[where]] + self.calls + self._estimates()[0]
+
+
+class _Passes:
+    """Numbers of rows that went forward and backward, whichever images they belong to."""
+
+    def __init__(self) -> None:
+        self.forward = self.backward = 0
+
+    def count(self, given: Tensor, output: Any, rows: int) -> None:
+        """Count a call on `rows` rows and, when it comes, its backward pass.
+
+        Hooks do not run under torch.func, so there a pass that is differentiated is taken to have one backward pass.
+        """
+        self.forward += rows
+        if _under_transform(given):
+            self.backward += rows if _is_differentiated(given) else 0
+        elif isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
+
+    def _count_backward(self, rows: int) -> None:
+        self.backward += rows
+
+
+def _watched(counted: Counted) -> nn.Module:
+    """The counted model in everything but that a call of it is counted.
+
+    Its class is a subclass of the model's and its attributes are the model's own, so that an attack finds the children,
+    methods and hooks of the user's network. Copies and slices made of it are plain networks, whose passes do not count.
+    """
+    kind = type(counted.model)
+
+    class Watched(kind):  # type: ignore[misc,valid-type]
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            if self is watched and len(args) == 1 and not kwargs:
+                return counted(args[0])
+            return super().__call__(*args, **kwargs)
+
+    Watched.__name__, Watched.__qualname__, Watched.__module__ = kind.__name__, kind.__qualname__, kind.__module__
+    watched: nn.Module = object.__new__(Watched)
+    object.__setattr__(watched, "__dict__", counted.model.__dict__)
+    return watched
+
+
+def _under_transform(x: Tensor) -> bool:
+    """Whether `x` stands for other tensors inside `torch.func.grad`, `vmap` or the like, and cannot be looked into."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def _is_differentiated(x: Tensor) -> bool:
+    while _under_transform(x):
+        if torch._C._functorch.is_gradtrackingtensor(x):
+            return True
+        x = torch._C._functorch.get_unwrapped(x)
+    return False
+
+
+def _images_in(x: Tensor, ndim: int) -> int:
+    """How many images a tensor holds whose batches have `ndim` axes, those that `vmap` stacks included."""
+    size = math.prod(x.shape[1:] if x.ndim >= ndim else x.shape)
+    while _under_transform(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x.numel() // max(size, 1)

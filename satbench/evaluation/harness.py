@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,7 +223,7 @@ class _Bench:
         """
         x_adv = self._craft(self.search, stage, threat, x, y, streams)
         with crafting(self.model):
-            seen = judge(self.judge, x, x_adv, y, threat)
+            seen = judge(self.judge.watched, x, x_adv, y, threat)
         forward, backward, fell_at = (one.cpu() for one in self.search.counts())
         if not self.is_copy:
             return x_adv, seen, (forward, backward, fell_at)
@@ -238,7 +238,7 @@ class _Bench:
             counts = [one.cpu() for one in self.judge.counts()]
             self.judge.threat = None
             with crafting(self.model):
-                seen = judge(self.judge, x, x_adv, y, threat)
+                seen = judge(self.judge.watched, x, x_adv, y, threat)
             where = doubtful.cpu()
             fell_at[where] = torch.where(counts[2] < 0, -1, forward[where] + counts[2])
             forward[where] += counts[0]
@@ -251,8 +251,8 @@ class _Bench:
         network.watch(x, y, threat)
         held = _checksums(network.model) if from_outside(stage) else {}
         try:
-            with crafting(network.model):
-                x_adv = stage(network, x.clone(), y.clone(), threat, streams).detach()
+            with crafting(network.model), nullcontext() if held is None else network.inner_passes():
+                x_adv = stage(network.watched, x.clone(), y.clone(), threat, streams).detach()
         except (BadInput, torch.OutOfMemoryError):
             raise
         except FAULTS as error:
@@ -263,6 +263,11 @@ class _Bench:
         changed = {name for name in held if held[name] != now.get(name)}
         if changed and changed - _moved_by_a_pass(network.model, x[:1]):
             raise BadInput(f"{stage} changed the weights or buffers of the network; let it work on a copy of it")
+        if network.estimated:
+            self.notes.append(
+                f"pass counts of {stage} are uniform estimates: it calls the network, or parts of it, on images that "
+                "could not be assigned to those under attack"
+            )
         return x_adv
 
     def _make_room(self, error: RuntimeError, rows: int) -> None:
@@ -287,7 +292,7 @@ class _Bench:
             while True:
                 try:
                     with crafting(self.model):
-                        logits = logits_of(self.judge, x, y)
+                        logits = logits_of(self.judge.watched, x, y)
                     break
                 except RuntimeError as error:
                     self._make_room(error, len(x))

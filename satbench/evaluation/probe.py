@@ -1,5 +1,7 @@
 """What a network answers on the first images of a run: the part of a run's fingerprint that no file can tell."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -8,8 +10,16 @@ from satbench.errors import FAULTS
 from satbench.evaluation.judge import logits_of
 
 
-def answers(model: nn.Module, x: Tensor, y: Tensor, at_once: int) -> bytes:
-    """The bits of a network's logits and input gradients on images x (N, C, H, W), in eval mode under a fixed seed.
+@dataclass(frozen=True)
+class Answers:
+    """What a network gave: `bits` of logits and gradients, and how many `outputs` it has."""
+
+    bits: bytes
+    outputs: int
+
+
+def answers(model: nn.Module, x: Tensor, y: Tensor, at_once: int) -> Answers:
+    """A network's logits and input gradients on images x (N, C, H, W), in eval mode under a fixed seed.
 
     `y` are all labels of the run, for `logits_of`, whose `BadInput` is raised. The gradient is of the sum of logits
     with weights 1/K to 1, which no softmax saturates; it is taken `at_once` images at a time. A network without
@@ -18,18 +28,19 @@ def answers(model: nn.Module, x: Tensor, y: Tensor, at_once: int) -> bytes:
     """
     torch.manual_seed(0)
     with crafting(model), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        logits = _bits(logits_of(model, x, y))
+        logits = logits_of(model, x, y)
         try:
             slopes = _slopes(model, x, at_once)
             again = slopes if x.device.type == "cpu" else _slopes(model, x, at_once)
+            found = _bits(slopes)
+            if found != _bits(again):
+                lengths = slopes.double().flatten(1).norm(dim=1).tolist()
+                found = " ".join(f"{length:.1e}" for length in lengths).encode()
         except torch.OutOfMemoryError:
             raise
         except FAULTS as error:
-            return logits + type(error).__name__.encode()
-    if _bits(slopes) == _bits(again):
-        return logits + _bits(slopes)
-    lengths = slopes.double().flatten(1).norm(dim=1).tolist()
-    return logits + " ".join(f"{length:.1e}" for length in lengths).encode()
+            found = type(error).__name__.encode()
+    return Answers(_bits(logits) + found, logits.shape[1])
 
 
 def _slopes(model: nn.Module, x: Tensor, at_once: int) -> Tensor:

@@ -10,6 +10,7 @@ from satbench.attacks import Attack
 from satbench.attacks.base import from_outside
 from satbench.data import Images
 from satbench.errors import BadInput
+from satbench.evaluation.probe import Answers
 from satbench.evaluation.sources import source_digest
 from satbench.results.schema import Manifest
 from satbench.results.store import MANIFEST, Run, read_examples, read_run, records_digest
@@ -43,13 +44,13 @@ def identity(wanted: Manifest) -> dict[str, object]:
     }
 
 
-def fingerprint(answers: Sequence[bytes], models: Sequence[Loaded], attacks: Sequence[Attack]) -> str:
+def fingerprint(answers: Sequence[Answers], models: Sequence[Loaded], attacks: Sequence[Attack]) -> str:
     """A hash of what networks answered on some images, and of the source of models and attacks from outside.
 
     It notices that a network or an attack of the user's own was changed where its name and weights do not. An attack
     whose source cannot be found, as in a notebook, is never the same twice; a network's answers stand for its source.
     """
-    digest = hashlib.sha256(b"".join(answers))
+    digest = hashlib.sha256(b"".join(one.bits for one in answers))
     modules = {type(module).__module__ for one in models for module in one.model.modules()}
     modules |= {one.module for one in models if one.module is not None}
     for name in sorted(modules):

@@ -65,7 +65,7 @@ def outcomes_of(
             "prediction": seen.predictions.cpu().numpy(),
             "margin": seen.margins.cpu().numpy(),
             "correct_share": (~broken).numpy().astype(np.float32),
-            **{name: distance(norm, x, x_adv).cpu().numpy() for name, norm in DISTANCES.items()},
+            **{name: distance(norm, x, x_adv).float().cpu().numpy() for name, norm in DISTANCES.items()},
             "fell_at": torch.where(broken, torch.where(fell_at < 0, forward, fell_at), -1).numpy(),
             "forward": forward.numpy(),
             "backward": backward.numpy(),

@@ -14,6 +14,7 @@ from satbench.data import Images, load_images
 from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.evaluation.batch import usual_batch_size
+from satbench.evaluation.classes import with_labels_of
 from satbench.evaluation.judge import judge, logits_of
 from satbench.progress import Progress, silent
 from satbench.results.store import Run, read_examples, read_run, records_digest
@@ -58,7 +59,7 @@ def verify(
             f"{loaded.info.digest}; name the one that was measured with --model"
         )
     images = _images(said.data.name, said.data.split, said.data.image_size, said.data.loader, dataset, data_dir)
-    images = images.head(said.data.n)
+    images = with_labels_of(loaded, images.head(said.data.n))
     if images.digest != said.data.digest:
         raise BadInput(f"the images of {images.name} are not those of {run.path}: ids, labels or pixels differ")
     place = resolve_device(device)

@@ -201,7 +201,14 @@ def _digest(out: Path, tensors: dict[str, Tensor], position: str) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def save_weights(path: Path, model: Classifier, config: TrainConfig, epoch: int, train_digest: str) -> None:
+def save_weights(
+    path: Path,
+    model: Classifier,
+    config: TrainConfig,
+    epoch: int,
+    train_digest: str,
+    class_names: tuple[str, ...] | None = None,
+) -> None:
     """Write a weights file with where it came from; equal runs give equal bytes."""
     provenance = Provenance(
         label=config.label,
@@ -213,6 +220,7 @@ def save_weights(path: Path, model: Classifier, config: TrainConfig, epoch: int,
         epoch=epoch,
         train_digest=train_digest,
         config=config.digest(train_digest),
+        class_names=class_names,
     )
     with atomic_file(path) as temporary:
         save_model(temporary, model, provenance)

@@ -122,6 +122,7 @@ class _Run:
         self.processes, self.report, self.save_seconds = processes, progress, save_seconds
         self.threat = ThreatModel(config.threat.norm, config.threat.eps)
         self.train_digest, self.classes = images.fingerprint, images.num_classes
+        self.class_names = images.class_names
         self.feed = Feed(
             images,
             config.batch_size,
@@ -275,10 +276,11 @@ class _Run:
         position.forward = position.backward = position.images = 0
         if self.processes.rank:
             return
+        source = self.train_digest, self.class_names
         if _best(position.history, self.method) == row["epoch"]:
-            checkpoint.save_weights(self.out / BEST, kept, self.config, position.epoch - 1, self.train_digest)
+            checkpoint.save_weights(self.out / BEST, kept, self.config, position.epoch - 1, *source)
         if not self._rolled_back(position.history):
-            checkpoint.save_weights(self.out / LAST, kept, self.config, position.epoch - 1, self.train_digest)
+            checkpoint.save_weights(self.out / LAST, kept, self.config, position.epoch - 1, *source)
         checkpoint.write_metrics(self.out, position.history)
         if self.board is not None:
             self.board.add(position.history)

@@ -24,7 +24,7 @@ from satbench.models.weights import (
 from satbench.progress import Progress, silent
 from satbench.results.schema import ModelInfo
 from satbench.zoo.card import CLASSES, Card, ReleasedCard, find_card, read_aliases, read_cards
-from satbench.zoo.libraries import LIBRARIES
+from satbench.zoo.libraries import LIBRARIES, class_names
 from satbench.zoo.released import convert_card, is_release, known_digests, obtain, source_digests
 from satbench.zoo.tf_bundle import Bundle
 
@@ -41,8 +41,8 @@ class Loaded:
     """A network in eval mode with what is known of it.
 
     `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on; `loader` is the image loader
-    that its authors evaluate it with. `note` is what whoever named it should hear. `module` is the Python module of the
-    user's own callable that built it.
+    that its authors evaluate it with; `class_names` those of its outputs, where they are known. `note` is what whoever
+    named it should hear. `module` is the Python module of the user's own callable that built it.
     """
 
     model: nn.Module
@@ -52,6 +52,7 @@ class Loaded:
     train_digest: str | None = None
     loader: str | None = None
     note: str | None = None
+    class_names: tuple[str, ...] | None = None
     module: str | None = None
 
 
@@ -184,7 +185,14 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         trained_for=origin.threat,
         config=origin.config,
     )
-    return Loaded(model, info, origin.dataset, model.spec.image_size, origin.train_digest)
+    return Loaded(
+        model,
+        info,
+        origin.dataset,
+        model.spec.image_size,
+        origin.train_digest,
+        class_names=origin.class_names,
+    )
 
 
 def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> Loaded:
@@ -216,6 +224,7 @@ def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Lo
         dataset="imagenet" if imagenet else None,
         image_size=model.spec.image_size,
         loader="torchvision" if imagenet else None,
+        class_names=class_names(kind, name) if checkpoint is None else None,
     )
 
 

@@ -63,6 +63,15 @@ def from_torchvision(name: str, checkpoint: Path | None) -> Classifier:
     return Classifier(net, spec).eval()
 
 
+def class_names(kind: str, name: str) -> tuple[str, ...] | None:
+    """The classes of a collection's published weights, where the collection names them."""
+    if kind != "torchvision":
+        return None
+    from torchvision import models
+
+    return tuple(models.get_model_weights(name).DEFAULT.meta["categories"])
+
+
 def _fetched(ref: str, build: Callable[[], nn.Module]) -> nn.Module:
     """The collections fetch weights with clients of their own, whose errors have no common class."""
     try:
