@@ -383,7 +383,7 @@ def own(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness:
 
 
 def spoils(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
-    model.get_buffer("model.calls").fill_(0)
+    model.get_buffer("calls").fill_(0)
     next(model.parameters()).add_(1e-3)
     return x
 

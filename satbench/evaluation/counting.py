@@ -88,7 +88,8 @@ class Counted:
                 passes = self.bypassing.setdefault(child, _Passes())
                 passes.count(given[0], output, _images_in(given[0], given[0].ndim))
 
-        hooks = [child.register_forward_hook(count) for child in self.model.children()]
+        children = [child for child in self.model.children() if not isinstance(child, torch.jit.ScriptModule)]
+        hooks = [child.register_forward_hook(count) for child in children]  # a scripted module takes none
         try:
             yield
         finally:

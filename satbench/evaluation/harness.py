@@ -249,9 +249,10 @@ class _Bench:
         self, network: Counted, stage: Attack, threat: ThreatModel, x: Tensor, y: Tensor, streams: PerSample
     ) -> Tensor:
         network.watch(x, y, threat)
-        held = _checksums(network.model) if from_outside(stage) else {}
+        foreign = from_outside(stage) is not None
+        held = _checksums(network.model) if foreign else {}
         try:
-            with crafting(network.model), nullcontext() if held is None else network.inner_passes():
+            with crafting(network.model), network.inner_passes() if foreign else nullcontext():
                 x_adv = stage(network.watched, x.clone(), y.clone(), threat, streams).detach()
         except (BadInput, torch.OutOfMemoryError):
             raise
