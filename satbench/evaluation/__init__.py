@@ -18,14 +18,16 @@ from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.evaluation import resume, sweep
 from satbench.evaluation.batch import usual_batch_size
-from satbench.evaluation.harness import Search, measure
-from satbench.evaluation.judge import logits_of
+from satbench.evaluation.continued import after_trust
+from satbench.evaluation.executor import Search
+from satbench.evaluation.harness import Measured, measure
+from satbench.evaluation.judge import DRAWS, is_random, logits_of
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on
 from satbench.home import alone_in
 from satbench.models.weights import model_digest
 from satbench.progress import Progress, silent
-from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
+from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat, Trust
 from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
@@ -53,6 +55,7 @@ def evaluate(
     checkpoint: Path | None = None,
     source: str | nn.Module | Loaded | None = None,
     search: str = FOLDED,
+    draws: int | None = None,
     save_examples: bool = False,
     trust: bool = True,
     command: str = "",
@@ -69,8 +72,10 @@ def evaluate(
     The attacks search on a private copy of the model with folded batch norms ("folded"), on the model as it is
     ("plain"), on a copy in bfloat16 ("bf16"), or with parametric softplus' derivative for every ReLU's ("surrogate");
     the last two are part of the attack's identity. With `source` they search on that other network. The judge is
-    always the model itself in float32. `save_examples` keeps the examples that broke an image, for
-    `verify`. `trust` has the quick form of the trust battery check the model, for at most a tenth of the run's passes.
+    always the model itself in float32. A model that draws random numbers is judged by the majority of `draws` passes,
+    by default 10, and attacked without early stop; a tie counts as misclassified. `save_examples` keeps the examples
+    that broke an image, for `verify`. `trust` has the quick form of the trust battery check the model, for at most a
+    tenth of the run's passes; where it doubts the model, `rapid` goes on with the attacks of AutoAttack standard.
 
     A killed call that is repeated goes on where it stopped; a finished one is only read; one with more images, attacks
     or threats in the same folder computes what is new. The records of two equal calls on one machine are equal bytes.
@@ -89,6 +94,8 @@ def evaluate(
         raise BadInput("no attack is given; name one, such as --attack pgd")
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"--batch-size {batch_size}; give a positive number")
+    if draws is not None and draws < 1:
+        raise BadInput(f"--draws {draws}; give a positive number")
     check_search(search)
     place = resolve_device(device)
     loaded = _loaded(model, checkpoint, device)
@@ -100,7 +107,8 @@ def evaluate(
     if other is not None:
         name = f"{other.info.label}@{other.info.digest.removeprefix('sha256:')[:12]}"
         attacks = [Transfer(one, source=name) for one in attacks]
-    where, logits = _where(loaded, other, images, search, place)
+    where, logits, random_network = _where(loaded, other, images, search, place)
+    draws = draws or (DRAWS if random_network else 1)
     described = Manifest(
         schema_version=SCHEMA_VERSION,
         model=loaded.info,
@@ -124,6 +132,7 @@ def evaluate(
         versions=versions(),
         revision=revision(),
         fingerprint=resume.fingerprint(logits, attacks),
+        draws=draws,
         command=command,
         seconds=0,
         created="",
@@ -134,10 +143,8 @@ def evaluate(
         return finished
     for one, threat in itertools.product(attacks, threats):
         _check_threat(one, threat, where.module, images)
-    with alone_in(out, "eval"):
-        finished = resume.finished(out, described, images, trust)  # by another command since
-        if finished is not None:
-            return finished
+
+    def attempt(attacks: list[Attack]) -> tuple[Measured, Trust | None]:
         measured = measure(
             loaded.model,
             images,
@@ -151,24 +158,35 @@ def evaluate(
             resume.identity(described),
             out,
             save_examples,
+            draws,
+            random_network,
         )
-        checked = None
-        if trust:
-            passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
-            checked = examine(
-                loaded.model,
-                images,
-                max((one for one in threats if one.norm == threats[0].norm), key=lambda one: one.eps),
-                seed=seed,
-                depth="quick",
-                budget=passes // 10,
-                records=measured.records,
-            )
+        if not trust:
+            return measured, None
+        passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
+        return measured, examine(
+            loaded.model,
+            images,
+            max((one for one in threats if one.norm == threats[0].norm), key=lambda one: one.eps),
+            seed=seed,
+            depth="quick",
+            budget=passes // 10,
+            records=measured.records,
+        )
+
+    with alone_in(out, "eval"):
+        finished = resume.finished(out, described, images, trust)  # by another command since
+        if finished is not None:
+            return finished
+        measured, checked = attempt(attacks)
+        further, remarks = after_trust(attacks if other is None else [], checked)
+        if further:
+            measured, checked = attempt(further)
         manifest = described.model_copy(
             update={
                 "data": described.data.model_copy(update={"digest": images.digest}),
                 "trust": checked,
-                "notes": measured.notes,
+                "notes": measured.notes + remarks,
                 "seconds": round(time.monotonic() - started, 3),
                 "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             }
@@ -199,8 +217,9 @@ def _loaded(model: str | nn.Module | Loaded, checkpoint: Path | None, device: st
 
 def _where(
     loaded: Loaded, other: Loaded | None, images: Images, search: str, place: torch.device
-) -> tuple[Search, torch.Tensor]:
-    """Where the attacks search, and what that network and the judged one say to the first images.
+) -> tuple[Search, torch.Tensor, bool]:
+    """Where the attacks search, the logits of that network and the judged one on the first images, and whether the
+    judged one draws random numbers.
 
     Raises `BadInput` for a network that does not fit the images.
     """
@@ -212,7 +231,10 @@ def _where(
             torch.manual_seed(0)
             with crafting(one.model):
                 logits.append(logits_of(one.model, probe, images.y))
-        return search_on((other or loaded).model, probe, search, another=other is not None), torch.cat(logits, 1)
+        with crafting(loaded.model):
+            random_network = is_random(loaded.model, probe, logits[0])
+        searched = search_on((other or loaded).model, probe, search, another=other is not None)
+        return searched, torch.cat(logits, 1), random_network
 
 
 def _check_threat(attack: Attack, threat: ThreatModel, model: nn.Module, images: Images) -> None:

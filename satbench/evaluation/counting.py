@@ -1,5 +1,7 @@
 """What an attack really asked of a network, image by image."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -15,6 +17,9 @@ class Counted(nn.Module):
     A row given to `forward` belongs to the watched image that is nearest in some of its pixels. Rows are looked up when
     their number differs from the call before, or when one is farther from its image than the threat allows. `at_once`
     bounds how many rows go through the network together: more are cut, and their gradient is computed piece by piece.
+
+    bad_gradient: which images had a gradient with NaN or infinite entries, bool (N,). shown: if set, is called with the
+    rows of every forward pass and the positions of their images.
     """
 
     clean: Tensor
@@ -22,6 +27,8 @@ class Counted(nn.Module):
     forwards: Tensor
     backwards: Tensor
     fell_at: Tensor
+    bad_gradient: Tensor
+    shown: Callable[[Tensor, Tensor], None] | None = None
 
     def __init__(self, model: nn.Module, at_once: int) -> None:
         super().__init__()
@@ -35,6 +42,7 @@ class Counted(nn.Module):
         self.signature = self._pixels(x)
         self.forwards, self.backwards = (torch.zeros(len(x), dtype=torch.int64, device=x.device) for _ in range(2))
         self.fell_at = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
+        self.bad_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.rows = torch.arange(len(x), device=x.device)
         self.calls = 0  # with the present rows, not yet in `forwards`
 
@@ -42,17 +50,23 @@ class Counted(nn.Module):
         if self.threat is None:
             return self._logits(x)
         rows = self._recognise(self._pixels(x))
-        logits = self._logits(x)
+        logits = self._logits(self._checked(x, rows))
         self.calls += 1
         if logits.requires_grad:
             logits.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
         self._notice(x.detach(), logits.detach(), rows)
+        if self.shown is not None:
+            self.shown(x.detach(), rows)
         return logits
 
     def counts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Forward passes, backward passes, and the forward pass at which each image fell (-1: never); int64 (N,)."""
         self._flush()
         return self.forwards, self.backwards, self.fell_at
+
+    def passed(self, rows: Tensor) -> Tensor:
+        """Forward passes so far of the images at `rows`, all of which were in the last pass; int64 like `rows`."""
+        return self.forwards[rows] + self.calls
 
     def _logits(self, x: Tensor) -> Tensor:
         if len(x) <= self.at_once:
@@ -84,6 +98,19 @@ class Counted(nn.Module):
     def _count_backward(self, rows: Tensor) -> None:
         self.backwards.index_add_(0, rows, torch.ones_like(rows))
 
+    def _checked(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The images, whose gradient is looked at when it arrives at them."""
+        if not (x.requires_grad and torch.is_grad_enabled()):
+            return x
+        x = x.view_as(x)  # a leaf that is passed again would keep the hooks of all passes
+        x.register_hook(lambda grad: self._note_gradient(grad, rows))  # type: ignore[no-untyped-call]
+        return x
+
+    def _note_gradient(self, grad: Tensor, rows: Tensor) -> None:
+        suspect = (~grad.sum(tuple(range(1, grad.ndim))).isfinite()).nonzero()[:, 0]  # a sum may also overflow
+        if len(suspect):
+            self.bad_gradient[rows[suspect[~grad[suspect].isfinite().flatten(1).all(1)]]] = True
+
     def _notice(self, x: Tensor, logits: Tensor, rows: Tensor) -> None:
         erring = (logits.argmax(1) != self.y[rows]) & (self.fell_at[rows] < 0)
         if not erring.any():
@@ -91,4 +118,4 @@ class Counted(nn.Module):
         assert self.threat is not None
         where = erring.nonzero()[:, 0]
         where = where[self.threat.contains(self.clean[rows[where]], x[where])]
-        self.fell_at[rows[where]] = self.forwards[rows[where]] + self.calls
+        self.fell_at[rows[where]] = self.passed(rows[where])

@@ -19,12 +19,14 @@ RECORDS = pa.schema(
         ("broken", pa.bool_()),  # misclassified by an example that passed the check; clean mistakes count
         ("prediction", pa.int32()),  # on the returned example
         ("margin", pa.float32()),  # largest wrong logit minus the true one on it; NaN where it was never judged
+        ("correct_share", pa.float32()),  # share of the judge's passes that give the label on it: 0 or 1 for one pass
         ("distance_linf", pa.float32()),
         ("distance_l2", pa.float32()),
         ("distance_l1", pa.float32()),
         ("fell_at", pa.int32()),  # forward passes until the network first erred in ball and box; 0 as it is, -1 never
         ("forward", pa.int32()),  # passes of this image that were counted; 0 where a smaller eps had broken it already
         ("backward", pa.int32()),
+        ("bad_gradient", pa.bool_()),  # whether a gradient of this image had entries that are NaN or infinite
         ("stage", pa.string()),  # which attack of an ensemble broke it, or ""
         ("violation", pa.string()),  # "" or what was wrong with the returned example; such a row is never broken by it
     ]
