@@ -341,7 +341,7 @@ def test_the_manifest_says_what_was_done(model: nn.Module, tmp_path: Path) -> No
     images = load_images("digits", "test").head(N)
     run = measure(model, tmp_path / "run", "pgd", steps="2", seed=3, batch_size=8, command="satbench eval ...")
     raw = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert raw["schema_version"] == 2
+    assert raw["schema_version"] == 3
     assert raw["data"] == {
         "name": "digits",
         "split": "test",
@@ -553,10 +553,6 @@ def in_place(x: Tensor) -> Tensor:
         return x.mul_(0.5)
 
 
-def nan_gradient(x: Tensor) -> Tensor:
-    return x + 0 * (x - x.detach()).abs().sqrt()
-
-
 def test_a_random_model_gives_equal_bytes_too(model: nn.Module, tmp_path: Path) -> None:
     noisy = Spoiled(model, lambda x: nn.functional.dropout(x, 0.3, training=True))
     for name in ("one", "two"):
@@ -569,14 +565,9 @@ def test_a_random_model_gives_equal_bytes_too(model: nn.Module, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
-@pytest.mark.parametrize(
-    ("habit", "complaint"), [(in_place, "changes its input in place"), (nan_gradient, "gradient .* NaN")]
-)
-def test_a_model_that_would_spoil_the_number_is_refused(
-    habit: Callable[[Tensor], Tensor], complaint: str, norm: str, model: nn.Module, tmp_path: Path
-) -> None:
-    with pytest.raises(BadInput, match=complaint):
-        measure(Spoiled(model, habit), tmp_path / "run", PGD(steps=2), norm=norm)
+def test_a_model_that_changes_its_input_is_refused(norm: str, model: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="changes its input in place"):
+        measure(Spoiled(model, in_place), tmp_path / "run", PGD(steps=2), norm=norm)
     assert not (tmp_path / "run").exists()
 
 

@@ -44,8 +44,9 @@ class PGD:
         own restarts; classes - 1 where the model has fewer.
     patience: with "last", an image leaves at the iterate that is the so-many-th misclassified one, which is returned
         (the early-stopped PGD of Pang et al. 2021, arXiv 2010.00467); None lets every image take all steps.
-    early_stop: with "best", False takes all steps of all restarts on every image, misclassified or not, and returns the
-        iterate of highest loss; for a network whose single verdict does not decide.
+    early_stop: with "best", False takes all steps of all restarts on every image, misclassified or not, for a network
+        whose single verdict does not decide. It returns the last iterate of the restart where that has the highest
+        loss, because the highest loss of all iterates of a random network is chance; with "apgd" it is that iterate.
     eot: passes per iterate over which logits, loss and gradient are averaged (expectation over transformation, Athalye
         et al. 2018, arXiv 1707.07397), for a network that draws random numbers; it multiplies the passes.
 
@@ -208,7 +209,8 @@ class PGD:
             gone = repeats = None
             if self.keep == "best":
                 fallen = (logits.argmax(1) != y) & self.early_stop
-                better = (fallen | (losses > highest[standing])).nonzero()[:, 0]
+                candidate = self.early_stop or last or self.schedule == "apgd"
+                better = (fallen | (losses > highest[standing]) & candidate).nonzero()[:, 0]
                 best[standing[better]] = x_adv[better]
                 highest[standing[better]] = losses[better].to(highest.dtype)
                 repeats = cycles.repeats(standing, x_adv, losses) & ~fallen if cycles else torch.zeros_like(fallen)

@@ -144,8 +144,8 @@ def evaluate(
     for one, threat in itertools.product(attacks, threats):
         _check_threat(one, threat, where.module, images)
 
-    def attempt(attacks: list[Attack]) -> tuple[Measured, Trust | None]:
-        measured = measure(
+    def measured_with(attacks: list[Attack]) -> Measured:
+        return measure(
             loaded.model,
             images,
             attacks,
@@ -161,16 +161,15 @@ def evaluate(
             draws,
             random_network,
         )
-        if not trust:
-            return measured, None
-        passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
-        return measured, examine(
+
+    def examined(measured: Measured, budget: int) -> Trust:
+        return examine(
             loaded.model,
             images,
             max((one for one in threats if one.norm == threats[0].norm), key=lambda one: one.eps),
             seed=seed,
             depth="quick",
-            budget=passes // 10,
+            budget=budget,
             records=measured.records,
         )
 
@@ -178,10 +177,13 @@ def evaluate(
         finished = resume.finished(out, described, images, trust)  # by another command since
         if finished is not None:
             return finished
-        measured, checked = attempt(attacks)
+        measured = measured_with(attacks)
+        budget = int(measured.records[["forward", "backward"]].to_numpy().sum()) // 10
+        checked = examined(measured, budget) if trust else None
         further, remarks = after_trust(attacks if other is None else [], checked)
         if further:
-            measured, checked = attempt(further)
+            measured = measured_with(further)
+            checked = examined(measured, budget)
         manifest = described.model_copy(
             update={
                 "data": described.data.model_copy(update={"digest": images.digest}),

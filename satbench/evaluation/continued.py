@@ -35,7 +35,7 @@ class Continued:
 
 
 def after_trust(attacks: Sequence[Attack], checked: Trust | None) -> tuple[list[Attack], list[str]]:
-    """The attacks to measure again where trust battery doubts the network, none where it does not, and a note on it.
+    """The attacks to measure again where the trust battery doubts the network, else none, and a note that says why.
 
     `rapid` is continued with AutoAttack, also where it searches on a copy in bfloat16 or with a surrogate derivative.
     """
