@@ -464,7 +464,7 @@ class Cracked(nn.Module):
 
 
 def test_a_gradient_that_is_nan_stops_its_own_image_alone() -> None:
-    """Where iterates are judged it counts as 0; with keep='last' such images come back as NaN, which no check passes."""
+    """Where iterates are judged it counts as 0; with keep='last' the image comes back as NaN, which no check passes."""
     model, threat = Cracked(), ThreatModel("Linf", 0.1)
     x = torch.full((5, 1, 2, 2), 0.2)
     x[1:3, 0, 0, 0] = 0.8

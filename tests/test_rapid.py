@@ -269,7 +269,7 @@ def winners() -> nn.Module:
     return model.eval()
 
 
-def measured(model: object, out: Path, attack: str = "rapid", eps: str = "0.2", n: int = 40, **options: object) -> Run:
+def measured(model: object, out: Path, attack: str = "rapid", eps: str = "0.15", n: int = 60, **options: object) -> Run:
     return evaluate(model, out, attack, eps=eps, dataset="digits", n=n, device="cpu", **options)  # type: ignore[arg-type]
 
 
