@@ -58,12 +58,14 @@ def make_run(tmp_path: Path) -> MakeRun:
                 "broken": not stands,
                 "prediction": 1 if stands else 2,
                 "margin": -1.0 if stands else 1.0,
+                "correct_share": 1.0 if stands else 0.0,
                 "distance_linf": 0.0,
                 "distance_l2": 0.0,
                 "distance_l1": 0.0,
                 "fell_at": -1 if stands else 5 * clean[i],
                 "forward": passes[0] * clean[i],  # type: ignore[index]
                 "backward": passes[1] * clean[i],  # type: ignore[index]
+                "bad_gradient": False,
                 "stage": "",
                 "violation": "outside the ball" if i in violations else "",  # type: ignore[operator]
             }
