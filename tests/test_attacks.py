@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from attack_contract import EPS, Failing, assert_contract, assert_unchanged, images, mixed_model, state, streams
 from torch import Tensor, nn
 
+from satbench import evaluate, load_model
 from satbench.attacks import PGD, build_attack, fgsm
 from satbench.attacks.losses import LOSSES
+from satbench.data import load_images
 from satbench.errors import BadInput
 from satbench.threat import ThreatModel
 
@@ -414,3 +417,51 @@ def test_an_attack_is_known_by_its_repr() -> None:
         for params in cases:
             assert repr(build_attack(name, params)) == repr(build_attack(name, params))
     assert repr(PGD(steps=3)) != repr(PGD(steps=4))
+
+
+class Poisoned(nn.Module):
+    """The digits network, whose gradient is NaN on dark images and infinite in one pixel on bright ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = load_model("digits-silu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            x = x.view_as(x)
+            level = x.detach().flatten(1).mean(1).view(-1, 1, 1, 1)
+            first = torch.zeros_like(x[0], dtype=torch.bool)
+            first[0, 0, 0] = True
+
+            def spoil(grad: Tensor) -> Tensor:
+                return grad.where(level > DARK, torch.nan).where((level < BRIGHT) | ~first, torch.inf)
+
+            x.register_hook(spoil)
+        logits: Tensor = self.inner(x)
+        return logits
+
+
+DARK, BRIGHT = 0.27, 0.34
+
+
+@pytest.mark.parametrize(
+    "attack", ["fgsm", "pgd", "pgd:keep=last", "pgd:eot=2", "rapid", "apgd-ce", "foolbox:LinfPGD,steps=3"]
+)
+def test_images_whose_gradient_is_not_finite_are_marked_and_the_others_attacked(attack: str, tmp_path: Path) -> None:
+    model, n, threat = Poisoned(), 40, ThreatModel("Linf", 0.002)  # so that an image stays as dark as it is
+    settings = {"eps": threat.eps, "dataset": "digits", "n": n, "search": "plain", "trust": False, "device": "cpu"}
+    run = evaluate(model, tmp_path / "run", attack, **settings)  # type: ignore[arg-type]
+    records = run.records
+    level = load_images("digits").in_memory().head(n).x.flatten(1).mean(1)
+    clear = ((level - DARK).abs() > 0.002) & ((level - BRIGHT).abs() > 0.002)
+    spoiled = (level < DARK) | (level > BRIGHT)
+    attacked = torch.tensor((records["clean_prediction"] == records["label"]).to_numpy()) & clear
+    assert attacked.sum() > 20
+    assert (torch.tensor(records["bad_gradient"].to_numpy())[attacked] == spoiled[attacked]).all()
+    assert 0 < spoiled[attacked].sum() < attacked.sum()
+    marked = int(records["bad_gradient"].sum())
+    assert [note for note in run.manifest.notes if f"the gradient of {marked} of {n} images had" in note]
+    sound = evaluate(model.inner, tmp_path / "sound", attack, **settings).records  # type: ignore[arg-type]
+    assert not sound["bad_gradient"].any()
+    healthy = (attacked & ~spoiled).nonzero()[:, 0].tolist()
+    assert (records["broken"][healthy] == sound["broken"][healthy]).all()

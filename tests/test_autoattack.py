@@ -300,20 +300,16 @@ class Brink(nn.Module):
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", ["fab", "fab-t"])
-def test_fab_keeps_what_it_found_before_the_gradient_was_nan(
-    name: str, norm: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_fab_keeps_what_it_found_before_the_gradient_was_nan(name: str, norm: str) -> None:
     """Its first step lands beyond 0.6, the next turns the reference's example into NaN."""
     x = torch.full((2, 1, 2, 2), 0.52)
     y = torch.zeros(2, dtype=torch.int64)
     threat = ThreatModel(norm, {"Linf": 0.1, "L2": 0.2, "L1": 0.4}[norm])
     if (name, norm) == ("fab", "L2"):
         assert not wrong(Brink(), reference(Brink(), x, y, threat, "standard", [name], seed=1), y).any()
-    with caplog.at_level(logging.INFO, "satbench.attacks"):
-        x_adv = AutoAttackComponent(name)(Brink(), x, y, threat, streams(2))
+    x_adv = AutoAttackComponent(name)(Brink(), x, y, threat, streams(2))
     assert threat.contains(x, x_adv).all()
     assert wrong(Brink(), x_adv, y).all()
-    assert f"{name} met gradients that are NaN or infinite" in caplog.text
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -347,16 +343,14 @@ class Poisoned(nn.Module):
     ("name", "norm"),
     [("apgd-ce", "Linf"), ("apgd-t", "L2"), *((name, norm) for name in ("fab", "fab-t") for norm in NORMS)],
 )
-def test_nan_gradients_spoil_their_own_images_alone(name: str, norm: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_nan_gradients_spoil_their_own_images_alone(name: str, norm: str) -> None:
     model = Poisoned()
     x, y = batch(model.inner, 6)
     threat = ThreatModel(norm, SOME[norm])
     x[:3, 0, 0, 0], x[3:, 0, 0, 0] = 0.99, 0.01
     y = model(x).argmax(1)
-    with caplog.at_level(logging.INFO, "satbench.attacks"):
-        x_adv = AutoAttackComponent(name)(model, x, y, threat, streams(6))
+    x_adv = AutoAttackComponent(name)(model, x, y, threat, streams(6))
     assert threat.contains(x, x_adv).all()
-    assert f"{name} met gradients that are NaN or infinite" in caplog.text
     healthy = AutoAttackComponent(name)(model.inner, x, y, threat, streams(6))
     assert torch.equal(wrong(model, x_adv, y)[3:], wrong(model.inner, healthy, y)[3:])
 

@@ -558,10 +558,6 @@ def in_place(x: Tensor) -> Tensor:
         return x.mul_(0.5)
 
 
-def nan_gradient(x: Tensor) -> Tensor:
-    return x + 0 * (x - x.detach()).abs().sqrt()
-
-
 def test_a_random_model_gives_equal_bytes_too(model: nn.Module, tmp_path: Path) -> None:
     noisy = Spoiled(model, lambda x: nn.functional.dropout(x, 0.3, training=True))
     for name in ("one", "two"):
@@ -574,14 +570,9 @@ def test_a_random_model_gives_equal_bytes_too(model: nn.Module, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
-@pytest.mark.parametrize(
-    ("habit", "complaint"), [(in_place, "changes its input in place"), (nan_gradient, "gradient .* NaN")]
-)
-def test_a_model_that_would_spoil_the_number_is_refused(
-    habit: Callable[[Tensor], Tensor], complaint: str, norm: str, model: nn.Module, tmp_path: Path
-) -> None:
-    with pytest.raises(BadInput, match=complaint):
-        measure(Spoiled(model, habit), tmp_path / "run", PGD(steps=2), norm=norm)
+def test_a_model_that_changes_its_input_is_refused(norm: str, model: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="changes its input in place"):
+        measure(Spoiled(model, in_place), tmp_path / "run", PGD(steps=2), norm=norm)
     assert not (tmp_path / "run").exists()
 
 

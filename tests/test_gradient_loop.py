@@ -465,15 +465,19 @@ class Cracked(nn.Module):
         return self.inner(flat) + 0 * dark.sqrt()
 
 
-def test_a_gradient_that_is_nan_for_some_images_is_never_silent() -> None:
-    """An error where iterates are judged; with keep='last' those images come back as NaN, which no check passes."""
+def test_a_gradient_that_is_nan_stops_its_own_image_alone() -> None:
+    """Where iterates are judged it counts as 0; with keep='last' the image comes back as NaN, which no check passes."""
     model, threat = Cracked(), ThreatModel("Linf", 0.1)
     x = torch.full((5, 1, 2, 2), 0.2)
     x[1:3, 0, 0, 0] = 0.8
     y = model(x).argmax(1)
-    for params in ({}, {"momentum": 0.5}, {"schedule": "apgd"}, {"loss": "margin-targeted"}):
-        with pytest.raises(BadInput, match=r"NaN or infinite for 2 of 5 images; .*--attack square"):
-            PGD(**params)(model, x, y, threat, streams(5))
+    healthy, spoiled = [0, 3, 4], [1, 2]
+    for params in ({}, {"momentum": 0.5}, {"schedule": "apgd"}, {"loss": "margin-targeted"}, {"eot": 2}):
+        x_adv = PGD(**params)(model, x, y, threat, streams(5))
+        sound = PGD(**params)(nn.Sequential(nn.Flatten(), model.inner), x, y, threat, streams(5))
+        assert torch.equal(x_adv[healthy], sound[healthy])
+        assert (x_adv[spoiled, 0, 0, 0] - x[spoiled, 0, 0, 0]).abs().max() <= 0.1 * (1 + 1e-6)
+        assert threat.contains(x, x_adv).all()
     for norm in NORMS:
         threat = ThreatModel(norm, 0.1)
         x_adv = PGD(keep="last")(model, x, y, threat, streams(5))
@@ -646,3 +650,51 @@ def test_apgd_finds_what_its_authors_code_finds(norm: str, eps: float, loss: str
     ours = standing(model, attack(model, x, y, ThreatModel(norm, eps), streams(100)), y)
     assert (ours != first).sum() <= (second != first).sum() + 4
     assert ours.sum() <= max(first.sum(), second.sum()) + 2
+
+
+def test_without_early_stop_every_image_takes_all_steps_and_keeps_its_highest_loss() -> None:
+    case = linear("Linf", 1, half=8)
+    threat = ThreatModel("Linf", 3 * case.threat.eps)
+    passed = []
+    case.model.register_forward_hook(lambda _, given, __: passed.append(len(given[0])))
+    attack = PGD(steps=5, restarts=2)
+    stopped = attack(case.model, case.x, case.y, threat, streams(16))
+    assert sum(passed) < 16 * 2 * 6
+    passed.clear()
+    through = attack.exhaustive(case.model, case.x, case.y, threat, streams(16))
+    assert passed == [16] * 2 * 6
+    with torch.no_grad():
+        loss = [functional.cross_entropy(case.model(x_adv), case.y, reduction="none") for x_adv in (stopped, through)]
+    assert (loss[1] >= loss[0] - 1e-6).all()
+    assert (loss[1] > loss[0] + 0.01).sum() > 8
+
+
+def test_early_stop_and_expectation_are_shown_where_they_are_set() -> None:
+    assert repr(PGD()) == repr(PGD(early_stop=True, eot=1))
+    assert repr(PGD(eot=5)).endswith(", eot=5)")
+    assert repr(PGD().exhaustive).endswith(", early_stop=False)")
+    assert PGD(keep="last").exhaustive == PGD(keep="last")
+    for params, said in (
+        ({"eot": 0}, "eot of an attack is 0"),
+        ({"early_stop": 0}, "early_stop is 0"),
+        ({"keep": "last", "early_stop": False}, "leave out early_stop"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            PGD(**params)
+
+
+def test_the_gradient_is_averaged_over_passes() -> None:
+    """Of a linear network with random weights, whose mean gradient leads a random walk to the optimum."""
+    weight = torch.tensor([1.0, -1.0, 1.0, -1.0])
+
+    class Random(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            drawn = weight + 4 * torch.randn(4)
+            return torch.stack([x.flatten(1) @ drawn, torch.zeros(len(x))], dim=1)
+
+    x, y, threat = torch.full((1, 1, 2, 2), 0.5), torch.zeros(1, dtype=torch.int64), ThreatModel("Linf", 0.1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        attack = PGD(steps=1, step_size=0.1, init="zero", loss="margin", keep="last", eot=1000)
+        x_adv = attack(Random(), x, y, threat, streams(1))
+    torch.testing.assert_close(x_adv, x - 0.1 * weight.view(1, 1, 2, 2))

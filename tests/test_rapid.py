@@ -1,16 +1,19 @@
 """The attack `rapid`: its cap on passes, its contract, optima of linear networks, and what gradients miss."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from attack_contract import EPS, assert_contract, images, mixed_model, streams, wrong
 from torch import Tensor, nn
 
-from satbench import load_model
+from satbench import evaluate, load_model
 from satbench.attacks import build_attack
 from satbench.attacks.gradient import PGD
 from satbench.attacks.rapid import MOST_PASSES, Rapid
 from satbench.data import load_images
 from satbench.errors import BadInput
+from satbench.results.store import Run
 from satbench.seeding import generator
 from satbench.threat import ThreatModel
 
@@ -219,11 +222,28 @@ class Undefined(nn.Module):
         return torch.stack([1 - nothing, nothing, nothing], dim=1)
 
 
-@pytest.mark.parametrize(("model", "said"), [(Constant(), "have no gradient"), (Undefined(), "for 2 of 2 images")])
-def test_a_gradient_that_is_not_there_is_refused(model: nn.Module, said: str) -> None:
+def test_a_gradient_that_is_not_there_is_refused() -> None:
     x, y = torch.full((2, 1, 4, 4), 0.5), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(BadInput, match=said):
-        Rapid()(model, x, y, ThreatModel("Linf", 0.1), streams(2))
+    with pytest.raises(BadInput, match="have no gradient"):
+        Rapid()(Constant(), x, y, ThreatModel("Linf", 0.1), streams(2))
+
+
+def test_a_gradient_that_is_nan_leads_nowhere() -> None:
+    x, y, threat = torch.full((2, 1, 4, 4), 0.5), torch.zeros(2, dtype=torch.int64), ThreatModel("Linf", 0.1)
+    x_adv = Rapid()(Undefined(), x, y, threat, streams(2))
+    assert threat.contains(x, x_adv).all()
+    assert not wrong(Undefined(), x_adv, y).any()
+
+
+def test_without_early_stop_every_image_takes_all_passes() -> None:
+    model = Counting(linear(12))
+    x, y = inner_images(model, 3)
+    threat, model.passes = ThreatModel("Linf", 0.2), 0
+    x_adv = Rapid(early_stop=False)(model, x, y, threat, streams(3))
+    assert model.passes == 3 * MOST_PASSES
+    assert wrong(model, x_adv, y).all()
+    assert not torch.equal(x_adv, Rapid()(model, x, y, threat, streams(3)))
+    assert (repr(Rapid()), repr(Rapid(early_stop=False))) == ("Rapid()", "Rapid(early_stop=False)")
 
 
 def test_images_need_not_be_square() -> None:
@@ -234,3 +254,71 @@ def test_images_need_not_be_square() -> None:
     x_adv = Rapid()(model, x, y, threat, streams(4))
     assert threat.contains(x, x_adv).all()
     assert (x_adv != x).any()
+
+
+# where the trust battery doubts the network
+
+
+class Winners(nn.Module):
+    """Keeps the 5% largest units and sets the others to 0 (k-winners-take-all, Xiao et al. 2020, arXiv 1905.10510)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        least = x.topk(x.shape[1] // 20, dim=1).values[:, -1:]
+        return torch.where(x >= least, x, 0.0)
+
+
+@pytest.fixture(scope="module")
+def winners() -> nn.Module:
+    data = load_images("digits", "train").in_memory()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 256), Winners(), nn.Linear(256, 256), Winners(), nn.Linear(256, 10)
+        )
+        optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+        for _ in range(15):
+            for part in torch.randperm(len(data)).split(128):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(data.x[part]), data.y[part]).backward()
+                optimizer.step()
+    return model.eval()
+
+
+def measured(model: object, out: Path, attack: str = "rapid", eps: str = "0.15", n: int = 60, **options: object) -> Run:
+    return evaluate(model, out, attack, eps=eps, dataset="digits", n=n, device="cpu", **options)  # type: ignore[arg-type]
+
+
+def test_rapid_goes_on_with_autoattack_where_trust_doubts(winners: nn.Module, tmp_path: Path) -> None:
+    """A run that ended between both is continued to the same bytes."""
+    alone = measured(winners, tmp_path / "alone", trust=False)
+    assert "trust battery did not run" in " ".join(alone.manifest.notes)
+    assert set(alone.records["stage"]) == {""}
+    whole = measured(winners, tmp_path / "whole")
+    assert whole.manifest.trust is not None
+    assert whole.manifest.trust.verdict == "suspicious"
+    assert "rapid went on with AutoAttack standard, because" in " ".join(whole.manifest.notes)
+    assert set(whole.records["attack"]) == {"Rapid()"}
+    assert (whole.records["broken"] >= alone.records["broken"]).all()
+    added = whole.records[whole.records["broken"] & ~alone.records["broken"]]
+    assert len(added)
+    assert added["stage"].str.startswith("AutoAttackComponent(").all()
+    resumed = measured(winners, tmp_path / "alone")
+    assert (resumed.path / "records.parquet").read_bytes() == (whole.path / "records.parquet").read_bytes()
+
+
+def test_rapid_is_not_continued_on_a_sound_network(tmp_path: Path) -> None:
+    checked = measured("digits-silu", tmp_path / "checked")
+    assert checked.manifest.trust is not None
+    assert (checked.manifest.trust.verdict, checked.manifest.notes) == ("pass", [])
+    measured("digits-silu", tmp_path / "alone", trust=False)
+    one, two = ((tmp_path / name / "records.parquet").read_bytes() for name in ("checked", "alone"))
+    assert one == two
+
+
+@pytest.mark.slow
+def test_on_a_network_that_keeps_winners_rapid_ends_at_autoattack(winners: nn.Module, tmp_path: Path) -> None:
+    runs = [measured(winners, tmp_path / "alone", eps="0.1", n=100, trust=False)]
+    runs.append(measured(winners, tmp_path / "whole", eps="0.1", n=100))
+    runs.append(measured(winners, tmp_path / "reference", "autoattack", eps="0.1", n=100, trust=False))
+    alone, whole, reference = (int(run.records["broken"].sum()) for run in runs)
+    assert alone + 5 < reference <= whole + 2

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial, update_wrapper
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks.base import Attack, crafting, stages_of, unit_of
+from satbench.attacks.base import Attack, crafting, exhaustive, stages_of, unit_of
 from satbench.errors import BadInput
 from satbench.lookup import imported, nearest
 from satbench.seeding import Randomness
@@ -48,6 +49,12 @@ class Adaptive:
     def stages(self) -> tuple[Attack, ...]:
         stages = stages_of(self.attack)
         return (self,) if stages == (self.attack,) else stages
+
+    @property
+    def exhaustive(self) -> "Adaptive":
+        found = copy(self)
+        object.__setattr__(found, "attack", exhaustive(self.attack))
+        return found
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
         with crafting(model), torch.enable_grad():

@@ -69,10 +69,8 @@ class AutoAttackComponent:
                 classes = model(images[:1]).shape[1]
             if classes < DLR_CLASSES.get(self.name, 2):
                 LOG.info("%s ascends the margin, because DLR is undefined for %d classes", self.name, classes)
-            network = _Network(model, images.device)
+            network = _Network(model)
             found: Tensor = self._reference(network, classes, threat, seed, images.device).perturb(images, labels)
-            if network.spoiled:
-                LOG.warning("%s met gradients that are NaN or infinite and cannot be followed", self.name)
             return found
 
         return in_units(craft, self.unit, self.name, model, x, y, threat, randomness)
@@ -144,24 +142,18 @@ class AutoAttack:
 
 
 class _Network:
-    """The model as the reference calls it: `spoiled` tells whether a gradient to the images was NaN or infinite."""
+    """The model as the reference calls it."""
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.spoiled = torch.zeros((), dtype=torch.bool, device=device)
 
     def __call__(self, images: Tensor) -> Tensor:
         if not (images.requires_grad and torch.is_grad_enabled()):
             return self.model(images).clone()  # type: ignore[no-any-return]  # Square writes into what it gets
-        images = images.view_as(images)
-        images.register_hook(self._look)  # type: ignore[no-untyped-call]
         logits: Tensor = self.model(images)
         if not logits.requires_grad:
-            raise BadInput("the model's logits have no gradient to its input; mend the model, or use --attack square")
+            raise BadInput("the model's logits have no gradient to its input; fix the model, or use --attack square")
         return logits
-
-    def _look(self, gradient: Tensor) -> None:
-        self.spoiled |= ~gradient.isfinite().all()
 
 
 class _ZeroGradients:

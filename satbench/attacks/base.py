@@ -19,9 +19,10 @@ class Attack(Protocol):
     Called with float images `x` (N, C, H, W) in [0, 1] and labels `y` int64 (N,), it returns images of the same shape
     and dtype inside ball and box; the model's modes, parameters, buffers and `.grad` stay as they were.
 
-    Two attributes are for whoever measures. `unit`, on an attack that draws for whole batches: how many images draw
-    together; without it the images do not depend on each other. `stages`, on an ensemble: attacks that are run one
-    after another, each on the images still standing.
+    Three optional attributes are read by the evaluation. `unit`, on an attack that draws for whole batches: how many
+    images draw together; without it the images do not depend on each other. `stages`, on an ensemble: attacks that are
+    run one after another, each on the images still standing. `exhaustive`, on an attack that stops at the first
+    misclassified iterate: the same attack taking all its steps on every image.
     """
 
     def __call__(
@@ -38,6 +39,12 @@ def stages_of(attack: Attack) -> tuple[Attack, ...]:
     """The attacks of an ensemble in order, or the attack alone."""
     stages: tuple[Attack, ...] = getattr(attack, "stages", (attack,))
     return stages
+
+
+def exhaustive(attack: Attack) -> Attack:
+    """The attack without its early stop, or the attack itself where it has none."""
+    found: Attack = getattr(attack, "exhaustive", attack)
+    return found
 
 
 def from_outside(attack: Attack) -> type | FunctionType | None:

@@ -1,6 +1,6 @@
 """The one gradient loop: FGSM, PGD and its descendants in Linf, L2 and L1, for training and for evaluation."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,11 @@ from satbench.seeding import Randomness, normal, rows, uniform
 from satbench.threat import ThreatModel
 
 GAUSSIAN_SIGMA = 0.001  # the start of the TRADES authors' code
-BLACK_BOX = "mend the model, or use a black-box attack: --attack square"
+BLACK_BOX = "fix the model, or use a black-box attack: --attack square"
 INITS = ("zero", "uniform", "uniform-unclipped", "gaussian")
 KEEPS = ("best", "last")
 N_TARGETS = 9  # as in AutoAttack
-SHOWN_WHEN_SET = ("momentum", "schedule", "n_targets", "patience")
+SHOWN_WHEN_SET = ("momentum", "schedule", "n_targets", "patience", "early_stop", "eot")
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,15 @@ class PGD:
         own restarts; classes - 1 where the model has fewer.
     patience: with "last", an image leaves at the iterate that is the so-many-th misclassified one, which is returned
         (the early-stopped PGD of Pang et al. 2021, arXiv 2010.00467); None lets every image take all steps.
+    early_stop: with "best", False takes all steps of all restarts on every image, misclassified or not, for a network
+        whose single verdict does not decide. It returns the last iterate of the restart where that has the highest
+        loss, because the highest loss of all iterates of a random network is chance; with "apgd" it is that iterate.
+    eot: passes per iterate over which logits, loss and gradient are averaged (expectation over transformation, Athalye
+        et al. 2018, arXiv 1707.07397), for a network that draws random numbers; it multiplies the passes.
 
-    "kl" and the targeted losses take one more forward pass, on the clean image. Raises `BadInput` for a combination
-    that makes no sense, where the model gives no gradient, and with "best" where one is not finite.
+    "kl" and the targeted losses take one more forward pass, on the clean image. With "best", entries of a gradient that
+    are NaN or infinite count as 0. Raises `BadInput` for a combination that makes no sense, and where the model gives
+    no gradient.
     """
 
     steps: int = 10
@@ -59,9 +65,11 @@ class PGD:
     schedule: str = "fixed"
     n_targets: int = N_TARGETS
     patience: int | None = None
+    early_stop: bool = True
+    eot: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "restarts", "n_targets", "patience"):
+        for name in ("steps", "restarts", "n_targets", "patience", "eot"):
             value = getattr(self, name)
             if name == "patience" and value is None:
                 continue
@@ -78,6 +86,8 @@ class PGD:
                 raise BadInput(
                     f"unknown {name} {getattr(self, name)!r} of an attack; {nearest(getattr(self, name), known)}"
                 )
+        if not isinstance(self.early_stop, bool):
+            raise BadInput(f"early_stop is {self.early_stop!r}; give true or false")
         self._refuse_what_clashes()
 
     def _refuse_what_clashes(self) -> None:
@@ -88,6 +98,8 @@ class PGD:
             raise BadInput("keep='last' returns one iterate, so it takes one target; use n_targets=1 or keep='best'")
         if self.keep == "last" and self.schedule == "apgd":
             raise BadInput("schedule='apgd' goes back to its best iterate, unknown to keep='last'; use keep='best'")
+        if self.keep == "last" and not self.early_stop:
+            raise BadInput("keep='last' never stops at a misclassified iterate; leave out early_stop")
         if self.keep == "best" and self.patience is not None:
             raise BadInput("keep='best' stops at the first misclassified iterate; leave out patience")
         if self.keep == "best" and self.init == "uniform-unclipped":
@@ -107,6 +119,10 @@ class PGD:
         ]
         return f"PGD({', '.join(shown)})"
 
+    @property
+    def exhaustive(self) -> "PGD":
+        return replace(self, early_stop=False) if self.keep == "best" else self
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
         self._refuse_norm(threat.norm)
         best = x.clone()
@@ -122,7 +138,7 @@ class PGD:
                 aims = [(clean,)]
                 if self.loss in TARGETED:
                     aims = [(y, target) for target in likeliest_wrong(clean, y, self.n_targets).T]
-                if self.keep == "best":
+                if self.keep == "best" and self.early_stop:
                     standing = (clean.argmax(1) == y).nonzero()[:, 0]
             for aim in aims:
                 for _ in range(self.restarts):
@@ -175,9 +191,8 @@ class PGD:
         highest: Tensor,
     ) -> Tensor:
         """One restart on the rows `standing`: updates `best` and `highest` in place, returns the rows left standing."""
-        loss = LOSSES[self.loss]
         memoryless = self.schedule == "fixed" and not self.momentum  # the next iterate follows from this one alone
-        cycles = Cycles(len(x)) if memoryless and self.keep == "best" else None
+        cycles = Cycles(len(x)) if memoryless and self.keep == "best" and self.early_stop else None
         settled, steepest = [], x.new_zeros(len(standing))
         patience = None if self.patience is None else y.new_full((len(standing),), self.patience)
         x, y, aim = x[standing], y[standing], tuple(part[standing] for part in aim)
@@ -188,24 +203,20 @@ class PGD:
             if last and self.keep == "last":
                 best[standing] = usable(x_adv, steepest)
                 break
-            x_adv.requires_grad_(not last)
-            with torch.set_grad_enabled(not last):
-                logits = model(x_adv)
-                losses = loss(logits, *aim)
-                grad = None if last else input_gradient(losses, x_adv, finite=self.keep == "best")
+            logits, losses, grad = self._expected(model, x_adv, aim, with_gradient=not last)
             if grad is not None and self.keep == "last":
                 steepest = torch.maximum(steepest, grad.flatten(1).abs().amax(1))
-            x_adv, losses = x_adv.detach(), losses.detach()
             gone = repeats = None
             if self.keep == "best":
-                fallen = logits.detach().argmax(1) != y
-                better = (fallen | (losses > highest[standing])).nonzero()[:, 0]
+                fallen = (logits.argmax(1) != y) & self.early_stop
+                candidate = self.early_stop or last or self.schedule == "apgd"
+                better = (fallen | (losses > highest[standing]) & candidate).nonzero()[:, 0]
                 best[standing[better]] = x_adv[better]
                 highest[standing[better]] = losses[better].to(highest.dtype)
                 repeats = cycles.repeats(standing, x_adv, losses) & ~fallen if cycles else torch.zeros_like(fallen)
                 gone = fallen | repeats
             elif patience is not None:
-                patience = patience - (logits.detach().argmax(1) != y).long()
+                patience = patience - (logits.argmax(1) != y).long()
                 gone = patience == 0
                 best[standing[gone]] = usable(x_adv, steepest)[gone]
             if gone is not None and gone.any():
@@ -223,20 +234,38 @@ class PGD:
                 x_adv = mover.move(iteration, x_adv, grad, losses)
         return torch.cat([standing, *settled]).sort().values if settled else standing
 
+    def _expected(
+        self, model: nn.Module, x_adv: Tensor, aim: tuple[Tensor, ...], with_gradient: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits (N, K), losses (N,) and, if wanted, the gradient at `x_adv`, all averaged over `eot` passes."""
+        mean: list[Tensor] = []
+        for _ in range(self.eot):
+            point = x_adv.detach().requires_grad_(with_gradient)
+            with torch.set_grad_enabled(with_gradient):
+                logits = model(point)
+                losses = LOSSES[self.loss](logits, *aim)
+            one = [logits.detach(), losses.detach()]
+            if with_gradient:
+                grad = input_gradient(losses, point)
+                one.append(finite(grad) if self.keep == "best" else grad)
+            mean = [total + part for total, part in zip(mean, one, strict=True)] if mean else one
+        if self.eot > 1:
+            mean = [total / self.eot for total in mean]
+        return mean[0], mean[1], mean[2] if with_gradient else None
 
-def input_gradient(losses: Tensor, x_adv: Tensor, finite: bool = True) -> Tensor:
-    """The gradient of the losses (N,) at images (N, C, H, W), like these.
 
-    Raises `BadInput` where there is none, and with `finite` where it is NaN or infinite.
-    """
+def input_gradient(losses: Tensor, x_adv: Tensor) -> Tensor:
+    """The gradient of the losses (N,) at images (N, C, H, W), like these; raises `BadInput` where there is none."""
     if not losses.requires_grad:
         raise BadInput(f"the model's logits have no gradient to its input; {BLACK_BOX}")
-    grad = torch.autograd.grad(losses.sum(), x_adv)[0]
-    if finite and not grad.sum().isfinite():  # one pass over memory; a sum may also overflow
-        bad = int((~grad.isfinite()).flatten(1).any(1).sum())
-        if bad:
-            raise BadInput(f"the gradient to the input is NaN or infinite for {bad} of {len(grad)} images; {BLACK_BOX}")
-    return grad
+    return torch.autograd.grad(losses.sum(), x_adv)[0]
+
+
+def finite(grad: Tensor) -> Tensor:
+    """The gradient with 0 in place of entries that are NaN or infinite."""
+    if grad.sum().isfinite():  # one pass over memory; a sum may also overflow
+        return grad
+    return grad.nan_to_num(0, 0, 0)
 
 
 def usable(x_adv: Tensor, slopes: Tensor) -> Tensor:

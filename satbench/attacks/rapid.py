@@ -1,15 +1,16 @@
-"""AutoAttack's verdict at an eighth of its price: short targeted runs from many starts, then random search."""
+"""At most an eighth of AutoAttack's passes: short targeted runs from many starts, then random search."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from satbench.attacks.base import crafting
-from satbench.attacks.gradient import input_gradient
+from satbench.attacks.gradient import finite, input_gradient
 from satbench.attacks.losses import likeliest_wrong, margin, margin_targeted
 from satbench.attacks.schedules import Ascent
+from satbench.errors import BadInput
 from satbench.seeding import Randomness, rows, uniform
 from satbench.threat import ThreatModel
 
@@ -34,8 +35,9 @@ class Rapid:
     3. 400 queries of random search, going out from the best example so far.
 
     A run ascends the target's logit minus the true one from signs drawn on a grid of random coarseness, with steps
-    that fall from eps to 0 along half a cosine. An image that falls takes no further pass. No draw and no decision
-    depends on another image. The example of an image that stands is its iterate of largest margin.
+    that fall from eps to 0 along half a cosine. A misclassified image takes no further pass, unless `early_stop` is
+    false. No draw and no decision depends on another image. The example of an image that stands is its iterate of
+    largest margin. Entries of a gradient that are NaN or infinite count as 0.
 
     Where it comes from: margins of the few likeliest classes, MM (Gao et al. 2022, arXiv 2206.07314); many short runs
     that drop what fell, A3 (Liu et al. 2022, arXiv 2203.05154), without its starts learnt from other images; the random
@@ -44,15 +46,30 @@ class Rapid:
     projects; Square has moves of its own in L2 and L1.
 
     Its rate is an upper bound on robust accuracy, as every attack's is. `benchmarks/rapid.py` measures how far it lies
-    from AutoAttack's; the constants were chosen on digits and on one network for MNIST. Raises `BadInput` where the
-    model gives no gradient or one that is not finite.
+    from AutoAttack's; the constants were chosen on digits and on one network for MNIST. It is meant for networks whose
+    gradients can be followed. Where they are discontinuous or masked, as with k-winners-take-all, it can stop above
+    AutoAttack standard; `evaluate` continues it with AutoAttack where the trust battery doubts the network. Raises
+    `BadInput` where the model gives no gradient.
     """
+
+    early_stop: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.early_stop, bool):
+            raise BadInput(f"early_stop is {self.early_stop!r}; give true or false")
+
+    def __repr__(self) -> str:
+        return "Rapid()" if self.early_stop else "Rapid(early_stop=False)"
+
+    @property
+    def exhaustive(self) -> "Rapid":
+        return replace(self, early_stop=False)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
         if not len(x) or threat.eps == 0:
             return x.clone()
         with crafting(model):
-            search = _Search(model, x, y, threat, randomness)
+            search = _Search(model, x, y, threat, randomness, self.early_stop)
             for target in likeliest_wrong(search.reach, y, TARGETS).T:
                 search.climb(target, GLANCE)
             for place in ROUNDS:
@@ -63,14 +80,18 @@ class Rapid:
 
 
 class _Search:
-    """The images, which rows of them are still standing, and what was reached so far.
+    """The images, which rows of them are still searched, and what was reached so far.
 
-    best: the first example that fooled the model, else the iterate of largest margin, like `x`. highest: that margin,
-    (N,). reach: the largest lead of each class over the true one, (N, K), 0 for the true class.
+    standing: all rows, or with `early_stop` those that the model still classifies correctly. best: the first example
+    that fooled the model, else the iterate of largest margin, like `x`. highest: that margin, (N,). reach: the largest
+    lead of each class over the true one, (N, K), 0 for the true class.
     """
 
-    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> None:
+    def __init__(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness, early_stop: bool
+    ) -> None:
         self.model, self.x, self.y, self.threat, self.randomness = model, x, y, threat, randomness
+        self.early_stop = early_stop
         self.best = x.clone()
         self.standing = torch.arange(len(x), device=x.device)
         with torch.no_grad():
@@ -92,7 +113,7 @@ class _Search:
             with torch.set_grad_enabled(not last):
                 logits = self.model(x_adv)
                 losses = margin_targeted(logits, y, target)
-                grad = None if last else input_gradient(losses, x_adv)
+                grad = None if last else finite(input_gradient(losses, x_adv))
             x_adv, losses = x_adv.detach(), losses.detach()
             left = self._judge(x_adv, logits.detach())
             if len(left) < len(x_adv):
@@ -147,16 +168,16 @@ class _Search:
         return signs * (uniform(x, randomness) < SPARSITY) if self.threat.norm == "L1" else signs
 
     def _judge(self, x_adv: Tensor, logits: Tensor) -> Tensor:
-        """Note what iterates of the standing images reached; which of them still stand, int64 positions."""
+        """Note what iterates of the standing images reached; which of them are searched further, int64 positions."""
         standing, y = self.standing, self.y[self.standing]
         leads = logits - logits.gather(1, y[:, None])
         self.reach[standing] = torch.maximum(self.reach[standing], leads)
         margins = margin(logits, y).to(self.highest.dtype)
-        stands = logits.argmax(1) == y
-        better = (~stands | (margins > self.highest[standing])).nonzero()[:, 0]
+        done = (logits.argmax(1) != y) & self.early_stop
+        better = (done | (margins > self.highest[standing])).nonzero()[:, 0]
         self.best[standing[better]] = x_adv[better]
         self.highest[standing[better]] = margins[better]
-        left = stands.nonzero()[:, 0]
+        left = (~done).nonzero()[:, 0]
         self.standing = standing[left]
         return left
 

@@ -66,6 +66,10 @@ def command(
             "smoothed); judged as it is, in float32."
         ),
     ] = "folded",
+    draws: Annotated[
+        int | None,
+        typer.Option(help="Passes of which the majority decides. Default: 10 for a random network, else 1."),
+    ] = None,
     save_examples: Annotated[bool, typer.Option(help="Keep what broke an image, for `satbench verify`.")] = False,
     trust: Annotated[bool, typer.Option(help="Check the network with a tenth of the run's passes.")] = True,
     threads: Annotated[
@@ -122,6 +126,7 @@ def command(
             device=device,
             source=source,
             search=search,
+            draws=draws,
             save_examples=save_examples,
             trust=trust,
             threat=threat or (),

@@ -1,6 +1,7 @@
 """Measuring robustness: from a model and its images to a run folder of records."""
 
 import datetime
+import functools
 import itertools
 import platform
 import re
@@ -21,9 +22,13 @@ from satbench.device import check_threads, resolve_device, using_threads
 from satbench.errors import BadInput
 from satbench.evaluation import resume, sweep
 from satbench.evaluation.batch import usual_batch_size, usual_threads
+from satbench.evaluation.battery import quick_trust
 from satbench.evaluation.classes import chance_note, with_labels_of
+from satbench.evaluation.continued import after_trust
+from satbench.evaluation.executor import Search
 from satbench.evaluation.fingerprint import numerics_fingerprint
-from satbench.evaluation.harness import Search, measure
+from satbench.evaluation.harness import measure
+from satbench.evaluation.judge import DRAWS
 from satbench.evaluation.probe import Answers, answers
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on
@@ -37,7 +42,6 @@ from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInf
 from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
-from satbench.trust import examine
 from satbench.zoo import NO_NETWORK, Loaded, load, short_digest
 
 ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
@@ -63,6 +67,7 @@ def evaluate(
     checkpoint: Path | None = None,
     source: str | nn.Module | Loaded | None = None,
     search: str = FOLDED,
+    draws: int | None = None,
     save_examples: bool = False,
     trust: bool = True,
     threat: str | ThreatModel | Sequence[str | ThreatModel] = (),
@@ -87,9 +92,11 @@ def evaluate(
     ("plain"), on a copy in bfloat16 ("bf16"), or with parametric softplus' derivative for every ReLU's ("surrogate");
     the last two are part of the attack's identity. With `source` they search on that other network. The judge is
     always the model itself, on float32 images; weights of another dtype get them cast, which a note says. Buffers that
-    passes move are put back before every batch and at the end. `save_examples` keeps the examples that broke an image,
-    for `verify`. `trust` has the quick form of the trust battery check the model, for at most a tenth of the run's
-    passes.
+    passes move are put back before every batch and at the end. A model that draws random numbers is judged by the
+    majority of `draws` passes, by default 10, and attacked without early stop; a tie counts as misclassified.
+    `save_examples` keeps the examples that broke an image, for `verify`. `trust` has the quick form of the trust
+    battery check the model, for at most a tenth of the run's passes; where it doubts the model, `rapid` continues with
+    the attacks of AutoAttack standard.
 
     A killed call that is repeated continues where it stopped. A finished one is only read, which `Run.reused` says; one
     with more images, attacks or threats in the same folder computes what is new, and one whose model, attack or
@@ -105,6 +112,8 @@ def evaluate(
     attacks = _attacks(attack, _listed(steps), _listed(restarts))
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"--batch-size {batch_size}; give a positive number")
+    if draws is not None and draws < 1:
+        raise BadInput(f"--draws {draws}; give a positive number")
     check_threads(threads)
     check_search(search)
     place = resolve_device(device)
@@ -117,6 +126,7 @@ def evaluate(
     attacks = _labelled(attacks, search, networks[1:])
     with using_threads(threads), buffers_kept(*(one.model for one in networks)) as buffers:
         where, answered = _where(networks, images, search, place)
+        draws = draws or (DRAWS if answered[0].random else 1)
         described = Manifest(
             schema_version=SCHEMA_VERSION,
             model=loaded.info,
@@ -133,6 +143,7 @@ def evaluate(
             versions=versions(),
             revision=revision(),
             fingerprint=resume.fingerprint(answered, networks, attacks),
+            draws=draws,
             threads=threads,
             numerics=numerics_fingerprint(),
             command=command,
@@ -149,38 +160,34 @@ def evaluate(
             finished = resume.finished(out, described, images, trust)  # by another command since
             if finished is not None:
                 return finished
-            measured = measure(
+            measured_with = functools.partial(
+                measure,
                 loaded.model,
                 images,
-                attacks,
-                threats,
-                seed,
-                batch_size,
-                place,
-                progress,
-                where,
-                resume.identity(described),
-                out,
-                save_examples,
+                threats=threats,
+                seed=seed,
+                batch_size=batch_size,
+                device=place,
+                progress=progress,
+                search=where,
+                identity=resume.identity(described),
+                out=out,
+                examples=save_examples,
+                draws=draws,
+                random_network=answered[0].random,
             )
-            notes = [*_notes(loaded, images, measured.records, answered[0].outputs, buffers.moved()), *measured.notes]
-            checked = None
-            if trust:
-                passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
-                checked = examine(
-                    loaded.model,
-                    images,
-                    max((one for one in threats if one.norm == threats[0].norm), key=lambda one: one.eps),
-                    seed=seed,
-                    depth="quick",
-                    budget=passes // 10,
-                    records=measured.records,
-                )
+            measured = measured_with(attacks)
+            checked = quick_trust(loaded.model, images, threats, seed, measured.records) if trust else None
+            further, continued = after_trust([] if source is not None else attacks, checked)
+            if further:
+                measured = measured_with(further)
+                checked = quick_trust(loaded.model, images, threats, seed, measured.records)
+            notes = _notes(loaded, images, measured.records, answered[0].outputs, buffers.moved())
             manifest = described.model_copy(
                 update={
                     "data": data_info(images, images.digest),
                     "trust": checked,
-                    "notes": notes,
+                    "notes": [*notes, *measured.notes, *continued],
                     "seconds": round(time.monotonic() - started, 3),
                     "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 }

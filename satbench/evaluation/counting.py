@@ -1,7 +1,7 @@
 """Counts the passes that an attack makes through a network, image by image."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,9 @@ class Counted:
     `estimated` is set.
 
     `watched` is the network as an attack gets it. `at_once` is the largest number of images in one pass: more are
-    split, and their gradient is computed piece by piece.
+    split, and their gradient is computed piece by piece. `bad_gradient`, bool (N,), marks the images that had a
+    gradient with NaN or infinite entries. `shown`, if set, is called with the rows of every recognised pass and the
+    positions of their images.
     """
 
     clean: Tensor
@@ -32,6 +34,8 @@ class Counted:
     forwards: Tensor
     backwards: Tensor
     fell_at: Tensor
+    bad_gradient: Tensor
+    shown: Callable[[Tensor, Tensor], None] | None = None
 
     def __init__(self, model: nn.Module, at_once: int) -> None:
         self.model = model
@@ -46,6 +50,7 @@ class Counted:
         self.signature = self._pixels(x)
         self.forwards, self.backwards = (torch.zeros(len(x), dtype=torch.int64, device=x.device) for _ in range(2))
         self.fell_at = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
+        self.bad_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.rows = torch.arange(len(x), device=x.device)
         self.calls = 0  # with the present rows, not yet in `forwards`
         self.spread = _Passes()  # of rows that belong to no image for certain
@@ -60,7 +65,7 @@ class Counted:
         if self.threat is None:
             return self._logits(x)
         rows = self._recognise(x)
-        logits = self._logits(x)
+        logits = self._logits(x if rows is None else self._checked(x, rows))
         if rows is None:
             self.spread.count(x, logits, _images_in(x, self.clean.ndim))
             return logits
@@ -68,6 +73,8 @@ class Counted:
         if logits.requires_grad:
             logits.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
         self._notice(x.detach(), logits.detach(), rows)
+        if self.shown is not None:
+            self.shown(x.detach(), rows)
         return logits
 
     def counts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,6 +102,10 @@ class Counted:
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def passed(self, rows: Tensor) -> Tensor:
+        """Forward passes so far of the images at `rows`, all of which were in the last pass; int64 like `rows`."""
+        return self.forwards[rows] + self.calls + self._estimates()[0]
 
     def _logits(self, x: Tensor) -> Tensor:
         if len(x) <= self.at_once or x.ndim != 4 or _under_transform(x):
@@ -145,6 +156,19 @@ class Counted:
     def _count_backward(self, rows: Tensor) -> None:
         self.backwards.index_add_(0, rows, torch.ones_like(rows))
 
+    def _checked(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The images, whose gradient is looked at when it arrives at them."""
+        if not (x.requires_grad and torch.is_grad_enabled()):
+            return x
+        x = x.view_as(x)  # a leaf that is passed again would keep the hooks of all passes
+        x.register_hook(lambda grad: self._note_gradient(grad, rows))  # type: ignore[no-untyped-call]
+        return x
+
+    def _note_gradient(self, grad: Tensor, rows: Tensor) -> None:
+        suspect = (~grad.sum(tuple(range(1, grad.ndim))).isfinite()).nonzero()[:, 0]  # a sum may also overflow
+        if len(suspect):
+            self.bad_gradient[rows[suspect[~grad[suspect].isfinite().flatten(1).all(1)]]] = True
+
     def _estimates(self) -> tuple[int, int]:
         """Forward and backward passes of each image beside those of recognised rows, rounded up."""
         inner = self.bypassing.values()
@@ -159,7 +183,7 @@ class Counted:
         assert self.threat is not None
         where = erring.nonzero()[:, 0]
         where = where[self.threat.contains(self.clean[rows[where]], x[where])]
-        self.fell_at[rows[where]] = self.forwards[rows[where]] + self.calls + self._estimates()[0]
+        self.fell_at[rows[where]] = self.passed(rows[where])
 
 
 class _Passes:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import crafting, from_outside, stages_of, unit_of
-from satbench.attacks.losses import margin
+from satbench.attacks.base import stages_of, unit_of
 from satbench.data import Images
-from satbench.errors import FAULTS, BadInput, reason
-from satbench.evaluation.counting import Counted
-from satbench.evaluation.judge import Judged, judge, logits_of
+from satbench.evaluation.executor import Executor, Search
+from satbench.evaluation.judge import Vote
 from satbench.evaluation.parts import KEY, Part, Work, keys_of, work_name
 from satbench.evaluation.table import PLACE, carry, clean_table, enter, outcomes_of
-from satbench.models.buffers import KeptBuffers, buffers_kept
 from satbench.progress import Progress, silent
 from satbench.results.schema import RECORDS, TIMING
 from satbench.seeding import PerSample, derive
@@ -41,15 +38,6 @@ class Measured:
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class Search:
-    """Where attacks search: `module`, a copy of the judged model or another network; `how` describes it."""
-
-    module: nn.Module
-    how: str
-    is_copy: bool
-
-
 def measure(
     model: nn.Module,
     images: Images,
@@ -63,12 +51,18 @@ def measure(
     identity: dict[str, object] | None = None,
     out: Path | None = None,
     examples: bool = False,
+    draws: int = 1,
+    random_network: bool = False,
 ) -> Measured:
     """One record per attack, threat and sample, in that order.
 
     The model is judged in eval mode and float32. A sample that is misclassified as it is counts as broken and is not
     attacked; one that a smaller eps of the same attack and norm has broken is broken by that example, at no passes.
     An ensemble's stages run on what still stands of the whole run. Images in files are decoded when they are needed.
+
+    The majority of `draws` passes of the model decides. One verdict of a `random_network`, or of a network that is
+    searched in place of the judged one, ends no search: attacks run without their early stop. Every iterate that the
+    attack shows such another network is judged on the model, and the first that it misclassifies is the example.
 
     With a folder `out` every finished batch is stored there and found again; `identity` is what decides a result beside
     attack, threat, seed and image. With `examples` the broken ones are stored too. When memory runs out, half as many
@@ -77,7 +71,9 @@ def measure(
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _listening() as notes:
         torch.manual_seed(derive(seed, "model"))
-        bench = _Bench(model, images, seed, batch_size, device, search, identity or {}, out, examples, notes)
+        bench = _Bench(
+            model, images, seed, batch_size, device, search, identity or {}, out, examples, draws, random_network, notes
+        )
         steps = sum(len(stages_of(attack)) for attack in attacks) * len(threats)
         bench.report, bench.total = progress, steps * len(images)
         tables: dict[tuple[int, int], pd.DataFrame] = {}
@@ -88,6 +84,7 @@ def measure(
                 for _, j in sorted(growing):
                     fallen = tables[i, j] = bench.run(attack, threats[j], fallen)
         records = pd.concat([tables[key] for key in sorted(tables)], ignore_index=True)
+        notes += _remarks(records, draws, random_network)
         kept = records[records["example_file"] != ""][["attack", "norm", "eps", "sample_id", *PLACE]]
         timing = pd.DataFrame(bench.timing, columns=TIMING.names)
         return Measured(records[RECORDS.names], timing, kept.reset_index(drop=True), list(dict.fromkeys(notes)))
@@ -107,19 +104,18 @@ class _Bench:
         identity: dict[str, object],
         out: Path | None,
         examples: bool,
+        draws: int,
+        random_network: bool,
         notes: list[str],
     ) -> None:
-        self.model, self.images, self.seed, self.device = model, images, seed, device
+        self.images, self.seed, self.device = images, seed, device
         self.batch_size, self.identity, self.out, self.examples = batch_size, identity, out, examples
-        self.judge = Counted(model, batch_size)
-        self.search = Counted(search.module if search else model, batch_size)
+        self.executor = Executor(model, search, batch_size, seed, draws, random_network)
         self.how = search.how if search else ""
-        self.is_copy = search is not None and search.is_copy
-        self.notes = notes
+        self.draws, self.notes = draws, notes
         self.report: Progress = silent
         self.done = self.total = 0
         self.timing: list[tuple[object, ...]] = []
-        self.buffers = KeptBuffers(model, self.search.model)
         self.clean = self._clean()
 
     def run(self, attack: Attack, threat: ThreatModel, smaller: pd.DataFrame | None) -> pd.DataFrame:
@@ -128,8 +124,7 @@ class _Bench:
         table[["attack", "norm", "eps"]] = repr(attack), threat.norm, threat.eps
         if smaller is not None:
             carry(table, smaller)
-        stages = stages_of(attack)
-        for position, stage in enumerate(stages):
+        for position, stage in enumerate(self.executor.stages(attack)):
             standing = np.flatnonzero(~table["broken"].to_numpy())
             self._tell(len(table) - len(standing), attack, threat)
             work = self._work(stage, position, threat)
@@ -148,6 +143,7 @@ class _Bench:
 
     def _work(self, stage: Attack, position: int, threat: ThreatModel) -> Work:
         decisive = {**self.identity, "attack": repr(stage), "position": position, "threat": repr(threat)}
+        decisive["draws"] = self.draws
         name = work_name(seed=self.seed, search=self.how, device=self.device.type, **decisive)
         return Work(self.out, name, self.examples)
 
@@ -191,95 +187,29 @@ class _Bench:
         started = time.monotonic()
         while True:
             torch.manual_seed(derive(self.seed, "model", work.name, ids[0]))  # for a model that draws numbers
-            self.buffers.restore()  # for a model that counts its passes
             streams = PerSample.of(self.seed, ids, "attack", *([position] if position else []))
             try:
-                x_adv, seen, passes = self._attacked(stage, threat, x, y, streams, ids)
+                x_adv, seen, passes = self.executor.attack(stage, threat, x, y, streams, ids)
                 break
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._make_room(error, len(rows))
+                self._halve(error, len(rows))
         outcomes = outcomes_of(self.clean.loc[rows], x, x_adv, y, seen, passes)
         bad = sum(map(bool, seen.violations))
         if bad:
             self.notes.append(f"{stage} returned examples outside ball or box, which were not counted")
+        if self.executor.search.estimated:
+            self.notes.append(
+                f"pass counts of {stage} are uniform estimates: it calls the network, or parts of it, on images that "
+                "could not be assigned to those under attack"
+            )
         seconds = time.monotonic() - started
         part = Part(outcomes, seconds, tuple(self.notes[heard:]))
         broken = torch.tensor(outcomes["broken"].to_numpy(), device=x_adv.device)
         return work.keep(part, x_adv[broken].float().cpu() if self.examples else x_adv[:0])
 
-    def _attacked(
-        self,
-        stage: Attack,
-        threat: ThreatModel,
-        x: Tensor,
-        y: Tensor,
-        streams: PerSample,
-        ids: tuple[str, ...],
-    ) -> tuple[Tensor, Judged, tuple[Tensor, Tensor, Tensor]]:
-        """Examples, the judge's word on them, and forward passes, backward passes and fall of each image, on the CPU.
-
-        An image that fell on the search copy but stands before the judge, by a rounding error, is attacked again on the
-        judged model itself.
-        """
-        x_adv = self._craft(self.search, stage, threat, x, y, streams)
-        with crafting(self.model):
-            seen = judge(self.judge.watched, x, x_adv, y, threat)
-        forward, backward, fell_at = (one.cpu() for one in self.search.counts())
-        if not self.is_copy:
-            return x_adv, seen, (forward, backward, fell_at)
-        doubtful = ((seen.predictions == y) & (fell_at.to(y.device) >= 0)).nonzero()[:, 0]
-        if len(doubtful):
-            with crafting(self.search.model), torch.no_grad():
-                copied = self.search.model(x_adv[doubtful].float()).argmax(1)
-            doubtful = doubtful[copied != y[doubtful]]
-        if len(doubtful):
-            again = PerSample.of(self.seed, [ids[i] for i in doubtful.tolist()], "attack")
-            x_adv[doubtful] = self._craft(self.judge, stage, threat, x[doubtful], y[doubtful], again)
-            counts = [one.cpu() for one in self.judge.counts()]
-            self.judge.threat = None
-            with crafting(self.model):
-                seen = judge(self.judge.watched, x, x_adv, y, threat)
-            where = doubtful.cpu()
-            fell_at[where] = torch.where(counts[2] < 0, -1, forward[where] + counts[2])
-            forward[where] += counts[0]
-            backward[where] += counts[1]
-        return x_adv, seen, (forward, backward, fell_at)
-
-    def _craft(
-        self, network: Counted, stage: Attack, threat: ThreatModel, x: Tensor, y: Tensor, streams: PerSample
-    ) -> Tensor:
-        network.watch(x, y, threat)
-        foreign = from_outside(stage) is not None
-        held = _checksums(network.model) if foreign else {}
-        try:
-            with crafting(network.model), network.inner_passes() if foreign else nullcontext():
-                x_adv = stage(network.watched, x.clone(), y.clone(), threat, streams).detach()
-        except (BadInput, torch.OutOfMemoryError):
-            raise
-        except FAULTS as error:
-            if _memory_ran_out(error):
-                raise
-            raise BadInput(f"{stage} failed on this model: {reason(error)}") from error
-        now = _checksums(network.model) if held else {}
-        changed = {name for name in held if held[name] != now.get(name)}
-        if changed and changed - _moved_by_a_pass(network.model, x[:1]):
-            raise BadInput(f"{stage} changed the weights or buffers of the network; let it work on a copy of it")
-        if network.estimated:
-            self.notes.append(
-                f"pass counts of {stage} are uniform estimates: it calls the network, or parts of it, on images that "
-                "could not be assigned to those under attack"
-            )
-        return x_adv
-
-    def _make_room(self, error: RuntimeError, rows: int) -> None:
-        """Let half as many images through the network at a time; anything but a lack of memory is raised again."""
-        at_once = min(self.search.at_once, rows)
-        if not _memory_ran_out(error) or at_once == 1:
-            raise error
-        self.search.at_once = self.judge.at_once = at_once // 2
-        self.notes.append(f"memory ran out; {at_once // 2} images at a time went through the network from then on")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _halve(self, error: RuntimeError, rows: int) -> None:
+        left = self.executor.halve(error, rows)
+        self.notes.append(f"memory ran out; {left} images at a time went through the network from then on")
 
     def _images(self, rows: np.ndarray) -> tuple[tuple[str, ...], Tensor, Tensor]:
         ids, x, y = next(iter(self.images.take(rows.tolist()).batches(len(rows))))
@@ -287,40 +217,35 @@ class _Bench:
 
     def _clean(self) -> pd.DataFrame:
         """What is known of every image before any attack."""
-        predictions, margins = [], []
+        seen: list[Vote] = []
         for _, x, y in self.images.batches(self.batch_size):
             x, y = x.to(self.device), y.to(self.device)
             while True:
                 try:
-                    with crafting(self.model):
-                        logits = logits_of(self.judge.watched, x, y)
+                    seen.append(self.executor.clean(x, y))
                     break
                 except RuntimeError as error:
-                    self._make_room(error, len(x))
-            predictions.append(logits.argmax(1).cpu())
-            margins.append(margin(logits, y).cpu())
-        return clean_table(self.images, torch.cat(predictions), torch.cat(margins))
+                    self._halve(error, len(x))
+        columns = zip(*((one.predictions, one.margins, one.correct_shares) for one in seen), strict=True)
+        return clean_table(self.images, Vote(*(torch.cat(column).cpu() for column in columns)))
 
 
 def _stage_name(attack: Attack, stage: Attack) -> str:
     return repr(stage) if len(stages_of(attack)) > 1 else ""
 
 
-def _checksums(network: nn.Module) -> dict[str, float]:
-    """One number a weight and buffer, which almost any change moves."""
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    return {name: float(tensor.detach().double().nan_to_num().sum()) for name, tensor in tensors.items()}
-
-
-def _moved_by_a_pass(network: nn.Module, x: Tensor) -> set[str]:
-    """Names of the buffers that a pass in eval mode moves, such as a counter; they are put back."""
-    with buffers_kept(network) as kept, crafting(network), torch.no_grad():
-        network(x)
-        return set(kept.moved())
-
-
-def _memory_ran_out(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+def _remarks(records: pd.DataFrame, draws: int, random_network: bool) -> list[str]:
+    """What a reader of the records must know about the network."""
+    said = []
+    if random_network:
+        said.append(
+            f"the network draws random numbers: the majority of {draws} passes decides, and pgd and rapid take all "
+            "their steps"
+        )
+    bad, n = records.loc[records["bad_gradient"], "sample_id"].nunique(), records["sample_id"].nunique()
+    if bad:
+        said.append(f"the gradient of {bad} of {n} images had entries that are NaN or infinite, which lead nowhere")
+    return said
 
 
 @contextmanager

@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 from satbench.attacks.base import crafting
 from satbench.errors import FAULTS
-from satbench.evaluation.judge import logits_of
+from satbench.evaluation.judge import is_random, logits_of
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network gave: `bits` of logits and gradients, and how many `outputs` it has."""
+    """What a network gave: `bits` of logits and gradients, how many `outputs`, and whether it draws random numbers."""
 
     bits: bytes
     outputs: int
+    random: bool
 
 
 def answers(model: nn.Module, x: Tensor, y: Tensor, at_once: int) -> Answers:
@@ -40,7 +41,8 @@ def answers(model: nn.Module, x: Tensor, y: Tensor, at_once: int) -> Answers:
             raise
         except FAULTS as error:
             found = type(error).__name__.encode()
-    return Answers(_bits(logits) + found, logits.shape[1])
+        random = is_random(model, x, logits)
+    return Answers(_bits(logits) + found, logits.shape[1], random)
 
 
 def _slopes(model: nn.Module, x: Tensor, at_once: int) -> Tensor:

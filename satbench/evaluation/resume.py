@@ -23,6 +23,7 @@ DECISIVE = (
     "seed",
     "batch_size",
     "search",
+    "draws",
     "device",
     "threads",
     "versions",

@@ -1,13 +1,13 @@
 """On which network an attack searches: a faster copy of the judged one, or another network altogether."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import stages_of, unit_of
+from satbench.attacks.base import exhaustive, stages_of, unit_of
 from satbench.errors import BadInput
-from satbench.evaluation.harness import Search
+from satbench.evaluation.executor import Search
 from satbench.lookup import nearest
 from satbench.models.search_copy import search_copy
 from satbench.models.surrogate import relus, surrogate_derivative
@@ -20,10 +20,14 @@ PROBE = 16  # images on which a copy must agree with its original
 
 
 @dataclass(frozen=True)
-class _Elsewhere:
+class Searched:
     """An attack that does what it always does; its identity says that it searched on something else."""
 
     attack: Attack
+
+    @property
+    def exhaustive(self) -> Attack:
+        return replace(self, attack=exhaustive(self.attack))
 
     @property
     def unit(self) -> int | None:
@@ -38,12 +42,12 @@ class _Elsewhere:
 
 
 @dataclass(frozen=True)
-class Bf16(_Elsewhere):
+class Bf16(Searched):
     """Searched in bfloat16, which can only be weaker; judged in float32 like every attack."""
 
 
 @dataclass(frozen=True)
-class Surrogate(_Elsewhere):
+class Surrogate(Searched):
     """Searched with the derivative of parametric softplus in place of every ReLU's; judged as the network is."""
 
     @property
@@ -59,8 +63,11 @@ LABELLED = {BF16: Bf16, SURROGATE: Surrogate}  # what changes more than a roundi
 
 
 @dataclass(frozen=True)
-class Transfer(_Elsewhere):
-    """Searched on the network `source`, label@digest, knowing nothing of the judged one."""
+class Transfer(Searched):
+    """Searched on the network `source`, label@digest, knowing nothing of the judged one.
+
+    The harness runs it without early stop and judges every iterate, see `harness.measure`.
+    """
 
     source: str = field(kw_only=True)
 

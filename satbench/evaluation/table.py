@@ -1,12 +1,14 @@
 """A row for every image of a run: what is known before any attack, and what each stage adds."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from satbench.data import Images
-from satbench.evaluation.judge import Judged
+from satbench.evaluation.judge import Judged, Vote
 from satbench.evaluation.parts import KEY
 from satbench.threat import distance
 
@@ -15,9 +17,20 @@ OUTCOME = ["prediction", "margin", "correct_share", *DISTANCES]  # of the exampl
 PLACE = ["example_file", "example_row"]
 
 
-def clean_table(images: Images, predictions: Tensor, margins: Tensor) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Passes:
+    """What an attack did to each image, on the CPU: forward and backward passes, int64 (N,); the forward pass at which
+    the network first erred in ball and box, or -1; whether a gradient was NaN or infinite, bool (N,)."""
+
+    forward: Tensor
+    backward: Tensor
+    fell_at: Tensor
+    bad_gradient: Tensor
+
+
+def clean_table(images: Images, seen: Vote) -> pd.DataFrame:
     """What the network says of the images as they are; a misclassified one is broken at no passes."""
-    prediction, label = predictions.numpy(), images.y.numpy()
+    prediction, label = seen.predictions.numpy(), images.y.numpy()
     wrong = prediction != label
     return pd.DataFrame(
         {
@@ -27,8 +40,8 @@ def clean_table(images: Images, predictions: Tensor, margins: Tensor) -> pd.Data
             "clean_prediction": prediction,
             "broken": wrong,
             "prediction": prediction,
-            "margin": np.where(wrong, margins.numpy(), np.nan).astype(np.float32),
-            "correct_share": (~wrong).astype(np.float32),
+            "margin": np.where(wrong, seen.margins.numpy(), np.nan).astype(np.float32),
+            "correct_share": seen.correct_shares.numpy(),
             **{name: np.zeros(len(label), np.float32) for name in DISTANCES},
             "fell_at": np.where(wrong, 0, -1),
             "forward": 0,
@@ -49,14 +62,12 @@ def carry(table: pd.DataFrame, smaller: pd.DataFrame) -> None:
     table.loc[carried, same] = smaller.loc[carried, same]
 
 
-def outcomes_of(
-    clean: pd.DataFrame, x: Tensor, x_adv: Tensor, y: Tensor, seen: Judged, passes: tuple[Tensor, Tensor, Tensor]
-) -> pd.DataFrame:
+def outcomes_of(clean: pd.DataFrame, x: Tensor, x_adv: Tensor, y: Tensor, seen: Judged, passes: Passes) -> pd.DataFrame:
     """What an attack did to the images of these clean rows: the columns of `parts.OUTCOMES` but for the place.
 
-    `passes` are forward passes, backward passes and the forward pass of the fall, or -1, int64 (N,) on the CPU each.
+    An example that violates the threat has the share of the image as it is.
     """
-    forward, backward, fell_at = passes
+    shares = seen.correct_shares.cpu().numpy()
     broken = (seen.predictions != y).cpu() & torch.tensor([not violation for violation in seen.violations])
     return pd.DataFrame(
         {
@@ -64,27 +75,33 @@ def outcomes_of(
             "broken": broken.numpy(),
             "prediction": seen.predictions.cpu().numpy(),
             "margin": seen.margins.cpu().numpy(),
-            "correct_share": (~broken).numpy().astype(np.float32),
+            "correct_share": np.where(np.isnan(shares), clean["correct_share"], shares),
             **{name: distance(norm, x, x_adv).float().cpu().numpy() for name, norm in DISTANCES.items()},
-            "fell_at": torch.where(broken, torch.where(fell_at < 0, forward, fell_at), -1).numpy(),
-            "forward": forward.numpy(),
-            "backward": backward.numpy(),
-            "bad_gradient": False,
+            "fell_at": torch.where(broken, torch.where(passes.fell_at < 0, passes.forward, passes.fell_at), -1).numpy(),
+            "forward": passes.forward.numpy(),
+            "backward": passes.backward.numpy(),
+            "bad_gradient": passes.bad_gradient.numpy(),
             "violation": seen.violations,
         }
     )
 
 
 def enter(table: pd.DataFrame, rows: np.ndarray, outcomes: pd.DataFrame, stage: str) -> None:
-    """Add one stage's outcomes; an image that stands is spoken for by the example of the largest margin."""
+    """Add one stage's outcomes.
+
+    An image that stands is represented by the example of the smallest share of correct passes, of these by that of the
+    largest margin.
+    """
     outcomes = outcomes.set_axis(rows)
     broken = outcomes["broken"].astype(bool)
     new = rows[broken]
     table.loc[new, "fell_at"] = table.loc[new, "forward"] + outcomes.loc[new, "fell_at"]
     table.loc[rows, "forward"] += outcomes["forward"]
     table.loc[rows, "backward"] += outcomes["backward"]
-    before = table.loc[rows, "margin"]
-    strongest = rows[broken | before.isna() | (outcomes["margin"] > before)]
+    table.loc[rows, "bad_gradient"] |= outcomes["bad_gradient"].astype(bool)
+    before, share = table.loc[rows, "margin"], table.loc[rows, "correct_share"]
+    larger = (outcomes["correct_share"] == share) & (outcomes["margin"] > before)
+    strongest = rows[broken | before.isna() | (outcomes["correct_share"] < share) | larger]
     table.loc[strongest, [*OUTCOME, "violation"]] = outcomes.loc[strongest, [*OUTCOME, "violation"]]
     table.loc[new, PLACE] = outcomes.loc[new, PLACE]
     table.loc[new, "broken"] = True

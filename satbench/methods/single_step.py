@@ -11,4 +11,4 @@ def gradient_at(model: nn.Module, images: Tensor, y: Tensor) -> Tensor:
     """Of each image's own cross-entropy, at float images (n, C, H, W) and like them; the model as in any attack."""
     point = images.detach().requires_grad_()
     with crafting(model):
-        return input_gradient(ce(model(point), y), point, finite=False)
+        return input_gradient(ce(model(point), y), point)

@@ -1,0 +1,58 @@
+"""`rapid` goes on to AutoAttack where the trust battery doubts the network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from satbench.attacks import Attack
+from satbench.attacks.base import stages_of
+from satbench.attacks.rapid import Rapid
+from satbench.attacks.stages import run_stages
+from satbench.evaluation.search import Searched
+from satbench.results.schema import Trust
+from satbench.seeding import Randomness
+from satbench.threat import ThreatModel
+
+
+@dataclass(frozen=True, repr=False)
+class Continued:
+    """`rapid`, then the attacks of AutoAttack standard on the images still standing; its repr is that of `rapid`."""
+
+    rapid: Rapid
+
+    def __repr__(self) -> str:
+        return repr(self.rapid)
+
+    @property
+    def stages(self) -> tuple[Attack, ...]:
+        from satbench.attacks.autoattack import AutoAttack
+
+        return (*stages_of(self.rapid), *AutoAttack().stages)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        return run_stages(self.stages, model, x, y, threat, randomness)
+
+
+def after_trust(attacks: Sequence[Attack], checked: Trust | None) -> tuple[list[Attack], list[str]]:
+    """The attacks to measure again where the trust battery doubts the network, else none, and a note that says why.
+
+    `rapid` is continued with AutoAttack, also where it searches on a copy in bfloat16 or with a surrogate derivative.
+    """
+    further = [_continued(one) for one in attacks]
+    if further == list(attacks):
+        return [], []
+    if checked is None:
+        return [], ["the trust battery did not run, so nothing decided whether rapid goes on with AutoAttack"]
+    if checked.verdict not in ("suspicious", "fail"):
+        return [], []
+    doubts = ", ".join(one.check for one in checked.findings if one.outcome == checked.verdict)
+    return further, [f"rapid went on with AutoAttack standard, because the trust battery doubts the network: {doubts}"]
+
+
+def _continued(attack: Attack) -> Attack:
+    if isinstance(attack, Rapid):
+        return Continued(attack)
+    if isinstance(attack, Searched):
+        return replace(attack, attack=_continued(attack.attack))
+    return attack
