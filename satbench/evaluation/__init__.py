@@ -18,10 +18,12 @@ from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.evaluation import resume, sweep
 from satbench.evaluation.batch import usual_batch_size
+from satbench.evaluation.battery import quick_trust
+from satbench.evaluation.fingerprint import numerics_fingerprint
 from satbench.evaluation.harness import Search, measure
 from satbench.evaluation.judge import logits_of
 from satbench.evaluation.provenance import revision, versions
-from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on
+from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on, source_name
 from satbench.home import alone_in
 from satbench.models.weights import model_digest
 from satbench.progress import Progress, silent
@@ -29,7 +31,6 @@ from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInf
 from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
-from satbench.trust import examine
 from satbench.zoo import Loaded, load
 
 
@@ -98,8 +99,7 @@ def evaluate(
     if search in LABELLED:
         attacks = [LABELLED[search](one) for one in attacks]
     if other is not None:
-        name = f"{other.info.label}@{other.info.digest.removeprefix('sha256:')[:12]}"
-        attacks = [Transfer(one, source=name) for one in attacks]
+        attacks = [Transfer(one, source=source_name(other.info)) for one in attacks]
     where, logits = _where(loaded, other, images, search, place)
     described = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -124,6 +124,8 @@ def evaluate(
         versions=versions(),
         revision=revision(),
         fingerprint=resume.fingerprint(logits, attacks),
+        threads=torch.get_num_threads(),
+        numerics=numerics_fingerprint(),
         command=command,
         seconds=0,
         created="",
@@ -152,18 +154,7 @@ def evaluate(
             out,
             save_examples,
         )
-        checked = None
-        if trust:
-            passes = int(measured.records[["forward", "backward"]].to_numpy().sum())
-            checked = examine(
-                loaded.model,
-                images,
-                max((one for one in threats if one.norm == threats[0].norm), key=lambda one: one.eps),
-                seed=seed,
-                depth="quick",
-                budget=passes // 10,
-                records=measured.records,
-            )
+        checked = quick_trust(loaded.model, images, threats, seed, measured.records) if trust else None
         manifest = described.model_copy(
             update={
                 "data": described.data.model_copy(update={"digest": images.digest}),

@@ -14,7 +14,7 @@ from satbench.attacks.base import from_outside
 from satbench.data import Images
 from satbench.errors import BadInput
 from satbench.results.schema import Manifest
-from satbench.results.store import MANIFEST, Run, read_examples, read_run, records_digest
+from satbench.results.store import MANIFEST, Run, read_examples, read_run
 
 DECISIVE = (
     "model",
@@ -75,7 +75,7 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
     try:
         run = read_run(out)
     except BadInput:
-        return None  # damaged, or of another version: such a run is made again
+        return None  # damaged, edited or of another version: it is made again from the finished batches that are valid
     there = run.manifest
     for what, held, asked in (
         ("model", (there.model.label, there.model.digest), (wanted.model.label, wanted.model.digest)),
@@ -100,14 +100,14 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
         )
     same = all(getattr(there, name) == getattr(wanted, name) for name in DECISIVE)
     enough = (there.examples or not wanted.examples) and (there.trust is not None or not trust)
-    whole = same and enough and there.data.n == wanted.data.n and there.data.digest == images.digest and sound(run)
+    whole = (
+        same and enough and there.data.n == wanted.data.n and there.data.digest == images.digest and has_examples(run)
+    )
     return run if whole else None
 
 
-def sound(run: Run) -> bool:
-    """Whether the records are those that were written, and the examples are there."""
-    if records_digest(run.path) != run.manifest.records:
-        return False
+def has_examples(run: Run) -> bool:
+    """Whether the files of all examples that the run kept are there."""
     return not run.manifest.examples or all(
         (run.path / file).is_file() for file in read_examples(run)["example_file"].unique()
     )
