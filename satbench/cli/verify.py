@@ -37,9 +37,9 @@ def command(
     for sentence in found.skipped:
         typer.echo(f"not checked: {sentence}")
     typer.echo(
-        f"{run}: {found.clean} clean predictions, {found.broken} stored examples and {found.attacked} attacks on an image "
-        f"computed again; {found.exact} of these attacks were compared exactly, {found.differing} of the others differ by "
-        f"rounding; {found.unproven} records have no example; {len(found.faults)} faults"
+        f"{run}: {found.clean} clean predictions, {found.broken} stored examples and {found.attacked} attacks on an "
+        f"image computed again, {found.exact} attacks compared exactly, {found.differing} of the others differ as two "
+        f"honest runs may; {found.unproven} records have no example; {len(found.faults)} faults"
     )
     if found.faults:
         raise typer.Exit(1)

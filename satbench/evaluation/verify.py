@@ -1,12 +1,13 @@
 """Verifies a run from scratch: on another machine, by someone who does not trust its records."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import torch
+from torch import nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import crafting
@@ -18,8 +19,9 @@ from satbench.evaluation.battery import quick_trust
 from satbench.evaluation.consistency import layout_faults, parts_faults, record_faults, timing_faults, trust_faults
 from satbench.evaluation.fingerprint import numerics_fingerprint
 from satbench.evaluation.harness import Search
+from satbench.evaluation.judge import logits_of
 from satbench.evaluation.provenance import revision, versions
-from satbench.evaluation.reattack import reattack
+from satbench.evaluation.reattack import Reattacked, reattack
 from satbench.evaluation.rebuild import rebuild
 from satbench.evaluation.search import PROBE, option_of, search_on, source_name
 from satbench.evaluation.stored import stored_faults
@@ -67,7 +69,7 @@ def verify(
     """Compute a run again, in part, and compare with its records.
 
     1. Every record must belong to an image of the data (same hash and label), an attack and a threat of the manifest,
-       and agree with the other records, the times and the finished batches.
+       and agree with the other records, the times and the finished batches. Only then is anything computed:
     2. Every clean prediction is computed again, and every stored example: it must lie inside ball and box around the
        very image and be misclassified as recorded.
     3. At least `sample` random images are attacked again by each attack, see `reattack`. Attacks from outside satbench
@@ -99,50 +101,59 @@ def verify(
     images = _images(run, dataset, data_dir)
     place = resolve_device(device)
     loaded.model.to(place)
-    faults += layout_faults(run, images)
+    given = [one for one in attack if not isinstance(one, str)]
+    given += sweep.attacks([one for one in attack if isinstance(one, str)], None, None)
+    attacks, skipped = _attacks(said, given, other)
+    faults += _contradictions(run, loaded, images, attacks)
     if faults:
-        return Verified(0, 0, 0, 0, 0, len(run.records), [], faults)
+        return Verified(0, 0, 0, 0, 0, len(run.records), skipped, faults)
+    clean, broken, again = 0, 0, Reattacked(0, 0, 0, [], [])
+    claims = run.records["clean_prediction"] == run.records["label"]
+    with _threads(said.threads):
+        random_network = _is_random(loaded.model, images, place)
+        same = _same_numerics(said, place) and not random_network
+        if random_network:
+            skipped.append("clean predictions and examples were not judged again: the network draws random numbers")
+        else:
+            clean, broken = len(images), int((claims & run.records["broken"]).sum()) if said.examples else 0
+            with crafting(loaded.model):
+                faults += stored_faults(run, loaded.model, images, place, progress)
+        if not said.examples:
+            skipped.append("the run kept no examples: broken images are attacked again like the others")
+        if attacks:
+            search = _search(said, loaded, other, images, place)
+            if same and search.how != said.search:
+                faults.append(f"the attacks search on {search.how}, recorded {said.search}")
+            again = reattack(run, loaded.model, images, attacks, place, search, same, sample, progress)
+        if said.trust is not None:
+            threats = [ThreatModel(one.norm, one.eps) for one in said.threats]
+            checked = quick_trust(loaded.model, images, threats, said.seed, run.records)
+            faults += _trust_faults(said.trust, checked, same)
+    return Verified(
+        clean=clean,
+        broken=broken,
+        attacked=again.records,
+        exact=again.exact,
+        differing=again.differing,
+        unproven=int(claims.sum()) - broken,
+        skipped=skipped + again.skipped,
+        faults=faults + again.faults,
+    )
+
+
+def _contradictions(run: Run, loaded: Loaded, images: Images, attacks: Mapping[str, Attack]) -> list[str]:
+    """What can be said against a run before anything is computed."""
+    said = run.manifest
+    faults = layout_faults(run, images)
     if loaded.info.ref == said.model.ref:
         faults += [
             f"the network's {name} is {getattr(loaded.info, name)}, recorded {getattr(said.model, name)}"
             for name in FROM_FILE
             if getattr(loaded.info, name) != getattr(said.model, name)
         ]
-    given = [one for one in attack if not isinstance(one, str)]
-    given += sweep.attacks([one for one in attack if isinstance(one, str)], None, None)
-    attacks, skipped = _attacks(said, given, other)
-    faults += record_faults(run.records) + timing_faults(run, attacks) + parts_faults(run, attacks) + trust_faults(said)
-    with _threads(said.threads):
-        same = _same_numerics(said, place)
-        if said.draws > 1:
-            skipped.append("clean predictions and examples were not judged again: the network draws random numbers")
-        else:
-            with crafting(loaded.model):
-                faults += stored_faults(run, loaded.model, images, place, progress)
-        if not said.examples:
-            skipped.append("the run kept no examples: broken images are attacked again like the others")
-        search = _search(said, loaded, other, images, place)
-        if same and search.how != said.search:
-            faults.append(f"the attacks search on {search.how}, recorded {said.search}")
-        again = reattack(run, loaded.model, images, attacks, place, search, same, sample, progress)
-        faults += again.faults
-        if said.trust is not None:
-            threats = [ThreatModel(one.norm, one.eps) for one in said.threats]
-            faults += _trust_faults(
-                said.trust, quick_trust(loaded.model, images, threats, said.seed, run.records), same
-            )
-    claims = run.records["clean_prediction"] == run.records["label"]
-    proven = int((claims & run.records["broken"]).sum()) if said.examples else 0
-    return Verified(
-        clean=len(images),
-        broken=proven,
-        attacked=again.records,
-        exact=again.exact,
-        differing=again.differing,
-        unproven=int(claims.sum()) - proven,
-        skipped=skipped + again.skipped,
-        faults=faults,
-    )
+    if faults:
+        return faults
+    return record_faults(run.records) + timing_faults(run, attacks) + parts_faults(run, attacks) + trust_faults(said)
 
 
 def _images(run: Run, given: str | Images | None, data_dir: Path | None) -> Images:
@@ -179,12 +190,23 @@ def _search(said: Manifest, loaded: Loaded, other: Loaded | None, images: Images
     return search_on(model, probe.to(place), option_of(said.search, said.attacks), another=other is not None)
 
 
+def _is_random(model: nn.Module, images: Images, place: torch.device) -> bool:
+    """Whether the network answers otherwise under another seed."""
+    _, x, y = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
+    answers = []
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), crafting(model):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            answers.append(logits_of(model, x.to(place), y))
+    return not torch.equal(*answers)
+
+
 def _same_numerics(said: Manifest, place: torch.device) -> bool:
-    """Whether this process repeats the run bit by bit; with a network that draws random numbers it does not."""
+    """Whether this process repeats the run of a network without random numbers bit by bit."""
     memory = any(note.startswith("memory ran out") for note in said.notes)
     here = (numerics_fingerprint(), versions(), revision(), str(place))
     there = (said.numerics, said.versions, said.revision, said.device)
-    return here == there and place.type == "cpu" and said.draws == 1 and not memory
+    return here == there and place.type == "cpu" and not memory
 
 
 def _trust_faults(recorded: Trust, found: Trust, same: bool) -> list[str]:
