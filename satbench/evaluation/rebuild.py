@@ -38,7 +38,7 @@ def rebuild(text: str, given: Sequence[Attack] = ()) -> Attack | None:
     module, _, name = CLASSES[call.func.id].partition(":")
     arguments: dict[str, Any] = {}
     for keyword in call.keywords:
-        nested = isinstance(keyword.value, ast.Call)
+        nested = keyword.arg == "attack"
         try:
             value = (
                 rebuild(ast.get_source_segment(text, keyword.value) or "", given)
