@@ -193,6 +193,15 @@ def test_an_honest_run_on_more_threads_verifies(model: Loaded, tmp_path: Path) -
     assert torch.get_num_threads() == 1
 
 
+def test_a_run_verifies_elsewhere_but_not_with_another_network(honest: Run, model: Loaded, tmp_path: Path) -> None:
+    shutil.copytree(honest.path, tmp_path / "moved")
+    assert checked(tmp_path / "moved", model).faults == []
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    info = model.info.model_copy(update={"digest": model_digest(other)})
+    with pytest.raises(BadInput, match="name the one that was measured with --model"):
+        checked(honest.path, Loaded(other, info))
+
+
 class Random(nn.Module):
     """Forgets a tenth of its features at every pass."""
 

@@ -66,23 +66,23 @@ def verify(
     seal: str | None = None,
     progress: Progress = silent,
 ) -> Verified:
-    """Compute a run again, in part, and compare with its records.
+    """Compute a run again, in part, and compare with its records. A step that finds faults is the last one.
 
     1. Every record must belong to an image of the data (same hash and label), an attack and a threat of the manifest,
-       and agree with the other records, the times and the finished batches. Only then is anything computed:
+       and agree with the other records, the times and the finished batches.
     2. Every clean prediction is computed again, and every stored example: it must lie inside ball and box around the
        very image and be misclassified as recorded.
-    3. At least `sample` random images are attacked again by each attack, see `reattack`. Attacks from outside satbench
+    3. The trust battery is run again. Where the numerics are the run's its findings must be the same; elsewhere it must
+       not say "pass" for "fail" or the other way round.
+    4. At least `sample` random images are attacked again by each attack, see `reattack`. Attacks from outside satbench
        are run only where `attack` names or holds them, because a run folder must not decide what is imported; transfer
        attacks only with their `source`.
-    4. The trust battery is run again. Where the numerics are the run's its findings must be the same; elsewhere it must
-       not say "pass" for "fail" or the other way round.
 
-    `model` and `dataset` say where network and images are when they have moved; `seal` is the start, of 16 characters
-    or more, of a seal that was published with the run. Without it whoever computes the seal again can change unnoticed
-    what nobody can compute: host, command, times in seconds, notes, the network's label and group, that a trust verdict
-    is missing, and, where the numerics are not those of this machine, single records outside the sample. Raises
-    `BadInput` when the run does not match its own seal, or network, images or source differ.
+    `model` and `dataset` say where network and images are when they have moved. `seal` is the start, of 16 characters
+    or more, of a seal that was published with the run. Without it, a forger who computes the seal again can change
+    what no computation gives: host, command, dates, seconds, notes, the network's label and group, a trust verdict or
+    examples that are left out; and, where bits cannot be compared, versions and single records. Raises `BadInput` when
+    the run does not match its own seal, or network, images or source differ.
     """
     run = run if isinstance(run, Run) else read_run(Path(run))
     said = run.manifest
@@ -120,15 +120,15 @@ def verify(
                 faults += stored_faults(run, loaded.model, images, place, progress)
         if not said.examples:
             skipped.append("the run kept no examples: broken images are attacked again like the others")
-        if attacks:
+        if said.trust is not None and not faults:
+            threats = [ThreatModel(one.norm, one.eps) for one in said.threats]
+            checked = quick_trust(loaded.model, images, threats, said.seed, run.records)
+            faults += _trust_faults(said.trust, checked, same)
+        if attacks and not faults:
             search = _search(said, loaded, other, images, place)
             if same and search.how != said.search:
                 faults.append(f"the attacks search on {search.how}, recorded {said.search}")
             again = reattack(run, loaded.model, images, attacks, place, search, same, sample, progress)
-        if said.trust is not None:
-            threats = [ThreatModel(one.norm, one.eps) for one in said.threats]
-            checked = quick_trust(loaded.model, images, threats, said.seed, run.records)
-            faults += _trust_faults(said.trust, checked, same)
     return Verified(
         clean=clean,
         broken=broken,
