@@ -16,7 +16,7 @@ from satbench.attacks import PGD, fgsm
 from satbench.data import load_images
 from satbench.errors import BadInput
 from satbench.models.weights import model_digest
-from satbench.results.schema import RECORDS
+from satbench.results.schema import RECORDS, SCHEMA_VERSION
 from satbench.results.store import Run, read_run
 from satbench.seeding import Randomness
 
@@ -341,7 +341,7 @@ def test_the_manifest_says_what_was_done(model: nn.Module, tmp_path: Path) -> No
     images = load_images("digits", "test").head(N)
     run = measure(model, tmp_path / "run", "pgd", steps="2", seed=3, batch_size=8, command="satbench eval ...")
     raw = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert raw["schema_version"] == 2
+    assert raw["schema_version"] == SCHEMA_VERSION
     assert raw["data"] == {
         "name": "digits",
         "split": "test",
@@ -366,7 +366,7 @@ def test_the_manifest_says_what_was_done(model: nn.Module, tmp_path: Path) -> No
 
 def test_manifests_of_equal_calls_differ_only_where_the_schema_says(model: nn.Module, tmp_path: Path) -> None:
     one, two = (measure(model, tmp_path / name, PGD(steps=1)).manifest.model_dump() for name in ("one", "two"))
-    for name in ("seconds", "created", "host"):
+    for name in ("seconds", "created", "host", "seal"):
         one.pop(name), two.pop(name)
     assert one == two
 
