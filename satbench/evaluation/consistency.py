@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from satbench.attacks import Attack
-from satbench.attacks.base import stages_of, unit_of
+from satbench.attacks.base import unit_of
 from satbench.data import Images
 from satbench.evaluation.parts import work_name
 from satbench.evaluation.resume import identity
@@ -18,6 +18,7 @@ from satbench.results.store import PARTS, Run, read_timing
 from satbench.threat import ThreatModel
 
 THREAT = ["attack", "norm", "eps"]
+Stages = Mapping[str, tuple[Attack, ...]]  # of each attack that is known, by its name in the records
 
 # a sentence, and which records it is a fault of
 RULES: dict[str, Callable[[pd.DataFrame], "pd.Series[bool]"]] = {
@@ -97,20 +98,21 @@ def attacked(records: pd.DataFrame) -> Iterator[tuple[str, ThreatModel, pd.DataF
             standing = ~table["broken"].to_numpy()
 
 
-def batches(given: pd.DataFrame, attack: Attack, batch_size: int) -> Iterator[tuple[Attack, int, list[pd.DataFrame]]]:
+def batches(
+    given: pd.DataFrame, stages: Sequence[Attack], batch_size: int
+) -> Iterator[tuple[Attack, int, list[pd.DataFrame]]]:
     """How a run packs images for each stage of an attack: the stage, its position and the records of each batch.
 
     `given` are the records of all images that the attack was given.
     """
-    stages = stages_of(attack)
     for position, stage in enumerate(stages):
         rows = given[~given["stage"].isin([repr(one) for one in stages[:position]])] if len(stages) > 1 else given
         size = unit_of(stage) or batch_size
         yield stage, position, [rows.iloc[start : start + size] for start in range(0, len(rows), size)]
 
 
-def timing_faults(run: Run, attacks: Mapping[str, Attack]) -> list[str]:
-    """Where the table of times holds other passes or batches than the records; `attacks` by their names there."""
+def timing_faults(run: Run, stages: Stages) -> list[str]:
+    """Where the table of times holds other passes or batches than the records."""
     timing, faults = read_timing(run), []
     for key, rows in run.records.groupby(THREAT, sort=False):
         times = timing[(timing[THREAT] == list(key)).all(axis=1)]
@@ -118,14 +120,14 @@ def timing_faults(run: Run, attacks: Mapping[str, Attack]) -> list[str]:
             if times[column].sum() != rows[column].sum():
                 faults.append(f"{key[0]} {key[1]} {key[2]:g}: {column} passes in the table of times differ")
     for name, threat, given in attacked(run.records):
-        if name not in attacks:
+        if name not in stages:
             continue
         times = timing[(timing[THREAT] == [name, threat.norm, threat.eps]).all(axis=1)]
-        several = len(stages_of(attacks[name])) > 1
-        unknown = set(given.loc[given["broken"], "stage"]) - {repr(one) for one in stages_of(attacks[name])}
+        several = len(stages[name]) > 1
+        unknown = set(given.loc[given["broken"], "stage"]) - {repr(one) for one in stages[name]}
         if unknown != (set() if several else unknown & {""}):
             faults.append(f"{name} {threat}: broken at {min(unknown)!r}, which is none of its stages")
-        for stage, _, parts in batches(given, attacks[name], run.manifest.batch_size):
+        for stage, _, parts in batches(given, stages[name], run.manifest.batch_size):
             done = times.loc[times["stage"] == (repr(stage) if several else ""), "images"].tolist()
             ends = list(accumulate(len(part) for part in parts))
             if not set(ends) <= set(accumulate(done)) or sum(done) != sum(map(len, parts)):
@@ -138,15 +140,15 @@ def work_of(said: Manifest, stage: Attack, position: int, threat: ThreatModel) -
     return work_name(identity(said), stage, position, threat, said.seed, said.search, said.device.partition(":")[0])
 
 
-def parts_faults(run: Run, attacks: Mapping[str, Attack]) -> list[str]:
+def parts_faults(run: Run, stages: Stages) -> list[str]:
     """Attacks whose finished batches are not where seed, search, versions and the rest of the manifest put them."""
     if not (run.path / PARTS).is_dir():
         return []
     return [
         f"{name} {threat}: no finished batch is of this network, seed, search, device, revision and these versions"
         for name, threat, given in attacked(run.records)
-        if name in attacks and len(given)
-        if not (run.path / PARTS / work_of(run.manifest, stages_of(attacks[name])[0], 0, threat)).is_dir()
+        if name in stages and len(given)
+        if not (run.path / PARTS / work_of(run.manifest, stages[name][0], 0, threat)).is_dir()
     ]
 
 

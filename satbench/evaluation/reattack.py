@@ -1,7 +1,7 @@
 """Runs the attacks of a finished run again on a random sample of its images and compares what comes out."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import stages_of, unit_of
+from satbench.attacks.base import unit_of
 from satbench.data import Images
-from satbench.evaluation.consistency import attacked, batches, work_of
+from satbench.evaluation.consistency import Stages, attacked, batches, work_of
 from satbench.evaluation.harness import Search, measure
 from satbench.evaluation.parts import Work, keys_of
 from satbench.evaluation.resume import identity
@@ -43,6 +43,7 @@ def reattack(
     model: nn.Module,
     images: Images,
     attacks: Mapping[str, Attack],
+    stages: Stages,
     device: torch.device,
     search: Search,
     same_numerics: bool,
@@ -65,9 +66,9 @@ def reattack(
     for done, (name, threat, given) in enumerate(whole):
         progress(done, len(whole), f"{name} {threat}")
         attack = attacks[name]
-        chosen = _whole_batches(given, attack, run.manifest.batch_size, sample, draw)
-        exactly = same_numerics and _packed_as(run, chosen, attack, threat)
-        if not exactly and (unit_of(attack) is None or len(stages_of(attack)) > 1):
+        chosen = _whole_batches(given, stages[name], run.manifest.batch_size, sample, draw)
+        exactly = same_numerics and _packed_as(run, chosen, stages[name], threat)
+        if not exactly and (unit_of(attack) is None or len(stages[name]) > 1):
             chosen = given.iloc[sorted(draw.sample(range(len(given)), min(sample, len(given))))]
         recorded, found = _again(run, model, images, attack, threat, chosen, device, search)
         total += len(found)
@@ -85,13 +86,13 @@ def reattack(
 
 
 def _whole_batches(
-    given: pd.DataFrame, attack: Attack, batch_size: int, sample: int, draw: random.Random
+    given: pd.DataFrame, stages: Sequence[Attack], batch_size: int, sample: int, draw: random.Random
 ) -> pd.DataFrame:
     """Random batches of the first stage, in order, of at least `sample` images together.
 
     The last batch of the run, which may be partial, comes last, so a run of these images alone packs them alike.
     """
-    _, _, parts = next(batches(given, attack, batch_size))
+    _, _, parts = next(batches(given, stages, batch_size))
     chosen: list[int] = []
     for index in draw.sample(range(len(parts)), len(parts)):
         if sum(len(parts[one]) for one in chosen) >= sample:
@@ -100,9 +101,9 @@ def _whole_batches(
     return pd.concat([parts[index] for index in sorted(chosen)])
 
 
-def _packed_as(run: Run, chosen: pd.DataFrame, attack: Attack, threat: ThreatModel) -> bool:
+def _packed_as(run: Run, chosen: pd.DataFrame, stages: Sequence[Attack], threat: ThreatModel) -> bool:
     """Whether every batch of an attack on these images alone is one that the run made and kept."""
-    for stage, position, parts in batches(chosen, attack, run.manifest.batch_size):
+    for stage, position, parts in batches(chosen, stages, run.manifest.batch_size):
         work = Work(run.path, work_of(run.manifest, stage, position, threat), examples=False)
         if any(work.batch(keys_of(part)) is None for part in parts):
             return False

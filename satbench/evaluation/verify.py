@@ -1,6 +1,6 @@
 """Verifies a run from scratch: on another machine, by someone who does not trust its records."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,20 @@ import torch
 from torch import nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import crafting
+from satbench.attacks.base import crafting, stages_of
 from satbench.data import Images, load_images
 from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.evaluation import sweep
 from satbench.evaluation.battery import quick_trust
-from satbench.evaluation.consistency import layout_faults, parts_faults, record_faults, timing_faults, trust_faults
+from satbench.evaluation.consistency import (
+    Stages,
+    layout_faults,
+    parts_faults,
+    record_faults,
+    timing_faults,
+    trust_faults,
+)
 from satbench.evaluation.fingerprint import numerics_fingerprint
 from satbench.evaluation.harness import Search
 from satbench.evaluation.judge import logits_of
@@ -104,7 +111,8 @@ def verify(
     given = [one for one in attack if not isinstance(one, str)]
     given += sweep.attacks([one for one in attack if isinstance(one, str)], None, None)
     attacks, skipped = _attacks(said, given, other)
-    faults += _contradictions(run, loaded, images, attacks)
+    stages = {name: stages_of(one) for name, one in attacks.items()}
+    faults += _contradictions(run, loaded, images, stages)
     if faults:
         return Verified(0, 0, 0, 0, 0, len(run.records), skipped, faults)
     clean, broken, again = 0, 0, Reattacked(0, 0, 0, [], [])
@@ -128,7 +136,7 @@ def verify(
             search = _search(said, loaded, other, images, place)
             if same and search.how != said.search:
                 faults.append(f"the attacks search on {search.how}, recorded {said.search}")
-            again = reattack(run, loaded.model, images, attacks, place, search, same, sample, progress)
+            again = reattack(run, loaded.model, images, attacks, stages, place, search, same, sample, progress)
     return Verified(
         clean=clean,
         broken=broken,
@@ -141,7 +149,7 @@ def verify(
     )
 
 
-def _contradictions(run: Run, loaded: Loaded, images: Images, attacks: Mapping[str, Attack]) -> list[str]:
+def _contradictions(run: Run, loaded: Loaded, images: Images, stages: Stages) -> list[str]:
     """What can be said against a run before anything is computed."""
     said = run.manifest
     faults = layout_faults(run, images)
@@ -153,7 +161,7 @@ def _contradictions(run: Run, loaded: Loaded, images: Images, attacks: Mapping[s
         ]
     if faults:
         return faults
-    return record_faults(run.records) + timing_faults(run, attacks) + parts_faults(run, attacks) + trust_faults(said)
+    return record_faults(run.records) + timing_faults(run, stages) + parts_faults(run, stages) + trust_faults(said)
 
 
 def _images(run: Run, given: str | Images | None, data_dir: Path | None) -> Images:
