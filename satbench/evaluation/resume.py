@@ -39,6 +39,8 @@ def identity(wanted: Manifest) -> dict[str, object]:
         "versions": wanted.versions,
         "revision": wanted.revision,
         "fingerprint": wanted.fingerprint,
+        "threads": wanted.threads,
+        "draws": wanted.draws,
     }
 
 
