@@ -31,7 +31,10 @@ DECISIVE = (
 
 
 def identity(wanted: Manifest) -> dict[str, object]:
-    """What decides a result beside attack, threat, seed and image: batches that agree in it may be used again."""
+    """What decides a result beside attack, threat, seed and image: batches that agree in it may be used again.
+
+    `verify` computes the names of finished batches from it, so a change of its keys needs a new `SCHEMA_VERSION`.
+    """
     data = wanted.data
     return {
         "model": [wanted.model.ref, wanted.model.digest],
