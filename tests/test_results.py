@@ -291,8 +291,7 @@ def test_clean_table_counts_each_sample_once() -> None:
 def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     write_run(tmp_path / "run", MANIFEST, records(), TIMES)
     run = read_run(tmp_path / "run")
-    digest = hashlib.sha256((tmp_path / "run" / "records.parquet").read_bytes()).hexdigest()
-    assert run.manifest == MANIFEST.model_copy(update={"records": digest})
+    assert run.manifest == MANIFEST.model_copy(update={"seal": run.manifest.seal})
     files = sorted(file.name for file in (tmp_path / "run").iterdir())
     assert files == ["manifest.json", "records.parquet", "timing.parquet"]
     assert pq.read_table(tmp_path / "run" / "timing.parquet").to_pydict() == TIMES.to_dict("list")
@@ -309,13 +308,39 @@ def test_a_verdict_with_its_findings_is_read_back(tmp_path: Path) -> None:
 
 
 def test_where_examples_lie_is_kept_on_request_alone(tmp_path: Path) -> None:
-    places = pd.DataFrame([("a", "Linf", 0.1, "s", "parts/x.safetensors", 0)], columns=EXAMPLES.names)
+    places = pd.DataFrame([("a", "Linf", 0.1, "s", "parts/x.safetensors", 0)], columns=EXAMPLES.names[:-1])
+    write_text(tmp_path / "parts" / "x.safetensors", "pixels")
     kept = write_run(tmp_path, MANIFEST.model_copy(update={"examples": True}), records(), TIMES, places)
-    assert read_examples(kept).to_dict("list") == places.to_dict("list")
+    digest = hashlib.sha256(b"pixels").hexdigest()
+    assert read_examples(kept).to_dict("list") == {**places.to_dict("list"), "example_digest": [digest]}
     run = write_run(tmp_path, MANIFEST, records(), TIMES)
     assert not (tmp_path / "examples.parquet").exists()
     with pytest.raises(BadInput, match="--save-examples"):
         read_examples(run)
+
+
+def test_the_seal_covers_the_manifest_and_every_table(tmp_path: Path) -> None:
+    """By its definition, computed here from the files."""
+    run = write_run(tmp_path, MANIFEST, records(), TIMES)
+    document = json.loads((tmp_path / "manifest.json").read_text())
+    assert document.pop("seal") == run.manifest.seal
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name in ("records.parquet", "timing.parquet"):
+        digest.update(f"\n{name} {hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}".encode())
+    digest.update(b"\nexamples.parquet absent")
+    assert run.manifest.seal == digest.hexdigest()
+
+
+@pytest.mark.parametrize("name", ["records.parquet", "timing.parquet", "examples.parquet"])
+def test_a_table_that_was_written_again_or_deleted_breaks_the_seal(name: str, tmp_path: Path) -> None:
+    places = pd.DataFrame([("a", "Linf", 0.1, "s", "x.safetensors", 0)], columns=EXAMPLES.names[:-1])
+    write_run(tmp_path, MANIFEST.model_copy(update={"examples": True}), records(), TIMES, places)
+    pq.write_table(pq.read_table(tmp_path / name).slice(1), tmp_path / name)
+    with pytest.raises(BadInput, match=r"does not match its seal: .* run the same `satbench eval` again"):
+        read_run(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(BadInput, match=r"does not match its seal|missing"):
+        read_run(tmp_path)
 
 
 def test_equal_records_are_equal_bytes(tmp_path: Path) -> None:
@@ -363,6 +388,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change_records(f, lambda t: t.append_column("mood", pa.array(["good"] * len(t)))),
         "other columns",
     ),
+    "empty cells": (
+        lambda f: change_records(f, lambda t: t.set_column(7, "broken", pa.array([None] * len(t), pa.bool_()))),
+        "empty cells in column 'broken'",
+    ),
+    "edited manifest": (lambda f: change_manifest(f, seed=7), "does not match its seal"),
     "missing column": (lambda f: change_records(f, lambda t: t.drop_columns(["broken"])), "other columns"),
     "wider column": (
         lambda f: change_records(f, lambda t: t.set_column(2, "label", t["label"].cast(pa.int64()))),

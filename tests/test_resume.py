@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from satbench import evaluate, load_model
@@ -400,67 +400,3 @@ def test_the_way_of_searching_does_not_change_a_flag(tmp_path: Path) -> None:
     assert (folded.records["broken"] == plain.records["broken"]).all()
     with pytest.raises(BadInput, match="unknown --search 'fast'"):
         whole(tmp_path / "fast", search="fast")
-
-
-# verify
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> Run:
-    return whole(tmp_path / "run", attack=[PGD20], eps="0.2")
-
-
-def tamper(run: Run, change: object) -> None:
-    """Let `change` work on the first file of examples."""
-    index = pd.read_parquet(run.path / "examples.parquet")
-    file = run.path / str(index["example_file"].iloc[0])
-    examples = load_file(file)["x_adv"].clone()
-    save_file({"x_adv": change(examples)}, file)  # type: ignore[operator]
-
-
-def test_an_honest_run_verifies(stored: Run) -> None:
-    found = verify(stored)
-    attacked = stored.records[stored.records["clean_prediction"] == stored.records["label"]]
-    assert found.faults == []
-    assert (found.clean, found.broken) == (40, int(attacked["broken"].sum()))
-    assert found.unproven == int((~attacked["broken"]).sum())
-    assert found.broken > 0
-
-
-def test_a_run_verifies_elsewhere(stored: Run, tmp_path: Path) -> None:
-    moved = tmp_path / "elsewhere"
-    stored.path.rename(moved)
-    assert verify(moved).faults == []
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        (lambda x: x + 0.3, "outside the"),
-        (lambda x: x * float("nan"), "not finite"),
-        (lambda x: x.flip(0), "outside the ball"),
-    ],
-)
-def test_examples_that_prove_nothing_are_named(change: object, fault: str, stored: Run) -> None:
-    tamper(stored, change)
-    found = verify(stored)
-    assert any(fault in one for one in found.faults)
-
-
-def test_claims_without_a_proof_are_named(stored: Run) -> None:
-    records = pd.read_parquet(stored.path / "records.parquet")
-    standing = records.index[~records["broken"]][0]
-    records.loc[standing, "broken"] = True
-    faked = Run(stored.path, stored.manifest, records)
-    assert any("no example is kept" in one for one in verify(faked).faults)
-    records.loc[standing, "clean_prediction"] = (records.loc[standing, "label"] + 1) % 10
-    assert any("clean prediction is" in one for one in verify(Run(stored.path, stored.manifest, records)).faults)
-
-
-def test_a_run_without_examples_or_of_another_network_is_refused(stored: Run, tmp_path: Path) -> None:
-    bare = whole(tmp_path / "bare", attack=["fgsm"], save_examples=False)
-    with pytest.raises(BadInput, match="kept no examples; run `satbench eval` with --save-examples"):
-        verify(bare)
-    with pytest.raises(BadInput, match=r"digits-relu.* has sha256"):
-        verify(stored, "digits-relu")
-    assert read_run(stored.path).manifest.examples

@@ -156,6 +156,7 @@ def command(
                 typer.echo(f"- {finding.outcome}: {finding.sentence}{tried}")
     for note in run.manifest.notes:
         typer.echo(f"note: {note}")
+    typer.echo(f"seal: {run.manifest.seal[:16]}")
     typer.echo(f"{run.path}")
 
 

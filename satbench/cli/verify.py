@@ -9,25 +9,37 @@ MOST_SHOWN = 20
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder of `satbench eval --save-examples`.")],
+    run: Annotated[Path, typer.Argument(help="A run folder of `satbench eval`.")],
     model: Annotated[str | None, typer.Option(help="The network, when it is not where the run found it.")] = None,
     dataset: Annotated[str | None, typer.Option(help="The images, likewise.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or SATBENCH_DATA.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="An attack of the run from outside satbench, to run again. May be repeated."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="The network that a transfer attack searched on.")
+    ] = None,
+    sample: Annotated[int, typer.Option(help="At least so many random images are attacked again by each attack.")] = 32,
+    seal: Annotated[str | None, typer.Option(help="The seal that was published with the run, or its start.")] = None,
 ) -> None:
-    """Check every stored example of a run from scratch; exit 1 when the records claim what does not hold."""
+    """Compute a run again, in part, and compare; exit 1 when its records claim what does not hold."""
     from satbench.cli.progress import progress_bar
     from satbench.evaluation.verify import verify
 
     with progress_bar(f"verify {run.name}", "examples") as report:
-        found = verify(run, model, dataset, data_dir, device, report)
+        found = verify(run, model, dataset, data_dir, device, attack or (), source, sample, seal, report)
     for fault in found.faults[:MOST_SHOWN]:
         typer.echo(f"FAULT {fault}", err=True)
     if len(found.faults) > MOST_SHOWN:
         typer.echo(f"... and {len(found.faults) - MOST_SHOWN} more", err=True)
+    for sentence in found.skipped:
+        typer.echo(f"not checked: {sentence}")
     typer.echo(
-        f"{run}: {found.clean} clean predictions and {found.broken} broken images computed again, "
-        f"{len(found.faults)} faults; {found.unproven} standing images are what no example can prove"
+        f"{run}: {found.clean} clean predictions, {found.broken} stored examples and {found.attacked} attacks on an "
+        f"image computed again, {found.exact} attacks compared exactly, {found.differing} of the others differ as two "
+        f"honest runs may; {found.unproven} records have no example; {len(found.faults)} faults"
     )
     if found.faults:
         raise typer.Exit(1)

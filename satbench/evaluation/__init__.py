@@ -31,7 +31,7 @@ from satbench.evaluation.harness import measure
 from satbench.evaluation.judge import DRAWS
 from satbench.evaluation.probe import Answers, answers
 from satbench.evaluation.provenance import revision, versions
-from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on
+from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on, source_name
 from satbench.home import alone_in
 from satbench.models.buffers import buffers_kept
 from satbench.models.precision import Float32Ends, float32_ends
@@ -42,7 +42,7 @@ from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInf
 from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
-from satbench.zoo import NO_NETWORK, Loaded, load, short_digest
+from satbench.zoo import NO_NETWORK, Loaded, load
 
 ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
@@ -217,8 +217,7 @@ def _labelled(attacks: list[Attack], search: str, sources: list[Loaded]) -> list
     if search in LABELLED:
         attacks = [LABELLED[search](one) for one in attacks]
     for other in sources:
-        name = f"{other.info.label}@{short_digest(other.info)}"
-        attacks = [Transfer(one, source=name) for one in attacks]
+        attacks = [Transfer(one, source=source_name(other.info)) for one in attacks]
     return attacks
 
 

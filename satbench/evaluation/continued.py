@@ -39,7 +39,7 @@ def after_trust(attacks: Sequence[Attack], checked: Trust | None) -> tuple[list[
 
     `rapid` is continued with AutoAttack, also where it searches on a copy in bfloat16 or with a surrogate derivative.
     """
-    further = [_continued(one) for one in attacks]
+    further = [continued(one) for one in attacks]
     if further == list(attacks):
         return [], []
     if checked is None:
@@ -50,9 +50,10 @@ def after_trust(attacks: Sequence[Attack], checked: Trust | None) -> tuple[list[
     return further, [f"rapid went on with AutoAttack standard, because the trust battery doubts the network: {doubts}"]
 
 
-def _continued(attack: Attack) -> Attack:
+def continued(attack: Attack) -> Attack:
+    """The attack with `rapid` in it, if there is one, continued with AutoAttack standard."""
     if isinstance(attack, Rapid):
         return Continued(attack)
     if isinstance(attack, Searched):
-        return replace(attack, attack=_continued(attack.attack))
+        return replace(attack, attack=continued(attack.attack))
     return attack

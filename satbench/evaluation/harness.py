@@ -142,9 +142,7 @@ class _Bench:
             self.report(self.done, self.total, f"{attack} {threat}")
 
     def _work(self, stage: Attack, position: int, threat: ThreatModel) -> Work:
-        decisive = {**self.identity, "attack": repr(stage), "position": position, "threat": repr(threat)}
-        decisive["draws"] = self.draws
-        name = work_name(seed=self.seed, search=self.how, device=self.device.type, **decisive)
+        name = work_name(self.identity, stage, position, threat, self.seed, self.how, self.device.type)
         return Work(self.out, name, self.examples)
 
     def _batch(

@@ -6,7 +6,7 @@ threat, seed, versions), `batch` one of the images in it. The broken examples, w
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from satbench.attacks import Attack
 from satbench.models.weights import write_safetensors
 from satbench.results.store import PARTS, atomic_file
+from satbench.threat import ThreatModel
 
 OUTCOMES = pa.schema(
     [
@@ -52,8 +54,22 @@ class Part:
     notes: tuple[str, ...]
 
 
-def work_name(**decisive: object) -> str:
-    """The folder name for everything that decides a result."""
+def work_name(
+    identity: Mapping[str, object],
+    stage: Attack,
+    position: int,
+    threat: ThreatModel,
+    seed: int,
+    search: str,
+    device: str,
+) -> str:
+    """The folder name for everything that decides a result but the images.
+
+    `stage` is an attack or the part of an ensemble at `position`, `search` says on what it searches, `device` is a type
+    such as "cpu", and `identity` is `resume.identity`.
+    """
+    decisive = {**identity, "attack": repr(stage), "position": position, "threat": repr(threat)}
+    decisive |= {"seed": seed, "search": search, "device": device}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
@@ -99,20 +115,23 @@ class Work:
         if self.folder:
             said = {"seconds": repr(part.seconds), "notes": json.dumps(part.notes)}
             table = pa.Table.from_pandas(outcomes, schema=OUTCOMES, preserve_index=False)
+            said["digest"] = self._digest(name, table, said["seconds"], said["notes"])
             with atomic_file(self.folder / f"{name}.parquet") as temporary:
                 pq.write_table(table.replace_schema_metadata(said), temporary, compression="zstd")
         self.by_batch[name] = part
         return part
 
     def _read(self, file: Path) -> Part | None:
-        """A stored batch, or None when it is damaged or its examples are missing: it is then computed again."""
+        """A stored batch, or None, so that it is computed again, when it is damaged, edited or without its examples."""
         try:
             table = pq.read_table(file)
-            said = table.schema.metadata or {}
-            seconds, notes = float(said[b"seconds"]), tuple(json.loads(said[b"notes"]))
+            said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+            seconds, notes, digest = float(said["seconds"]), tuple(json.loads(said["notes"])), said["digest"]
         except (OSError, KeyError, ValueError, pa.ArrowException):
             return None
-        if not table.schema.equals(OUTCOMES):
+        if not table.schema.equals(OUTCOMES) or digest != self._digest(
+            file.stem, table, said["seconds"], said["notes"]
+        ):
             return None
         outcomes = table.to_pandas()
         if self.examples and outcomes["broken"].any():
@@ -121,6 +140,10 @@ class Work:
             if not all(name and (self.run / name).is_file() for name in files):
                 return None
         return Part(outcomes, seconds, notes)
+
+    def _digest(self, batch: str, table: pa.Table, *said: str) -> str:
+        content = json.dumps([self.name, batch, table.to_pydict(), *said])
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def keys_of(outcomes: pd.DataFrame) -> list[Key]:

@@ -13,7 +13,7 @@ from satbench.errors import BadInput
 from satbench.evaluation.probe import Answers
 from satbench.evaluation.sources import source_digest
 from satbench.results.schema import Manifest
-from satbench.results.store import MANIFEST, Run, read_examples, read_run, records_digest
+from satbench.results.store import MANIFEST, Run, read_examples, read_run
 from satbench.zoo import Loaded
 
 DECISIVE = (
@@ -33,7 +33,10 @@ DECISIVE = (
 
 
 def identity(wanted: Manifest) -> dict[str, object]:
-    """What decides a result beside attack, threat, seed and image: batches that agree in it may be used again."""
+    """What decides a result beside attack, threat, seed and image: batches that agree in it may be used again.
+
+    `verify` computes the names of finished batches from it, so a change of its keys needs a new `SCHEMA_VERSION`.
+    """
     data = wanted.data
     return {
         "model": [wanted.model.ref, wanted.model.digest],
@@ -42,6 +45,7 @@ def identity(wanted: Manifest) -> dict[str, object]:
         "revision": wanted.revision,
         "fingerprint": wanted.fingerprint,
         "threads": wanted.threads,
+        "draws": wanted.draws,
     }
 
 
@@ -75,7 +79,7 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
     try:
         run = read_run(out)
     except BadInput:
-        return None  # damaged, or of another version: such a run is made again
+        return None  # damaged, edited or of another version: it is made again from the finished batches that are valid
     there = run.manifest
     renamed = there.fingerprint == wanted.fingerprint and there.model.digest == wanted.model.digest
     for what, held, asked in (
@@ -101,14 +105,12 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
         )
     same = all(getattr(there, name) == getattr(wanted, name) for name in DECISIVE)
     enough = (there.examples or not wanted.examples) and (there.trust is not None or not trust)
-    whole = same and enough and there.data.n == wanted.data.n and there.data.digest == images.digest and sound(run)
-    return replace(run, reused=True) if whole else None
+    complete = there.data.n == wanted.data.n and there.data.digest == images.digest and has_examples(run)
+    return replace(run, reused=True) if same and enough and complete else None
 
 
-def sound(run: Run) -> bool:
-    """Whether the records are those that were written, and the examples are there."""
-    if records_digest(run.path) != run.manifest.records:
-        return False
+def has_examples(run: Run) -> bool:
+    """Whether the files of all examples that the run kept are there."""
     return not run.manifest.examples or all(
         (run.path / file).is_file() for file in read_examples(run)["example_file"].unique()
     )

@@ -1,5 +1,6 @@
 """On which network an attack searches: a faster copy of the judged one, or another network altogether."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
@@ -11,11 +12,13 @@ from satbench.evaluation.executor import Search
 from satbench.lookup import nearest
 from satbench.models.search_copy import search_copy
 from satbench.models.surrogate import relus, surrogate_derivative
+from satbench.results.schema import ModelInfo
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
 FOLDED, PLAIN, BF16, SURROGATE = "folded", "plain", "bf16", "surrogate"
 SEARCHES = (FOLDED, PLAIN, BF16, SURROGATE)
+AS_IT_IS = "the network as it is"
 PROBE = 16  # images on which a copy must agree with its original
 
 
@@ -72,6 +75,19 @@ class Transfer(Searched):
     source: str = field(kw_only=True)
 
 
+def source_name(info: ModelInfo) -> str:
+    """How `Transfer` names the network that it searched on: label and the start of the digest."""
+    return f"{info.label}@{info.digest.removeprefix('sha256:')[:12]}"
+
+
+def option_of(how: str, attacks: Sequence[str]) -> str:
+    """Which of `SEARCHES` gave the attacks of these reprs and a search described by `how`."""
+    for option, wrapper in LABELLED.items():
+        if any(f"{wrapper.__name__}(attack=" in text for text in attacks):
+            return option
+    return PLAIN if how == AS_IT_IS else FOLDED
+
+
 def check_search(how: str) -> None:
     """Refuse an unknown way of searching."""
     if how not in SEARCHES:
@@ -85,7 +101,7 @@ def search_on(model: nn.Module, probe: Tensor, how: str, another: bool) -> Searc
     judged network. Raises `BadInput` for a network that cannot be searched so.
     """
     if how == PLAIN:
-        return Search(model, "the network as it is", is_copy=False)
+        return Search(model, AS_IT_IS, is_copy=False)
     if how == SURROGATE:
         relus(model)
     copy = search_copy(model, probe, "bf16" if how == BF16 else "float32")

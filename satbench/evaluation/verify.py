@@ -1,36 +1,64 @@
-"""Checks the stored examples of a run from scratch: on another machine, by someone who does not believe it."""
+"""Verifies a run from scratch: on another machine, by someone who does not trust its records."""
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import nn
 
-from satbench.attacks.base import crafting
+from satbench.attacks import Attack
+from satbench.attacks.base import crafting, exhaustive, stages_of
 from satbench.data import Images, load_images
-from satbench.device import resolve_device
+from satbench.device import resolve_device, using_threads
 from satbench.errors import BadInput
-from satbench.evaluation.batch import usual_batch_size
+from satbench.evaluation import sweep
+from satbench.evaluation.battery import quick_trust
 from satbench.evaluation.classes import with_labels_of
-from satbench.evaluation.judge import judge, logits_of
+from satbench.evaluation.consistency import (
+    Stages,
+    layout_faults,
+    parts_faults,
+    record_faults,
+    timing_faults,
+    trust_faults,
+)
+from satbench.evaluation.continued import continued
+from satbench.evaluation.executor import Search
+from satbench.evaluation.fingerprint import numerics_fingerprint
+from satbench.evaluation.judge import logits_of
+from satbench.evaluation.provenance import revision, versions
+from satbench.evaluation.reattack import Reattacked, reattack
+from satbench.evaluation.rebuild import rebuild
+from satbench.evaluation.search import PROBE, Transfer, option_of, search_on, source_name
+from satbench.evaluation.stored import stored_faults
 from satbench.progress import Progress, silent
-from satbench.results.store import Run, read_examples, read_run, records_digest
+from satbench.results.schema import Manifest, Trust, Verdict
+from satbench.results.store import Run, read_run, read_timing
 from satbench.threat import ThreatModel
 from satbench.zoo import Loaded, load
 
-SLACK = 1e-3  # of a margin or distance: another processor rounds otherwise
+SAMPLE = 32  # images that each attack is run on again
+FROM_FILE = ("activation", "method", "recipe", "seed", "trained_for", "config")  # of `ModelInfo`
 
 
 @dataclass(frozen=True)
 class Verified:
-    """How many claims of a run were computed again, and a sentence for each that did not hold."""
+    """What of a run was computed again, and a sentence for each claim that did not hold.
+
+    `clean` images, `broken` records with a stored example, and `attacked` records whose attack was run again, `exact`
+    of which had to be the same; of the others `differing` differ, no more than two honest runs do. `unproven` records
+    have no example: those of images that stand. `skipped` says what could not be checked.
+    """
 
     clean: int
     broken: int
+    attacked: int
+    exact: int
+    differing: int
     unproven: int
+    skipped: list[str]
     faults: list[str]
 
 
@@ -40,110 +68,170 @@ def verify(
     dataset: str | Images | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
+    attack: Sequence[str | Attack] = (),
+    source: str | Loaded | None = None,
+    sample: int = SAMPLE,
+    seal: str | None = None,
     progress: Progress = silent,
 ) -> Verified:
-    """Compute every clean prediction and every stored example of a run again and compare with its records.
+    """Compute a run again, in part, and compare with its records. A step that finds faults is the last one.
 
-    For each record that says an image was broken by an attack there must be an example: inside ball and box around the
-    very image (same hash), of the recorded class under the recorded network (same digest), which is wrong. What no
-    example can prove, the images that stand, is counted as `unproven`. `model` and `dataset` say where network and
-    images are when they have moved. Raises `BadInput` when the run kept no examples, or network or images differ.
+    1. Every record must belong to an image of the data (same hash and label), an attack and a threat of the manifest,
+       and agree with the other records, the times and the finished batches.
+    2. Every clean prediction is computed again, and every stored example: it must lie inside ball and box around the
+       very image and be misclassified as recorded.
+    3. The trust battery is run again. Where the numerics are the run's its findings must be the same; elsewhere it must
+       not say "pass" for "fail" or the other way round.
+    4. At least `sample` random images are attacked again by each attack, see `reattack`. Attacks from outside satbench
+       are run only where `attack` names or holds them, because a run folder must not decide what is imported; transfer
+       attacks only with their `source`.
+
+    `model` and `dataset` say where network and images are when they have moved. `seal` is the start, of 16 characters
+    or more, of a seal that was published with the run. Without it, a forger who computes the seal again can change
+    what no computation gives: host, command, dates, seconds, notes, the network's label and group, a trust verdict or
+    examples that are left out; and, where bits cannot be compared, versions and single records. Raises `BadInput` when
+    the run does not match its own seal, or network, images or source differ.
     """
     run = run if isinstance(run, Run) else read_run(Path(run))
-    listed = read_examples(run)
     said = run.manifest
+    if sample < 1:
+        raise BadInput(f"--sample {sample}; give the number of images to attack again, from 1")
+    if seal is not None and len(seal) < 16:
+        raise BadInput(f"--seal {seal} is too short; give at least 16 characters of the published seal")
+    faults = [f"the seal is {said.seal}, expected {seal}"] if seal and not said.seal.startswith(seal.lower()) else []
     loaded = model if isinstance(model, Loaded) else load(model or said.model.ref, device=device)
     if loaded.info.digest != said.model.digest:
         raise BadInput(
             f"{run.path} measured a network of digest {said.model.digest}, {loaded.info.ref!r} has "
             f"{loaded.info.digest}; name the one that was measured with --model"
         )
-    images = _images(said.data.name, said.data.split, said.data.image_size, said.data.loader, dataset, data_dir)
-    images = with_labels_of(loaded, images.head(said.data.n))
-    if images.digest != said.data.digest:
-        raise BadInput(f"the images of {images.name} are not those of {run.path}: ids, labels or pixels differ")
+    other = load(source, device=device) if isinstance(source, str) else source
+    images = _images(run, loaded, dataset, data_dir)
     place = resolve_device(device)
     loaded.model.to(place)
-    size = usual_batch_size(loaded.model, images.shape, place)
-    records = run.records.merge(listed, how="left", on=["attack", "norm", "eps", "sample_id"])
-    faults = [] if records_digest(run.path) == said.records else ["records.parquet is not the file that the run wrote"]
-    if len(run.records) != len(said.attacks) * len(said.threats) * said.data.n:
-        faults.append(
-            f"{len(run.records)} records, but {len(said.attacks)} attacks, {len(said.threats)} threats and "
-            f"{said.data.n} images"
-        )
-    standing = records[~records["broken"] & records["example_file"].notna()]
-    faults += [f"{one}: an example is kept of an image that is recorded as standing" for one in standing["sample_id"]]
-    total, done = int((records["broken"] & (records["clean_prediction"] == records["label"])).sum()), 0
-    with crafting(loaded.model):
-        faults += _clean_faults(loaded, images, records, size, place)
-        attacked = records[records["clean_prediction"] == records["label"]]
-        for (attack, norm, eps), group in attacked[attacked["broken"]].groupby(["attack", "norm", "eps"], sort=False):
-            threat = ThreatModel(norm, eps)
-            for start in range(0, len(group), size):
-                part = group.iloc[start : start + size]
-                faults += [f"{attack} {threat}: {fault}" for fault in _faults(run.path, loaded, images, part, threat)]
-                done += len(part)
-                progress(done, total, f"{attack} {threat}")
-    return Verified(len(images), total, len(attacked) - total, faults)
+    given = [one for one in attack if not isinstance(one, str)]
+    given += sweep.attacks([one for one in attack if isinstance(one, str)], None, None)
+    attacks, skipped = _attacks(run, given, other)
+    random_network = _is_random(loaded.model, images, place)
+    stages = {name: _stages_as_run(one, random_network) for name, one in attacks.items()}
+    faults += _contradictions(run, loaded, images, stages)
+    if faults:
+        return Verified(0, 0, 0, 0, 0, len(run.records), skipped, faults)
+    clean, broken, again = 0, 0, Reattacked(0, 0, 0, [], [])
+    claims = run.records["clean_prediction"] == run.records["label"]
+    with using_threads(said.threads):
+        same = _same_numerics(said, place) and not random_network
+        if random_network:
+            skipped.append("clean predictions and examples were not judged again: the network draws random numbers")
+        else:
+            clean, broken = len(images), int((claims & run.records["broken"]).sum()) if said.examples else 0
+            with crafting(loaded.model):
+                faults += stored_faults(run, loaded.model, images, place, progress)
+        if not said.examples:
+            skipped.append("the run kept no examples: broken images are attacked again like the others")
+        if said.trust is not None and not faults:
+            threats = [ThreatModel(one.norm, one.eps) for one in said.threats]
+            checked = quick_trust(loaded.model, images, threats, said.seed, run.records)
+            faults += _trust_faults(said.trust, checked, same)
+        if attacks and not faults:
+            search = _search(said, loaded, other, images, place)
+            if same and search.how != said.search:
+                faults.append(f"the attacks search on {search.how}, recorded {said.search}")
+            again = reattack(
+                run, loaded.model, images, attacks, stages, place, search, same, random_network, sample, progress
+            )
+    return Verified(
+        clean=clean,
+        broken=broken,
+        attacked=again.records,
+        exact=again.exact,
+        differing=again.differing,
+        unproven=int(claims.sum()) - broken,
+        skipped=skipped + again.skipped,
+        faults=faults + again.faults,
+    )
 
 
-def _images(
-    name: str, split: str, size: int | None, loader: str | None, given: str | Images | None, data_dir: Path | None
-) -> Images:
-    if isinstance(given, Images):
-        return given
-    return load_images(given or name, split, size, data_dir, loader)
-
-
-def _clean_faults(loaded: Loaded, images: Images, records: pd.DataFrame, size: int, place: torch.device) -> list[str]:
-    claimed = records.drop_duplicates("sample_id").set_index("sample_id")["clean_prediction"]
-    wrong = []
-    for ids, x, y in images.batches(size):
-        found = logits_of(loaded.model, x.to(place), y.to(place)).argmax(1).tolist()
-        pairs = [(one, seen, claimed.get(one)) for one, seen in zip(ids, found, strict=True)]
-        wrong += [f"{one}: clean prediction is {seen}, recorded {said}" for one, seen, said in pairs if seen != said]
-    mistaken = records["clean_prediction"] != records["label"]
-    unmarked = records[mistaken & ~records["broken"]]
-    return wrong + [f"{one}: wrong as it is, but recorded as standing" for one in unmarked["sample_id"].unique()]
-
-
-def _faults(folder: Path, loaded: Loaded, images: Images, part: pd.DataFrame, threat: ThreatModel) -> list[str]:
-    """What does not hold of these records, all of which claim a broken image."""
-    without = part["example_file"].isna()
-    faults = [f"{one}: recorded as broken, but no example is kept" for one in part.loc[without, "sample_id"]]
-    part = part[~without]
-    if part.empty:
+def _contradictions(run: Run, loaded: Loaded, images: Images, stages: Stages) -> list[str]:
+    """What can be said against a run before anything is computed."""
+    said = run.manifest
+    faults = layout_faults(run, images)
+    if loaded.info.ref == said.model.ref:
+        faults += [
+            f"the network's {name} is {getattr(loaded.info, name)}, recorded {getattr(said.model, name)}"
+            for name in FROM_FILE
+            if getattr(loaded.info, name) != getattr(said.model, name)
+        ]
+    if faults:
         return faults
-    place = next(loaded.model.parameters(), torch.empty(0)).device
-    position = {one: row for row, one in enumerate(images.ids)}
-    _, x, y = next(iter(images.take([position[one] for one in part["sample_id"]]).batches(len(part))))
-    x_adv = torch.stack([_example(folder, row.example_file, row.example_row) for row in part.itertuples()])
-    if x_adv.shape != x.shape:
-        return [*faults, f"examples have shape {tuple(x_adv.shape)}, images {tuple(x.shape)}"]
-    seen = judge(loaded.model, x.to(place), x_adv.to(place), y.to(place), threat)
-    margins, distances = seen.margins.tolist(), threat.distance(x, x_adv).tolist()
-    outcome = zip(part.itertuples(), seen.predictions.tolist(), seen.violations, margins, distances, strict=True)
-    for row, prediction, violation, found, moved in outcome:
-        if violation:
-            faults.append(f"{row.sample_id}: the example is {violation}")
-        elif prediction == row.label:
-            faults.append(f"{row.sample_id}: the example is classified correctly, as {prediction}")
-        elif prediction != row.prediction:
-            faults.append(f"{row.sample_id}: the example is classified as {prediction}, recorded {row.prediction}")
-        elif not math.isclose(found, row.margin, rel_tol=SLACK, abs_tol=SLACK):
-            faults.append(f"{row.sample_id}: the example's margin is {found:g}, recorded {row.margin:g}")
-        elif not math.isclose(moved, recorded := getattr(row, f"distance_{threat.norm.lower()}"), rel_tol=SLACK):
-            faults.append(f"{row.sample_id}: the example is {moved:g} away, recorded {recorded:g}")
-    return faults
+    return record_faults(run.records) + timing_faults(run, stages) + parts_faults(run, stages) + trust_faults(said)
 
 
-def _example(folder: Path, name: str, row: int) -> Tensor:
-    try:
-        with safe_open(folder / name, "pt") as file:
-            example: Tensor = file.get_slice("x_adv")[int(row)]
-            return example
-    except (OSError, SafetensorError, IndexError) as error:
-        raise BadInput(
-            f"{folder / name} is missing or damaged ({type(error).__name__}); delete it and run the eval again"
-        ) from None
+def _images(run: Run, loaded: Loaded, given: str | Images | None, data_dir: Path | None) -> Images:
+    data = run.manifest.data
+    if isinstance(given, Images):
+        images = given
+    else:
+        images = load_images(given or data.name, data.split, data.image_size, data_dir, data.loader)
+    images = with_labels_of(loaded, images.head(data.n))
+    if images.digest != data.digest:
+        raise BadInput(f"the images of {images.name} are not those of {run.path}: ids, labels or pixels differ")
+    return images
+
+
+def _attacks(run: Run, given: Sequence[Attack], other: Loaded | None) -> tuple[dict[str, Attack], list[str]]:
+    """The attacks that can be run again by their names in the records, and a sentence for each of the others."""
+    timing = read_timing(run)
+    staged = set(timing.loc[timing["stage"] != "", "attack"])
+    attacks, skipped = {}, []
+    for name in run.manifest.attacks:
+        built = rebuild(name, given)
+        searched = f", source={source_name(other.info)!r})" if other is not None else ""
+        if name.startswith("Transfer(") and not (searched and name.endswith(searched)):
+            skipped.append(f"{name} was not run again: name its source with --from")
+        elif built is None:
+            skipped.append(f"{name} was not run again: it is not satbench's own; name it with --attack")
+        else:
+            attacks[name] = continued(built) if name in staged else built
+    return attacks, skipped
+
+
+def _search(said: Manifest, loaded: Loaded, other: Loaded | None, images: Images, place: torch.device) -> Search:
+    """Where the run's attacks searched."""
+    _, probe, _ = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
+    model = (other or loaded).model.to(place)
+    return search_on(model, probe.to(place), option_of(said.search, said.attacks), another=other is not None)
+
+
+def _is_random(model: nn.Module, images: Images, place: torch.device) -> bool:
+    """Whether the network answers otherwise under another seed."""
+    _, x, y = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
+    answers = []
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), crafting(model):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            answers.append(logits_of(model, x.to(place), y))
+    return not torch.equal(*answers)
+
+
+def _same_numerics(said: Manifest, place: torch.device) -> bool:
+    """Whether this process repeats the run of a network without random numbers bit by bit."""
+    memory = any(note.startswith("memory ran out") for note in said.notes)
+    here = (numerics_fingerprint(), versions(), revision(), str(place))
+    there = (said.numerics, said.versions, said.revision, said.device)
+    return here == there and place.type == "cpu" and not memory
+
+
+def _trust_faults(recorded: Trust, found: Trust, same: bool) -> list[str]:
+    if same:
+        pairs = zip(recorded.findings, found.findings, strict=False)
+        differing = next((f"{one.check}: {other.sentence}" for one, other in pairs if one != other), "")
+        return [] if recorded == found else [f"trust checked again says {found.verdict}; {differing}"]
+    apart = {recorded.verdict, found.verdict} == {get_args(Verdict)[0], get_args(Verdict)[-1]}
+    return [f"trust checked again says {found.verdict}, recorded {recorded.verdict}"] if apart else []
+
+
+def _stages_as_run(attack: Attack, random_network: bool) -> tuple[Attack, ...]:
+    """The stages of an attack, without early stop where one verdict of the searched network decides nothing."""
+    stages = stages_of(attack)
+    return tuple(map(exhaustive, stages)) if random_network or isinstance(attack, Transfer) else stages

@@ -53,6 +53,7 @@ EXAMPLES = pa.schema(
         ("sample_id", pa.string()),
         ("example_file", pa.string()),  # relative to the run's folder
         ("example_row", pa.int32()),
+        ("example_digest", pa.string()),  # SHA-256 of the file
     ]
 )
 
@@ -123,12 +124,12 @@ class Trust(_Strict):
 
 
 class Manifest(_Strict):
-    """Everything about a run that is not a record; `seconds`, `created` and `host` are the only fields that vary.
+    """Everything about a run that is not a record; equal runs differ in `seconds`, `created`, `host` and `seal` alone.
 
     `search` says on what copy of the network the attacks searched; `notes` are what the attacks' libraries said;
-    `fingerprint` is of the network's answers and of attacks from outside; `records` is the SHA-256 of the records.
-    `draws` is how many passes of a random network the judge takes a majority of; `threads` are torch's, and `numerics`
-    is `evaluation.fingerprint.numerics_fingerprint` with them. `seal` is a digest of all files of the run together.
+    `fingerprint` is of the network's answers and of attacks from outside. `draws` is how many passes of a random
+    network the judge takes a majority of; `threads` are torch's, and `numerics` is
+    `evaluation.fingerprint.numerics_fingerprint` with them. `seal` is `store.seal_of` the run.
     """
 
     schema_version: int
@@ -146,7 +147,6 @@ class Manifest(_Strict):
     versions: dict[str, str]
     revision: str | None
     fingerprint: str = ""
-    records: str = ""
     draws: int = 1
     threads: int = 1
     numerics: str = ""

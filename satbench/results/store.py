@@ -1,4 +1,4 @@
-"""Run folders, written whole or not at all and read back strictly."""
+"""Run folders: written whole or not at all, sealed with a digest of their files, and read back strictly."""
 
 import hashlib
 import json
@@ -21,6 +21,7 @@ MANIFEST = "manifest.json"
 RECORDS_FILE = "records.parquet"
 TIMING_FILE = "timing.parquet"
 EXAMPLES_FILE = "examples.parquet"
+SEALED = (RECORDS_FILE, TIMING_FILE, EXAMPLES_FILE)  # together with the manifest
 PARTS = "parts"  # finished batches
 
 
@@ -82,7 +83,8 @@ def write_run(
     """Store a run in folder `out`, replacing an earlier run there; other files of the folder are kept.
 
     The records are ordered by attack, norm, eps and sample position, and carry no time, so equal runs are equal bytes;
-    times lie in a file of their own, and so does where the broken examples are, if they are kept.
+    times are in a file of their own. `examples`, if they are kept, has the columns of `schema.EXAMPLES` but for the
+    digests of the example files, which are computed here. The manifest gets the seal of all these files.
     """
     check_output_folder(out, MANIFEST, RECORDS_FILE, PARTS)
     (out / MANIFEST).unlink(missing_ok=True)
@@ -91,15 +93,32 @@ def write_run(
     if examples is None:
         (out / EXAMPLES_FILE).unlink(missing_ok=True)
     else:
+        digests = {name: file_digest(out / name) for name in examples["example_file"].unique()}
+        examples = examples.assign(example_digest=examples["example_file"].map(digests))
         _write_table(out / EXAMPLES_FILE, examples, EXAMPLES)
-    manifest = manifest.model_copy(update={"records": records_digest(out)})
+    manifest = manifest.model_copy(update={"seal": seal_of(out, manifest)})
     write_text(out / MANIFEST, to_json(manifest.model_dump(mode="json")))
     return read_run(out)
 
 
-def records_digest(path: Path) -> str:
-    """SHA-256 of the records of the run folder `path`."""
-    return hashlib.sha256((path / RECORDS_FILE).read_bytes()).hexdigest()
+def seal_of(path: Path, manifest: Manifest) -> str:
+    """SHA-256 over the manifest without its seal and the tables of the run folder `path`.
+
+    The example files are covered through their digests in the table of examples, so that a reader of figures need not
+    read them. The seal has no key: it shows edits only to a reader who knows the published seal or recomputes the run.
+    """
+    digest = hashlib.sha256(json.dumps(manifest.model_dump(mode="json", exclude={"seal"}), sort_keys=True).encode())
+    for name in SEALED:
+        digest.update(f"\n{name} {file_digest(path / name)}".encode())
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, or "absent"."""
+    if not path.is_file():
+        return "absent"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_table(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
@@ -109,7 +128,10 @@ def _write_table(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
 
 
 def read_run(path: Path) -> Run:
-    """Load a run folder; raises `BadInput` when it is missing, damaged or of another schema version."""
+    """Load a run folder.
+
+    Raises `BadInput` when it is missing, damaged, of another schema version, or changed since its seal was computed.
+    """
     manifest_file = path / MANIFEST
     if not manifest_file.is_file():
         raise BadInput(f"{path} is not a run folder: it has no {MANIFEST}; make one with `satbench eval --out {path}`")
@@ -129,11 +151,17 @@ def read_run(path: Path) -> Run:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"{manifest_file}: field {field!r}: {first['msg']}; run `satbench eval` again") from None
-    return Run(path, manifest, _read_table(path / RECORDS_FILE, RECORDS))
+    records = _read_table(path / RECORDS_FILE, RECORDS)
+    if seal_of(path, manifest) != manifest.seal:
+        raise BadInput(
+            f"{path} does not match its seal: {MANIFEST} or one of {', '.join(SEALED)} was changed after the run; "
+            "run the same `satbench eval` again"
+        )
+    return Run(path, manifest, records)
 
 
 def read_examples(run: Run) -> pd.DataFrame:
-    """Where each broken example of a run lies; raises `BadInput` when the run kept none."""
+    """The file and row of each broken example of a run; raises `BadInput` when the run kept none."""
     if not run.manifest.examples:
         raise BadInput(f"{run.path} kept no examples; run `satbench eval` with --save-examples")
     return _read_table(run.path / EXAMPLES_FILE, EXAMPLES)
@@ -151,4 +179,7 @@ def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
         raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); run `satbench eval` again") from None
     if not table.schema.equals(schema):
         raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}; run `satbench eval` again")
+    for field, column in zip(schema, table.columns, strict=True):
+        if column.null_count and not pa.types.is_floating(field.type):  # NaN is stored as null
+            raise BadInput(f"{path} has empty cells in column {field.name!r}; run `satbench eval` again")
     return table.to_pandas()
