@@ -45,7 +45,7 @@ def command(
     from satbench.results.schema import DataInfo, Threat
     from satbench.results.store import check_output_folder
     from satbench.threat import ThreatModel
-    from satbench.trust import CHECKS, SAMPLE, examine
+    from satbench.trust import ASKS, SAMPLE, examine
     from satbench.zoo import load
 
     most = SAMPLE["full"]
@@ -94,8 +94,8 @@ def command(
         loader=images.loader,
         image_size=images.shape[-1],
     )
-    asks = {name: check.asks for name, check in CHECKS.items()}
-    for path in write_trust(folder, trust, loaded.info, data, Threat(norm=norm, eps=threat.eps), seed, asks):
+
+    for path in write_trust(folder, trust, loaded.info, data, Threat(norm=norm, eps=threat.eps), seed, ASKS):
         typer.echo(f"{path}")
     raise typer.Exit(int(trust.verdict == "fail"))
 
