@@ -40,7 +40,7 @@ class Check:
     """One row of `CHECKS`: called with a subject and how many of its images to look at.
 
     `cost`: passes an image that the quick form takes at most. `needs`: keys of `LACKING`. `fewest`: images below which
-    it is not run, 1 where a single image is proof.
+    it is not run: 1 where a single image is proof.
     """
 
     asks: str
@@ -141,9 +141,9 @@ def examine(
                 left_out[name] = LACKING[needed]
                 continue
             fitting = count if budget is None or not check.cost else min(count, (budget - tally.passes) // check.cost)
-            if needed is not None or fitting < check.fewest:
+            if needed is not None or count < check.fewest or fitting < min(count, FEWEST):
                 unchecked.append(name)
-                findings.append(_finding(name, _too_little(check, count, fitting)))
+                findings.append(_finding(name, _too_little(check, count)))
                 continue
             reseed(seed, name)
             findings.append(_finding(name, _run(check, subject, fitting)))
@@ -170,24 +170,25 @@ def _standing_check(
     left = None if records is None else left_by(records, images, threat, seed)
 
     def run(subject: Subject, count: int) -> Seen:
-        there = left or left_by_pgd(subject, count, images)
-        allowed = None
+        start, allowed = subject.network.tally.passes, None
         if budget is not None:
-            remaining = budget - subject.network.tally.passes
-            allowed = remaining - min(remaining // 2, len(subject.x) * sum(check.cost for check in LATER.values()))
-        return standing(subject, there, allowed)
+            after = len(subject.x) * sum(check.cost for check in LATER.values())
+            allowed = budget - start - min((budget - start) // 2, after)
+        there = left or left_by_pgd(subject, allowed, images)
+        spent = subject.network.tally.passes - start
+        return standing(subject, there, None if allowed is None else allowed - spent)
 
     return Check(ASKS[STANDING], run, 0, ("logits", "steady", "radius"), 1)
 
 
-def _too_little(check: Check, count: int, fitting: int) -> Seen:
+def _too_little(check: Check, count: int) -> Seen:
     """Why a check was not run, and what it takes."""
     if count < check.fewest:
         return Seen("not checked", f"{count} images are too few; measure {check.fewest} or more.")
     return Seen(
         "not checked",
-        f"It takes {check.cost * check.fewest:,} passes, of which {check.cost * max(0, fitting):,} were left: measure "
-        "more images or steps, or run satbench trust.",
+        f"It takes {check.cost * min(count, FEWEST):,} passes, more than are left: measure more images or steps, or run "
+        "satbench trust MODEL.",
     )
 
 

@@ -15,18 +15,18 @@ from satbench.threat import ThreatModel
 from satbench.trust.subject import Counting, Subject
 
 FIRST_STEP = 1.0  # of eps, falling to 0 along half a cosine
-MEAN_OF = 1000  # images at most whose means stand for their classes
+MEAN_OF, MEAN_PIXELS = 1000, 2**24  # images, and pixel values of them, whose means stand for their classes
 
 
 def class_means(images: Images) -> tuple[Tensor, Tensor]:
-    """The mean image of every class that the first images show, (K, C, H, W), and the classes, int64 (K,)."""
-    shown = images.head(min(MEAN_OF, len(images)))
-    total, seen = torch.zeros(int(images.y.max()) + 1, *images.shape), torch.zeros(int(images.y.max()) + 1)
-    for _, x, y in shown.batches(100):
-        total.index_add_(0, y, x)
-        seen += torch.bincount(y, minlength=len(seen))
-    classes = seen.nonzero()[:, 0]
-    return total[classes] / seen[classes].view(-1, 1, 1, 1), classes
+    """The mean image of every class among the first images, (K, C, H, W), and these classes, int64 (K,)."""
+    shown = images.head(min(MEAN_OF, max(1, MEAN_PIXELS // math.prod(images.shape)), len(images)))
+    classes, rows = torch.unique(shown.y, return_inverse=True)
+    total, at = torch.zeros(len(classes), *images.shape), 0
+    for _, x, _ in shown.batches(100):
+        total.index_add_(0, rows[at : at + len(x)], x)
+        at += len(x)
+    return total / torch.bincount(rows).view(-1, 1, 1, 1), classes
 
 
 def between_means(
@@ -34,12 +34,13 @@ def between_means(
 ) -> Tensor:
     """Which images fall to one step of length eps from their class's mean towards that of another, bool (N,).
 
-    The other class is the one whose mean is nearest to the image. Takes one pass an image and no gradient.
+    The other class is the one whose mean is nearest to the image. An image whose own class has no mean stands in for
+    it. Takes one pass an image and no gradient.
     """
-    distance = torch.cdist(x.flatten(1), means.flatten(1))
-    other = distance.masked_fill(y[:, None] == classes, torch.inf).argmin(1)
-    own = (y[:, None] == classes).long().argmax(1)
-    point = threat.ascend(x, x, means[other] - means[own], threat.eps)
+    same = y[:, None] == classes
+    own = torch.where(same.any(1).view(-1, 1, 1, 1), means[same.long().argmax(1)], x)
+    other = torch.cdist(x.flatten(1), means.flatten(1)).masked_fill(same, torch.inf).argmin(1)
+    point = threat.ascend(x, x, means[other] - own, threat.eps)
     return _errs(subject.answer(point), threat, x, point, y)
 
 

@@ -27,10 +27,12 @@ INFLATED = 0.03
 # finds on networks whose gradients are sound, and that its 95% interval excludes `EXCLUDED`. Networks that mask their
 # gradients are mostly inflated by far more than that; excluding 0.03 would take some four times the images.
 ESTIMATED, EXCLUDED = INFLATED / 2, 0.10
+PROOF = 5  # images at least: two or three fall on any network that 10 steps of PGD have attacked
 AT_ONCE = 16  # images between two looks at what has been found
 DEEP = 64  # images that the longer searches see at most: none of 32 random ones leaves at most 10.7% of the rest
 STEPS, TARGETS, QUERIES = 5, 2, 40  # of the first round; each later one takes twice as much of all three
 ROUNDS = 3
+PGD_PASSES = 22  # of 10 steps and the look at what they return
 SPREAD = 0.3  # of eps, of the points at which the second kind of ascent takes its gradients
 BEFORE_SQUARES = 0.8  # share of the passes for everything before the random search over squares
 
@@ -39,8 +41,9 @@ BEFORE_SQUARES = 0.8  # share of the passes for everything before the random sea
 class Left:
     """Images that all attacks of a run left standing at one threat, in the order in which they are searched.
 
-    x, y: load the images at some of these positions. n: images of the run. at_random: which of the m standing ones are
-    in the random half of the order; the others come by the size of their margin, smallest first.
+    load: images (M, C, H, W) and labels (M,) at these positions of the order. n: images of the run. at_random: which of
+    the m standing ones are the random half of the order; the others come by their margin, nearest to an error first.
+    means: class means, as `search.class_means` gives them.
     """
 
     load: Callable[[list[int]], tuple[Tensor, Tensor]]
@@ -80,8 +83,12 @@ def left_by(records: pd.DataFrame, images: Images, threat: ThreatModel, seed: in
     return Left(load, ThreatModel(threat.norm, float(eps)), samples.ngroups, at_random, class_means(images))
 
 
-def left_by_pgd(subject: Subject, count: int, images: Images) -> Left:
-    """What PGD with 10 steps leaves of the subject's first images; the stand-in for the records of a run."""
+def left_by_pgd(subject: Subject, allowed: int | None, images: Images) -> Left:
+    """What PGD with 10 steps leaves of the subject's first images; the stand-in for the records of a run.
+
+    Takes at most half of the passes `allowed`.
+    """
+    count = len(subject.x) if allowed is None else min(len(subject.x), allowed // 2 // PGD_PASSES)
     rows = subject.rows(count)
     rows = rows[~subject.attack(PGD(), rows, "standing")]
     margins = -subject.logits[rows].topk(2, 1).values.diff(dim=1).abs()[:, 0]
@@ -96,21 +103,19 @@ def left_by_pgd(subject: Subject, count: int, images: Images) -> Left:
 
 def _interleaved(margins: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """An order that takes the largest of `margins` and a random other one in turn, and which are the random ones."""
-    by_margin = np.argsort(-margins, kind="stable").tolist()
-    drawn = np.random.default_rng(derive(seed, "trust", "order")).permutation(len(margins)).tolist()
-    taken: set[int] = set()
-    order: list[int] = []
+    drawn = np.random.default_rng(derive(seed, "trust", "order")).permutation(len(margins))
+    queues = iter(np.argsort(-margins, kind="stable").tolist()), iter(drawn.tolist())
+    order: dict[int, None] = {}
     for position in range(len(margins)):
-        queue = drawn if position % 2 else by_margin
-        while queue[0] in taken:
-            queue.pop(0)
-        order.append(queue.pop(0))
-        taken.add(order[-1])
-    return np.array(order, dtype=np.int64), np.arange(len(order)) % 2 == 1
+        order[next(i for i in queues[position % 2] if i not in order)] = None
+    return np.array(list(order), dtype=np.int64), np.arange(len(order)) % 2 == 1
 
 
 class _Hunt:
-    """Searches the images of `left` in order until enough have fallen or `allowed` passes are spent."""
+    """Searches the images of `left` in order until `INFLATED` is proven or `allowed` passes are spent.
+
+    blind: fell without gradients, led: fell to an ascent; bool (m,).
+    """
 
     def __init__(self, subject: Subject, left: Left, allowed: int | None) -> None:
         self.subject, self.left = subject, left
@@ -124,7 +129,7 @@ class _Hunt:
 
     @property
     def proven(self) -> bool:
-        return self.fallen > INFLATED * self.left.n
+        return self.fallen >= PROOF and self.fallen > INFLATED * self.left.n
 
     def each(self, first: int, cost: int, share: float = 1.0) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         """Batches of the standing ones among the first images, while `cost` passes each are within the `share`."""
@@ -189,44 +194,48 @@ def inflation(left: Left, fallen: np.ndarray, searched: int) -> tuple[float, flo
 def standing(subject: Subject, left: Left, allowed: int | None) -> Seen:
     """Few images that a run left standing fall to searches without gradients or along other gradients."""
     threat = f"{left.threat.norm} {format_eps(left.threat.eps)}"
-    if left.m <= INFLATED * left.n:
-        return Seen("pass", f"{rate(left.m, left.n)} images stand at {threat}: hardly a number that can be too high.")
+    said = f"{rate(left.m, left.n)} images stand at {threat}"
     if left.n < FEWEST:
-        return Seen("not checked", f"{left.n} images are too few to judge a number by; measure {FEWEST} or more.")
+        return Seen("not checked", f"{said}; that is too few to judge a number by: measure {FEWEST} images or more.")
+    if left.m <= INFLATED * left.n:
+        return Seen("pass", f"{said}: a robust accuracy that can hardly be too high.")
     hunt = _Hunt(subject, left, allowed)
     searched = hunt.run()
     fallen = hunt.blind | hunt.led
-    count = int(fallen.sum())
-    said = (
-        f"{rate(left.m, left.n)} images stand at {threat}; {searched} of them were searched in full, and {count} fall, "
-        f"{int(hunt.blind.sum())} without gradients and {int(hunt.led.sum())} to ascents of the margin"
+    count, blind = int(fallen.sum()), int(hunt.blind.sum())
+    said += (
+        f"; {count} of them fall, {blind} without gradients and {count - blind} to ascents of the margin, "
+        f"in searches of which {searched} met both kinds"
     )
     if hunt.proven:
         return Seen(
             "suspicious",
-            f"{said}: the robust accuracy of the run is too high by {100 * count / left.n:.1f} points or more.",
-            "square" if 2 * hunt.blind.sum() > count else "autoattack",
+            f"{said}: the robust accuracy of the run is too high by at least {100 * count / left.n:.1f} points.",
+            "square" if 2 * blind > count else "autoattack",
         )
     estimate, high = inflation(left, fallen, searched)
-    if estimate <= ESTIMATED and high <= EXCLUDED and searched >= min(FEWEST, left.m):
+    said += f": an estimated {100 * estimate:.1f} [{100 * count / left.n:.1f}, {100 * high:.1f}] points too high"
+    if searched < min(FEWEST, left.m) or high > EXCLUDED:
         return Seen(
-            "pass", f"{said}: it is too high by an estimated {100 * estimate:.1f} [0, {100 * high:.1f}] points."
+            "not checked", f"{said}, of which {100 * EXCLUDED:g} are not excluded. {_price(left, fallen, searched)}"
         )
-    return Seen(
-        "not checked",
-        f"{said}: it may be too high by an estimated {100 * estimate:.1f} [0, {100 * high:.1f}] points; a pass takes at "
-        f"most {100 * ESTIMATED:g} and an interval up to {100 * EXCLUDED:g}. "
-        f"{_price(left, fallen, searched)}",
-    )
+    if estimate > ESTIMATED:
+        return Seen(
+            "not checked",
+            f"{said}; short searches find about half of what a strong attack finds, so this may exceed "
+            f"{100 * INFLATED:g} points.",
+            "autoattack",
+        )
+    return Seen("pass", f"{said}.")
 
 
 def _price(left: Left, fallen: np.ndarray, searched: int) -> str:
-    """What a pass would have taken if no more images fall."""
+    """What excluding an inflation of `EXCLUDED` takes if no more images fall."""
     wanted = next(
         (s for s in range(searched, left.m) if inflation(left, fallen, s)[1] <= EXCLUDED and s >= FEWEST), left.m
     )
     passes = left.m + ascent_passes(STEPS, TARGETS) * wanted
     return (
-        f"That takes about {passes:,} passes of this check, a tenth of the run's: give more steps or images, or run "
-        f"satbench trust MODEL --norm {left.threat.norm} --eps {format_eps(left.threat.eps)}."
+        f"That takes about {passes:,} passes, and this form takes a tenth of the run's: give more steps or images, or "
+        f"run satbench trust MODEL --norm {left.threat.norm} --eps {format_eps(left.threat.eps)}."
     )
