@@ -187,8 +187,8 @@ def _too_little(check: Check, count: int) -> Seen:
         return Seen("not checked", f"{count} images are too few; measure {check.fewest} or more.")
     return Seen(
         "not checked",
-        f"It takes {check.cost * min(count, FEWEST):,} passes, more than are left: measure more images or steps, or run "
-        "satbench trust MODEL.",
+        f"It takes {check.cost * min(count, FEWEST):,} passes, more than are left: measure more images or steps, or "
+        "run satbench trust MODEL.",
     )
 
 
