@@ -84,7 +84,7 @@ def command(
         )
     for finding in trust.findings:
         tried = f"; try --attack {finding.next_attack}" if finding.next_attack else ""
-        typer.echo(f"{finding.outcome:<10}  {finding.check}: {finding.sentence}{tried}")
+        typer.echo(f"{finding.outcome:<11}  {finding.check}: {finding.sentence}{tried}")
     typer.echo(f"{loaded.info.label} at {threat}: {trust.verdict}")
     data = DataInfo(
         name=images.name,
@@ -94,7 +94,6 @@ def command(
         loader=images.loader,
         image_size=images.shape[-1],
     )
-
     for path in write_trust(folder, trust, loaded.info, data, Threat(norm=norm, eps=threat.eps), seed, ASKS):
         typer.echo(f"{path}")
     raise typer.Exit(int(trust.verdict == "fail"))
