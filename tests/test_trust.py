@@ -192,20 +192,20 @@ def test_a_gradient_that_is_not_the_networks_is_noticed() -> None:
 
 
 def test_a_transferred_search_goes_on_after_the_source_errs() -> None:
-    """Source and target differ in their gradients alone, so what breaks one breaks the other."""
-    target, source = built("bad", "quantised input, 8 bits"), built("honest", "digits-silu")
-    shown = images().head(100)
+    target, source, shown = built("honest", "digits-silu"), plain(), images().head(150)
     with undisturbed(target, shown.y.device) as moved:
         tally = Tally()
         other = Counting(source, tally)
         subject = Subject(Counting(target, tally), shown.x, shown.y, shown.ids, WIDE_THREAT, 0, other, 256, moved)
-        ours, theirs = (
-            ascent(subject, WIDE_THREAT, shown.x, shown.y, 20, 2, generator(0), source=other) for other in (other, None)
+        right = subject.answer(shown.x).argmax(1) == shown.y
+        every = ascent(subject, WIDE_THREAT, shown.x, shown.y, 20, 2, generator(0), source=other) & right
+    fell = {}
+    for keep in ("best", "last"):  # "best" stops where the source errs
+        x_adv = PGD(steps=20, loss="margin", init="zero", keep=keep)(
+            source, shown.x, shown.y, WIDE_THREAT, generator(0)
         )
-    own = PGD(steps=20, loss="margin")(source, shown.x, shown.y, WIDE_THREAT, generator(0))
-    broken = source(own).argmax(1) != shown.y
-    assert not theirs[broken].all()
-    assert ours[broken].float().mean() > 0.9
+        fell[keep] = int(((target(x_adv).argmax(1) != shown.y) & right).sum())
+    assert every.sum() >= fell["last"] > 2 * fell["best"]
 
 
 @pytest.mark.slow
@@ -221,8 +221,8 @@ def test_a_bad_network_is_caught_by_the_full_form(name: str) -> None:
 @pytest.mark.parametrize("name", HONEST)
 def test_an_honest_network_is_not_flagged_by_the_full_form(name: str) -> None:
     trust = checked(built("honest", name), HONEST[name], n=64, depth="full")
-    assert not doubts(trust)
     assert trust.verdict == "pass"
+    assert not doubts(trust)
 
 
 ATTACKED = {
@@ -643,4 +643,3 @@ def test_the_anchor_that_was_attacked_well_is_not_flagged(depth: Any) -> None:
     shown = image_set("cifar", "test", x, y, [f"{i}" for i in range(len(x))])
     trust = examine(model, shown, ThreatModel("Linf", 4 / 255), depth=depth)
     assert not doubts(trust)
-    assert trust.verdict == "pass"

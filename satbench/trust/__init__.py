@@ -23,7 +23,7 @@ from satbench.trust.subject import Counting, NetworkFault, Subject, Tally, image
 
 SAMPLE = {"quick": 64, "full": 1000}  # images at most
 BASIC_SHARE = 0.125  # of the budget, for all checks but the search of standing images, if `FEWEST` images take less
-SHOWN_BY = {"logits": "outputs", "steady": "randomness", "gradient": "gradients"}  # keys of `LACKING` and of `CHECKS`
+SHOWN_BY = {"logits": "outputs", "steady": "randomness", "gradient": "gradients"}  # keys of `LACKING`, and checks
 ORDER: tuple[Verdict, ...] = get_args(Verdict)
 LACKING = {
     "logits": "there are no usable logits",
@@ -37,7 +37,7 @@ LACKING = {
 
 @dataclass(frozen=True)
 class Check:
-    """One row of `CHECKS`: called with a subject and how many of its images to look at.
+    """A check of the tables below: called with a subject and how many of its images to look at.
 
     `cost`: passes an image that the quick form takes at most. `needs`: keys of `LACKING`. `fewest`: images below which
     it is not run: 1 where a single image is proof.
@@ -114,9 +114,9 @@ def examine(
         raise BadInput("a budget bounds the quick form of the trust battery; leave it out for the full one")
     found = [] if records is None else [(name, look(records)) for name, look in RECORD_CHECKS.items()]
     findings = [_finding(name, seen) for name, seen in found if seen is not None]
-    quick = depth == "quick"
-    checks: dict[str, Check] = {**FIRST, STANDING: _standing_check(records, images, threat, seed, budget), **LATER}
-    if not quick:
+    if depth == "quick":
+        checks = {**FIRST, STANDING: _standing_check(records, images, threat, seed, budget), **LATER}
+    else:
         checks = {**FIRST, **LATER, **ATTACKS}
     count = min(SAMPLE[depth], len(images))
     if budget is not None:

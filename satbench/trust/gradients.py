@@ -8,7 +8,7 @@ from torch import Tensor
 from satbench.attacks.losses import ce, margin
 from satbench.errors import FAULTS, reason
 from satbench.seeding import generator, normal
-from satbench.trust.seen import Seen, rate, surely_above
+from satbench.trust.seen import FEWEST, Seen, rate, surely_above
 from satbench.trust.subject import NetworkFault, Subject
 
 # L2 steps divide by the gradient's length, at least 1e-12; Linf and L1 take signs and order, down to denormal numbers
@@ -28,6 +28,9 @@ def gradients(subject: Subject, count: int) -> Seen:
         return Seen(
             "fail", "Its logits have no gradient to its input: nothing for a white-box attack to follow.", "square"
         )
+    if count < FEWEST:
+        subject.moves = True
+        return Seen("not checked", f"There is a gradient, but {count} images are too few; measure {FEWEST} or more.")
     lengths = [slope.flatten(1).double().norm(dim=1) for slope in (cross, plain)]
     broken = int((~torch.stack(lengths).isfinite()).any(0).sum())
     if broken:
