@@ -128,6 +128,14 @@ def test_few_images_are_no_ground_for_a_verdict(n: int) -> None:
     assert checked(built("bad", "raises"), BAD["raises"], n=n).verdict == "fail"
 
 
+def test_one_draw_of_a_random_network_decides_nothing() -> None:
+    trust = spent(built("bad", "noise"), BAD["noise"], 100, 10)
+    assert found(trust)["randomness"].outcome == "suspicious"
+    finding = found(trust)["standing images"]
+    assert (finding.outcome, finding.next_attack) == ("not checked", "autoattack:version=rand")
+    assert "direction" not in doubts(trust)
+
+
 def test_a_number_near_zero_cannot_be_too_high() -> None:
     trust = spent(plain(), Network(plain, threat=ThreatModel("Linf", 0.5)), 250, 10)
     assert found(trust)["standing images"].outcome == "pass"

@@ -23,23 +23,28 @@ from satbench.trust.subject import Counting, NetworkFault, Subject, Tally, image
 
 SAMPLE = {"quick": 64, "full": 1000}  # images at most
 BASIC_SHARE = 0.125  # of the budget, for all checks but the search of standing images, if `FEWEST` images take less
-SHOWN_BY = {"logits": "outputs", "steady": "randomness", "gradient": "gradients"}  # keys of `LACKING`, and checks
+SHOWN_BY = {"logits": "outputs", "steady": "randomness", "gradient": "gradients"}  # needs, and checks
 ORDER: tuple[Verdict, ...] = get_args(Verdict)
 LACKING = {
     "logits": "there are no usable logits",
-    "steady": "its output is random",
     "gradient": "there is no gradient to follow",
     "radius": "the radius is 0",
     "white-box": "no white-box attack ran",
     "source": "no other network is given",
 }
+RANDOM = Seen(
+    "not checked",
+    "Its output is random, so one answer does not say whether an example breaks it; measure it by an attack that "
+    "averages over answers.",
+    "autoattack:version=rand",
+)
 
 
 @dataclass(frozen=True)
 class Check:
     """A check of the tables below: called with a subject and how many of its images to look at.
 
-    `cost`: passes an image that the quick form takes at most. `needs`: keys of `LACKING`. `fewest`: images below which
+    `cost`: passes an image that the quick form takes at most. `needs`: as `Subject.has` takes them. `fewest`: images below which
     it is not run: 1 where a single image is proof.
     """
 
@@ -137,6 +142,10 @@ def examine(
         for done, (name, check) in enumerate(checks.items()):
             progress(done, len(checks), name)
             needed = next((need for need in check.needs if not subject.has(need)), None)
+            if needed == "steady" and SHOWN_BY[needed] not in unchecked:
+                unchecked.append(name)
+                findings.append(_finding(name, RANDOM))
+                continue
             if needed is not None and SHOWN_BY.get(needed) not in unchecked:
                 left_out[name] = LACKING[needed]
                 continue

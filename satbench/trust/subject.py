@@ -93,7 +93,7 @@ class Subject:
         self.broken = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
 
     def has(self, need: str) -> bool:
-        """Whether what a check needs is there; the needs are the keys of `LACKING`."""
+        """Whether what a check needs is there."""
         return {
             "logits": self.usable,
             "steady": self.steady,
