@@ -44,8 +44,8 @@ RANDOM = Seen(
 class Check:
     """A check of the tables below: called with a subject and how many of its images to look at.
 
-    `cost`: passes an image that the quick form takes at most. `needs`: as `Subject.has` takes them. `fewest`: images below which
-    it is not run: 1 where a single image is proof.
+    `cost`: passes an image that the quick form takes at most. `needs`: as `Subject.has` takes them. `fewest`: images
+    below which it is not run, 1 where a single image is proof.
     """
 
     asks: str
