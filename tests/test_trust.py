@@ -62,7 +62,8 @@ def doubts(trust: Trust) -> set[str]:
 
 def spent(model: nn.Module, network: Network, n: int, steps: int) -> Trust:
     """The trust that `evaluate` gives to a run of PGD with so many steps."""
-    shown = images(network.colours, network.classes).head(n)
+    shown = images(network.colours, network.classes)
+    shown = shown.head(min(n, len(shown)))
     found = measure(model, shown, [PGD(steps=steps)], [network.threat], 0, 256, torch.device("cpu")).records
     budget = int(found[["forward", "backward"]].to_numpy().sum()) // 10
     trust = examine(model, shown, network.threat, budget=budget, records=found)
