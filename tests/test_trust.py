@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -13,19 +14,27 @@ import pandas as pd
 import pytest
 import torch
 from attack_contract import assert_unchanged, state
+from held_back_networks import MASKED, PLAIN
 from torch import Tensor, nn
-from trust_networks import BAD, HONEST, Around, Network, images, plain
+from trust_networks import BAD, HONEST, THREAT, WIDE_THREAT, Around, Network, images, plain
 from typer.testing import CliRunner
 
+from satbench.attacks import PGD
 from satbench.cli import app
 from satbench.data.images import image_set
 from satbench.errors import BadInput
+from satbench.evaluation.harness import measure
 from satbench.reporting.trust_page import write_trust
+from satbench.results.metrics import wilson
 from satbench.results.schema import DataInfo, Finding, ModelInfo, Threat, Trust
 from satbench.seeding import generator
 from satbench.threat import ThreatModel
-from satbench.trust import CHECKS, examine
+from satbench.trust import ASKS, examine
+from satbench.trust.records import RECORD_CHECKS
+from satbench.trust.search import ascent
+from satbench.trust.seen import Seen
 from satbench.trust.squares import squares
+from satbench.trust.standing import Left, inflation
 from satbench.trust.subject import Counting, Subject, Tally, undisturbed
 
 pytestmark = pytest.mark.numeric
@@ -50,28 +59,178 @@ def found(trust: Trust) -> dict[str, Finding]:
 
 
 def doubts(trust: Trust) -> set[str]:
-    return {finding.check for finding in trust.findings if finding.outcome != "pass"}
+    return {finding.check for finding in trust.findings if finding.outcome in ("suspicious", "fail")}
+
+
+def spent(model: nn.Module, network: Network, n: int, steps: int) -> Trust:
+    """The trust that `evaluate` gives to a run of PGD with so many steps."""
+    shown = images(network.colours, network.classes)
+    shown = shown.head(min(n, len(shown)))
+    found = measure(model, shown, [PGD(steps=steps)], [network.threat], 0, 256, torch.device("cpu")).records
+    budget = int(found[["forward", "backward"]].to_numpy().sum()) // 10
+    trust = examine(model, shown, network.threat, budget=budget, records=found)
+    assert trust.forward + trust.backward <= budget
+    return trust
 
 
 def test_there_are_enough_networks_and_one_for_every_check() -> None:
     assert len(BAD) >= 12
-    assert len(HONEST) >= 12
-    assert {check for network in BAD.values() for check in network.caught_by} == set(CHECKS) - {"transfer"}
+    assert len(HONEST) >= 20
+    assert {check for network in BAD.values() for check in network.caught_by} == set(ASKS) - {"transfer"}
 
 
-@pytest.mark.parametrize("name", BAD)
+# one for every check of the quick form
+FEW_BAD = ("logits times 1e3", "quantised, straight through", "noise", "dropout left on", "batch statistics")
+FEW_BAD += ("pixels to 255", "misled off the scans", "shattered", "saturated logits", "probabilities")
+FEW_HONEST = ("digits-silu", "standard mlp", "certified", "logits times 10", "L2", "L1")
+
+
+def some(networks: dict[str, Network], few: tuple[str, ...]) -> list[Any]:
+    return [pytest.param(name, marks=() if name in few else pytest.mark.slow) for name in networks]
+
+
+@pytest.mark.parametrize("name", some(BAD, FEW_BAD))
 def test_a_bad_network_is_caught_by_the_quick_form(name: str) -> None:
     trust = checked(built("bad", name), BAD[name], budget=QUICK)
     assert doubts(trust) & set(BAD[name].caught_by)
-    assert trust.verdict != "pass"
+    assert trust.verdict in ("suspicious", "fail")
     assert trust.forward + trust.backward <= QUICK
 
 
-@pytest.mark.parametrize("name", HONEST)
-def test_an_honest_network_is_not_flagged_by_the_quick_form(name: str) -> None:
-    trust = checked(built("honest", name), HONEST[name], budget=QUICK)
-    assert not doubts(trust)
-    assert trust.verdict == "pass"
+@pytest.mark.parametrize("name", some(HONEST, FEW_HONEST))
+def test_an_honest_network_is_doubted_for_what_stands_alone(name: str) -> None:
+    """10 steps of PGD leave images that a stronger attack breaks on some of them, which is no fault of theirs."""
+    assert doubts(checked(built("honest", name), HONEST[name], budget=QUICK)) <= {"standing images"}
+
+
+def test_what_a_masked_run_left_standing_falls_within_a_tenth_of_its_passes() -> None:
+    for name in ("saturated logits", "shattered", "logits times 1e3"):
+        finding = found(spent(built("bad", name), BAD[name], 250, 10))["standing images"]
+        assert finding.outcome == "suspicious", name
+        assert "too high by at least" in finding.sentence
+        assert finding.next_attack in ("square", "autoattack")
+
+
+def test_a_sound_number_passes_where_the_passes_suffice() -> None:
+    trust = spent(plain(), HONEST["standard mlp"], 250, 50)
+    assert trust.verdict == "pass", trust.findings
+    assert "points too high" in found(trust)["standing images"].sentence
+
+
+def test_a_check_without_power_says_what_it_takes() -> None:
+    trust = spent(plain(), HONEST["standard mlp"], 100, 10)
+    finding = found(trust)["standing images"]
+    assert (trust.verdict, finding.outcome) == ("not checked", "not checked")
+    assert re.search(r"takes about [0-9,]+ passes", finding.sentence)
+    assert "satbench trust MODEL --norm Linf --eps 0.1" in finding.sentence
+
+
+@pytest.mark.parametrize("n", [1, 4, 15])
+def test_few_images_are_no_ground_for_a_verdict(n: int) -> None:
+    for model in (plain(), built("bad", "shattered"), built("bad", "saturated units")):
+        assert spent(model, BAD["shattered"], n, 10).verdict == "not checked"
+    assert checked(built("bad", "raises"), BAD["raises"], n=n).verdict == "fail"
+
+
+def test_one_draw_of_a_random_network_decides_nothing() -> None:
+    trust = spent(built("bad", "noise"), BAD["noise"], 100, 10)
+    assert found(trust)["randomness"].outcome == "suspicious"
+    finding = found(trust)["standing images"]
+    assert (finding.outcome, finding.next_attack) == ("not checked", "autoattack:version=rand")
+    assert "direction" not in doubts(trust)
+
+
+def test_a_number_near_zero_cannot_be_too_high() -> None:
+    trust = spent(plain(), Network(plain, threat=ThreatModel("Linf", 0.5)), 250, 10)
+    assert found(trust)["standing images"].outcome == "pass"
+
+
+def test_the_smaller_radius_is_searched_where_nothing_stands_at_the_larger() -> None:
+    network, shown = BAD["shattered"], images().head(200)
+    threats = [ThreatModel("Linf", 0.05), ThreatModel("Linf", 1.0)]
+    frame = measure(plain(), shown, [PGD()], threats, 0, 256, torch.device("cpu")).records
+    finding = found(examine(plain(), shown, threats[1], budget=2000, records=frame))["standing images"]
+    assert "stand at Linf 0.05" in finding.sentence
+    with pytest.raises(BadInput, match="not of these images"):
+        examine(plain(), images().take(range(200, 300)), network.threat, budget=2000, records=frame)
+
+
+def test_the_estimate_of_inflation_counts_what_fell_and_bounds_the_rest() -> None:
+    left = Left(lambda _: (torch.empty(0), torch.empty(0)), THREAT, 200, np.arange(100) % 2 == 1, (torch.empty(0),) * 2)
+    fallen = np.zeros(100, dtype=bool)
+    fallen[[0, 2, 4]] = True  # none of the random ones
+    estimate, high = inflation(left, fallen, 40)
+    assert estimate == 3 / 200
+    assert high == pytest.approx((3 + 60 * wilson(0, 20)[1]) / 200)
+    fallen[[1, 3]] = True
+    assert inflation(left, fallen, 40)[0] == pytest.approx((5 + 60 * 2 / 20) / 200)
+    assert inflation(left, fallen, 100) == (5 / 200, 5 / 200)
+
+
+def test_logits_are_judged_by_their_differences() -> None:
+    network = HONEST["standard mlp"]
+    offset = found(checked(Around(plain(), after=lambda z: z + 2e4), network, budget=QUICK))["outputs"]
+    assert offset.outcome == "pass"
+    for factor in (1e3, 1e-6):
+        scaled = found(checked(Around(plain(), after=lambda z, by=factor: by * z), network, budget=QUICK))["outputs"]
+        assert (scaled.outcome, scaled.next_attack) == ("suspicious", "pgd:loss=margin")
+
+
+def test_dead_gradients_and_ties_are_no_wrong_direction() -> None:
+    class Bright(nn.Module):
+        """Constant, and provably robust, where the image is not bright."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            bright = (x.flatten(1).mean(1, keepdim=True) - 0.32).relu()
+            return torch.cat([torch.ones_like(bright), 8 * bright, torch.zeros_like(bright)], dim=1).repeat(1, 4)[
+                :, :10
+            ]
+
+    finding = found(checked(Bright(), HONEST["standard mlp"], budget=QUICK))["direction"]
+    assert finding.outcome == "pass"
+    left_out = int(re.search(r"ball, (\d+) of (\d+) images", finding.sentence)[1])  # type: ignore[index]
+    assert 0 < left_out < 16
+
+
+def test_a_gradient_that_is_not_the_networks_is_noticed() -> None:
+    other = built("honest", "standard cnn, elu")
+
+    class Decoy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            shown = other(x)
+            return shown + (plain()(x) - shown).detach()
+
+    assert found(checked(Decoy(), HONEST["standard mlp"], budget=QUICK))["direction"].outcome == "suspicious"
+
+
+def test_a_transferred_search_goes_on_after_the_source_errs() -> None:
+    target, source, shown = built("honest", "digits-silu"), plain(), images().head(150)
+    with undisturbed(target, shown.y.device) as moved:
+        tally = Tally()
+        other = Counting(source, tally)
+        subject = Subject(Counting(target, tally), shown.x, shown.y, shown.ids, WIDE_THREAT, 0, other, 256, moved)
+        right = subject.answer(shown.x).argmax(1) == shown.y
+        every = ascent(subject, WIDE_THREAT, shown.x, shown.y, 20, 2, generator(0), source=other) & right
+    fell = {}
+    for keep in ("best", "last"):  # "best" stops where the source errs
+        x_adv = PGD(steps=20, loss="margin", init="zero", keep=keep)(
+            source, shown.x, shown.y, WIDE_THREAT, generator(0)
+        )
+        fell[keep] = int(((target(x_adv).argmax(1) != shown.y) & right).sum())
+    assert every.sum() >= fell["last"] > 2 * fell["best"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MASKED)
+def test_a_held_back_mask_does_not_pass(name: str) -> None:
+    assert spent(MASKED[name].build(), MASKED[name], 250, 50).verdict != "pass"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_held_back_network_that_hides_nothing_is_doubted_for_what_stands_alone(name: str) -> None:
+    """Examples in hand prove those numbers too high; AutoAttack agrees on every one (benchmarks/trust.py)."""
+    assert doubts(spent(PLAIN[name].build(), PLAIN[name], 250, 50)) <= {"standing images"}
 
 
 @pytest.mark.slow
@@ -87,8 +246,8 @@ def test_a_bad_network_is_caught_by_the_full_form(name: str) -> None:
 @pytest.mark.parametrize("name", HONEST)
 def test_an_honest_network_is_not_flagged_by_the_full_form(name: str) -> None:
     trust = checked(built("honest", name), HONEST[name], n=64, depth="full")
-    assert not doubts(trust)
     assert trust.verdict == "pass"
+    assert not doubts(trust)
 
 
 ATTACKED = {
@@ -124,19 +283,19 @@ def test_a_doubt_names_the_attack_to_try() -> None:
         assert found(checked(built("bad", name), BAD[name], budget=QUICK))[check].next_attack == attack
 
 
+@pytest.mark.slow
 def test_a_transferred_example_shows_what_gradients_hide() -> None:
     network = BAD["shattered"]
-    trust = checked(built("bad", "shattered"), network, source=plain())
+    trust = checked(built("bad", "shattered"), network, n=32, source=plain(), depth="full")
     assert found(trust)["transfer"].outcome == "suspicious"
-    without = checked(built("bad", "shattered"), network)
-    assert "transfer" not in found(without)
-    assert "transfer (no other network is given)" in found(without)["coverage"].sentence
-    spare = checked(plain(), network, source=plain(), budget=149)
-    assert "black box, transfer (no white-box attack ran)" in found(spare)["coverage"].sentence
-    honest = checked(plain(), network, source=built("honest", "standard cnn, elu"))
+    honest = checked(plain(), network, n=32, source=built("honest", "standard cnn, elu"), depth="full")
     assert found(honest)["transfer"].outcome == "pass"
     with pytest.raises(BadInput, match="examples cannot be made on the other network"):
-        checked(plain(), network, source=built("bad", "raises"))
+        checked(plain(), network, n=32, source=built("bad", "raises"), depth="full")
+    assert (
+        "transfer (no other network is given)"
+        in found(checked(plain(), network, n=16, depth="full"))["coverage"].sentence
+    )
 
 
 class Passing(nn.Module):
@@ -166,13 +325,11 @@ def test_the_passes_are_those_really_taken(budget: int | None) -> None:
         assert trust.forward + trust.backward <= budget
 
 
-def test_what_does_not_fit_is_said_and_is_no_ground_for_trust() -> None:
-    nothing = checked(plain(), HONEST["standard mlp"], budget=3)
-    assert nothing.verdict == "suspicious"
-    assert "outputs" in found(nothing)["coverage"].sentence
-    some = checked(plain(), HONEST["standard mlp"], budget=400)
-    assert some.verdict == "pass"
-    assert "black box" in found(some)["coverage"].sentence
+def test_what_does_not_fit_is_not_checked() -> None:
+    nothing = checked(plain(), HONEST["standard mlp"], budget=0)
+    assert nothing.verdict == "not checked"
+    assert {finding.outcome for finding in nothing.findings} == {"not checked", "pass"}
+    assert "satbench trust" in found(nothing)["outputs"].sentence
     with pytest.raises(BadInput, match="budget"):
         checked(plain(), HONEST["standard mlp"], budget=400, depth="full")
 
@@ -230,16 +387,15 @@ def test_memory_that_does_not_suffice_is_no_finding() -> None:
         return x
 
     trust = checked(Around(plain(), before=scarce), HONEST["standard mlp"], budget=4 * QUICK)
-    assert trust.verdict == "pass"
+    assert not doubts(trust)
     with pytest.raises(torch.OutOfMemoryError):
         checked(Around(plain(), before=lambda x: scarce(x.repeat(9, 1, 1, 1))), HONEST["standard mlp"])
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
-@pytest.mark.parametrize("n", [1, 5])
-def test_few_images_and_no_radius_are_no_trouble(norm: str, n: int) -> None:
-    assert examine(plain(), images().head(n), ThreatModel(norm, 0.1)).verdict == "pass"
-    still = examine(plain(), images().head(n), ThreatModel(norm, 0))
+def test_no_radius_is_no_trouble(norm: str) -> None:
+    still = examine(plain(), images().head(20), ThreatModel(norm, 0))
+    assert still.verdict == "pass"
     assert "the radius is 0" in found(still)["coverage"].sentence
 
 
@@ -255,10 +411,8 @@ def test_the_search_over_squares_breaks_only_what_can_be_broken() -> None:
         reach = 2 * eps * float(torch.linalg.vector_norm(weight[0].flatten(), dual))  # the box is far away
         y = (height < 0).long()
         with undisturbed(model, x.device) as moved:
-            subject = Subject(
-                Counting(model, Tally()), x, y, ("",) * 200, ThreatModel(norm, eps), 0, True, None, 256, moved
-            )
-            fallen = squares(subject, torch.arange(200), 300, generator(0))
+            subject = Subject(Counting(model, Tally()), x, y, ("",) * 200, ThreatModel(norm, eps), 0, None, 256, moved)
+            fallen = squares(subject, subject.threat, x, y, 300, generator(0))
         assert not (fallen & (height.abs() > reach * 1.0001)).any()
         easy = height.abs() < 0.3 * reach
         assert easy.sum() > 5
@@ -270,14 +424,18 @@ SQUARE = "AutoAttackComponent(name='square', unit=250)"
 
 
 def records(n: int = 500, **broken: Any) -> pd.DataFrame:
-    """Records of attacks, each given as how many of `n` images it breaks, or which; all are right as they are."""
+    """Records of attacks, each given as how many of `n` images it breaks, or which; all are right as they are.
+
+    Those whose names hold "white" or "PGD" took gradients.
+    """
+    ids = [*images().ids, *(f"{i}" for i in range(n))][:n]
     frames = []
     for attack, which in broken.items():
         rows = range(which) if isinstance(which, int) else which
         frames.append(
             pd.DataFrame(
                 {
-                    "sample_id": [f"{i}" for i in range(n)],
+                    "sample_id": ids,
                     "label": 1,
                     "clean_prediction": 1,
                     "attack": attack,
@@ -286,6 +444,9 @@ def records(n: int = 500, **broken: Any) -> pd.DataFrame:
                     "broken": [i in rows for i in range(n)],
                     "fell_at": [1 if i in rows else -1 for i in range(n)],
                     "stage": "",
+                    "forward": 1,
+                    "backward": int("square" not in attack),
+                    "margin": -1.0,
                     "violation": "",
                 }
             )
@@ -293,8 +454,9 @@ def records(n: int = 500, **broken: Any) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def from_records(frame: pd.DataFrame) -> dict[str, Finding]:
-    return found(checked(plain(), HONEST["standard mlp"], budget=QUICK, records=frame))
+def from_records(frame: pd.DataFrame) -> dict[str, Seen]:
+    seen = {name: look(frame) for name, look in RECORD_CHECKS.items()}
+    return {name: one for name, one in seen.items() if one is not None}
 
 
 def staged(removed: int, n: int = 500) -> pd.DataFrame:
@@ -378,19 +540,38 @@ def test_clean_accuracy_is_held_against_the_card(measured: tuple[int, int], outc
 
 
 def test_clean_accuracy_comes_from_the_records_where_there_are_some() -> None:
-    how: dict[str, Any] = {"budget": QUICK, "expected_clean": (0.99, 1000)}
-    assert (
-        "64 images"
-        not in found(checked(plain(), HONEST["standard mlp"], records=records(**{SQUARE: 5}), **how))[
-            "clean accuracy"
-        ].sentence
-    )
-    assert (
-        "500 of 500"
-        in found(checked(plain(), HONEST["standard mlp"], records=records(**{SQUARE: 5}), **how))[
-            "clean accuracy"
-        ].sentence
-    )
+    frame = records(450, **{SQUARE: 5})
+    seen = found(checked(plain(), HONEST["standard mlp"], budget=QUICK, records=frame, expected_clean=(0.99, 1000)))
+    assert "450 of 450" in seen["clean accuracy"].sentence
+
+
+def test_a_curve_that_stays_flat_while_the_radius_doubles_is_suspicious() -> None:
+    """Carried rows, which took no pass, make every curve of a run fall."""
+    attack = WHITE.format(10, 1)
+    small = records(**{attack: 200})
+
+    def larger(fallen: int) -> pd.DataFrame:
+        frame = records(**{attack: fallen}).assign(eps=0.2)
+        frame.loc[frame.index[:200], ["forward", "backward"]] = 0
+        return pd.concat([small, frame])
+
+    seen = from_records(larger(205))["records, growing radius"]
+    assert seen.outcome == "suspicious"
+    assert "flat" in seen.sentence
+    assert from_records(larger(300))["records, growing radius"].outcome == "pass"
+    assert from_records(larger(205).replace({"eps": {0.2: 0.12}}))["records, growing radius"].outcome == "pass"
+
+
+def test_names_do_not_tell_what_an_attack_uses() -> None:
+    follows, asks = "mine.SquareRootAscent()", "mine.Search()"
+    frame = records(**{WHITE.format(50, 1): range(100), follows: range(80, 120), asks: range(90)})
+    frame["backward"] = (frame["attack"] != asks).astype(int)
+    seen = from_records(frame)["records, black-box attack"]
+    assert seen.outcome == "pass"
+    assert asks in seen.sentence
+    assert follows not in seen.sentence
+    alone = records(**{WHITE.format(50, 1): range(100), follows: range(80, 120)}).assign(backward=1)
+    assert "records, black-box attack" not in from_records(alone)
 
 
 def test_the_page_holds_the_evidence_and_nothing_from_elsewhere(tmp_path: Path) -> None:
@@ -488,4 +669,3 @@ def test_the_anchor_that_was_attacked_well_is_not_flagged(depth: Any) -> None:
     shown = image_set("cifar", "test", x, y, [f"{i}" for i in range(len(x))])
     trust = examine(model, shown, ThreatModel("Linf", 4 / 255), depth=depth)
     assert not doubts(trust)
-    assert trust.verdict == "pass"

@@ -295,12 +295,12 @@ BAD: dict[str, Network] = {
     ),
     "misled off the scans": Network(
         lambda: Around(robust(), before=lambda x: _Misled.apply(x, off_grid(x))),
-        ("more effort", "black box", "large radius"),
+        ("direction", "standing images", "more effort", "black box", "large radius"),
         WIDE_THREAT,
     ),
     "shattered": Network(
         lambda: Around(plain(), before=lambda x: x + 0.02 * torch.sin(3000 * x)),
-        ("direction", "large radius"),
+        ("direction", "large radius", "standing images"),
     ),
 }
 

@@ -52,7 +52,7 @@ def command(
     from satbench.results.schema import Threat
     from satbench.results.store import check_output_folder
     from satbench.threat import ThreatModel
-    from satbench.trust import CHECKS, SAMPLE, examine
+    from satbench.trust import ASKS, SAMPLE, examine
     from satbench.zoo import load, short_digest
 
     most = SAMPLE["full"]
@@ -87,11 +87,10 @@ def command(
         )
     for finding in trust.findings:
         tried = f"; try --attack {finding.next_attack}" if finding.next_attack else ""
-        typer.echo(f"{finding.outcome:<10}  {finding.check}: {finding.sentence}{tried}")
+        typer.echo(f"{finding.outcome:<11}  {finding.check}: {finding.sentence}{tried}")
     typer.echo(f"{loaded.info.label} at {threat}: {trust.verdict}")
     data = data_info(images, images.digest)
-    asks = {name: check.asks for name, check in CHECKS.items()}
-    for path in write_trust(folder, trust, loaded.info, data, Threat(norm=norm, eps=threat.eps), seed, asks):
+    for path in write_trust(folder, trust, loaded.info, data, Threat(norm=norm, eps=threat.eps), seed, ASKS):
         typer.echo(f"{path}")
     raise typer.Exit(int(trust.verdict == "fail"))
 

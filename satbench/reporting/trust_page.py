@@ -14,8 +14,7 @@ from satbench.results.store import to_json, write_text
 TRUST_FILE = "trust.json"
 MEANING = {
     "pass": "No check found a reason to doubt it. That is no proof: a stronger attack may still lower it.",
-    "not checked": "Some check had too few images or passes to find a fault, so it says nothing; what it would take is "
-    "in its line below.",
+    "not checked": "The passes or images did not suffice for the checks named below, so the figure is unconfirmed.",
     "suspicious": "An attack may have been held up rather than withstood. Take the figure for an upper bound, and try "
     "the attacks named below.",
     "fail": "No figure measured on this network as it is can be believed.",

@@ -6,14 +6,18 @@ from torch import Tensor
 from satbench.trust.seen import Seen, rate, surely_above
 from satbench.trust.subject import NetworkFault, Subject
 
-LARGE_LOGIT = 1e4  # float32 cross-entropy is blind from a gap of about 104
+BLIND_GAP = 104.0  # between two logits: the probability exp(-104) of the smaller one is 0 in float32
+FLAT_SPREAD = 0.1  # below it all wrong classes weigh the same within 10% in the gradient of cross-entropy
 SAME = 0.02  # of the logits' standard deviation: what kernels for other batch sizes may differ by
 STEADY = 1e-3  # the same for the same images twice
 ALONE = 8  # images that are shown one at a time
 
 
 def outputs(subject: Subject, count: int) -> Seen:
-    """Finite logits that depend on the image, and neither probabilities nor huge."""
+    """Finite logits that depend on the image, no probabilities, and with differences that cross-entropy can see.
+
+    A large number added to all logits of an image changes no attack, so their size alone says nothing.
+    """
     logits = subject.answer(subject.x)
     if int(subject.y.max()) >= logits.shape[1]:
         return Seen("fail", f"Labels go up to {int(subject.y.max())} but it knows {logits.shape[1]} classes.")
@@ -30,13 +34,23 @@ def outputs(subject: Subject, count: int) -> Seen:
             "has hardly a gradient; let it return logits.",
             "autoattack",
         )
-    if max(-low, high) > LARGE_LOGIT:
+    top = logits.topk(2, dim=1).values
+    gap, spread = float((top[:, 0] - top[:, 1]).median()), float((logits.amax(1) - logits.amin(1)).median())
+    apart = f"the first is above the second by {gap:.3g} in the median and above the last by {spread:.3g}"
+    if gap > BLIND_GAP:
         return Seen(
             "suspicious",
-            f"Logits go {span}: float32 cross-entropy and its gradient vanish at such a scale.",
+            f"Logits go {span}; {apart}: float32 cross-entropy and its gradient vanish at such a scale.",
             "pgd:loss=margin",
         )
-    return Seen("pass", f"Logits are finite and go {span}.")
+    if spread < FLAT_SPREAD:
+        return Seen(
+            "suspicious",
+            f"Logits go {span}; {apart}: cross-entropy cannot tell the likeliest wrong class from the others at such a "
+            "scale.",
+            "pgd:loss=margin",
+        )
+    return Seen("pass", f"Logits are finite and go {span}; {apart}.")
 
 
 def modes(subject: Subject, count: int) -> Seen:

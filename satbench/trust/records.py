@@ -2,20 +2,22 @@
 
 import re
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import pandas as pd
 
 from satbench.eps import format_eps
-from satbench.trust.seen import Seen, rate, surely_above
+from satbench.results.metrics import clean_table
+from satbench.trust.seen import Seen, rate, surely_above, surely_below
 from satbench.trust.strength import LEFT, LUCK, better_by
 
-BLACK_BOXES = ("square", "transfer", "boundary", "hopskipjump", "pointwise", "noise", "genattack", "spatial")
-ENSEMBLES = ("AutoAttack(", "Cascade(", "Rapid(")
+SQUARE = "AutoAttackComponent(name='square'"  # the one stage known to use no gradient
 ADDED = 0.01  # share of images that black-box attacks may add to white-box ones
 LATE = 0.05  # share of images that may fall in the last tenth of an attack
 EFFORT = re.compile(r"\b(?:steps|restarts)=(\d+)|init='[^']*'")
+HALFWAY = 0.1  # share of images that must have fallen, and must stand, for a curve to have room to fall further
+FLAT = 0.1  # share of the standing images that at least fall while the radius doubles
 GREY = 0.5  # the Linf radius from which every image can become the same grey one
 
 
@@ -34,12 +36,16 @@ def sound(records: pd.DataFrame) -> Seen:
 
 
 def growing_radius(records: pd.DataFrame) -> Seen | None:
-    """A larger radius never helps the defender, and at Linf 0.5 nearly nothing stands."""
+    """A larger radius never helps the defender, goes on breaking images, and at Linf 0.5 nearly nothing stands.
+
+    Images that a smaller radius broke are carried along without an attack; they say nothing about the larger one.
+    """
+    tried = records[~_carried(records)]
     radii = records.groupby(["attack", "norm"])["eps"].nunique()
     wide = records[(records["norm"] == "Linf") & (records["eps"] >= GREY)]
     if radii.max() < 2 and wide.empty:
         return None
-    for (attack, norm), table in _wide(records, ["attack", "norm"], "eps"):
+    for (attack, norm), table in _wide(tried, ["attack", "norm"], "eps"):
         for smaller, larger in pairwise(table.columns):
             lost, gained = _apart(table[smaller], table[larger])
             if better_by(lost, gained, LUCK * len(table)):
@@ -48,6 +54,19 @@ def growing_radius(records: pd.DataFrame) -> Seen | None:
                     f"{rate(lost, len(table))} images fall to {attack} at {norm} {format_eps(smaller)} but not at "
                     f"{format_eps(larger)}.",
                     "autoattack",
+                )
+    for (attack, norm), table in _wide(records, ["attack", "norm"], "eps"):
+        for smaller, larger in combinations(table.columns, 2):
+            stood, n = ~table[smaller], len(table)
+            fell = int((stood & table[larger]).sum())
+            first = int((table[smaller] & _right(records, table)).sum())
+            halfway = min(first, int(stood.sum())) >= HALFWAY * n
+            if larger >= 2 * smaller and halfway and surely_below(fell, int(stood.sum()), FLAT):
+                return Seen(
+                    "suspicious",
+                    f"{attack} breaks {rate(first, n)} images at {norm} {format_eps(smaller)}, but only "
+                    f"{rate(fell, int(stood.sum()))} of the others at {format_eps(larger)}: the curve is flat.",
+                    "square",
                 )
     for (attack, eps), rows in wide.groupby(["attack", "eps"]):
         stand, n = int((~rows["broken"]).sum()), len(rows)
@@ -104,13 +123,13 @@ def converged(records: pd.DataFrame) -> Seen | None:
 
 
 def black_box_stage(records: pd.DataFrame) -> Seen | None:
-    """In an ensemble, the stage without gradients adds next to nothing to the stages before it."""
-    ensembles = records.groupby(["attack", "norm", "eps"]).filter(
-        lambda rows: bool((rows["stage"] != "").any()) and any(_is_white(one) for one in rows["stage"].unique() if one)
+    """In an ensemble with AutoAttack's Square, that stage adds next to nothing to the stages before it."""
+    staged = records.groupby(["attack", "norm", "eps"]).filter(
+        lambda rows: bool(rows["stage"].str.startswith(SQUARE).any()) and bool((rows["backward"] > 0).any())
     )
     return _added(
-        (attack, norm, eps, int((rows["broken"] & rows["stage"].map(_is_black)).sum()), len(rows))
-        for (attack, norm, eps), rows in ensembles.groupby(["attack", "norm", "eps"])
+        (attack, norm, eps, int((rows["broken"] & rows["stage"].str.startswith(SQUARE)).sum()), len(rows))
+        for (attack, norm, eps), rows in staged.groupby(["attack", "norm", "eps"])
     )
 
 
@@ -120,13 +139,14 @@ def black_box_attack(records: pd.DataFrame) -> Seen | None:
 
 
 def _alone(records: pd.DataFrame) -> Iterator[tuple[str, str, float, int, int]]:
-    single = records[~records["attack"].str.startswith(ENSEMBLES)]
-    for (norm, eps), table in _wide(single, ["norm", "eps"], "attack"):
-        black = [name for name in table.columns if _is_black(name)]
-        white = [name for name in table.columns if not _is_black(name)]
-        if black and white:
-            added = table[black].any(axis=1) & ~table[white].any(axis=1)
-            yield " and ".join(black), norm, eps, int(added.sum()), len(table)
+    passes = records.groupby("attack")[["forward", "backward"]].sum()
+    black = passes.index[(passes["backward"] == 0) & (passes["forward"] > 0)]
+    white = passes.index[passes["backward"] > 0]
+    for (norm, eps), table in _wide(records, ["norm", "eps"], "attack"):
+        without, along = table.columns.intersection(black), table.columns.intersection(white)
+        if len(without) and len(along):
+            added = table[without].any(axis=1) & ~table[along].any(axis=1)
+            yield " and ".join(without), norm, eps, int(added.sum()), len(table)
 
 
 def _added(found: Iterator[tuple[str, str, float, int, int]]) -> Seen | None:
@@ -147,12 +167,14 @@ def _added(found: Iterator[tuple[str, str, float, int, int]]) -> Seen | None:
     return Seen("pass", f"{said}.")
 
 
-def _is_black(name: str) -> bool:
-    return any(part in name.lower() for part in BLACK_BOXES)
+def _carried(records: pd.DataFrame) -> "pd.Series[bool]":
+    """Rows of images that a smaller radius had broken, at no pass."""
+    return records["broken"] & (records["forward"] == 0) & (records["clean_prediction"] == records["label"])
 
 
-def _is_white(name: str) -> bool:
-    return not _is_black(name)
+def _right(records: pd.DataFrame, table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which samples of a table are classified correctly without an attack."""
+    return clean_table(records).loc[table.index]
 
 
 def _effort(attack: str) -> tuple[int, int]:

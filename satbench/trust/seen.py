@@ -5,6 +5,9 @@ from typing import NamedTuple
 from satbench.results.metrics import wilson
 from satbench.results.schema import Verdict
 
+# Images below which a check of rates says nothing: 0 of 16 excludes a share of a fifth at 95%, 0 of 4 only one of half.
+FEWEST = 16
+
 
 class Seen(NamedTuple):
     """The part of a finding that its check decides."""

@@ -10,30 +10,30 @@ FIRST_SHARE = {"Linf": 0.8, "L2": 0.3, "L1": 0.3}  # of the image that the first
 HALVED_AT = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of all queries, as in the paper's schedule
 
 
-def squares(subject: Subject, rows: Tensor, queries: int, draws: torch.Generator) -> Tensor:
-    """Which of the images at `rows` fall within so many queries each, bool.
+def squares(
+    subject: Subject, threat: ThreatModel, x: Tensor, y: Tensor, queries: int, draws: torch.Generator
+) -> Tensor:
+    """Which of the images (N, C, H, W) with labels (N,) fall within so many queries each, bool (N,).
 
     Starts at vertical stripes; a query adds one square of random place and colour to the best point so far, projects
     it onto ball and box, and keeps it where the margin grew. One generator serves all images.
     """
-    threat = subject.threat
-    x, y = subject.x[rows], subject.y[rows]
-    fallen = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-    standing = torch.arange(len(rows), device=rows.device)
-    channels, _, width = x.shape[1:]
-    stripes = _signs((len(x), channels, 1, width), draws, x)
-    best = threat.project(x, x + threat.eps * stripes)
-    highest = subject.margins(best, y) if len(x) else x.new_zeros(0)
-    for query in range(1, queries + 1):
+    fallen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    standing = torch.arange(len(x), device=x.device)
+    stripes = _signs((len(x), x.shape[1], 1, x.shape[3]), draws, x)
+    best, highest = x, torch.full((len(x),), -torch.inf, device=x.device)
+    for query in range(queries):
+        if not len(standing):
+            break
+        change = _square(x, threat, query / queries, draws) if query else threat.eps * stripes
+        candidate = threat.project(x, best + change)
+        margins = subject.margins(candidate, y)
+        better = (margins > highest) & threat.contains(x, candidate)
+        best = torch.where(better.view(-1, 1, 1, 1), candidate, best)
+        highest = torch.where(better, margins, highest)
         left = highest <= 0
         fallen[standing[~left]] = True
         standing, x, y, best, highest = standing[left], x[left], y[left], best[left], highest[left]
-        if not len(standing) or query == queries:
-            break
-        candidate = threat.project(x, best + _square(x, threat, query / queries, draws))
-        margins = subject.margins(candidate, y)
-        better = margins > highest
-        best[better], highest[better] = candidate[better], margins[better]
     return fallen
 
 

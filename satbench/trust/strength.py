@@ -1,4 +1,4 @@
-"""Checks by attacking: what more effort, or an attack without gradients, must not show."""
+"""The full form's checks by attacking: what more effort, or an attack without gradients, must not show."""
 
 import math
 from itertools import pairwise
@@ -10,29 +10,28 @@ from satbench.attacks import PGD, Attack
 from satbench.eps import format_eps
 from satbench.seeding import generator
 from satbench.threat import ThreatModel
+from satbench.trust.search import ascent
 from satbench.trust.seen import Seen, rate, surely_above
 from satbench.trust.squares import squares
 from satbench.trust.subject import Subject
 
 LEFT = 0.1  # share of images that an attack may leave where everything is allowed
 LUCK = 0.01  # share of images by which a weaker attack may beat a stronger one
-GAINED = 0.02  # share of images that an attack without gradients may add in the quick form
 WEAKENED = 0.1  # share of images that cross-entropy may leave to the margin
-UNSEEN = 0.005  # the same in the full form, where white-box attacks have tried those images again
+UNSEEN = 0.005  # share of images that a search without gradients may add, after white-box attacks have tried again
 TRIED_AGAIN = 16  # images that only an attack without gradients broke, at most
-QUERIES = {False: 50, True: 2000}
+QUERIES = 2000
+LOSS_STEPS, TRANSFERRED = 50, 50
 
 
 def large_radius(subject: Subject, count: int) -> Seen:
     """Accuracy goes to 0 as the radius grows: within the whole box every image can become any other."""
     norm, start = subject.threat.norm, subject.threat.eps
     box = {"Linf": 1.0, "L2": math.sqrt(subject.x[0].numel()), "L1": float(subject.x[0].numel())}[norm]
-    radii = [box]
-    if subject.full:
-        radii = [start * 2**i for i in range(1, 12) if start * 2**i < box] + [box]
+    radii = [start * 2**i for i in range(1, 12) if start * 2**i < box] + [box]
     standing, n, told = subject.rows(count), count, []
     for radius in radii:
-        attack = PGD(steps=20 if subject.full else 10, loss="margin")
+        attack = PGD(steps=20, loss="margin")
         fallen = subject.attack(attack, standing, f"radius {radius}", ThreatModel(norm, radius))
         standing = standing[~fallen]
         told.append(f"{100 * len(standing) / n:.1f}% at {format_eps(radius)}")
@@ -50,9 +49,12 @@ def large_radius(subject: Subject, count: int) -> Seen:
 def more_effort(subject: Subject, count: int) -> Seen:
     """More steps break what fewer steps break, and so do more restarts."""
     rows = subject.rows(count)
-    attacks = {"1 step": PGD(steps=1, init="zero"), "10 steps": PGD(steps=10)}
-    if subject.full:
-        attacks |= {"100 steps": PGD(steps=100), "100 steps and 5 restarts": PGD(steps=100, restarts=5)}
+    attacks = {
+        "1 step": PGD(steps=1, init="zero"),
+        "10 steps": PGD(steps=10),
+        "100 steps": PGD(steps=100),
+        "100 steps and 5 restarts": PGD(steps=100, restarts=5),
+    }
     subject.attacked = count
     fallen = {name: subject.attack(attack, rows, name) for name, attack in attacks.items()}
     told = ", ".join(f"{100 * (len(rows) - int(one.sum())) / count:.1f}% with {name}" for name, one in fallen.items())
@@ -85,12 +87,11 @@ def better_by(ours: int, theirs: int, least: float) -> bool:
 def other_loss(subject: Subject, count: int) -> Seen:
     """The margin as loss breaks little that cross-entropy leaves."""
     rows = subject.rows(count)
-    steps = 50 if subject.full else 10
     subject.attacked = max(subject.attacked, count)
-    fallen = {loss: subject.attack(PGD(steps=steps, loss=loss), rows, loss) for loss in ("ce", "margin")}
+    fallen = {loss: subject.attack(PGD(steps=LOSS_STEPS, loss=loss), rows, loss) for loss in ("ce", "margin")}
     cross, plain = (int(one.sum()) for one in fallen.values())
     said = (
-        f"{steps} steps leave {rate(len(rows) - cross, count)} images with cross-entropy as loss and "
+        f"{LOSS_STEPS} steps leave {rate(len(rows) - cross, count)} images with cross-entropy as loss and "
         f"{rate(len(rows) - plain, count)} with the margin"
     )
     gained, lost = only(fallen["margin"], fallen["ce"]), only(fallen["ce"], fallen["margin"])
@@ -103,25 +104,27 @@ def black_box(subject: Subject, count: int) -> Seen:
     """A search without gradients breaks nothing that white-box attacks leave standing."""
     count = min(count, subject.attacked)
     standing = _standing(subject, count, "before squares")
-    queries = QUERIES[subject.full]
-    fallen = squares(subject, standing, queries, generator(subject.seed, "trust", "squares"))
-    return _beyond(subject, standing[fallen], count, f"{queries} queries of a random search over squares")
+    x, y, draws = subject.x[standing], subject.y[standing], generator(subject.seed, "trust", "squares")
+    fallen = standing[squares(subject, subject.threat, x, y, QUERIES, draws)]
+    return _beyond(subject, fallen, count, f"{QUERIES} queries of a random search over squares")
 
 
 def transfer(subject: Subject, count: int) -> Seen:
-    """Examples made on another network break nothing that white-box attacks leave standing."""
+    """Examples made on another network break nothing that white-box attacks leave standing.
+
+    Every iterate is judged on the network under examination, and the other network's verdict ends no search.
+    """
     count = min(count, subject.attacked)
     standing = _standing(subject, count, "before transfer")
-    attack = PGD(steps=50 if subject.full else 10, loss="margin")
-    fallen = standing[subject.transferred(attack, standing, "transfer")]
+    x, y, draws = subject.x[standing], subject.y[standing], generator(subject.seed, "trust", "transfer")
+    fallen = standing[ascent(subject, subject.threat, x, y, TRANSFERRED, 2, draws, source=subject.source)]
     return _beyond(subject, fallen, count, "examples made on the other network")
 
 
 def _standing(subject: Subject, count: int, purpose: str) -> Tensor:
-    """Images that no white-box attack has broken; in the full form a strong one tries them first."""
+    """Images that no white-box attack has broken; a strong one tries them first."""
     rows = subject.rows(count)
-    if subject.full:
-        subject.attack(_targeted(subject, 50, 3, 1), rows[~subject.broken[rows]], purpose)
+    subject.attack(_targeted(subject, 50, 3, 1), rows[~subject.broken[rows]], purpose)
     return rows[~subject.broken[rows]]
 
 
@@ -129,8 +132,8 @@ def _beyond(subject: Subject, fallen: Tensor, count: int, what: str) -> Seen:
     """The verdict on images that fell to `what` alone."""
     n = len(fallen)
     said = f"{what[0].upper()}{what[1:]} break {rate(n, count)} images that white-box attacks leave standing"
-    beyond = n > 1 and surely_above(n, count, GAINED)
-    if subject.full and n:
+    beyond = False
+    if n:
         again = fallen[:TRIED_AGAIN]
         for attack in (PGD(steps=100, schedule=_schedule(subject), restarts=5), _targeted(subject, 100, 9, 2)):
             subject.attack(attack, again[~subject.broken[again]], "again")

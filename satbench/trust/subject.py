@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import crafting
-from satbench.attacks.losses import margin
+from satbench.attacks.losses import margin, margin_targeted
 from satbench.data import Images
 from satbench.errors import FAULTS, BadInput, reason
 from satbench.seeding import PerSample, derive
@@ -79,7 +79,6 @@ class Subject:
     ids: tuple[str, ...]
     threat: ThreatModel
     seed: int
-    full: bool
     source: Counting | None
     at_once: int
     moved: Callable[[], list[str]]
@@ -94,7 +93,7 @@ class Subject:
         self.broken = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
 
     def has(self, need: str) -> bool:
-        """Whether what a check needs is there; the needs are the keys of `LACKING`."""
+        """Whether what a check needs is there."""
         return {
             "logits": self.usable,
             "steady": self.steady,
@@ -126,41 +125,55 @@ class Subject:
         """Largest wrong logit minus the true one at `x`, (N,); positive where the network errs."""
         return margin(self.answer(x), y)
 
+    def slope(
+        self, x: Tensor, y: Tensor, aim: Tensor | None = None, source: Counting | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, K) and the gradient of the margin, like `x`, in pieces; 0 where it is missing, NaN or infinite.
+
+        The margin is that of the classes `aim`, int64 (N,), or of the largest wrong logit. Of the other network where
+        `source` is given; raises `BadInput` where that one fails.
+        """
+        found = []
+        for rows in torch.split(torch.arange(len(x), device=x.device), self.at_once):
+            given, labels = x[rows], y[rows]
+            point = given.clone().requires_grad_()
+            try:
+                with torch.enable_grad():
+                    logits = (source or self.network)(point)
+                    if source is not None and not logits.requires_grad:
+                        raise NetworkFault("its logits have no gradient to its input")
+                    loss = margin(logits, labels) if aim is None else margin_targeted(logits, labels, aim[rows])
+                    (grad,) = torch.autograd.grad(loss.sum(), point, allow_unused=True)
+            except torch.OutOfMemoryError:
+                raise
+            except (NetworkFault, *FAULTS) as error:
+                said = str(error) if isinstance(error, NetworkFault) else f"Its backward pass raises {reason(error)}."
+                if source is not None:
+                    raise BadInput(f"examples cannot be made on the other network: {said.rstrip('.')}") from error
+                raise NetworkFault(said) from error
+            grad = torch.zeros_like(given) if grad is None else torch.where(grad.isfinite(), grad, 0)
+            found.append((logits.detach(), grad))
+        return torch.cat([logits for logits, _ in found]), torch.cat([grad for _, grad in found])
+
     def attack(self, attack: Attack, rows: Tensor, purpose: str, threat: ThreatModel | None = None) -> Tensor:
-        """Which of the images at `rows` the attack breaks, bool, looked at again on what it returned.
+        """Which of the images at `rows` the attack breaks, bool; what it returned is judged again.
 
         At the battery's own threat what is broken stays known in `broken`.
         """
-        fallen = self._fallen(self.network, attack, rows, purpose, threat or self.threat)
-        if threat is None:
-            self.broken[rows[fallen]] = True
-        return fallen
-
-    def transferred(self, attack: Attack, rows: Tensor, purpose: str) -> Tensor:
-        """Which of the images at `rows` fall to examples made on the other network, bool.
-
-        Raises `BadInput` where the other network fails.
-        """
-        assert self.source is not None
-        return self._fallen(self.source, attack, rows, purpose, self.threat)
-
-    def _fallen(self, searched: Counting, attack: Attack, rows: Tensor, purpose: str, threat: ThreatModel) -> Tensor:
+        ball = threat or self.threat
         fallen = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         for part in torch.split(torch.arange(len(rows), device=rows.device), self.at_once) if len(rows) else ():
             x, y = self.x[rows[part]], self.y[rows[part]]
             streams = PerSample.of(self.seed, [self.ids[i] for i in rows[part].tolist()], "trust", purpose)
             try:
-                x_adv = attack(searched, x, y, threat, streams)
-            except torch.OutOfMemoryError:
+                x_adv = attack(self.network, x, y, ball, streams)
+            except (NetworkFault, torch.OutOfMemoryError):
                 raise
-            except (NetworkFault, BadInput, RuntimeError) as error:
-                if searched is self.source:
-                    said = str(error).rstrip(".") if isinstance(error, NetworkFault) else reason(error)
-                    raise BadInput(f"examples cannot be made on the other network: {said}") from error
-                if isinstance(error, NetworkFault):
-                    raise
+            except (BadInput, RuntimeError) as error:
                 raise NetworkFault(f"A white-box attack stops: {reason(error)}.") from error
-            fallen[part] = threat.contains(x, x_adv) & (self.answer(x_adv).argmax(1) != y)
+            fallen[part] = ball.contains(x, x_adv) & (self.answer(x_adv).argmax(1) != y)
+        if threat is None:
+            self.broken[rows[fallen]] = True
         return fallen
 
 
