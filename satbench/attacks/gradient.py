@@ -244,10 +244,10 @@ class PGD:
             with torch.set_grad_enabled(with_gradient):
                 logits = model(point)
                 losses = LOSSES[self.loss](logits, *aim)
-            one = [logits.detach(), losses.detach()]
-            if with_gradient:
-                grad = input_gradient(losses, point)
-                one.append(finite(grad) if self.keep == "best" else grad)
+                one = [logits.detach(), losses.detach()]
+                if with_gradient:
+                    grad = input_gradient(losses, point)
+                    one.append(finite(grad) if self.keep == "best" else grad)
             mean = [total + part for total, part in zip(mean, one, strict=True)] if mean else one
         if self.eot > 1:
             mean = [total / self.eot for total in mean]
