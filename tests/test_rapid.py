@@ -296,7 +296,7 @@ def test_rapid_goes_on_with_autoattack_where_trust_doubts(winners: nn.Module, tm
     whole = measured(winners, tmp_path / "whole")
     assert whole.manifest.trust is not None
     assert whole.manifest.trust.verdict == "suspicious"
-    assert "rapid went on with AutoAttack standard, because" in " ".join(whole.manifest.notes)
+    assert "rapid continued with AutoAttack standard, because" in " ".join(whole.manifest.notes)
     assert set(whole.records["attack"]) == {"Rapid()"}
     assert (whole.records["broken"] >= alone.records["broken"]).all()
     added = whole.records[whole.records["broken"] & ~alone.records["broken"]]

@@ -178,7 +178,7 @@ def evaluate(
             )
             measured = measured_with(attacks)
             checked = quick_trust(loaded.model, images, threats, seed, measured.records) if trust else None
-            further, continued = after_trust([] if source is not None else attacks, checked)
+            further, continued = after_trust([] if source is not None else attacks, checked, answered[0].random)
             if further:
                 measured = measured_with(further)
                 checked = quick_trust(loaded.model, images, threats, seed, measured.records)

@@ -1,4 +1,4 @@
-"""`rapid` goes on to AutoAttack where the trust battery doubts the network."""
+"""`rapid` continues with AutoAttack where the trust battery doubts the network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +17,10 @@ from satbench.threat import ThreatModel
 
 @dataclass(frozen=True, repr=False)
 class Continued:
-    """`rapid`, then the attacks of AutoAttack standard on the images still standing; its repr is that of `rapid`."""
+    """`rapid`, then the attacks of AutoAttack's `version` on the images still standing; its repr is that of `rapid`."""
 
     rapid: Rapid
+    version: str
 
     def __repr__(self) -> str:
         return repr(self.rapid)
@@ -28,32 +29,42 @@ class Continued:
     def stages(self) -> tuple[Attack, ...]:
         from satbench.attacks.autoattack import AutoAttack
 
-        return (*stages_of(self.rapid), *AutoAttack().stages)
+        return (*stages_of(self.rapid), *AutoAttack(self.version).stages)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
         return run_stages(self.stages, model, x, y, threat, randomness)
 
 
-def after_trust(attacks: Sequence[Attack], checked: Trust | None) -> tuple[list[Attack], list[str]]:
+def after_trust(
+    attacks: Sequence[Attack], checked: Trust | None, random_network: bool
+) -> tuple[list[Attack], list[str]]:
     """The attacks to measure again where the trust battery doubts the network, else none, and a note that says why.
 
-    `rapid` is continued with AutoAttack, also where it searches on a copy in bfloat16 or with a surrogate derivative.
+    `rapid` is continued with AutoAttack, also where it searches on a copy in bfloat16 or with a surrogate derivative:
+    version "rand" for a network that draws random numbers, else "standard".
     """
-    further = [continued(one) for one in attacks]
+    further = [continued(one, random_network) for one in attacks]
     if further == list(attacks):
         return [], []
     if checked is None:
-        return [], ["the trust battery did not run, so nothing decided whether rapid goes on with AutoAttack"]
+        return [], ["the trust battery did not run, so nothing decided whether rapid continues with AutoAttack"]
     if checked.verdict not in ("suspicious", "fail"):
         return [], []
     doubts = ", ".join(one.check for one in checked.findings if one.outcome == checked.verdict)
-    return further, [f"rapid went on with AutoAttack standard, because the trust battery doubts the network: {doubts}"]
+    version = _version(random_network)
+    return further, [
+        f"rapid continued with AutoAttack {version}, because the trust battery doubts the network: {doubts}"
+    ]
 
 
-def continued(attack: Attack) -> Attack:
-    """The attack with `rapid` in it, if there is one, continued with AutoAttack standard."""
+def continued(attack: Attack, random_network: bool) -> Attack:
+    """The attack with `rapid` in it, if there is one, continued with AutoAttack."""
     if isinstance(attack, Rapid):
-        return Continued(attack)
+        return Continued(attack, _version(random_network))
     if isinstance(attack, Searched):
-        return replace(attack, attack=continued(attack.attack))
+        return replace(attack, attack=continued(attack.attack, random_network))
     return attack
+
+
+def _version(random_network: bool) -> str:
+    return "rand" if random_network else "standard"

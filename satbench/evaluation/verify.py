@@ -111,8 +111,8 @@ def verify(
     loaded.model.to(place)
     given = [one for one in attack if not isinstance(one, str)]
     given += sweep.attacks([one for one in attack if isinstance(one, str)], None, None)
-    attacks, skipped = _attacks(run, given, other)
     random_network = _is_random(loaded.model, images, place)
+    attacks, skipped = _attacks(run, given, other, random_network)
     stages = {name: _stages_as_run(one, random_network) for name, one in attacks.items()}
     faults += _contradictions(run, loaded, images, stages)
     if faults:
@@ -179,7 +179,9 @@ def _images(run: Run, loaded: Loaded, given: str | Images | None, data_dir: Path
     return images
 
 
-def _attacks(run: Run, given: Sequence[Attack], other: Loaded | None) -> tuple[dict[str, Attack], list[str]]:
+def _attacks(
+    run: Run, given: Sequence[Attack], other: Loaded | None, random_network: bool
+) -> tuple[dict[str, Attack], list[str]]:
     """The attacks that can be run again by their names in the records, and a sentence for each of the others."""
     timing = read_timing(run)
     staged = set(timing.loc[timing["stage"] != "", "attack"])
@@ -192,7 +194,7 @@ def _attacks(run: Run, given: Sequence[Attack], other: Loaded | None) -> tuple[d
         elif built is None:
             skipped.append(f"{name} was not run again: it is not satbench's own; name it with --attack")
         else:
-            attacks[name] = continued(built) if name in staged else built
+            attacks[name] = continued(built, random_network) if name in staged else built
     return attacks, skipped
 
 

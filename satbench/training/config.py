@@ -151,11 +151,12 @@ class TrainConfig(_Frozen):
         return f"{self.model.name} {self.activation}"
 
     def digest(self, train_digest: str) -> str:
-        """A hash of all settings but the seed, and of the training images: equal for the seeds of one training.
+        """A hash of the training images and all settings but the seed: equal for the seeds of one training.
 
-        A setting at its default does not count, so that a new setting renames no earlier run.
+        A setting at its default does not count, so that a new setting renames no earlier run; nor does where the images
+        lie.
         """
-        settings = self.model_dump(mode="json", exclude={"seed"}, exclude_defaults=True)
+        settings = self.model_dump(mode="json", exclude={"seed": True, "speed": {"resident"}}, exclude_defaults=True)
         text = json.dumps([DEFAULTS, settings, train_digest], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

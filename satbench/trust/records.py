@@ -108,7 +108,8 @@ def converged(records: pd.DataFrame) -> Seen | None:
     seen = []
     for (attack, norm, eps), rows in records.groupby(["attack", "norm", "eps"], sort=True):
         steps, restarts = _effort(attack)
-        passes = (steps + 1) * restarts
+        draws = re.search(r"\beot=(\d+)", attack)
+        passes = (steps + 1) * restarts * (int(draws[1]) if draws else 1)
         if not attack.startswith("PGD(") or steps < 10 or "keep='last'" in attack or "targeted" in attack:
             continue
         late, n = int((rows["broken"] & (rows["fell_at"] > 0.9 * passes)).sum()), len(rows)
