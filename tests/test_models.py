@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from satbench.errors import BadInput
 from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, build_model
+from satbench.models.activations import activation as make
 from satbench.models.weights import (
     Provenance,
     load_model_file,
@@ -56,7 +57,7 @@ SMALL = (  # one of each family
 )
 NARROW = {"efficientnet-b0": {}, "timm:test_resnet": {}, "wide-resnet": {"width": 1, "depth": 10}}
 
-KINDS = {type(entry.make()) for entry in ACTIVATIONS.values()}
+KINDS = {type(make(name)()) for name in ACTIVATIONS}
 
 
 def spec(architecture: str = "mlp", activation: str = "relu", **params: Any) -> ModelSpec:
@@ -86,7 +87,7 @@ def test_every_architecture_trains_with_every_activation(architecture: str, acti
         if name.endswith((".bn2.weight", ".bn3.weight")) and not parameter.any():
             nn.init.ones_(parameter)  # a ResNet's blocks begin at zero, where no gradient passes
     sites = [module for module in model.modules() if type(module) in KINDS]
-    assert {repr(site) for site in sites} == {repr(ACTIVATIONS[activation].make())}
+    assert {repr(site) for site in sites} == {repr(make(activation)())}
     assert len({id(site) for site in sites}) == len(sites)
     calls = Counter[nn.Module]()
     for site in sites:
@@ -270,6 +271,7 @@ def test_normalisation_lives_inside(architecture: str) -> None:
     [
         ({"architecture": "cnn_small"}, "unknown model 'cnn_small'; did you mean cnn-small"),
         ({"activation": "smooth_relu"}, "unknown activation 'smooth_relu'; did you mean smoothrelu"),
+        ({"activation": "celu:alpah=2"}, "unknown parameter 'alpah' of activation 'celu'; did you mean alpha"),
         ({"params": {"widht": 4}}, "unknown parameter 'widht' of model 'mlp'; did you mean width"),
         ({"params": {"width": 0}}, "'width'.*0.*positive integer"),
         ({"params": {"depth": -1}}, "'depth'.*-1.*positive integer"),
@@ -289,7 +291,7 @@ def test_cnn_small_has_no_depth() -> None:
         build_model(spec("cnn-small", depth=2))
 
 
-@pytest.mark.parametrize("activation", ["relu", "smoothrelu"])
+@pytest.mark.parametrize("activation", ["relu", "smoothrelu", "celu:alpha=2", "pssilu:alpha=2,beta=0.25"])
 @pytest.mark.parametrize("architecture", SMALL)
 def test_a_weight_file_gives_back_the_same_bits(architecture: str, activation: str, tmp_path: Path) -> None:
     model = fresh(spec(architecture, activation))
@@ -391,6 +393,8 @@ FLIPPED: list[tuple[str, Any]] = [
     ("architecture", ["mlp"]),
     ("activation", "smoothrelu"),
     ("activation", "nothing"),
+    ("activation", "celu:alpha"),
+    ("activation", "celu:alpah=2"),
     ("activation", None),
     ("num_classes", 4),
     ("num_classes", 0),

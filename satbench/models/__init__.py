@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from satbench.errors import BadInput
 from satbench.lookup import pick
-from satbench.models.activations import ACTIVATIONS, activation
+from satbench.models.activations import ACTIVATIONS, activation, canonical
 from satbench.models.classifier import Classifier, ModelSpec
 from satbench.models.cnn import cnn_small
 from satbench.models.efficientnet import EFFICIENTNETS
@@ -70,4 +70,4 @@ def empty_model(spec: ModelSpec) -> Classifier:
         return build_model(spec)
 
 
-__all__ = ["ACTIVATIONS", "ARCHITECTURES", "Classifier", "ModelSpec", "build_model", "empty_model"]
+__all__ = ["ACTIVATIONS", "ARCHITECTURES", "Classifier", "ModelSpec", "build_model", "canonical", "empty_model"]

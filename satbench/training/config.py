@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from satbench.eps import parse_eps
 from satbench.errors import BadInput
 from satbench.lookup import nearest
+from satbench.models import canonical
 
 NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
 NAMES = tuple(f"{part}.name" for part in NAMED)
@@ -108,6 +109,7 @@ class StopConfig(_Frozen):
 class TrainConfig(_Frozen):
     """Everything that decides the weights of a run; equal configs give equal weights on one machine.
 
+    activation: a name of `ACTIVATIONS`, with parameters as in "celu:alpha=2"; kept in its canonical spelling.
     image_size: side in pixels for data sets that are resized. augment: a name of `training.augment`.
     attack_bn_mode: whether batch norms use running ("eval") or batch statistics ("train") while images are crafted;
         the running ones never move then.
@@ -144,6 +146,11 @@ class TrainConfig(_Frozen):
     @classmethod
     def _by_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("activation")
+    @classmethod
+    def _canonical(cls, text: str) -> str:
+        return canonical(text)
 
     @property
     def label(self) -> str:
