@@ -101,6 +101,7 @@ SITES = {
     "preact-resnet18": 2 * 8 + 1,
     "preact-resnet34": 2 * 16 + 1,
     "preact-resnet50": 3 * 16 + 1,
+    "resnet18-cifar": 2 * 8 + 1,
     "wide-resnet": 2 * 15 + 1,
     **{f"resnet{depth}": 1 + 3 * blocks for depth, blocks in ((50, 16), (101, 33), (152, 50))},
     **{f"resnext{depth}": 1 + 3 * blocks for depth, blocks in (("50-32x4d", 16), ("50-32x8d", 16), ("152-32x8d", 50))},

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -50,6 +51,7 @@ SMALL = (  # one of each family
     "cnn-small",
     "preact-resnet18",
     "preact-resnet50",
+    "resnet18-cifar",
     "wide-resnet",
     "resnet50",
     "efficientnet-b0",
@@ -237,6 +239,18 @@ def test_preact_resnet18_halves_its_stem_above_48_pixels(size: int, side: int) -
     pool.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
     model(images(1, size))
     assert seen == [(1, 16, side, side)]
+
+
+def test_the_post_activation_resnet18_is_torchvisions_but_for_the_stem() -> None:
+    """Whose published size is 11,689,512, with a 7x7 stem, a max-pool and 1,000 classes."""
+    net = ARCHITECTURES["resnet18-cifar"](nn.ReLU, channels=3, image_size=32, num_classes=10)
+    assert parameter_count(net) == 11_689_512 - (49 - 9) * 3 * 64 - 990 * 513
+    theirs = torchvision.models.resnet18(num_classes=10)
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), net.state_dict().values(), strict=True)))
+    x = images(2, 32, 3)
+    for mode in (True, False):
+        torch.testing.assert_close(net.train(mode)(x), theirs.train(mode)(x))
 
 
 def test_preact_shortcut_starts_after_the_first_activation_only_where_it_is_projected() -> None:

@@ -16,6 +16,7 @@ from satbench.models.efficientnet import EFFICIENTNETS
 from satbench.models.mlp import mlp
 from satbench.models.preact_resnet import PREACT_RESNETS
 from satbench.models.resnet import RESNETS
+from satbench.models.resnet_cifar import resnet18_cifar
 from satbench.models.timm_network import PREFIX, timm_network
 from satbench.models.wide_resnet import wide_resnet
 
@@ -23,6 +24,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "cnn-small": cnn_small,
     **PREACT_RESNETS,
+    "resnet18-cifar": resnet18_cifar,
     "wide-resnet": wide_resnet,
     **RESNETS,
     **EFFICIENTNETS,
