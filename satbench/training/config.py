@@ -46,10 +46,11 @@ class ThreatConfig(_Frozen):
 
 
 class OptimizerConfig(_Frozen):
-    """SGD with momentum, or AdamW; weight decay acts on matrices and filters only.
+    """SGD with momentum, or AdamW.
 
-    `lr` is the peak of the schedule, reached linearly in the first `warmup_epochs`. SmoothReLU's scalars, batch norm
-    and biases are never decayed. `clip` is the largest L2 norm of the whole gradient.
+    `lr` is the peak of the schedule, reached linearly in the first `warmup_epochs`. decay: what `weight_decay` acts on;
+    "filters" and matrices, not batch norms, biases and the scalars of activations, or "all" parameters. `clip` is the
+    largest L2 norm of the whole gradient.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -57,6 +58,7 @@ class OptimizerConfig(_Frozen):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(default=5e-4, ge=0)
+    decay: Literal["filters", "all"] = "filters"
     warmup_epochs: float = Field(default=0, ge=0)
     clip: float | None = Field(default=None, gt=0)
 
