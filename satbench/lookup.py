@@ -55,6 +55,20 @@ def pick(table: Mapping[str, Callable[..., Any]], name: str, kind: str, /, *args
     return factory(*args, **params)
 
 
+def keywords(text: str, source: str, example: str) -> dict[str, str]:
+    """The pairs of `key=value,key=value`, values as text.
+
+    Raises `BadInput`, which begins with `source` and shows `example`, for a part that is not key=value.
+    """
+    found = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise BadInput(f"{source}: {part!r} is not key=value; write {example}")
+        found[key.strip()] = value.strip()
+    return found
+
+
 @contextmanager
 def imported(option: str, reference: str, wanted: str) -> Iterator[Callable[..., Any]]:
     """The callable that `package.module:callable` names, for a block that may call it.

@@ -9,7 +9,8 @@ import torch
 from scipy.special import expit, ndtr
 from torch import nn
 
-from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, empty_model
+from satbench.errors import BadInput
+from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, canonical, empty_model
 from satbench.models.activations import Activation, activation
 
 pytestmark = pytest.mark.numeric
@@ -31,6 +32,31 @@ def exp_below(x: np.ndarray) -> np.ndarray:
     return np.exp(np.minimum(x, 0))
 
 
+def leaky(slope: float) -> tuple[Formula, Formula]:
+    return lambda x: np.where(x > 0, x, slope * x), lambda x: np.where(x > 0, 1, slope)
+
+
+def elu(alpha: float) -> tuple[Formula, Formula]:
+    return (
+        lambda x: np.where(x >= 0, x, alpha * (exp_below(x) - 1)),
+        lambda x: np.where(x >= 0, 1, alpha * exp_below(x)),
+    )
+
+
+def celu(alpha: float) -> tuple[Formula, Formula]:
+    return lambda x: np.where(x >= 0, x, alpha * (exp_below(x / alpha) - 1)), lambda x: exp_below(x / alpha)
+
+
+def pssilu(alpha: float, beta: float) -> tuple[Formula, Formula]:
+    """Dai et al. 2021; without the shift `beta` this is PSiLU."""
+
+    def slope(x: np.ndarray) -> np.ndarray:
+        gate = expit(alpha * x)
+        return (gate - beta + alpha * x * gate * expit(-alpha * x)) / (1 - beta)
+
+    return lambda x: x * (expit(alpha * x) - beta) / (1 - beta), slope
+
+
 FORMULAS: dict[str, tuple[Formula, Formula]] = {
     "relu": (lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0),
     "silu": (lambda x: x * expit(x), lambda x: expit(x) + x * expit(x) * expit(-x)),
@@ -44,8 +70,9 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
     ),
     "softplus": (softplus, expit),
     "parametric_softplus": (lambda x: softplus(10 * x) / 10, lambda x: expit(10 * x)),
-    "elu": (lambda x: np.where(x >= 0, x, exp_below(x) - 1), exp_below),
-    "celu": (lambda x: np.where(x >= 0, x, exp_below(x) - 1), exp_below),
+    "leaky_relu": leaky(0.01),
+    "elu": elu(1),
+    "celu": celu(1),
     "mish": (
         lambda x: x * np.tanh(softplus(x)),
         lambda x: np.tanh(softplus(x)) + x * expit(x) / np.cosh(softplus(x)) ** 2,
@@ -54,7 +81,19 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
         lambda x: np.maximum(x, 0) - np.log(1 + 400 * np.maximum(x, 0)) / 400,
         lambda x: 400 * np.maximum(x, 0) / (1 + 400 * np.maximum(x, 0)),
     ),
+    "psilu": pssilu(1, 0),
+    "pssilu": pssilu(1, 1e-8),
 }
+WITH_PARAMETERS: dict[str, tuple[Formula, Formula]] = {
+    "parametric_softplus:alpha=5": (lambda x: softplus(5 * x) / 5, lambda x: expit(5 * x)),
+    "leaky_relu:negative_slope=0.1": leaky(0.1),
+    "elu:alpha=2": elu(2),
+    "celu:alpha=2": celu(2),
+    "celu:alpha=0.3": celu(0.3),
+    "psilu:alpha=3": pssilu(3, 0),
+    "pssilu:alpha=3,beta=0.25": pssilu(3, 0.25),
+}
+KINKED = [name for name, row in ACTIVATIONS.items() if row.smoothness == 0]
 SITES = {
     "mlp": 2,
     "cnn-small": 3,
@@ -62,6 +101,7 @@ SITES = {
     "preact-resnet18": 2 * 8 + 1,
     "preact-resnet34": 2 * 16 + 1,
     "preact-resnet50": 3 * 16 + 1,
+    "resnet18-cifar": 2 * 8 + 1,
     "wide-resnet": 2 * 15 + 1,
     **{f"resnet{depth}": 1 + 3 * blocks for depth, blocks in ((50, 16), (101, 33), (152, 50))},
     **{f"resnext{depth}": 1 + 3 * blocks for depth, blocks in (("50-32x4d", 16), ("50-32x8d", 16), ("152-32x8d", 50))},
@@ -100,13 +140,74 @@ def test_every_activation_has_a_formula_here() -> None:
     assert set(FORMULAS) == set(ACTIVATIONS)
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", [*FORMULAS, *WITH_PARAMETERS])
 def test_value_and_derivative_follow_the_formula(name: str) -> None:
     value, first, _ = derivatives(name, GRID)
-    expected, slope = FORMULAS[name]
+    expected, slope = {**FORMULAS, **WITH_PARAMETERS}[name]
     np.testing.assert_allclose(value, expected(GRID), rtol=1e-9, atol=1e-8)
-    smooth = GRID != 0 if ACTIVATIONS[name].smoothness == 0 else np.full(GRID.shape, True)
+    smooth = GRID != 0 if name in (*KINKED, "elu:alpha=2") else np.full(GRID.shape, True)
     np.testing.assert_allclose(first[smooth], slope(GRID)[smooth], rtol=1e-7, atol=1e-8)
+
+
+def test_elu_and_celu_differ_where_alpha_is_not_1() -> None:
+    """Claim 10 of Xie et al. 2020: raising alpha gives ELU a kink, and CELU stays smooth."""
+    sides = np.array([-1e-9, 1e-9])
+    below, above = derivatives("elu:alpha=2", sides)[1]
+    assert (below, above) == pytest.approx((2, 1))
+    assert derivatives("celu:alpha=2", sides)[1] == pytest.approx((1, 1))
+    for one, other in zip(derivatives("elu", GRID)[:2], derivatives("celu", GRID)[:2], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("silu", "silu"),
+        ("celu:", "celu"),
+        ("celu:alpha=1", "celu"),
+        ("celu:alpha=1.0", "celu"),
+        ("celu:alpha=2.0", "celu:alpha=2"),
+        ("celu: alpha = 2e0", "celu:alpha=2"),
+        ("celu:alpha=1/4", "celu:alpha=0.25"),
+        ("parametric_softplus:alpha=10", "parametric_softplus"),
+        ("pssilu:beta=0.10,alpha=2", "pssilu:alpha=2,beta=0.1"),
+        ("pssilu:beta=1e-8,alpha=2", "pssilu:alpha=2"),
+        ("leaky_relu:negative_slope=.1", "leaky_relu:negative_slope=0.1"),
+    ],
+)
+def test_equal_activations_have_one_spelling(given: str, wanted: str) -> None:
+    assert canonical(given) == wanted == canonical(wanted)
+    assert ModelSpec("mlp", given, 3, 1, 8, (0.5,), (0.5,)).activation == wanted
+    assert repr(activation(given)()) == repr(activation(wanted)())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("cellu:alpha=2", "unknown activation 'cellu'; did you mean celu"),
+        ("celu:alhpa=2", "unknown parameter 'alhpa' of activation 'celu'; did you mean alpha"),
+        ("relu:inplace=1", "unknown parameter 'inplace' of activation 'relu'; it takes none"),
+        ("celu:inplace=1", "unknown parameter 'inplace' of activation 'celu'; known: alpha"),
+        ("celu:2", "activation 'celu:2': '2' is not key=value; write celu:alpha=2"),
+        ("celu:alpha=", "alpha is ''; give a positive number"),
+        ("celu:alpha=two", "alpha is 'two'; give a positive number"),
+        ("celu:alpha=0", "alpha is '0'; give a positive number"),
+        ("celu:alpha=-1", "alpha is '-1'; give a positive number"),
+        ("celu:alpha=nan", "alpha is 'nan'; give a positive number"),
+        ("celu:alpha=inf", "alpha is 'inf'; give a positive number"),
+        ("celu:alpha=1/0", "alpha is '1/0'; give a positive number"),
+    ],
+)
+def test_a_misspelled_activation_is_refused_in_one_line(given: str, message: str) -> None:
+    for read in (activation, canonical):
+        with pytest.raises(BadInput, match=message) as error:
+            read(given)
+        assert "\n" not in str(error.value)
+
+
+def test_the_shift_of_pssilu_stays_below_1() -> None:
+    with pytest.raises(BadInput, match="beta of activation 'pssilu' is 1; give a number below 1"):
+        activation("pssilu:beta=1")()
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -139,6 +240,28 @@ def test_activations_are_finite_far_out_in_float32() -> None:
             np.testing.assert_allclose(
                 activation(name)()(far).numpy(), formula(far.double().numpy()), rtol=1e-5, atol=1e-6
             )
+
+
+@pytest.mark.parametrize("name", ["psilu:alpha=3", "pssilu:alpha=3,beta=0.25"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_scalars_of_the_parametric_silus_learn_and_their_signs_do_not_matter(name: str, sign: int) -> None:
+    module = activation(name)().double()
+    scalars = list(module.parameters())
+    assert {scalar.shape for scalar in scalars} == {(1,)}
+    with torch.no_grad():
+        for scalar in scalars:
+            scalar.mul_(sign)
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64)
+    value = module(x)
+    np.testing.assert_allclose(value.detach().numpy(), WITH_PARAMETERS[name][0](x.numpy()), rtol=1e-7)
+    for scalar, slope in zip(scalars, torch.autograd.grad(value.sum(), scalars), strict=True):
+        h = 1e-6
+        with torch.no_grad():
+            up = (scalar.add_(h), module(x).sum())[1]
+            down = (scalar.sub_(2 * h), module(x).sum())[1]
+            scalar.add_(h)
+        assert slope.item() == pytest.approx(((up - down) / (2 * h)).item(), rel=1e-6)
+        assert slope.item() != 0
 
 
 def test_smoothrelu_starts_at_20_with_one_learnable_scalar() -> None:
@@ -187,7 +310,7 @@ def test_every_architecture_takes_any_activation_at_every_site(
     architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of them in turn, each module where it belongs and no activation beside them."""
-    kinds = [entry.make for entry in ACTIVATIONS.values()]
+    kinds = [activation(name) for name in ACTIVATIONS]
     made: list[nn.Module] = []
 
     def next_one() -> nn.Module:
@@ -206,3 +329,9 @@ def test_a_factory_gives_a_fresh_module_each_time() -> None:
     for name in ACTIVATIONS:
         make = activation(name)
         assert make() is not make()
+
+
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *WITH_PARAMETERS])
+def test_bfloat16_stays_bfloat16(name: str) -> None:
+    x = torch.linspace(-3, 3, 7).bfloat16()
+    assert activation(name)()(x).dtype == torch.bfloat16

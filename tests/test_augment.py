@@ -24,10 +24,10 @@ def numbered(n: int, side: int = 8) -> Tensor:
     return (torch.arange(1, n * 3 * side * side + 1) / (n * 3 * side * side)).view(n, 3, side, side)
 
 
-def crops(image: Tensor) -> dict[tuple[int, int, bool], Tensor]:
-    """Every crop of a (C, H, W) image with 4 black pixels around, flipped or not, by slices of NumPy."""
+def crops(image: Tensor, padding: str) -> dict[tuple[int, int, bool], Tensor]:
+    """Every crop of a (C, H, W) image with 4 pixels around, flipped or not, by NumPy's pad and slices."""
     side = image.shape[-1]
-    padded = np.pad(image.numpy(), ((0, 0), (4, 4), (4, 4)))
+    padded = np.pad(image.numpy(), ((0, 0), (4, 4), (4, 4)), mode=padding)
     return {
         (top, left, flipped): torch.from_numpy(part[..., ::-1].copy() if flipped else part)
         for top in range(9)
@@ -60,12 +60,13 @@ def test_flip_turns_half_of_the_images_round() -> None:
     assert abs(int(turned.sum()) - 200) < 40  # four standard deviations
 
 
-def test_crops_are_every_shift_by_up_to_four_pixels_equally_often() -> None:
-    image = numbered(1)[0]
-    known = {part.numpy().tobytes(): place for place, part in crops(image).items()}
+@pytest.mark.parametrize(("name", "padding"), [("crop-flip", "constant"), ("crop-flip-reflect", "reflect")])
+def test_crops_are_every_shift_by_up_to_four_pixels_equally_often(name: str, padding: str) -> None:
+    image = numbered(1, 12)[0]  # wide enough that no mirrored crop equals another
+    known = {part.numpy().tobytes(): place for place, part in crops(image, padding).items()}
     assert len(known) == 162
     n = 162 * 60
-    changed = augment("crop-flip", image.expand(n, -1, -1, -1), generator(SEED))
+    changed = augment(name, image.expand(n, -1, -1, -1), generator(SEED))
     counts = Counter(known[one.numpy().tobytes()] for one in changed)
     chi_squared = sum((counts[place] - 60) ** 2 / 60 for place in known.values())
     assert abs(chi_squared - 161) < 4 * math.sqrt(2 * 161)
@@ -79,7 +80,7 @@ def test_every_image_of_a_batch_is_changed_by_its_own_draw() -> None:
     for i, changed in enumerate(whole):
         alone = PerSample.of(SEED, [str(i)])
         assert torch.equal(changed, augment("crop-flip", x[i : i + 1], alone)[0])
-        assert any(torch.equal(changed, part) for part in crops(x[i]).values())
+        assert any(torch.equal(changed, part) for part in crops(x[i], "constant").values())
     index = torch.tensor([7, 2])
     assert torch.equal(
         augment("crop-flip", x[index], rows(PerSample.of(SEED, list(map(str, range(12)))), index)), whole[index]
@@ -99,6 +100,11 @@ def test_equal_randomness_gives_equal_images(name: str) -> None:
 def test_a_gpu_gives_the_same_images(name: str) -> None:
     x = numbered(9)
     assert torch.equal(augment(name, x.cuda(), generator(SEED)).cpu(), augment(name, x, generator(SEED)))
+
+
+def test_images_too_small_to_mirror_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"mirrors 4 pixels and the images are \(4, 8\); use crop-flip"):
+        augment("crop-flip-reflect", torch.rand(1, 1, 4, 8), generator(SEED))
 
 
 def test_an_unknown_name_is_refused() -> None:

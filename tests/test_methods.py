@@ -555,7 +555,10 @@ class Half(Processes):
 
 
 def test_free_carries_its_perturbation_from_update_to_update_and_from_batch_to_batch() -> None:
-    """By hand: delta <- clip(delta + eps sign(g)), g from the same backward pass as the update of the weights."""
+    """By hand: delta <- clip(delta + eps sign(g)), g of delta from the same backward pass as the update of the weights.
+
+    That pass goes through the clip to [0, 1], so g is zero where the pixel was clipped.
+    """
     model, by_hand, method = network(), network(), build("free", {"replays": 2})
     assert method.replays == 2
     assert build("free", {}).replays == 8
@@ -565,19 +568,21 @@ def test_free_carries_its_perturbation_from_update_to_update_and_from_batch_to_b
     assert state["delta"].shape == (5, 1, 6, 6)
     assert not state["delta"].any()
     delta = torch.zeros(5, 1, 6, 6)
-    eps = 0.1
+    eps, clipped = 0.1, 0
     for images, labels in ((x[:5], y[:5]), (x[5:10], y[5:10]), (x[10:], y[10:])):
         for _ in range(method.replays):
             update(method, model, replace(Step.of(images, labels, LINF, generator(0)), state=state), optimizer)
             n = len(images)
-            point = (images + delta[:n]).clamp(0, 1).requires_grad_()
+            shift = delta[:n].clone().requires_grad_()
             other.zero_grad()
-            functional.cross_entropy(by_hand.train()(point), labels).backward()
-            delta[:n] = (delta[:n] + eps * point.grad.sign()).clamp(-eps, eps)
+            functional.cross_entropy(by_hand.train()((images + shift).clamp(0, 1)), labels).backward()
+            clipped += int((shift.grad == 0).sum())
+            delta[:n] = (delta[:n] + eps * shift.grad.sign()).clamp(-eps, eps)
             other.step()
             torch.testing.assert_close(state["delta"], delta, rtol=0, atol=1e-7)
     for one, two in zip(model.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(one, two)
+    assert clipped > 10
     assert delta[2:].abs().max() > 0.09  # rows that the short last batch did not reach
 
 
@@ -585,7 +590,7 @@ def test_free_climbs_by_steps_of_eps_that_add_up() -> None:
     """On a linear network of two classes no sign ever changes; the ball ends the climb."""
     model, method = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), build("free", {})
     nn.init.normal_(model[1].weight, generator=generator(8))
-    step = begin(method, y=data()[1] % 2, targets=data()[1] % 2)
+    step = begin(method, x=0.1 + 0.8 * data()[0], y=data()[1] % 2, targets=data()[1] % 2)  # nothing is clipped
     for eps in (0.02, 0.03):
         step.threat = ThreatModel("Linf", eps)
         update(method, model, step, torch.optim.SGD(model.parameters(), lr=0.0))
@@ -596,7 +601,7 @@ def test_free_climbs_by_steps_of_eps_that_add_up() -> None:
 
 def test_free_writes_the_rows_of_every_process() -> None:
     model, method = network(), build("free", {})
-    x, y = data()
+    x, y = 0.1 + 0.8 * data()[0], data()[1]  # nothing is clipped
     places = (0.01 * torch.arange(8)).view(8, 1, 1, 1).expand(8, 1, 6, 6)
     state = {"delta": places.clone()}
     step = replace(begin(method), x=x[3:7], y=y[3:7], targets=y[3:7], start=3, state=state, processes=Half())

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from satbench.errors import BadInput
 from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, build_model
+from satbench.models.activations import activation as make
 from satbench.models.weights import (
     Provenance,
     load_model_file,
@@ -49,6 +51,7 @@ SMALL = (  # one of each family
     "cnn-small",
     "preact-resnet18",
     "preact-resnet50",
+    "resnet18-cifar",
     "wide-resnet",
     "resnet50",
     "efficientnet-b0",
@@ -56,7 +59,7 @@ SMALL = (  # one of each family
 )
 NARROW = {"efficientnet-b0": {}, "timm:test_resnet": {}, "wide-resnet": {"width": 1, "depth": 10}}
 
-KINDS = {type(entry.make()) for entry in ACTIVATIONS.values()}
+KINDS = {type(make(name)()) for name in ACTIVATIONS}
 
 
 def spec(architecture: str = "mlp", activation: str = "relu", **params: Any) -> ModelSpec:
@@ -86,7 +89,7 @@ def test_every_architecture_trains_with_every_activation(architecture: str, acti
         if name.endswith((".bn2.weight", ".bn3.weight")) and not parameter.any():
             nn.init.ones_(parameter)  # a ResNet's blocks begin at zero, where no gradient passes
     sites = [module for module in model.modules() if type(module) in KINDS]
-    assert {repr(site) for site in sites} == {repr(ACTIVATIONS[activation].make())}
+    assert {repr(site) for site in sites} == {repr(make(activation)())}
     assert len({id(site) for site in sites}) == len(sites)
     calls = Counter[nn.Module]()
     for site in sites:
@@ -238,6 +241,18 @@ def test_preact_resnet18_halves_its_stem_above_48_pixels(size: int, side: int) -
     assert seen == [(1, 16, side, side)]
 
 
+def test_the_post_activation_resnet18_is_torchvisions_but_for_the_stem() -> None:
+    """Whose published size is 11,689,512, with a 7x7 stem, a max-pool and 1,000 classes."""
+    net = ARCHITECTURES["resnet18-cifar"](nn.ReLU, channels=3, image_size=32, num_classes=10)
+    assert parameter_count(net) == 11_689_512 - (49 - 9) * 3 * 64 - 990 * 513
+    theirs = torchvision.models.resnet18(num_classes=10)
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), net.state_dict().values(), strict=True)))
+    x = images(2, 32, 3)
+    for mode in (True, False):
+        torch.testing.assert_close(net.train(mode)(x), theirs.train(mode)(x))
+
+
 def test_preact_shortcut_starts_after_the_first_activation_only_where_it_is_projected() -> None:
     """Weights of the last convolution at zero leave the shortcut alone: identity, or a convolution of act(bn(x))."""
     model = fresh(spec("preact-resnet18", "softplus")).eval()
@@ -270,6 +285,7 @@ def test_normalisation_lives_inside(architecture: str) -> None:
     [
         ({"architecture": "cnn_small"}, "unknown model 'cnn_small'; did you mean cnn-small"),
         ({"activation": "smooth_relu"}, "unknown activation 'smooth_relu'; did you mean smoothrelu"),
+        ({"activation": "celu:alpah=2"}, "unknown parameter 'alpah' of activation 'celu'; did you mean alpha"),
         ({"params": {"widht": 4}}, "unknown parameter 'widht' of model 'mlp'; did you mean width"),
         ({"params": {"width": 0}}, "'width'.*0.*positive integer"),
         ({"params": {"depth": -1}}, "'depth'.*-1.*positive integer"),
@@ -289,7 +305,7 @@ def test_cnn_small_has_no_depth() -> None:
         build_model(spec("cnn-small", depth=2))
 
 
-@pytest.mark.parametrize("activation", ["relu", "smoothrelu"])
+@pytest.mark.parametrize("activation", ["relu", "smoothrelu", "celu:alpha=2", "pssilu:alpha=2,beta=0.25"])
 @pytest.mark.parametrize("architecture", SMALL)
 def test_a_weight_file_gives_back_the_same_bits(architecture: str, activation: str, tmp_path: Path) -> None:
     model = fresh(spec(architecture, activation))
@@ -391,6 +407,8 @@ FLIPPED: list[tuple[str, Any]] = [
     ("architecture", ["mlp"]),
     ("activation", "smoothrelu"),
     ("activation", "nothing"),
+    ("activation", "celu:alpha"),
+    ("activation", "celu:alpah=2"),
     ("activation", None),
     ("num_classes", 4),
     ("num_classes", 0),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench.models import ARCHITECTURES, ModelSpec, build_model, empty_model
-from satbench.models.activations import ACTIVATIONS, SmoothReLU
+from satbench.models.activations import ACTIVATIONS, SmoothReLU, activation
 from satbench.models.efficientnet import EfficientNet, MBConv
 from satbench.models.resnet import ResNet
 from satbench.models.same_padding import Conv2dSame, MaxPool2dSame, same_padding
@@ -190,9 +190,9 @@ def test_no_activation_site_shares_its_module() -> None:
     assert len(calls) == len(set(calls)) == SITES
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_squeeze_and_excitation_takes_the_activation_too(activation: str) -> None:
-    make = ACTIVATIONS[activation].make
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_squeeze_and_excitation_takes_the_activation_too(name: str) -> None:
+    make = activation(name)
     net = EfficientNet(make, 3, 10, width=0.25, depth=0.5)
     kind = type(make())
     expanded = 1 + 1 + 2 + 2 + 2 + 1  # blocks of the stages after the first, half of each rounded up

@@ -28,7 +28,7 @@ from satbench.cli import app
 from satbench.errors import BadInput
 from satbench.home import alone_in
 from satbench.methods import METHODS
-from satbench.models import ACTIVATIONS, ARCHITECTURES
+from satbench.models import ARCHITECTURES, canonical
 from satbench.recipes import RECIPES
 from satbench.study import Measurement, job_name, run_study
 from satbench.training import TrainConfig
@@ -614,7 +614,7 @@ def test_every_recipe_is_plain_data_that_names_known_things(name: str) -> None:
     assert parse_config(json.loads(json.dumps(config.model_dump())), "here") == config
     assert parse_config(json.loads(config.model_dump_json()), "here") == config
     assert config.model.name in ARCHITECTURES
-    assert config.activation in ACTIVATIONS
+    assert config.activation == canonical(config.activation)
     METHODS[config.method.name](**config.method.params)
     assert config.schedule.name in SCHEDULES
     with pytest.raises(ValueError, match="frozen"):
@@ -626,7 +626,6 @@ def test_every_method_has_recipes_on_digits_and_on_cifar10() -> None:
         used = {RECIPES[name]().method.name for name in RECIPES if name.startswith(dataset)}
         assert used == set(METHODS), dataset
     assert {RECIPES[name]().averaging.name for name in RECIPES} == set(AVERAGES)
-    assert len(RECIPES) == 36
 
 
 @pytest.mark.parametrize("name", RECIPES)

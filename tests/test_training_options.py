@@ -295,18 +295,21 @@ def test_the_whole_gradient_is_clipped_to_its_norm(
         assert float(moved.std()) < 1e-6  # in its direction
 
 
+@pytest.mark.parametrize("decay", ["filters", "all"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_without_a_gradient_only_weights_decay(
-    optimizer: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_a_gradient_only_what_the_setting_says_decays(
+    optimizer: str, decay: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = watch(monkeypatch, Flat)
     plain = {"optimizer.momentum": 0, "optimizer.weight_decay": 0.5, "schedule": "constant", "epochs": 1}
-    train(tiny(dataset, method="watched", **plain, **{"optimizer.name": optimizer}), tmp_path, "cpu")
+    settings = {"optimizer.name": optimizer, "optimizer.decay": decay, "activation": "psilu"}
+    train(tiny(dataset, method="watched", **plain, **settings), tmp_path, "cpu")
     sides = set()
     for update in seen:
         for name, weight in update.network.named_parameters():
             sides.add(weight.ndim > 1)
-            torch.testing.assert_close(update.after[name], weight.data * (1 - 0.1 * 0.5 if weight.ndim > 1 else 1))
+            factor = 1 - 0.1 * 0.5 if decay == "all" or weight.ndim > 1 else 1
+            torch.testing.assert_close(update.after[name], weight.data * factor)
     assert sides == {True, False}
 
 

@@ -12,8 +12,7 @@ from typing import Any
 from satbench.attacks.base import Attack
 from satbench.attacks.gradient import PGD, fgsm
 from satbench.eps import parse_eps
-from satbench.errors import BadInput
-from satbench.lookup import find, pick
+from satbench.lookup import find, keywords, pick
 
 # where each lies in this package, imported at its first use: some are slow to import
 ATTACKS = {
@@ -42,13 +41,8 @@ def parse_attack(text: str) -> tuple[str, dict[str, Any]]:
     if name == FOOLBOX or (colon and name not in ATTACKS and re.match(r"[^=,:]*(?:$|[,:])", tail)):
         second, tail = re.fullmatch(r"([^,:]*)[,:]?(.*)", tail, re.DOTALL).groups()  # type: ignore[union-attr]
         name = f"{name}:{second}"
-    params: dict[str, Any] = {}
-    for part in filter(None, tail.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise BadInput(f"attack {text!r}: {part!r} is not key=value; write pgd:steps=20,loss=margin")
-        params[key.strip()] = _value(key.strip(), value.strip())
-    return name, params
+    given = keywords(tail, f"attack {text!r}", "pgd:steps=20,loss=margin")
+    return name, {key: _value(key, value) for key, value in given.items()}
 
 
 def build_attack(name: str, params: dict[str, Any]) -> Attack:

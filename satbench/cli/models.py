@@ -34,11 +34,11 @@ def table(context: typer.Context) -> None:
     for name, build in ARCHITECTURES.items():
         summary = (build.__doc__ or "").partition("\n")[0]
         typer.echo(f"  {name:<20} {summary}")
-    typer.echo("Activations (satbench train --activation NAME):")
+    typer.echo("Activations (satbench train --activation NAME or NAME:key=value):")
     for name, entry in ACTIVATIONS.items():
-        typer.echo(
-            f"  {name:<20} C{'∞' if entry.smoothness == float('inf') else int(entry.smoothness)}  {entry.formula}"
-        )
+        smoothness = "∞" if entry.smoothness == float("inf") else int(entry.smoothness)
+        defaults = "".join(f"; {key} = {value:g}" for key, value in entry.defaults.items())
+        typer.echo(f"  {name:<20} C{smoothness}  {entry.formula}{defaults}")
 
 
 @app.command("show")

@@ -25,7 +25,8 @@ class AWP(Method):
     only the forward passes of the update.
 
     gamma: 0.01 of the released code around PGD training; it has 0.005 around TRADES.
-    warmup_epochs: how long the weights stay where they are; 0 there around PGD training, 10 around TRADES.
+    warmup_epochs: how long the weights stay where they are; 0 there around PGD training. Around TRADES it has 10 and
+        counts epochs from 1, which is 9 here.
 
     The code's learning rate of the proxy is no parameter: it cancels in g / ||g||.
     """

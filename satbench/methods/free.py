@@ -15,7 +15,8 @@ class Free(Method):
     """Cross-entropy at a perturbation that climbs by the gradients of the updates themselves.
 
     Every batch is updated on `replays` times. The backward pass that moves the weights also moves the perturbation, by
-    eps along the sign of the gradient, back inside the ball; the box cuts it where it is used. There is one for every
+    eps along the sign of the gradient, back inside the ball. The gradient is taken through the clip to [0, 1] in front
+    of the network, so a pixel that the perturbation moves out of [0, 1] has none. There is one perturbation for every
     place in the batch, and the next batch starts from it. Linf only.
 
     replays: 8, the paper's choice for CIFAR-10. An update costs one pass; a run has 1/8 of the usual epochs there.
@@ -47,7 +48,10 @@ class Free(Method):
     def after_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> None:
         assert x_adv.grad is not None
         eps = step.threat.eps
-        own = (self._delta(step) + eps * x_adv.grad.sign()).clamp(-eps, eps)
+        delta = self._delta(step)
+        unclipped = step.x + delta
+        inside = (unclipped >= 0) & (unclipped <= 1)
+        own = (delta + eps * (x_adv.grad * inside).sign()).clamp(-eps, eps)
         whole = step.processes.everywhere(own, step)
         step.state["delta"][: len(whole)] = whole
 

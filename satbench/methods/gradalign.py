@@ -26,8 +26,9 @@ class GradAlign(Method):
 
     Both gradients are taken of one network: with the same weights, in eval mode, with running or batch statistics as
     `attack_bn_mode` says, and before the update moves the running ones. The released code takes both in training mode
-    and moves the running statistics with each; here they move once an update. The logits near the image see two
-    backward passes, one for the gradient and one through it.
+    and moves the running statistics with each; here they move once an update. It takes the first through max(min(x, 1),
+    0), which at pixels of exactly 0 or 1 passes a share that depends on torch's version; here it is passed whole. The
+    logits near the image see two backward passes, one for the gradient and one through it.
     """
 
     lam: float = 0.2

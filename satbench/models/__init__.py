@@ -9,13 +9,14 @@ from torch.overrides import TorchFunctionMode
 
 from satbench.errors import BadInput
 from satbench.lookup import pick
-from satbench.models.activations import ACTIVATIONS, activation
+from satbench.models.activations import ACTIVATIONS, activation, canonical
 from satbench.models.classifier import Classifier, ModelSpec
 from satbench.models.cnn import cnn_small
 from satbench.models.efficientnet import EFFICIENTNETS
 from satbench.models.mlp import mlp
 from satbench.models.preact_resnet import PREACT_RESNETS
 from satbench.models.resnet import RESNETS
+from satbench.models.resnet_cifar import resnet18_cifar
 from satbench.models.timm_network import PREFIX, timm_network
 from satbench.models.wide_resnet import wide_resnet
 
@@ -23,6 +24,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "cnn-small": cnn_small,
     **PREACT_RESNETS,
+    "resnet18-cifar": resnet18_cifar,
     "wide-resnet": wide_resnet,
     **RESNETS,
     **EFFICIENTNETS,
@@ -70,4 +72,4 @@ def empty_model(spec: ModelSpec) -> Classifier:
         return build_model(spec)
 
 
-__all__ = ["ACTIVATIONS", "ARCHITECTURES", "Classifier", "ModelSpec", "build_model", "empty_model"]
+__all__ = ["ACTIVATIONS", "ARCHITECTURES", "Classifier", "ModelSpec", "build_model", "canonical", "empty_model"]

@@ -4,11 +4,12 @@ from dataclasses import asdict, field
 from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from satbench.errors import BadInput
+from satbench.models.activations import canonical
 
 Size = Annotated[int, Field(gt=0)]
 
@@ -17,6 +18,7 @@ Size = Annotated[int, Field(gt=0)]
 class ModelSpec:
     """All that is needed to build a network: architecture and activation by name, shapes, input statistics.
 
+    `activation` is kept in its canonical spelling, such as "celu:alpha=2"; that of a network from elsewhere as given.
     `params` are keyword arguments of the architecture; `mean` and `std` are per channel, in the scale of [0, 1].
     """
 
@@ -28,6 +30,14 @@ class ModelSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     params: dict[str, Any] = field(default_factory=dict)
+
+    @field_validator("activation")
+    @classmethod
+    def _canonical(cls, text: str) -> str:
+        try:
+            return canonical(text)
+        except BadInput:
+            return text  # of a network from elsewhere; `build_model` refuses what it cannot build
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

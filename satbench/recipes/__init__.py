@@ -34,6 +34,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "cifar10-trades": cifar10.cifar10_trades,
     "cifar10-mart": cifar10.cifar10_mart,
     "cifar10-awp": cifar10.cifar10_awp,
+    "cifar10-trades-awp": cifar10.cifar10_trades_awp,
     "cifar10-fgsm-rs": cifar10.cifar10_fgsm_rs,
     "cifar10-free": cifar10.cifar10_free,
     "cifar10-n-fgsm": cifar10.cifar10_n_fgsm,

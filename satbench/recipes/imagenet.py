@@ -1,4 +1,4 @@
-"""Smooth adversarial training on ImageNet, as published, and its ReLU baseline."""
+"""Smooth adversarial training on ImageNet after its authors' released code, and its ReLU baseline."""
 
 from satbench.training.config import Named, OptimizerConfig, ThreatConfig, TrainConfig
 
@@ -24,23 +24,23 @@ def imagenet_sat_resnet50() -> TrainConfig:
     """Smooth adversarial training of ResNet-50 with SiLU: one step of length 4/255 from a random start, 100 epochs.
 
     Paper: Xie et al. 2020 (arXiv 2006.14536). The optimizer is that of their released loop: 0.1 for 256 images, a
-    warm-up of five epochs, divided by ten at 30, 60 and 90, decay 1e-4 on filters and matrices. Departures from it:
-    the warm-up starts at 0 and not at 0.1, crops are resized bilinearly and not bicubically, and label smoothing 0.1,
-    colour jitter and the attack's start at the image itself with probability 0.2 are left out. 1% of the images is
-    held out.
+    warm-up of five epochs, divided by ten at 30, 60 and 90, decay 1e-4 on filters and matrices.
+    Departures: the warm-up starts at 0 and not at 0.1, images are normalised by mean and deviation and not to [-1, 1],
+    crops are resized bilinearly and not bicubically, the attack's start is cut at the box, and label smoothing 0.1,
+    colour and lighting jitter and the attack's start at the image itself with probability 0.2 are left out. 1% of the
+    images is held out. The attack's settings are those of the paper; in the code they are flags without values.
     Command: `satbench train imagenet-sat-resnet50`.
     Hardware: eight GPUs, `torchrun --nproc-per-node 8 -m satbench train imagenet-sat-resnet50`. Time: not yet measured.
-    Expected: published, clean / PGD-200 at 4/255: 69.7 / 42.3; not yet measured here.
+    Expected: not yet measured.
     """
     return _resnet50("imagenet-sat-resnet50", "silu")
 
 
 def imagenet_relu_resnet50() -> TrainConfig:
-    """The ReLU baseline of `imagenet-sat-resnet50`, alike in everything but the activation.
+    """The ReLU baseline of `imagenet-sat-resnet50`, equal to it in everything but the activation.
 
     Paper: Xie et al. 2020 (arXiv 2006.14536).
     Command: `satbench train imagenet-relu-resnet50`.
-    Hardware: eight GPUs. Time: not yet measured.
-    Expected: published, clean / PGD-200 at 4/255: 68.8 / 33.0; not yet measured here.
+    Hardware: eight GPUs. Time: not yet measured. Expected: not yet measured.
     """
     return _resnet50("imagenet-relu-resnet50", "relu")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from satbench.errors import BadInput
 from satbench.lookup import find
 from satbench.seeding import Randomness, uniform
 
@@ -33,15 +34,35 @@ def flip(x: Tensor, numbers: Tensor) -> Tensor:
 
 def crop_flip(x: Tensor, numbers: Tensor) -> Tensor:
     """Crops of the images' own size out of images with `PAD` black pixels around, then `flip`: CIFAR's usual one."""
+    return _crop_flip(x, numbers, "constant")
+
+
+def crop_flip_reflect(x: Tensor, numbers: Tensor) -> Tensor:
+    """`crop_flip` out of images whose border mirrors them, the outermost pixel not repeated, instead of black.
+
+    Raises `BadInput` for images of up to `PAD` pixels a side, which have too little to mirror.
+    """
+    if min(x.shape[2:]) <= PAD:
+        raise BadInput(f"crop-flip-reflect mirrors {PAD} pixels and the images are {tuple(x.shape[2:])}; use crop-flip")
+    return _crop_flip(x, numbers, "reflect")
+
+
+def _crop_flip(x: Tensor, numbers: Tensor, padding: str) -> Tensor:
     from torchvision.transforms.v2 import functional
 
     height, width = x.shape[2:]
-    windows = functional.pad(x, [PAD]).unfold(2, height, 1).unfold(3, width, 1)  # (N, C, top, left, H, W), a view
+    padded = functional.pad(x, [PAD], padding_mode=padding)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, top, left, H, W), a view
     top, left = (numbers[:, 1:] * (2 * PAD + 1)).long().to(x.device).unbind(1)
     return flip(windows[torch.arange(len(x), device=x.device), :, top, left], numbers)
 
 
-AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"none": none, "flip": flip, "crop-flip": crop_flip}
+AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "none": none,
+    "flip": flip,
+    "crop-flip": crop_flip,
+    "crop-flip-reflect": crop_flip_reflect,
+}
 
 
 def draw(n: int, randomness: Randomness) -> Tensor:

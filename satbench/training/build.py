@@ -29,10 +29,10 @@ def network(config: TrainConfig, images: Images) -> Classifier:
 
 
 def optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Decay on matrices and filters only, that is on parameters of two or more dimensions."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    spared = [p for p in model.parameters() if p.ndim <= 1]
+    """The config's, with decay on all parameters or on those of two or more dimensions, filters and matrices."""
     settings = config.optimizer
+    decayed = [p for p in model.parameters() if p.ndim > 1 or settings.decay == "all"]
+    spared = [p for p in model.parameters() if p.ndim <= 1 and settings.decay != "all"]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr)

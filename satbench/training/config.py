@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from satbench.eps import parse_eps
 from satbench.errors import BadInput
 from satbench.lookup import nearest
+from satbench.models import canonical
 
 NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
 NAMES = tuple(f"{part}.name" for part in NAMED)
@@ -45,10 +46,11 @@ class ThreatConfig(_Frozen):
 
 
 class OptimizerConfig(_Frozen):
-    """SGD with momentum, or AdamW; weight decay acts on matrices and filters only.
+    """SGD with momentum, or AdamW.
 
-    `lr` is the peak of the schedule, reached linearly in the first `warmup_epochs`. SmoothReLU's scalars, batch norm
-    and biases are never decayed. `clip` is the largest L2 norm of the whole gradient.
+    `lr` is the peak of the schedule, reached linearly in the first `warmup_epochs`. decay: what `weight_decay` acts on;
+    "filters" and matrices, not batch norms, biases and the scalars of activations, or "all" parameters. `clip` is the
+    largest L2 norm of the whole gradient.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -56,6 +58,7 @@ class OptimizerConfig(_Frozen):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(default=5e-4, ge=0)
+    decay: Literal["filters", "all"] = "filters"
     warmup_epochs: float = Field(default=0, ge=0)
     clip: float | None = Field(default=None, gt=0)
 
@@ -108,6 +111,7 @@ class StopConfig(_Frozen):
 class TrainConfig(_Frozen):
     """Everything that decides the weights of a run; equal configs give equal weights on one machine.
 
+    activation: a name of `ACTIVATIONS`, with parameters as in "celu:alpha=2"; kept in its canonical spelling.
     image_size: side in pixels for data sets that are resized. augment: a name of `training.augment`.
     attack_bn_mode: whether batch norms use running ("eval") or batch statistics ("train") while images are crafted;
         the running ones never move then.
@@ -144,6 +148,11 @@ class TrainConfig(_Frozen):
     @classmethod
     def _by_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("activation")
+    @classmethod
+    def _canonical(cls, text: str) -> str:
+        return canonical(text)
 
     @property
     def label(self) -> str:

@@ -10,7 +10,7 @@ from satbench.data.loaders import LOADERS
 from satbench.eps import parse_eps
 from satbench.errors import BadInput
 from satbench.lookup import find, nearest
-from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec
+from satbench.models import ARCHITECTURES, ModelSpec, canonical
 from satbench.results.schema import Threat
 from satbench.strict_yaml import PACKAGE, read_mapping, shipped, validated
 
@@ -60,9 +60,8 @@ class _Card(_Strict):
 
     @field_validator("activation")
     @classmethod
-    def _known_activation(cls, name: str) -> str:
-        find(ACTIVATIONS, name, "activation")
-        return name
+    def _canonical_activation(cls, text: str) -> str:
+        return canonical(text)
 
 
 class PackagedCard(_Card):
