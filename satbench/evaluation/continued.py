@@ -1,4 +1,4 @@
-"""`rapid` continues with AutoAttack where the trust battery doubts the network."""
+"""`rapid` continues with AutoAttack where the trust battery doubts the number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,23 +38,23 @@ class Continued:
 def after_trust(
     attacks: Sequence[Attack], checked: Trust | None, random_network: bool
 ) -> tuple[list[Attack], list[str]]:
-    """The attacks to measure again where the trust battery doubts the network, else none, and a note that says why.
+    """The attacks to measure again where the trust battery doubts the number, else none, and a note that says why.
 
-    `rapid` is continued with AutoAttack, also where it searches on a copy in bfloat16 or with a surrogate derivative:
-    version "rand" for a network that draws random numbers, else "standard".
+    It doubts where it finds a fault or names an attack to try next. `rapid` is continued with AutoAttack, also where it
+    searches on a copy in bfloat16 or with a surrogate derivative: version "rand" for a network that draws random
+    numbers, else "standard".
     """
     further = [continued(one, random_network) for one in attacks]
     if further == list(attacks):
         return [], []
     if checked is None:
         return [], ["the trust battery did not run, so nothing decided whether rapid continues with AutoAttack"]
-    if checked.verdict not in ("suspicious", "fail"):
+    doubted = [one for one in checked.findings if one.outcome == "fail" or (one.next_attack and one.outcome != "pass")]
+    if not doubted:
         return [], []
-    doubts = ", ".join(one.check for one in checked.findings if one.outcome == checked.verdict)
-    version = _version(random_network)
-    return further, [
-        f"rapid continued with AutoAttack {version}, because the trust battery doubts the network: {doubts}"
-    ]
+    name = f"AutoAttack {_version(random_network)}"
+    checks = ", ".join(one.check for one in doubted)
+    return further, [f"rapid continued with {name}, because the trust battery doubts the number: {checks}"]
 
 
 def continued(attack: Attack, random_network: bool) -> Attack:
