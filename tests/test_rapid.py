@@ -284,7 +284,7 @@ def winners() -> nn.Module:
     return model.eval()
 
 
-def measured(model: object, out: Path, attack: str = "rapid", eps: str = "0.1", n: int = 100, **options: object) -> Run:
+def measured(model: object, out: Path, attack: str = "rapid", eps: str = "0.1", n: int = 50, **options: object) -> Run:
     return evaluate(model, out, attack, eps=eps, dataset="digits", n=n, device="cpu", **options)  # type: ignore[arg-type]
 
 
