@@ -29,7 +29,7 @@ test: $(READY)  ## Run the tests but the slow ones and those that need a GPU or 
 
 test-cpus: $(READY)  ## Repeat the numeric tests as older processors compute, and with two threads
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(NUMERIC)
-	OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(NUMERIC)
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(NUMERIC)
 
 test-slow: $(READY)  ## Run the slow tests: whole AutoAttacks, every trust network, the published anchors; an hour
 	$(BIN)/python -m pytest -m slow --timeout 0
