@@ -162,6 +162,16 @@ def test_training_leaves_the_global_generator_alone(config: TrainConfig, tmp_pat
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_an_epoch_leaves_out_what_fills_no_batch_unless_told_otherwise(config: TrainConfig, tmp_path: Path) -> None:
+    assert RECIPES["cifar10-sat"]().drop_last
+    assert not config.drop_last  # the small recipes need every image
+    for drop_last, updates in ((True, 72 // 16), (False, 72 // 16 + 1)):
+        done: list[int] = []
+        changed = config.with_values({"drop_last": drop_last, "epochs": 1})
+        train(changed, tmp_path / str(drop_last), "cpu", progress=lambda one, total, what: done.append(total))  # noqa: B023
+        assert set(done) == {updates}
+
+
 # interruption
 
 

@@ -116,6 +116,8 @@ class TrainConfig(_Frozen):
     schedule: of the learning rate, at fractional epochs. averaging: "ema" or "swa" of the weights, which are then what
         is measured and kept.
     selection_steps: PGD steps of the robust accuracy on the validation split that picks the best epoch.
+    drop_last: whether an epoch leaves out the images beyond its last whole batch. The order is drawn anew every epoch,
+        so that these are other images each time.
     """
 
     recipe: str = Field(min_length=1)
@@ -139,6 +141,7 @@ class TrainConfig(_Frozen):
     speed: SpeedConfig = SpeedConfig()
     selection_steps: int = Field(default=10, ge=1)
     seed: int = Field(default=0, ge=0)
+    drop_last: bool = True
 
     @field_validator("model", "method", "schedule", "averaging", mode="before")
     @classmethod

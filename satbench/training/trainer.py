@@ -131,6 +131,7 @@ class _Run:
             _resident(config, images, place),
             processes.rank,
             processes.count,
+            config.drop_last,
         )
         self.updates = self.feed.batches_an_epoch * method.replays  # of an epoch
         self.total = self.updates * config.epochs
