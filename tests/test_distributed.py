@@ -58,7 +58,7 @@ def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: 
     assert_alike(tmp_path / "synced-bf16", two / "synced-bf16", "bf16")
     for way in METHODS_ALONE:
         assert_alike(tmp_path / way, two / way, way)
-        assert {file.name for file in (two / way).iterdir()} == {
+        assert {file.name for file in (two / way).glob("[!.]*")} == {
             "config.json",
             "metrics.jsonl",
             "best.safetensors",

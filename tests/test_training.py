@@ -26,7 +26,7 @@ from satbench import evaluate, train
 from satbench.attacks import PGD
 from satbench.cli import app
 from satbench.errors import BadInput
-from satbench.home import alone_in
+from satbench.home import HOME, LOCK, alone_in
 from satbench.methods import METHODS
 from satbench.models import ACTIVATIONS, ARCHITECTURES
 from satbench.recipes import RECIPES
@@ -76,7 +76,7 @@ def finished(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {file.name: file.read_bytes() for file in folder.glob("[!.]*")}
 
 
 def stop_at(step: int, how: Callable[[], None]) -> Callable[[int, int, str], None]:
@@ -429,11 +429,42 @@ def test_two_trainings_in_one_folder_take_turns(config: TrainConfig, tmp_path: P
                 train(config, spelling, device="cpu")
 
 
+HOLDING = """import sys; from pathlib import Path; from satbench.home import alone_in
+with alone_in(Path(sys.argv[1]), "train"): print("held", flush=True); sys.stdin.read()"""
+
+
+def test_the_lock_holds_for_a_process_with_another_cache_and_ends_when_it_is_killed(
+    config: TrainConfig, finished: Path, tmp_path: Path
+) -> None:
+    """As on another machine or in a container that shares the folder, and nothing else."""
+    words = [sys.executable, "-c", HOLDING]
+    other = {**os.environ, HOME: str(tmp_path / "cache")}
+    with subprocess.Popen(
+        [*words, str(tmp_path / "run")], env=other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(BadInput, match="another satbench train is at work there"):
+            train(config, tmp_path / "run", device="cpu")
+        process.kill()
+    assert (tmp_path / "run" / LOCK).is_file()
+    assert contents(train(config, tmp_path / "run", device="cpu").folder) == contents(finished)
+
+
+def test_no_cache_is_needed_to_train_and_to_measure(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(HOME, str(tmp_path / "file" / "cache"))  # cannot be made, by root neither
+    trained = train(config.with_values({"epochs": 1}), tmp_path / "run", device="cpu")
+    assert len(evaluate(str(trained.folder), tmp_path / "eval", "fgsm", eps=0.1, n=2, device="cpu").records) == 2
+
+
 def test_what_a_killed_process_was_writing_is_removed(config: TrainConfig, tmp_path: Path) -> None:
     folder = interrupted_run(config, tmp_path / "run")
     (folder / f".{STATE}.abcd").write_bytes(b"half")
     train(config, folder, device="cpu")
-    assert not list(folder.glob(".*"))
+    assert [file.name for file in folder.glob(".*")] == [LOCK]
 
 
 def test_a_full_disk_is_an_error_of_the_system(

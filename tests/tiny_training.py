@@ -66,4 +66,4 @@ def tiny(dataset: str, **changes: object) -> TrainConfig:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {file.name: file.read_bytes() for file in folder.glob("[!.]*")}

@@ -29,7 +29,7 @@ from satbench.models.weights import (
     write_safetensors,
 )
 from satbench.results.schema import Threat
-from satbench.results.store import atomic_file, check_output_folder, to_json, write_text
+from satbench.results.store import atomic_file, to_json, write_text
 from satbench.training.averaging import Average
 from satbench.training.config import TrainConfig, parse_config
 from satbench.zoo import BEST, LAST
@@ -67,12 +67,11 @@ class Remembered:
 
 
 def open_folder(out: Path, config: TrainConfig, data: dict[str, str]) -> None:
-    """Make `out` the folder of this config and data, or accept it when it already is.
+    """Write the config to the folder `out`, or check that `out` already is the folder of this config and data.
 
     `data` holds the digest of each split. Raises `BadInput` when the folder belongs to other settings or images.
     """
     file = out / CONFIG
-    check_output_folder(out, CONFIG)
     for name in (CONFIG, STATE, METRICS, BEST, LAST):  # what a killed process was writing
         for left in out.glob(f".{name}.*"):
             left.unlink()

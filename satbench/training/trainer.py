@@ -22,6 +22,7 @@ from satbench.methods.base import Processes, Step
 from satbench.models.classifier import Classifier
 from satbench.progress import Progress, silent
 from satbench.results.metrics import clean_table
+from satbench.results.store import check_output_folder
 from satbench.seeding import Share, generator
 from satbench.threat import ThreatModel
 from satbench.training import checkpoint
@@ -79,6 +80,7 @@ def train(
     cannot be met or a folder of another run, and when the loss stops being finite, naming the step.
     """
     out, wanted = Path(out), resolve_device(device)
+    check_output_folder(out, checkpoint.CONFIG)
     method: Method = pick(METHODS, config.method.name, "method", **config.method.params)
     refuse_undefined(config, method)
     lr_factor(config.schedule.name, config.schedule.params, 0.0)  # refused here when it is unknown
