@@ -298,6 +298,24 @@ def test_early_stopped_attacks_leave_the_batch_when_their_counter_has_run_down()
     assert torch.equal(never.perturb(model, begin(never, y=y)), crafted)
 
 
+@pytest.mark.parametrize("count", [1, 2, 99])
+def test_early_stopped_attacks_on_batch_statistics_forward_the_whole_batch(count: int) -> None:
+    """Else the statistics would be those of what is left, and one image left over has none at 1 x 1 pixels."""
+    model, steps, length = nn.Sequential(nn.Flatten(), nn.Linear(36, 3), nn.BatchNorm1d(3)), 8, 0.01
+    with torch.no_grad(), batch_statistics(model.eval()):
+        first = model(data()[0])
+    y = torch.where(torch.arange(8) < 6, first.argmax(1), first.argmin(1))  # six are right at first
+    method = build("pgd_at", {"steps": steps, "step_size": length, "init": "zero", "early_stop": [[0, count]]})
+    step = begin(method, y=y)
+    rows: list[int] = []
+    with batch_statistics(model):
+        expected, work = early_stopped(model, step, count, steps, length)
+        model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+        torch.testing.assert_close(method.perturb(model, step), expected, rtol=0, atol=1e-6)
+    assert set(rows) == {8}
+    assert (work < 8 * steps) is (count < 99)
+
+
 def test_the_counter_follows_the_epoch() -> None:
     params = {"steps": 6, "step_size": 0.01, "init": "zero"}
     method, model = build("pgd_at", {**params, "early_stop": [[1, 1], [2.5, 2]]}), network().eval()
