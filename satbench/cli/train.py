@@ -26,9 +26,8 @@ def command(
     label_smoothing.amount, speed.precision=bf16 and every other field of the run's config.json; a list is written
     75+90, pairs 0:1+60:2. On several GPUs: torchrun --nproc-per-node N -m satbench train ...
     """
-    import os
-
     from satbench.cli.progress import progress_bar
+    from satbench.device import resolve_device
     from satbench.errors import BadInput
     from satbench.lookup import pick
     from satbench.progress import silent
@@ -36,6 +35,7 @@ def command(
     from satbench.reporting.plots import save, training_curves
     from satbench.reporting.rounding import inward
     from satbench.training import TrainConfig, train
+    from satbench.training.distributed import joined
     from satbench.zoo import BEST
 
     values: dict[str, Any] = {
@@ -47,18 +47,19 @@ def command(
         "seed": seed,
     }
     values = {key: value for key, value in values.items() if value is not None}
-    for item in set_ or []:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise BadInput(f"--set {item!r} is not KEY=VALUE; write --set optimizer.lr=0.05")
-        values[key.strip()] = value.strip()
-    start: TrainConfig = pick(RECIPES, recipe, "recipe")
-    config = start.with_values(values)
-    out = out or Path("reports", "runs", _name(config))
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
-    with progress_bar(f"train {config.label}", "steps") as report:
-        trained = train(config, out, device, data_dir, report if first else silent, tensorboard=tensorboard)
-    if not first:
+    with joined(resolve_device(device)) as (processes, place):  # here, so that they report a refusal once
+        for item in set_ or []:
+            key, equals, value = item.partition("=")
+            if not equals:
+                raise BadInput(f"--set {item!r} is not KEY=VALUE; write --set optimizer.lr=0.05")
+            values[key.strip()] = value.strip()
+        start: TrainConfig = pick(RECIPES, recipe, "recipe")
+        config = start.with_values(values)
+        out = out or Path("reports", "runs", _name(config))
+        is_first = processes.rank == 0
+        with progress_bar(f"train {config.label}", "steps") as report:
+            trained = train(config, out, str(place), data_dir, report if is_first else silent, tensorboard=tensorboard)
+    if not is_first:
         return
     best, last = trained.history[trained.best_epoch], trained.history[trained.last_epoch]
     typer.echo(
