@@ -64,6 +64,7 @@ def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: 
         assert {file.name for file in (two / way).glob("[!.]*")} == {
             "config.json",
             "metrics.jsonl",
+            "times.jsonl",
             "best.safetensors",
             "last.safetensors",
         }

@@ -36,6 +36,7 @@ def command(
     from satbench.reporting.rounding import inward
     from satbench.training import TrainConfig, train
     from satbench.training.distributed import joined
+    from satbench.training.trainer import measuring_share
     from satbench.zoo import BEST
 
     values: dict[str, Any] = {
@@ -62,18 +63,23 @@ def command(
     if not is_first:
         return
     best, last = trained.history[trained.best_epoch], trained.history[trained.last_epoch]
-    typer.echo(
-        f"on {best['val_n']} validation images, on which the best epoch was chosen, at {config.threat.norm} "
-        f"{_eps(config.threat.eps)}:"
-    )
-    for word, row in (("best", best), ("last", last)):
+    if "val_n" in best:
         typer.echo(
-            f"{word} epoch {row['epoch'] + 1} of {config.epochs}: clean % {_rate(row, 'val_clean')}, "
-            f"PGD-{config.selection_steps} % {_rate(row, 'val_robust')}"
+            f"on {best['val_n']} validation images, on which the best epoch was chosen, at {config.threat.norm} "
+            f"{_eps(config.threat.eps)}:"
         )
-    typer.echo(
-        f"best - last: {inward(best['val_robust'] - last['val_robust'])} points under PGD-{config.selection_steps}"
-    )
+        for word, row in (("best", best), ("last", last)):
+            typer.echo(
+                f"{word} epoch {row['epoch'] + 1} of {config.epochs}: clean % {_rate(row, 'val_clean')}, "
+                f"PGD-{config.selection_steps} % {_rate(row, 'val_robust')}"
+            )
+        typer.echo(
+            f"best - last: {inward(best['val_robust'] - last['val_robust'])} points under PGD-{config.selection_steps}"
+        )
+    else:
+        typer.echo("no validation split: nothing was measured, and the best epoch is the last one")
+    if trained.times:
+        typer.echo(f"measuring took {measuring_share(trained.times):.0%} of the time")
     for row in trained.history:
         if row["alarm"]:
             typer.echo(f"alarm in epoch {row['epoch'] + 1}, catastrophic overfitting: {row['alarm']}")

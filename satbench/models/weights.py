@@ -51,6 +51,7 @@ class Provenance(BaseModel):
 
     threat: the one they were trained for. epoch: from 0. train_digest: of the images they were trained on.
     config: `TrainConfig.digest`, equal for the seeds of one training.
+    val: size of the validation split where it was not the data set's own, as `DataConfig.val`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +65,7 @@ class Provenance(BaseModel):
     epoch: int
     train_digest: str
     config: str
+    val: int | float | str | None = None
 
 
 class Conversion(BaseModel):
@@ -101,7 +103,7 @@ def save_model(path: Path, model: Classifier, provenance: Provenance | Conversio
         tensors[PROBE_IMAGES] = _probe_images(model.spec)
         tensors[PROBE_LOGITS] = _probe(model, tensors[PROBE_IMAGES])
     else:
-        header |= {"provenance": provenance.model_dump(), "digest": model_digest(model)}
+        header |= {"provenance": provenance.model_dump(exclude_none=True), "digest": model_digest(model)}
     write_safetensors(path, tensors, {HEADER: json.dumps(header, sort_keys=True)})
 
 

@@ -4,6 +4,7 @@ config.json        the frozen config, written first
 state.safetensors  all that a resumed run needs, of the latest save; removed when the run is finished
 state.previous.safetensors   the save before, for when the latest cannot be read
 metrics.jsonl      one line an epoch, no times, so that equal runs are equal bytes
+times.jsonl        one line an epoch: seconds of training and of measuring, images a second
 best.safetensors, last.safetensors   the weights, each a file that rebuilds its network alone
 """
 
@@ -38,6 +39,7 @@ CONFIG = "config.json"
 STATE = "state.safetensors"
 PREVIOUS = "state.previous.safetensors"
 METRICS = "metrics.jsonl"
+TIMES = "times.jsonl"
 
 
 @dataclass
@@ -50,7 +52,9 @@ class Position:
     forward: int = 0  # rows that went through the network of this process
     backward: int = 0
     images: int = 0  # that this process updated on, each as often as it did
+    seconds: float = 0.0  # of the updates of this epoch
     history: list[dict[str, Any]] = field(default_factory=list)
+    times: list[dict[str, Any]] = field(default_factory=list)  # as `history`, what two equal runs need not share
 
 
 @dataclass
@@ -212,24 +216,34 @@ def save_weights(path: Path, model: Classifier, config: TrainConfig, epoch: int,
         epoch=epoch,
         train_digest=train_digest,
         config=config.digest(train_digest),
+        val=config.data.val,
     )
     with atomic_file(path) as temporary:
         save_model(temporary, model, provenance)
 
 
-def write_metrics(out: Path, history: list[dict[str, Any]]) -> None:
-    """Write the whole log again, so that it never holds an epoch twice."""
-    write_text(out / METRICS, "".join(json.dumps(row) + "\n" for row in history))
+def write_metrics(out: Path, position: Position) -> None:
+    """Write the whole log and the times again, so that they never hold an epoch twice."""
+    for name, rows in ((METRICS, position.history), (TIMES, position.times)):
+        write_text(out / name, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The log of a training folder, a dictionary an epoch; empty when there is none."""
-    file = folder / METRICS
+    return _read_rows(folder / METRICS)
+
+
+def read_times(folder: Path) -> list[dict[str, Any]]:
+    """The seconds of each epoch of a training folder."""
+    return _read_rows(folder / TIMES)
+
+
+def _read_rows(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        if not all({"epoch", "val_robust", "val_clean"} <= row.keys() for row in rows):
+        if not all("epoch" in row and ("val_n" in row) == ("val_robust" in row) for row in rows):
             raise ValueError
     except (ValueError, AttributeError):
         raise BadInput(f"{file} is damaged; train into a new folder") from None

@@ -85,6 +85,10 @@ class Feed:
         return max(1, whole + (not self.drop_last and left_over >= 2 * self.count))
 
     @property
+    def images_an_epoch(self) -> int:
+        return len(range(len(self.images))[: self._rows(self.batches_an_epoch - 1).stop])
+
+    @property
     def largest(self) -> tuple[int, ...]:
         """(N, C, H, W) of the largest batch of an epoch, over all processes."""
         first, last = (len(range(len(self.images))[self._rows(step)]) for step in (0, self.batches_an_epoch - 1))

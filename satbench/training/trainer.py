@@ -14,7 +14,7 @@ from satbench.attacks import PGD, fgsm
 from satbench.data import Images, ImageSet, training_splits
 from satbench.device import resolve_device
 from satbench.errors import BadInput
-from satbench.evaluation.harness import measure
+from satbench.evaluation.harness import Search, measure
 from satbench.home import alone_in
 from satbench.lookup import pick
 from satbench.methods import METHODS, Method
@@ -38,7 +38,7 @@ from satbench.training.feed import Feed
 from satbench.training.interrupt import interruptible
 from satbench.training.passes import PassCount
 from satbench.training.schedule import lr_factor, warmup
-from satbench.training.step import Learner, targets
+from satbench.training.step import Autocast, Learner, targets
 from satbench.training.whole_batch import over_whole_batch
 from satbench.zoo import BEST, LAST
 
@@ -50,12 +50,13 @@ ROLLED_BACK = "catastrophic overfitting; the last weights are those of the epoch
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: its folder, its log (a dictionary an epoch), and the epochs whose weights are kept."""
+    """A finished run: its folder, its log (a dictionary an epoch), the epochs whose weights are kept, and its times."""
 
     folder: Path
     history: list[dict[str, Any]]
     best_epoch: int
     last_epoch: int
+    times: list[dict[str, Any]]
 
 
 def train(
@@ -70,11 +71,11 @@ def train(
     """Train as `config` says and leave log, best and last weights in the folder `out`.
 
     The best epoch is the one of highest PGD accuracy on the validation split, then of highest clean accuracy there,
-    then the earliest; for training on clean images the other way round. A killed or interrupted run continues where it
-    was saved when called again, and on a CPU ends with the same bits as an uninterrupted one; a finished one is left
-    alone. It is saved after every epoch, every `save_seconds` within one, and when Ctrl-C or SIGTERM asks it to stop:
-    the running update is finished, then `KeyboardInterrupt` raised. Started by torchrun, the processes share every
-    batch, and the first one writes.
+    then the earliest; for training on clean images the other way round; without a validation split it is the last. A
+    killed or interrupted run continues where it was saved when called again, and on a CPU ends with the same bits as an
+    uninterrupted one; a finished one is left alone. It is saved after every epoch, every `save_seconds` within one, and
+    when Ctrl-C or SIGTERM asks it to stop: the running update is finished, then `KeyboardInterrupt` raised. Started by
+    torchrun, the processes share every batch, and the first one writes.
 
     `tensorboard` also writes the log there for TensorBoard, the extra of that name. Raises `BadInput` for settings that
     cannot be met or a folder of another run, and when the loss stops being finite, naming the step.
@@ -84,13 +85,13 @@ def train(
     method: Method = pick(METHODS, config.method.name, "method", **config.method.params)
     refuse_undefined(config, method)
     lr_factor(config.schedule.name, config.schedule.params, 0.0)  # refused here when it is unknown
-    images, held_out = training_splits(config.dataset, config.image_size, data_dir)
+    images, held_out = training_splits(config.dataset, config.image_size, data_dir, config.data.val)
     with (
         joined(wanted) as (processes, place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
     ):
         run = _Run(config, method, images, held_out, out, place, processes, progress, save_seconds, tensorboard)
-        data = {part.split: part.fingerprint for part in (images, held_out)}
+        data = {part.split: part.fingerprint for part in (images, held_out) if part is not None}
         with alone_in(out, "train") if processes.rank == 0 else nullcontext():
             if processes.rank == 0:
                 checkpoint.open_folder(out, config, data)
@@ -99,7 +100,7 @@ def train(
                 run.go_on()
             processes.wait()
     history = checkpoint.read_metrics(out)
-    trained = Trained(out, history, _best(history, method), _last(history))
+    trained = Trained(out, history, _best(history, method), _last(history), checkpoint.read_times(out))
     checkpoint.check_weights(out, trained.best_epoch, trained.last_epoch)
     return trained
 
@@ -112,7 +113,7 @@ class _Run:
         config: TrainConfig,
         method: Method,
         images: Images,
-        held_out: Images,
+        held_out: Images | None,
         out: Path,
         place: torch.device,
         processes: Processes,
@@ -136,6 +137,7 @@ class _Run:
             config.drop_last,
         )
         self.updates = self.feed.batches_an_epoch * method.replays  # of an epoch
+        self.images_an_epoch = self.feed.images_an_epoch * method.replays
         self.total = self.updates * config.epochs
         self.net = network(config, images).to(place)
         if config.speed.channels_last:
@@ -169,7 +171,7 @@ class _Run:
                 self._epoch(position, learner, pressed)
                 self._end_epoch(position)
                 self._save(position)
-                self.report(position.epoch * self.updates, self.total, _figures(position.history))
+                self.report(position.epoch * self.updates, self.total, _figures(position))
                 if pressed() and self.processes.count == 1 and not self._at_end(position):
                     raise KeyboardInterrupt
         if self.processes.rank == 0:
@@ -178,8 +180,9 @@ class _Run:
     def _epoch(self, position: Position, learner: Learner, pressed: Callable[[], bool]) -> None:
         """Take the updates that are left of an epoch; raises `KeyboardInterrupt`, saved, when told to stop."""
         passes = PassCount(position.forward, position.backward)
-        figures, seen = _figures(position.history), 0
+        figures, seen = _figures(position), 0
         started = saved = time.monotonic()
+        before = position.seconds
         with nullcontext() if self.config.speed.compile else passes.watching(self.net):
             for step in self._steps(position):
                 loss, stop = learner.update(step, self._lr(step), pressed())
@@ -193,6 +196,7 @@ class _Run:
                 position.images += len(step.x)
                 position.forward, position.backward = passes.forward, passes.backward
                 now, seen = time.monotonic(), seen + len(step.batch_index)
+                position.seconds = before + now - started
                 self.report(step.number + 1, self.total, f"{seen / (now - started):.0f} images/s  {figures}")
                 if stop or (pressed() and self.processes.count == 1):
                     self._save(position)
@@ -267,14 +271,25 @@ class _Run:
             "epoch": position.epoch,
             "train_loss": position.loss_sum / self.updates,
             **self._passes(position),
-            **self._measured(kept, f"epoch {position.epoch}, step {position.step - 1}"),
             "alarm": "",
             "ended": "",
         }
         position.history.append(row)
-        row["alarm"] = collapse(position.history)
-        row["ended"] = self._ended(position.history)
-        position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
+        started = time.monotonic()
+        if self._is_measured(position.epoch):
+            self.report((position.epoch + 1) * self.updates, self.total, f"measuring  {_figures(position)}")
+            row |= self._measured(kept, f"epoch {position.epoch}, step {position.step - 1}")
+            row["alarm"] = collapse(_measured_rows(position.history))
+            row["ended"] = self._ended(position.history)
+        position.times.append(
+            {
+                "epoch": position.epoch,
+                "seconds": round(position.seconds, 3),
+                "images_per_second": round(self.images_an_epoch / position.seconds, 1),
+                "measuring_seconds": round(time.monotonic() - started, 3),
+            }
+        )
+        position.epoch, position.step, position.loss_sum, position.seconds = position.epoch + 1, 0, 0.0, 0.0
         position.forward = position.backward = position.images = 0
         if self.processes.rank:
             return
@@ -282,7 +297,7 @@ class _Run:
             checkpoint.save_weights(self.out / BEST, kept, self.config, position.epoch - 1, self.train_digest)
         if not self._rolled_back(position.history):
             checkpoint.save_weights(self.out / LAST, kept, self.config, position.epoch - 1, self.train_digest)
-        checkpoint.write_metrics(self.out, position.history)
+        checkpoint.write_metrics(self.out, position)
         if self.board is not None:
             self.board.add(position.history)
 
@@ -312,12 +327,26 @@ class _Run:
         ended = bool(position.history) and bool(position.history[-1]["ended"])
         return ended or position.epoch == self.config.epochs
 
+    def _is_measured(self, epoch: int) -> bool:
+        last = epoch + 1 == self.config.epochs
+        return self.held_out is not None and (last or (epoch + 1) % self.config.measure.every == 0)
+
     def _measured(self, kept: nn.Module, behind: str) -> dict[str, Any]:
-        """Rates on the validation split, of which every process measures a part; `behind` is the last update."""
+        """Rates on the validation split, of which every process measures a part; `behind` is the last update.
+
+        The precision is that of the training: with "bf16" the whole network runs in bfloat16, with "bf16-attack" only
+        where the attacks search.
+        """
+        assert self.held_out is not None
+        precision = self.config.speed.precision
+        judged = Autocast(kept) if precision == "bf16" else kept
+        search = Search(Autocast(kept), precision, is_copy=True) if precision == "bf16-attack" else None
         part = self.held_out.take(range(self.processes.rank, len(self.held_out), self.processes.count))
         attacks = [fgsm(), PGD(steps=self.config.selection_steps)]
         try:
-            records = measure(kept, part, attacks, [self.threat], self.config.seed, 256, self.place).records
+            records = measure(
+                judged, part, attacks, [self.threat], self.config.seed, 256, self.place, search=search
+            ).records
         except BadInput as error:
             raise BadInput(f"after {behind}: {error}; lower lr where it is NaN or infinite") from None
         broken = {name: group["broken"].to_numpy() for name, group in records.groupby("attack", sort=False)}
@@ -354,14 +383,33 @@ def _last(history: list[dict[str, Any]]) -> int:
     return len(history) - (2 if history[-1]["ended"] == ROLLED_BACK else 1)
 
 
+def _measured_rows(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in history if "val_n" in row]
+
+
 def _best(history: list[dict[str, Any]], method: Method) -> int:
-    kept = history[: _last(history) + 1]
+    """The best of the measured epochs; the last one before any was measured."""
+    kept = _measured_rows(history[: _last(history) + 1])
+    if not kept:
+        return _last(history)
     return int(max(kept, key=lambda row: (*(row[name] for name in method.chosen_by), -row["epoch"]))["epoch"])
 
 
-def _figures(history: list[dict[str, Any]]) -> str:
-    if not history:
+def _figures(position: Position) -> str:
+    """What the newest measurement gave, and which share of the time measuring has taken."""
+    measured = _measured_rows(position.history)
+    if not measured:
         return ""
-    row = history[-1]
+    row = measured[-1]
     alarm = f", alarm: {row['alarm']}" if row["alarm"] else ""
-    return f"epoch {row['epoch'] + 1}: val clean {row['val_clean']:.1%}, robust {row['val_robust']:.1%}{alarm}"
+    share = measuring_share(position.times)
+    return (
+        f"epoch {row['epoch'] + 1}: val clean {row['val_clean']:.1%}, robust {row['val_robust']:.1%}{alarm}, "
+        f"measured in {share:.0%} of the time"
+    )
+
+
+def measuring_share(times: list[dict[str, Any]]) -> float:
+    """The share of a run's time in which it was measured on the validation split."""
+    measuring = sum(row["measuring_seconds"] for row in times)
+    return float(measuring / (measuring + sum(row["seconds"] for row in times)))

@@ -32,8 +32,9 @@ LAST = "last.safetensors"
 class Loaded:
     """A network in eval mode with what is known of it.
 
-    `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on; `loader` is the image loader
-    that its authors evaluate it with. `note` is what whoever named it should hear.
+    `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on, `val` the size of its
+    validation split where that was not the data set's own; `loader` is the image loader that its authors evaluate it
+    with. `note` is what whoever named it should hear.
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class Loaded:
     train_digest: str | None = None
     loader: str | None = None
     note: str | None = None
+    val: float | str | None = None
 
 
 def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress: Progress = silent) -> Loaded:
@@ -169,7 +171,7 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         trained_for=origin.threat,
         config=origin.config,
     )
-    return Loaded(model, info, origin.dataset, model.spec.image_size, origin.train_digest)
+    return Loaded(model, info, origin.dataset, model.spec.image_size, origin.train_digest, val=origin.val)
 
 
 def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> Loaded:
