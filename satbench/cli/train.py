@@ -18,6 +18,9 @@ def command(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or set SATBENCH_DATA.")] = None,
     tensorboard: Annotated[bool, typer.Option(help="Also log for TensorBoard, into OUT/tensorboard.")] = False,
+    is_dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run would do and cost, from a few updates; write nothing.")
+    ] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting.")] = None,
 ) -> None:
     """Train a network adversarially; the same command continues an interrupted run.
@@ -36,7 +39,8 @@ def command(
     from satbench.reporting.rounding import inward
     from satbench.training import TrainConfig, train
     from satbench.training.distributed import joined
-    from satbench.training.trainer import measuring_share
+    from satbench.training.dry_run import described, dry_run
+    from satbench.training.log import measuring_share
     from satbench.zoo import BEST
 
     values: dict[str, Any] = {
@@ -58,6 +62,10 @@ def command(
         config = start.with_values(values)
         out = out or Path("reports", "runs", _name(config))
         is_first = processes.rank == 0
+        if is_dry:
+            for line in described(config, dry_run(config, str(place), data_dir)) if is_first else ():
+                typer.echo(line)
+            return
         with progress_bar(f"train {config.label}", "steps") as report:
             trained = train(config, out, str(place), data_dir, report if is_first else silent, tensorboard=tensorboard)
     if not is_first:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from satbench.attacks import PGD, fgsm
 from satbench.data import Images, ImageSet, training_splits
 from satbench.device import resolve_device
 from satbench.errors import BadInput
-from satbench.evaluation.harness import Search, measure
 from satbench.home import alone_in
 from satbench.lookup import pick
 from satbench.methods import METHODS, Method
 from satbench.methods.base import Processes, Step
 from satbench.models.classifier import Classifier
 from satbench.progress import Progress, silent
-from satbench.results.metrics import clean_table
 from satbench.results.store import check_output_folder
 from satbench.seeding import Share, generator
 from satbench.threat import ThreatModel
@@ -36,16 +33,15 @@ from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined, share_gradients
 from satbench.training.feed import Feed
 from satbench.training.interrupt import interruptible
+from satbench.training.log import ROLLED_BACK, best_epoch, last_epoch, measured, newest
 from satbench.training.passes import PassCount
-from satbench.training.schedule import lr_factor, warmup
-from satbench.training.step import Autocast, Learner, targets
+from satbench.training.schedule import learning_rate, lr_factor, warmup
+from satbench.training.step import Learner, targets
+from satbench.training.validation import validate
 from satbench.training.whole_batch import over_whole_batch
 from satbench.zoo import BEST, LAST
 
 SAVE_SECONDS = 600.0  # between two saves within an epoch
-
-
-ROLLED_BACK = "catastrophic overfitting; the last weights are those of the epoch before"
 
 
 @dataclass(frozen=True)
@@ -80,8 +76,38 @@ def train(
     `tensorboard` also writes the log there for TensorBoard, the extra of that name. Raises `BadInput` for settings that
     cannot be met or a folder of another run, and when the loss stops being finite, naming the step.
     """
-    out, wanted = Path(out), resolve_device(device)
+    out = Path(out)
     check_output_folder(out, checkpoint.CONFIG)
+    with prepared(config, device, data_dir, out, progress, save_seconds, tensorboard) as run:
+        is_first = run.processes.rank == 0
+        with alone_in(out, "train") if is_first else nullcontext():
+            if is_first:
+                checkpoint.open_folder(out, config, run.data)
+            run.processes.wait()
+            if not checkpoint.finished(out, config):
+                run.go_on()
+            run.processes.wait()
+    history = checkpoint.read_metrics(out)
+    trained = Trained(out, history, best_epoch(history, run.method), last_epoch(history), checkpoint.read_times(out))
+    checkpoint.check_weights(out, trained.best_epoch, trained.last_epoch)
+    return trained
+
+
+@contextmanager
+def prepared(
+    config: TrainConfig,
+    device: str,
+    data_dir: Path | None,
+    out: Path,
+    progress: Progress = silent,
+    save_seconds: float = SAVE_SECONDS,
+    tensorboard: bool = False,
+) -> Iterator["Training"]:
+    """The training that `config` describes, before its first update and with nothing written.
+
+    The arguments and errors are those of `train`. torch's global generators are afterwards as they were.
+    """
+    wanted = resolve_device(device)
     method: Method = pick(METHODS, config.method.name, "method", **config.method.params)
     refuse_undefined(config, method)
     lr_factor(config.schedule.name, config.schedule.params, 0.0)  # refused here when it is unknown
@@ -90,22 +116,10 @@ def train(
         joined(wanted) as (processes, place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
     ):
-        run = _Run(config, method, images, held_out, out, place, processes, progress, save_seconds, tensorboard)
-        data = {part.split: part.fingerprint for part in (images, held_out) if part is not None}
-        with alone_in(out, "train") if processes.rank == 0 else nullcontext():
-            if processes.rank == 0:
-                checkpoint.open_folder(out, config, data)
-            processes.wait()
-            if not checkpoint.finished(out, config):
-                run.go_on()
-            processes.wait()
-    history = checkpoint.read_metrics(out)
-    trained = Trained(out, history, _best(history, method), _last(history), checkpoint.read_times(out))
-    checkpoint.check_weights(out, trained.best_epoch, trained.last_epoch)
-    return trained
+        yield Training(config, method, images, held_out, out, place, processes, progress, save_seconds, tensorboard)
 
 
-class _Run:
+class Training:
     """One training of one config, from its latest save to its end."""
 
     def __init__(
@@ -124,6 +138,7 @@ class _Run:
         self.config, self.method, self.held_out, self.out, self.place = config, method, held_out, out, place
         self.processes, self.report, self.save_seconds = processes, progress, save_seconds
         self.threat = ThreatModel(config.threat.norm, config.threat.eps)
+        self.data = {part.split: part.fingerprint for part in (images, held_out) if part is not None}
         self.train_digest, self.classes = images.fingerprint, images.num_classes
         self.feed = Feed(
             images,
@@ -163,15 +178,15 @@ class _Run:
         """Take every update and epoch that is left."""
         position = checkpoint.load_state(self.out, self.run)
         if position.history:
-            best, last = _best(position.history, self.method), _last(position.history)
+            best, last = best_epoch(position.history, self.method), last_epoch(position.history)
             checkpoint.check_weights(self.out, best, last, going_on=True)
-        learner = self._learner()
+        learner = self.learner()
         with interruptible() as pressed, closing(self.board) if self.board is not None else nullcontext():
             while not self._at_end(position):
                 self._epoch(position, learner, pressed)
                 self._end_epoch(position)
                 self._save(position)
-                self.report(position.epoch * self.updates, self.total, _figures(position))
+                self.report(position.epoch * self.updates, self.total, newest(position.history, position.times))
                 if pressed() and self.processes.count == 1 and not self._at_end(position):
                     raise KeyboardInterrupt
         if self.processes.rank == 0:
@@ -180,12 +195,12 @@ class _Run:
     def _epoch(self, position: Position, learner: Learner, pressed: Callable[[], bool]) -> None:
         """Take the updates that are left of an epoch; raises `KeyboardInterrupt`, saved, when told to stop."""
         passes = PassCount(position.forward, position.backward)
-        figures, seen = _figures(position), 0
+        figures, seen = newest(position.history, position.times), 0
         started = saved = time.monotonic()
         before = position.seconds
         with nullcontext() if self.config.speed.compile else passes.watching(self.net):
-            for step in self._steps(position):
-                loss, stop = learner.update(step, self._lr(step), pressed())
+            for step in self.steps(position):
+                loss, stop = learner.update(step, self.lr(step), pressed())
                 if not torch.isfinite(loss):
                     place = f"epoch {position.epoch}, step {position.step}"
                     raise BadInput(f"the loss is {loss.item()} at {place}; lower lr, into another --out")
@@ -205,7 +220,7 @@ class _Run:
                     self._save(position)
                     saved = now
 
-    def _learner(self) -> Learner:
+    def learner(self) -> Learner:
         settings = self.config
         if settings.sync_batch_norm and self.processes.count > 1:
             over_whole_batch(self.net)
@@ -224,7 +239,7 @@ class _Run:
             settings.optimizer.clip,
         )
 
-    def _steps(self, position: Position) -> Iterator[Step]:
+    def steps(self, position: Position) -> Iterator[Step]:
         """The updates that are left of the epoch, each with all that it depends on."""
         seed, smoothing = self.config.seed, self.config.label_smoothing
         first, replayed = divmod(position.step, self.method.replays)
@@ -254,11 +269,9 @@ class _Run:
     def _threat(self, epoch: float) -> ThreatModel:
         return ThreatModel(self.threat.norm, self.threat.eps * warmup(epoch, self.config.threat.warmup_epochs))
 
-    def _lr(self, step: Step) -> float:
-        settings = self.config.optimizer
-        progress = (step.number + 0.5) / self.total
-        factor = lr_factor(self.config.schedule.name, self.config.schedule.params, progress)
-        return settings.lr * factor * warmup(step.epoch, settings.warmup_epochs)
+    def lr(self, step: Step) -> float:
+        """The learning rate of an update, that of its middle."""
+        return learning_rate(self.config, (step.number + 0.5) / self.total, step.epoch)
 
     def _end_epoch(self, position: Position) -> None:
         """Measure on the validation split, log, and keep the weights as last and perhaps as best."""
@@ -277,9 +290,13 @@ class _Run:
         position.history.append(row)
         started = time.monotonic()
         if self._is_measured(position.epoch):
-            self.report((position.epoch + 1) * self.updates, self.total, f"measuring  {_figures(position)}")
-            row |= self._measured(kept, f"epoch {position.epoch}, step {position.step - 1}")
-            row["alarm"] = collapse(_measured_rows(position.history))
+            self.report(
+                (position.epoch + 1) * self.updates,
+                self.total,
+                f"measuring  {newest(position.history, position.times)}",
+            )
+            row |= self.validated(kept, f"epoch {position.epoch}, step {position.step - 1}")
+            row["alarm"] = collapse(measured(position.history))
             row["ended"] = self._ended(position.history)
         position.times.append(
             {
@@ -293,7 +310,7 @@ class _Run:
         position.forward = position.backward = position.images = 0
         if self.processes.rank:
             return
-        if _best(position.history, self.method) == row["epoch"]:
+        if best_epoch(position.history, self.method) == row["epoch"]:
             checkpoint.save_weights(self.out / BEST, kept, self.config, position.epoch - 1, self.train_digest)
         if not self._rolled_back(position.history):
             checkpoint.save_weights(self.out / LAST, kept, self.config, position.epoch - 1, self.train_digest)
@@ -314,7 +331,7 @@ class _Run:
             return ROLLED_BACK
         if history[-1]["alarm"] and stop.collapse != "note":
             return "catastrophic overfitting"
-        waited = len(history) - 1 - _best(history, self.method)
+        waited = len(history) - 1 - best_epoch(history, self.method)
         if stop.patience is not None and waited >= stop.patience and len(history) < self.config.epochs:
             return f"no better epoch in {stop.patience}"
         return ""
@@ -331,41 +348,11 @@ class _Run:
         last = epoch + 1 == self.config.epochs
         return self.held_out is not None and (last or (epoch + 1) % self.config.measure.every == 0)
 
-    def _measured(self, kept: nn.Module, behind: str) -> dict[str, Any]:
-        """Rates on the validation split, of which every process measures a part; `behind` is the last update.
-
-        The precision is that of the training: with "bf16" the whole network runs in bfloat16, with "bf16-attack" only
-        where the attacks search.
-        """
-        assert self.held_out is not None
-        precision = self.config.speed.precision
-        judged = Autocast(kept) if precision == "bf16" else kept
-        search = Search(Autocast(kept), precision, is_copy=True) if precision == "bf16-attack" else None
-        part = self.held_out.take(range(self.processes.rank, len(self.held_out), self.processes.count))
-        attacks = [fgsm(), PGD(steps=self.config.selection_steps)]
-        try:
-            records = measure(
-                judged, part, attacks, [self.threat], self.config.seed, 256, self.place, search=search
-            ).records
-        except BadInput as error:
-            raise BadInput(f"after {behind}: {error}; lower lr where it is NaN or infinite") from None
-        broken = {name: group["broken"].to_numpy() for name, group in records.groupby("attack", sort=False)}
-        by_fgsm, by_pgd = (broken[repr(attack)] for attack in attacks)
-        counts = [
-            len(part),
-            int(clean_table(records).sum()),
-            int((~by_fgsm).sum()),
-            int((~by_pgd).sum()),
-            int((~by_fgsm & by_pgd).sum()),
-        ]
-        n, clean, stood_fgsm, stood_pgd, pgd_alone = self.processes.total(counts, self.place)
-        return {
-            "val_n": n,
-            "val_clean": clean / n,
-            "val_fgsm": stood_fgsm / n,
-            "val_robust": stood_pgd / n,
-            "val_broken_by_pgd_alone": pgd_alone,
-        }
+    def validated(self, kept: nn.Module, after: str) -> dict[str, Any]:
+        """The figures of `validate`; none without a validation split."""
+        if self.held_out is None:
+            return {}
+        return validate(kept, self.held_out, self.config, self.place, self.processes, after)
 
     def _save(self, position: Position) -> None:
         if self.processes.rank == 0:
@@ -377,39 +364,3 @@ def _resident(config: TrainConfig, images: Images, place: torch.device) -> bool:
     if config.speed.resident is not None or not isinstance(images, ImageSet):
         return bool(config.speed.resident)
     return place.type == "cpu" or 4 * images.x.nbytes < torch.cuda.mem_get_info(place)[0]
-
-
-def _last(history: list[dict[str, Any]]) -> int:
-    return len(history) - (2 if history[-1]["ended"] == ROLLED_BACK else 1)
-
-
-def _measured_rows(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in history if "val_n" in row]
-
-
-def _best(history: list[dict[str, Any]], method: Method) -> int:
-    """The best of the measured epochs; the last one before any was measured."""
-    kept = _measured_rows(history[: _last(history) + 1])
-    if not kept:
-        return _last(history)
-    return int(max(kept, key=lambda row: (*(row[name] for name in method.chosen_by), -row["epoch"]))["epoch"])
-
-
-def _figures(position: Position) -> str:
-    """What the newest measurement gave, and which share of the time measuring has taken."""
-    measured = _measured_rows(position.history)
-    if not measured:
-        return ""
-    row = measured[-1]
-    alarm = f", alarm: {row['alarm']}" if row["alarm"] else ""
-    share = measuring_share(position.times)
-    return (
-        f"epoch {row['epoch'] + 1}: val clean {row['val_clean']:.1%}, robust {row['val_robust']:.1%}{alarm}, "
-        f"measured in {share:.0%} of the time"
-    )
-
-
-def measuring_share(times: list[dict[str, Any]]) -> float:
-    """The share of a run's time in which it was measured on the validation split."""
-    measuring = sum(row["measuring_seconds"] for row in times)
-    return float(measuring / (measuring + sum(row["seconds"] for row in times)))
