@@ -199,6 +199,25 @@ def test_the_stated_passes_are_counted(name: str, params: dict[str, Any]) -> Non
         assert (sum(forward), sum(backward)) == (8 * method.loss_passes.forward, 8 * method.loss_passes.backward)
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_the_accuracy_of_an_update_is_on_the_crafted_images(name: str) -> None:
+    """The labels are what the network says of the images as they are, so that any miss is the attack's."""
+    model, method = network(), build(name, {})
+    with torch.no_grad():
+        y = model.train()(data()[0]).argmax(1)
+    threat = ThreatModel("Linf", 0.3)
+    found = Learner(model, torch.optim.SGD(model.parameters(), lr=0.0), method).update(
+        begin(method, threat, y=y, targets=y), lr=0.0
+    )
+    model = network()
+    model.train()(data()[0])  # whose running statistics the attacker saw
+    x_adv = method.perturb(model.eval(), begin(method, threat, y=y, targets=y)).detach()
+    with torch.no_grad():
+        expected = (model.train()(x_adv).argmax(1) == y).float().mean()
+    assert found.accuracy == expected
+    assert bool(expected < 1) is (name not in ("standard", "free"))  # whose first perturbation is none
+
+
 @on_every_case
 def test_the_loss_is_a_finite_scalar_with_gradient(name: str, params: dict[str, Any]) -> None:
     model, method = network(), build(name, params)

@@ -799,3 +799,12 @@ def test_seeds_of_one_training_share_a_digest_and_nothing_else_does() -> None:
     assert config.with_values({"seed": 7}).digest("sha256:a") == digest
     others = [config.with_values(change) for change in ({"epochs": 2}, {"activation": "gelu"}, {"method.steps": 3})]
     assert len({digest, config.digest("sha256:b"), *(other.digest("sha256:a") for other in others)}) == 5
+
+
+# the log
+
+
+def test_the_log_holds_the_learning_rate_of_the_last_update(config: TrainConfig, tmp_path: Path) -> None:
+    """One cycle falls linearly to 0 after 30% of the run, and an update has the rate of its middle."""
+    for row in train(config, tmp_path, "cpu").history:
+        assert row["lr"] == pytest.approx(0.1 * (1 - ((row["epoch"] + 1) * STEPS - 0.5) / (EPOCHS * STEPS)) / 0.7)

@@ -3,7 +3,8 @@
 config.json        the frozen config, written first
 state.safetensors  all that a resumed run needs, of the latest save; removed when the run is finished
 state.previous.safetensors   the save before, for when the latest cannot be read
-metrics.jsonl      one line an epoch, no times, so that equal runs are equal bytes
+metrics.jsonl      one line an epoch, no times, so that equal runs are equal bytes; lr: of the last update,
+                   train_accuracy: on the crafted images as they were learnt from, in training mode
 times.jsonl        one line an epoch: seconds of training and of measuring, images a second
 best.safetensors, last.safetensors   the weights, each a file that rebuilds its network alone
 """
@@ -49,6 +50,7 @@ class Position:
     epoch: int = 0
     step: int = 0  # updates taken in this epoch
     loss_sum: float = 0.0
+    correct: int | None = 0  # crafted images of all processes that the update classified correctly; None: not known
     forward: int = 0  # rows that went through the network of this process
     backward: int = 0
     images: int = 0  # that this process updated on, each as often as it did

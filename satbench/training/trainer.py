@@ -200,13 +200,17 @@ class Training:
         before = position.seconds
         with nullcontext() if self.config.speed.compile else passes.watching(self.net):
             for step in self.steps(position):
-                loss, stop = learner.update(step, self.lr(step), pressed())
+                loss, accuracy, stop = learner.update(step, self.lr(step), pressed())
                 if not torch.isfinite(loss):
                     place = f"epoch {position.epoch}, step {position.step}"
                     raise BadInput(f"the loss is {loss.item()} at {place}; lower lr, into another --out")
                 if self.run.average is not None:
                     self.run.average.after_update(self.net, step.number, self.total)
                 position.loss_sum += loss.item()
+                if accuracy is None or position.correct is None:
+                    position.correct = None
+                else:
+                    position.correct += round(accuracy.item() * len(step.batch_index))
                 position.step += 1
                 position.images += len(step.x)
                 position.forward, position.backward = passes.forward, passes.backward
@@ -237,6 +241,7 @@ class Training:
             settings.surrogate.optimizer,
             settings.speed.precision,
             settings.optimizer.clip,
+            watched=not settings.speed.compile,
         )
 
     def steps(self, position: Position) -> Iterator[Step]:
@@ -280,9 +285,12 @@ class Training:
             average.after_epoch(self.net, position.epoch, self.feed.clean)
         kept = average.module if average is not None and average.ready else self.net
         assert isinstance(kept, Classifier)
+        end = position.epoch + 1
         row = {
             "epoch": position.epoch,
+            "lr": learning_rate(self.config, (end * self.updates - 0.5) / self.total, end - 0.5 / self.updates),
             "train_loss": position.loss_sum / self.updates,
+            **({} if position.correct is None else {"train_accuracy": position.correct / self.images_an_epoch}),
             **self._passes(position),
             "alarm": "",
             "ended": "",
@@ -307,7 +315,7 @@ class Training:
             }
         )
         position.epoch, position.step, position.loss_sum, position.seconds = position.epoch + 1, 0, 0.0, 0.0
-        position.forward = position.backward = position.images = 0
+        position.forward = position.backward = position.images = position.correct = 0
         if self.processes.rank:
             return
         if best_epoch(position.history, self.method) == row["epoch"]:
