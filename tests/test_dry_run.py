@@ -73,3 +73,9 @@ def test_the_command_says_it_all_and_writes_nothing(
 def test_it_refuses_what_the_run_refuses(dataset: str) -> None:
     with pytest.raises(BadInput, match="not over before the 2 epochs are"):
         dry_run(tiny(dataset, **{"threat.warmup_epochs": 2}), "cpu")
+
+
+def test_a_recipe_is_shown_with_the_rate_that_it_will_have() -> None:
+    shown = CliRunner().invoke(app, ["recipes", "digits-bag-of-tricks"]).stdout
+    assert "learning rate over 20 epochs:\n▁▂▃" in shown
+    assert "0.002 in epoch 20" in shown
