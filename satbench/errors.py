@@ -8,6 +8,10 @@ class BadInput(ValueError):
     """One line saying what was given, what was expected and what to do; the command line exits 2 on it."""
 
 
+class ReportedElsewhere(BadInput):
+    """Another process of the same training reports the error; the command line exits 2 without a line."""
+
+
 def reason(error: BaseException) -> str:
     """An exception in one line without a full stop; its type is named, but for `BadInput`, whose words suffice."""
     first = (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")

@@ -1,6 +1,5 @@
-"""Where satbench keeps what it fetches, and who is at work where."""
+"""Where satbench keeps what it fetches, and the lock of a run folder."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from platformdirs import user_cache_path
 from satbench.errors import BadInput
 
 HOME = "SATBENCH_HOME"
+LOCK = ".lock"
 
 
 def home() -> Path:
@@ -22,11 +22,15 @@ def home() -> Path:
 
 @contextmanager
 def alone_in(out: Path, command: str) -> Iterator[None]:
-    """Let no other process write into the same folder on this machine; raises `BadInput` when one does."""
-    name = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
-    path = home() / "locks" / f"run-{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    """Lock the run folder `out`, which is created if missing; raises `BadInput` when another process holds the lock.
+
+    The operating system locks a hidden file inside the folder, so the lock holds for every machine and container that
+    shares the folder, and it ends with its process, also when that is killed. The file stays, unless nothing
+    else was written.
+    """
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -36,4 +40,8 @@ def alone_in(out: Path, command: str) -> Iterator[None]:
     try:
         yield
     finally:
+        if [entry.name for entry in out.iterdir()] == [LOCK]:
+            (out / LOCK).unlink()
+            if is_new:
+                out.rmdir()
         lock.release()

@@ -1,7 +1,8 @@
 """What a process of tests/test_distributed.py runs, alone or under torchrun: many_processes.py OUT DATASET JOB...
 
 A JOB is a name of `tiny_training.WAYS`, "dying" for a run whose second process kills itself once, "counting" for two
-runs whose all-reduces are counted, or "synced" for networks with batch norm over the whole batch.
+runs whose all-reduces are counted, "synced" for networks with batch norm over the whole batch, or "refused" for a run
+that the second process refuses, each process writing what it raised.
 """
 
 import os
@@ -14,6 +15,7 @@ from tiny_training import WAYS, tiny
 from torch.profiler import ProfilerActivity, profile
 
 from satbench import train
+from satbench.errors import BadInput
 from satbench.training.distributed import joined
 
 # without batch norm, which sees a process's own images unless it is told to see all
@@ -32,11 +34,19 @@ def all_reduces(out: Path, dataset: str, steps: int) -> int:
     return sum(event.count for event in seen.key_averages() if event.key == "gloo:all_reduce")
 
 
+def refuse(done: int, total: int, what: str) -> None:
+    if done == 3 and RANK == "1":
+        raise BadInput("its disk is gone")
+
+
 def main() -> None:
     out, dataset, *jobs = sys.argv[1:]
     torch.set_num_threads(1)
-    with joined(torch.device("cpu")):
-        work(Path(out), dataset, jobs)
+    try:
+        with joined(torch.device("cpu")):
+            work(Path(out), dataset, jobs)
+    except BadInput as error:
+        Path(out, f"raised-{RANK}").write_text(f"{type(error).__name__}: {error}")
 
 
 def work(out: Path, dataset: str, jobs: list[str]) -> None:
@@ -50,6 +60,8 @@ def work(out: Path, dataset: str, jobs: list[str]) -> None:
                 train(tiny(dataset, **changes), out / f"synced-{way}", "cpu")
             in_bf16 = {"epochs": 1, "sync_batch_norm": True, "speed.precision": "bf16"}
             train(tiny(dataset, **in_bf16), out / "synced-bf16", "cpu")
+        elif job == "refused":
+            train(tiny(dataset, **SHARED), out / "refused", "cpu", progress=refuse)
         elif job == "dying":
             train(tiny(dataset, **SHARED), out / "dying", "cpu", progress=die_once, save_seconds=0)
         else:

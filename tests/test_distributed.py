@@ -11,6 +11,9 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import BATCHES, WAYS, contents, write_rows
 
+from satbench.recipes import RECIPES
+from satbench.training.checkpoint import open_folder
+
 pytestmark = pytest.mark.numeric
 
 HERE = Path(__file__).parent
@@ -47,7 +50,7 @@ def assert_alike(one: Path, two: Path, way: str) -> None:
 def two(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes leave of every method, and how often they met."""
     out = tmp_path_factory.mktemp("two")
-    run(out, dataset, *METHODS_ALONE, "counting", "synced")
+    run(out, dataset, *METHODS_ALONE, "counting", "synced", "refused")
     return out
 
 
@@ -58,9 +61,10 @@ def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: 
     assert_alike(tmp_path / "synced-bf16", two / "synced-bf16", "bf16")
     for way in METHODS_ALONE:
         assert_alike(tmp_path / way, two / way, way)
-        assert {file.name for file in (two / way).iterdir()} == {
+        assert {file.name for file in (two / way).glob("[!.]*")} == {
             "config.json",
             "metrics.jsonl",
+            "times.jsonl",
             "best.safetensors",
             "last.safetensors",
         }
@@ -77,6 +81,37 @@ def test_two_processes_train_what_one_trains_in_every_way(dataset: str, tmp_path
 def test_a_dead_process_is_restarted_and_leaves_no_trace(dataset: str, tmp_path: Path) -> None:
     run(tmp_path, dataset, "pgd_at", "dying", restarts=1)
     assert contents(tmp_path / "dying") == contents(tmp_path / "pgd_at")
+
+
+def test_what_one_process_refuses_is_reported_by_that_one_alone(two: Path) -> None:
+    assert (two / "raised-1").read_text() == "BadInput: its disk is gone"
+    assert (two / "raised-0").read_text().startswith("ReportedElsewhere: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["digits-sat", "--epochs", "1"], "holds a run with another epochs"),  # which the first process alone sees
+        pytest.param(["digits-saat"], "unknown recipe 'digits-saat'; did you mean ", marks=pytest.mark.slow),
+        pytest.param(
+            ["digits-sat", "--set", "method.steps=0"],
+            "steps of an attack is 0; give a whole number from 1",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_refusal_is_one_line_of_one_process(words: list[str], line: str, tmp_path: Path) -> None:
+    open_folder(tmp_path / "run", RECIPES["digits-sat"](), {})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "satbench", "train"]
+    words = [sys.executable, *launch, *words, "--device", "cpu", "--out", str(tmp_path / "run")]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    ours, _, launcher = done.stderr.partition("torch.distributed.elastic.multiprocessing.errors.ChildFailedError")
+    assert len([one for one in ours.splitlines() if one.startswith("satbench: ") and line in one]) == 1, done.stderr
+    assert ours.count("satbench: ") == 1
+    assert ours.count("Traceback") == 1  # the launcher's own
+    assert "exitcode  : 2" in launcher
+    assert "exitcode  : 1" not in launcher
 
 
 def test_an_update_costs_one_all_reduce_of_gradients_however_many_steps_the_attack_takes(two: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bits(way: str, dataset: str, 
     assert contents(tmp_path / "run") == contents(whole.folder)
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way not in ("pgd_at", "not resident")])
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in ("pgd_at", "not resident", "measured at the end")])
 def test_every_way_leads_somewhere_else(way: str, dataset: str, tmp_path: Path) -> None:
     """Else the option would do nothing, and its resume would prove nothing."""
     plain = train(tiny(dataset, **{k: v for k, v in WAYS[way].items() if k == "activation"}), tmp_path / "plain", "cpu")
@@ -115,6 +115,11 @@ def test_resident_images_are_the_same_images(dataset: str, tmp_path: Path) -> No
             "awp around standard, which crafts",
         ),
         ({"method": "standard", "threat.warmup_epochs": 1}, "crafts no image"),
+        ({"data.val": "none", "stop.patience": 2}, "both look at the validation split"),
+        ({"data.val": "none", "stop.collapse": "stop"}, "both look at the validation split"),
+        ({"measure.every": 2, "stop.collapse": "rollback"}, "the epoch before was not measured"),
+        ({"data.val": 0.001}, "leaves a split empty"),
+        ({"data.val": 90}, "leaves a split empty"),
         ({"threat.warmup_epochs": 2}, "not over before the 2 epochs are"),
         ({"optimizer.warmup_epochs": 9}, "not over before the 2 epochs are"),
         ({"label_smoothing.amount": 0.7}, "no more than the others"),

@@ -106,6 +106,27 @@ def test_neither_residence_nor_resuming_changes_a_batch() -> None:
     assert not same(whole, list(Feed(images, 8, SEED + 1, "crop-flip").epoch(1)))
 
 
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize(("n", "size"), [(24, 3), (25, 3), (31, 3), (5, 1), (8, 1), (9, 1)])
+def test_what_a_whole_batch_does_not_fill_is_left_out(n: int, size: int, resident: bool) -> None:
+    images = in_memory(n)
+    feed = Feed(images, 8, SEED, resident=resident, drop_last=True)
+    batches = list(feed.epoch(2))
+    assert feed.batches_an_epoch == size
+    assert feed.largest == (min(n, 8), 3, SIDE, SIDE)
+    assert [len(batch.x) for batch in batches] == [min(n, 8)] * size
+    order = torch.randperm(n, generator=generator(SEED, "order", 2))
+    assert torch.equal(torch.cat([batch.rows for batch in batches]), order[: size * min(n, 8)])
+    assert sum(map(len, feed.clean())) == n
+
+
+def test_other_images_are_left_out_in_every_epoch() -> None:
+    feed = Feed(in_memory(11), 8, SEED, drop_last=True)
+    left_out = [set(range(11)) - set(next(feed.epoch(epoch)).rows.tolist()) for epoch in range(12)]
+    assert all(len(rows) == 3 for rows in left_out)
+    assert set.union(*left_out) == set(range(11))
+
+
 def together(batches: tuple[Batch, ...]) -> Batch:
     """What the processes have of one batch, put side by side."""
     assert all(torch.equal(batch.batch_rows, batches[0].batch_rows) for batch in batches)
@@ -118,22 +139,27 @@ def together(batches: tuple[Batch, ...]) -> Batch:
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("kind", ["memory", "files"])
 def test_processes_share_what_one_process_would_see(kind: str, count: int, files: FileImages) -> None:
-    """The two images left over are too few for three processes, and join the batch before."""
-    images, name = (in_memory(26), "crop-flip") if kind == "memory" else (files, "random-resized-crop")
-    size = 8 if kind == "memory" else 3
+    """The four images left over are too few for three processes, and join the batch before."""
+    images, name = (in_memory(28), "crop-flip") if kind == "memory" else (files, "random-resized-crop")
+    size = 8 if kind == "memory" else 7
     alone = list(Feed(images, size, SEED, name).epoch(1))
     shares = [Feed(images, size, SEED, name, rank=rank, count=count).epoch(1) for rank in range(count)]
     shared = [together(batches) for batches in zip(*shares, strict=True)]
-    assert len(alone[-1].rows) == 2
+    assert len(alone[-1].rows) == 4
     if count == 3:
         assert shared[-1].rows.tolist() == [*alone[-2].rows.tolist(), *alone[-1].rows.tolist()]
         alone, shared = alone[:-2], shared[:-1]
     assert same(alone, shared)
 
 
-def test_more_processes_than_images_of_a_batch_are_refused() -> None:
-    with pytest.raises(BadInput, match="9 processes share batches of 8 images"):
-        Feed(in_memory(26), 8, SEED, count=9)
+def test_a_process_has_two_images_of_every_batch() -> None:
+    """From one alone batch norm behind a pooling layer learns nothing, and torch refuses it."""
+    for n in range(8, 40):
+        for rank in range(3):
+            assert min(len(batch.x) for batch in Feed(in_memory(n), 8, SEED, rank=rank, count=3).epoch(0)) >= 2
+    for count, n in ((5, 26), (2, 3)):
+        with pytest.raises(BadInput, match=f"{count} processes share batches of {min(n, 8)} images"):
+            Feed(in_memory(n), 8, SEED, count=count)
 
 
 def test_batches_do_not_alias_the_data_set() -> None:

@@ -25,29 +25,36 @@ from satbench.training.step import Learner
 
 pytestmark = pytest.mark.numeric
 
-CASES: dict[str, list[dict[str, Any]]] = {
-    "standard": [{}],
+CASES: dict[str, list[dict[str, Any]]] = {  # parameters to try, beside the defaults of every method
     "pgd_at": [
-        {},
         {"steps": 1},
         {"steps": 3, "init": "zero", "step_size": 0.02},
         {"steps": 2, "init": "gaussian"},
         {"steps": 4, "early_stop": [[0, 9]]},
     ],
-    "trades": [{}, {"beta": 1, "steps": 2, "step_size": 0.03}],
-    "mart": [{}, {"beta": 6, "steps": 1}],
-    "awp": [
-        {},
-        *({"method": name} for name in ("standard", "fgsm_rs", "n_fgsm")),
-        *({"method": name, "steps": 2, "gamma": 0.005} for name in ("trades", "mart")),
-    ],
-    "fgsm_rs": [{}],
-    "n_fgsm": [{}, {"k": 1, "step_over_eps": 0.5}],
-    "gradalign": [{}, {"lam": 2}],
-    "free": [{}, {"replays": 3}],
+    "trades": [{"beta": 1, "steps": 2, "step_size": 0.03}],
+    "mart": [{"beta": 6, "steps": 1}],
+    "awp": [{"method": name, "steps": 2, "gamma": 0.005} for name in ("trades", "mart")],
+    "n_fgsm": [{"k": 1, "step_over_eps": 0.5}],
+    "gradalign": [{"lam": 2}],
+    "free": [{"replays": 3}],
 }
-EVERY = [pytest.param(name, params, id=f"{name}-{i}") for name in CASES for i, params in enumerate(CASES[name])]
-LINF_ONLY = ("n_fgsm", "gradalign", "free")
+
+
+def wrapped_by_awp(name: str) -> bool:
+    method = METHODS[name]()
+    return not isinstance(method, AWP) and method.replays == 1 and not method.second_order
+
+
+CASES["awp"] += [{"method": name} for name in METHODS if wrapped_by_awp(name)]
+EVERY = [
+    pytest.param(name, params, id=f"{name}-{params.get('method', '')}{i}")
+    for name in METHODS
+    for i, params in enumerate([{}, *CASES.get(name, [])])
+]
+# what these methods promise beyond the contract
+EXACT = ("standard", "pgd_at", "trades", "mart", "awp", "fgsm_rs", "n_fgsm", "gradalign", "free")
+LEAVES_THE_BALL = ("n_fgsm",)
 LINF = ThreatModel("Linf", 0.1)
 THREATS = [LINF, ThreatModel("L2", 0.6), ThreatModel("L1", 3.0)]
 AROUND = ("pgd_at", "trades", "mart")  # by AWP
@@ -102,14 +109,17 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def test_every_method_is_under_contract() -> None:
-    assert set(CASES) == set(METHODS)
+    assert set(CASES) <= set(METHODS)
     assert {param.values[0] for param in EVERY} == set(METHODS)
-    wrapped = {"pgd_at"} | {params.get("method", "pgd_at") for params in CASES["awp"]}
-    assert wrapped == set(METHODS) - {"awp", "free", "gradalign"}
+    wrapped = {params["method"] for params in CASES["awp"]}
+    assert wrapped == {name for name in METHODS if wrapped_by_awp(name)}
+    assert not wrapped & {"awp", "free", "gradalign"}
+    assert [name for name in EXACT if build(name, {}).norms == ("Linf",)] == ["n_fgsm", "gradalign", "free"]
 
 
-def undefined(name: str, params: dict[str, Any], threat: ThreatModel) -> bool:
-    return threat.norm != "Linf" and (name in LINF_ONLY or params.get("method") in LINF_ONLY)
+def inner(name: str, params: dict[str, Any]) -> str:
+    """The method whose images and loss these are."""
+    return str(params.get("method", "pgd_at")) if name == "awp" else name
 
 
 @on_every_threat
@@ -117,9 +127,9 @@ def undefined(name: str, params: dict[str, Any], threat: ThreatModel) -> bool:
 def test_crafting_leaves_the_model_as_it_was(name: str, params: dict[str, Any], threat: ThreatModel) -> None:
     model, method = network(), build(name, params)
     step = begin(method, threat)
-    if undefined(name, params, threat):
-        with pytest.raises(BadInput, match=f"is defined for Linf, not {threat.norm}; use pgd_at"):
-            method.perturb(model, step)
+    if threat.norm not in method.norms:
+        with pytest.raises(BadInput, match=f"is defined for {', '.join(method.norms)}, not {threat.norm}; use pgd_at"):
+            method.refuse(threat)
         return
     before = {key: value.clone() for key, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
@@ -136,10 +146,11 @@ def test_crafting_leaves_the_model_as_it_was(name: str, params: dict[str, Any], 
     assert x_adv.shape == step.x.shape
     assert x_adv.dtype == step.x.dtype
     assert x_adv.is_leaf
-    assert x_adv.requires_grad is (name == "free")
+    if name in EXACT:
+        assert x_adv.requires_grad is (name == "free")
     assert torch.equal(method.perturb(model, begin(method, threat)), x_adv)
     assert torch.equal(method.perturb(model, begin(method, threat, targets=smoothed())), x_adv)
-    if "n_fgsm" in (name, params.get("method")):
+    if inner(name, params) in LEAVES_THE_BALL:
         furthest = threat.distance(step.x, x_adv).max()
         reach = params.get("k", 2) + params.get("step_over_eps", 1)
         assert threat.eps * 1.3 < furthest <= reach * threat.eps + 1e-6
@@ -158,7 +169,10 @@ def test_a_radius_of_zero_moves_nothing(name: str, params: dict[str, Any]) -> No
 
 @on_every_case
 def test_the_stated_passes_are_counted(name: str, params: dict[str, Any]) -> None:
-    """Rows of the logits, as they come out and as gradients come back to them, over one whole update."""
+    """Rows of the logits, as they come out and as gradients come back to them, over one whole update.
+
+    The stated number is the most, since images may stop early and a term may begin later in the run.
+    """
     model, method = network(), build(name, params)
     forward, backward = [], []
 
@@ -169,14 +183,39 @@ def test_the_stated_passes_are_counted(name: str, params: dict[str, Any]) -> Non
 
     model.register_forward_hook(count)
     update(method, model, begin(method), torch.optim.SGD(model.parameters(), lr=0.1))
-    assert (sum(forward), sum(backward)) == (8 * method.passes.forward, 8 * method.passes.backward)
+    assert 8 <= sum(forward) <= 8 * method.passes.forward
+    assert 8 <= sum(backward) <= 8 * method.passes.backward
+    if inner(name, params) in EXACT:
+        assert (sum(forward), sum(backward)) == (8 * method.passes.forward, 8 * method.passes.backward)
     forward.clear()
     step = begin(method)
     x_adv = method.perturb(model, step).detach()
     forward.clear()
     backward.clear()
     method.loss(model, x_adv, step).backward()
-    assert (sum(forward), sum(backward)) == (8 * method.loss_passes.forward, 8 * method.loss_passes.backward)
+    assert 8 <= sum(forward) <= 8 * method.loss_passes.forward
+    assert 8 <= sum(backward) <= 8 * method.loss_passes.backward
+    if inner(name, params) in EXACT:
+        assert (sum(forward), sum(backward)) == (8 * method.loss_passes.forward, 8 * method.loss_passes.backward)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_accuracy_of_an_update_is_on_the_crafted_images(name: str) -> None:
+    """The labels are what the network says of the images as they are, so that any miss is the attack's."""
+    model, method = network(), build(name, {})
+    with torch.no_grad():
+        y = model.train()(data()[0]).argmax(1)
+    threat = ThreatModel("Linf", 0.3)
+    found = Learner(model, torch.optim.SGD(model.parameters(), lr=0.0), method).update(
+        begin(method, threat, y=y, targets=y), lr=0.0
+    )
+    model = network()
+    model.train()(data()[0])  # whose running statistics the attacker saw
+    x_adv = method.perturb(model.eval(), begin(method, threat, y=y, targets=y)).detach()
+    with torch.no_grad():
+        expected = (model.train()(x_adv).argmax(1) == y).float().mean()
+    assert found.accuracy == expected
+    assert bool(expected < 1) is (name not in ("standard", "free"))  # whose first perturbation is none
 
 
 @on_every_case
@@ -193,7 +232,7 @@ def test_the_loss_is_a_finite_scalar_with_gradient(name: str, params: dict[str, 
 
 @on_every_case
 def test_soft_targets_are_fitted_or_refused(name: str, params: dict[str, Any]) -> None:
-    """Cross-entropy is linear in its targets, and no other term of a loss has them."""
+    """A soft label that is all in one class is that label. Cross-entropy is linear in its targets."""
     model, method = network().eval(), build(name, params)
     step, soft = begin(method), smoothed()
     x_adv = method.perturb(model, step)
@@ -202,11 +241,14 @@ def test_soft_targets_are_fitted_or_refused(name: str, params: dict[str, Any]) -
         return method.loss(model, x_adv, replace(step, targets=targets)).item()
 
     if not method.soft_targets:
-        with pytest.raises(BadInput, match="mart is defined for hard labels and was given soft ones"):
+        with pytest.raises(BadInput, match=r"hard labels?\b"):
             loss(soft)
         return
     other = functional.one_hot((step.y + 1) % 3, 3).float()
     assert loss(functional.one_hot(step.y, 3).float()) == pytest.approx(loss(step.y), rel=1e-5)
+    if inner(name, params) not in EXACT:
+        assert loss(soft) != pytest.approx(loss(step.y), rel=1e-5)
+        return
     assert loss(0.3 * soft + 0.7 * other) == pytest.approx(0.3 * loss(soft) + 0.7 * loss(other), rel=1e-5)
     logp = model(step.x if "trades" in (name, params.get("method")) else x_adv).log_softmax(1)
     assert loss(soft) - loss(other) == pytest.approx(((other - soft) * logp).sum(1).mean().item(), rel=1e-4)
@@ -296,6 +338,24 @@ def test_early_stopped_attacks_leave_the_batch_when_their_counter_has_run_down()
     assert work[0] < work[1] < work[2] < work[3] == 8 * steps
     never = replace(method, early_stop=())
     assert torch.equal(never.perturb(model, begin(never, y=y)), crafted)
+
+
+@pytest.mark.parametrize("count", [1, 2, 99])
+def test_early_stopped_attacks_on_batch_statistics_forward_the_whole_batch(count: int) -> None:
+    """Else the statistics would be those of what is left, and one image left over has none at 1 x 1 pixels."""
+    model, steps, length = nn.Sequential(nn.Flatten(), nn.Linear(36, 3), nn.BatchNorm1d(3)), 8, 0.01
+    with torch.no_grad(), batch_statistics(model.eval()):
+        first = model(data()[0])
+    y = torch.where(torch.arange(8) < 6, first.argmax(1), first.argmin(1))  # six are right at first
+    method = build("pgd_at", {"steps": steps, "step_size": length, "init": "zero", "early_stop": [[0, count]]})
+    step = begin(method, y=y)
+    rows: list[int] = []
+    with batch_statistics(model):
+        expected, work = early_stopped(model, step, count, steps, length)
+        model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+        torch.testing.assert_close(method.perturb(model, step), expected, rtol=0, atol=1e-6)
+    assert set(rows) == {8}
+    assert (work < 8 * steps) is (count < 99)
 
 
 def test_the_counter_follows_the_epoch() -> None:

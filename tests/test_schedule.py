@@ -6,7 +6,7 @@ import pytest
 
 from satbench.errors import BadInput
 from satbench.recipes import RECIPES
-from satbench.training.schedule import SCHEDULES, lr_factor, warmup
+from satbench.training.schedule import SCHEDULES, drawing, lr_factor, warmup
 
 MIDDLES = [(step + 0.5) / 240 for step in range(240)]  # of the steps of a run
 
@@ -82,3 +82,22 @@ def test_a_warm_up_is_a_line_from_0_to_1() -> None:
     assert [warmup(epoch, 4) for epoch in (0, 1, 3, 4, 5)] == [0, 0.25, 0.75, 1, 1]
     assert warmup(0.25, 0.5) == 0.5
     assert warmup(0, 0) == 1
+
+
+@pytest.mark.parametrize(("epochs", "second", "third"), [(30, 16, 23), (200, 101, 151)])
+def test_a_drawing_shows_every_drop_of_the_rate_however_long_the_run(epochs: int, second: int, third: int) -> None:
+    """Milestones at 1/2 and 3/4: half of the columns are full, the rest is at most a tenth of that."""
+    blocks, numbers = drawing(RECIPES["cifar10-pgd-at"]().with_values({"epochs": epochs, "schedule": "piecewise"}))
+    assert blocks == "█" * 30 + "▂" * 15 + "▁" * 15
+    assert numbers == f"0.1 in epoch 1, 0.01 in epoch {second}, 0.001 in epoch {third}"
+
+
+def test_a_drawing_of_a_smooth_schedule_is_of_five_epochs() -> None:
+    config = RECIPES["cifar10-pgd-at"]().with_values({"schedule": "cosine", "optimizer.lr": 0.2, "epochs": 101})
+    blocks, numbers = drawing(config)
+    assert (len(blocks), blocks[0], blocks[-1]) == (60, "█", "▁")
+    assert list(blocks) == sorted(blocks, reverse=True)
+    shown = [part.split(" in epoch ") for part in numbers.split(", ")]
+    assert [int(epoch) for _, epoch in shown] == [1, 26, 51, 76, 101]
+    for rate, epoch in shown:
+        assert float(rate) == pytest.approx(0.1 * (1 + math.cos(math.pi * (int(epoch) - 0.5) / 101)), rel=0.01)

@@ -26,7 +26,7 @@ from satbench import evaluate, train
 from satbench.attacks import PGD
 from satbench.cli import app
 from satbench.errors import BadInput
-from satbench.home import alone_in
+from satbench.home import HOME, LOCK, alone_in
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
 from satbench.recipes import RECIPES
@@ -76,7 +76,8 @@ def finished(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    """What equal runs share to the byte: neither times nor the lock."""
+    return {file.name: file.read_bytes() for file in folder.glob("[!.]*") if file.name != "times.jsonl"}
 
 
 def stop_at(step: int, how: Callable[[], None]) -> Callable[[int, int, str], None]:
@@ -160,6 +161,16 @@ def test_training_leaves_the_global_generator_alone(config: TrainConfig, tmp_pat
     torch.manual_seed(7)
     train(config.with_values({"epochs": 1}), tmp_path / "run", device="cpu")
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_epoch_leaves_out_what_fills_no_batch_unless_told_otherwise(config: TrainConfig, tmp_path: Path) -> None:
+    assert RECIPES["cifar10-sat"]().drop_last
+    assert not config.drop_last  # the small recipes need every image
+    for drop_last, updates in ((True, 72 // 16), (False, 72 // 16 + 1)):
+        done: list[int] = []
+        changed = config.with_values({"drop_last": drop_last, "epochs": 1})
+        train(changed, tmp_path / str(drop_last), "cpu", progress=lambda one, total, what: done.append(total))  # noqa: B023
+        assert set(done) == {updates}
 
 
 # interruption
@@ -419,11 +430,42 @@ def test_two_trainings_in_one_folder_take_turns(config: TrainConfig, tmp_path: P
                 train(config, spelling, device="cpu")
 
 
+HOLDING = """import sys; from pathlib import Path; from satbench.home import alone_in
+with alone_in(Path(sys.argv[1]), "train"): print("held", flush=True); sys.stdin.read()"""
+
+
+def test_the_lock_holds_for_a_process_with_another_cache_and_ends_when_it_is_killed(
+    config: TrainConfig, finished: Path, tmp_path: Path
+) -> None:
+    """As on another machine or in a container that shares the folder, and nothing else."""
+    words = [sys.executable, "-c", HOLDING]
+    other = {**os.environ, HOME: str(tmp_path / "cache")}
+    with subprocess.Popen(
+        [*words, str(tmp_path / "run")], env=other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(BadInput, match="another satbench train is at work there"):
+            train(config, tmp_path / "run", device="cpu")
+        process.kill()
+    assert (tmp_path / "run" / LOCK).is_file()
+    assert contents(train(config, tmp_path / "run", device="cpu").folder) == contents(finished)
+
+
+def test_no_cache_is_needed_to_train_and_to_measure(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(HOME, str(tmp_path / "file" / "cache"))  # cannot be made, by root neither
+    trained = train(config.with_values({"epochs": 1}), tmp_path / "run", device="cpu")
+    assert len(evaluate(str(trained.folder), tmp_path / "eval", "fgsm", eps=0.1, n=2, device="cpu").records) == 2
+
+
 def test_what_a_killed_process_was_writing_is_removed(config: TrainConfig, tmp_path: Path) -> None:
     folder = interrupted_run(config, tmp_path / "run")
     (folder / f".{STATE}.abcd").write_bytes(b"half")
     train(config, folder, device="cpu")
-    assert not list(folder.glob(".*"))
+    assert [file.name for file in folder.glob(".*")] == [LOCK]
 
 
 def test_a_full_disk_is_an_error_of_the_system(
@@ -757,3 +799,12 @@ def test_seeds_of_one_training_share_a_digest_and_nothing_else_does() -> None:
     assert config.with_values({"seed": 7}).digest("sha256:a") == digest
     others = [config.with_values(change) for change in ({"epochs": 2}, {"activation": "gelu"}, {"method.steps": 3})]
     assert len({digest, config.digest("sha256:b"), *(other.digest("sha256:a") for other in others)}) == 5
+
+
+# the log
+
+
+def test_the_log_holds_the_learning_rate_of_the_last_update(config: TrainConfig, tmp_path: Path) -> None:
+    """One cycle falls linearly to 0 after 30% of the run, and an update has the rate of its middle."""
+    for row in train(config, tmp_path, "cpu").history:
+        assert row["lr"] == pytest.approx(0.1 * (1 - ((row["epoch"] + 1) * STEPS - 0.5) / (EPOCHS * STEPS)) / 0.7)

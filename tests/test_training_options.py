@@ -378,7 +378,9 @@ def test_a_faster_step_changes_the_result_by_its_rounding(
 # passes
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", ["standard", "pgd_at", "trades", "mart", "awp", "fgsm_rs", "n_fgsm", "gradalign", "free"]
+)
 def test_the_log_counts_the_passes_that_the_method_states(name: str, dataset: str, tmp_path: Path) -> None:
     config = tiny(dataset, **WAYS[name])
     stated = METHODS[name](**config.method.params).passes

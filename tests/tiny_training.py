@@ -37,6 +37,8 @@ WAYS: dict[str, dict[str, object]] = {
     "bf16": {"speed.precision": "bf16"},
     "channels last": {"speed.channels_last": True},
     "not resident": {"speed.resident": False},
+    "no validation": {"data.val": "none"},
+    "measured at the end": {"measure.every": 2},
 }
 
 
@@ -66,4 +68,5 @@ def tiny(dataset: str, **changes: object) -> TrainConfig:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    """What equal runs share to the byte: neither times nor the lock."""
+    return {file.name: file.read_bytes() for file in folder.glob("[!.]*") if file.name != "times.jsonl"}

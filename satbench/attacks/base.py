@@ -89,6 +89,12 @@ def crafting(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(required)
 
 
+def uses_batch_statistics(model: nn.Module) -> bool:
+    """Whether a batch norm of the model, in its present mode, normalises by the batch that it sees."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return any(norm.training or norm.running_mean is None for norm in norms)
+
+
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
     """Let batch norms in eval mode normalise by the batch they see, and leave their running statistics untouched."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks.base import crafting
+from satbench.attacks.base import crafting, uses_batch_statistics
 from satbench.attacks.cycles import Cycles
 from satbench.attacks.losses import LOSSES, TARGETED, likeliest_wrong
 from satbench.attacks.schedules import APGD, SCHEDULES, Ascent, Mover
@@ -42,8 +42,9 @@ class PGD:
     schedule: "fixed" steps, "cosine" from step_size to 0, or "apgd", whose steps start at 2 eps (Linf and L2).
     n_targets: for a targeted loss the number of wrong classes tried, likeliest on the clean image first, each with its
         own restarts; classes - 1 where the model has fewer.
-    patience: with "last", an image leaves at the iterate that is the so-many-th misclassified one, which is returned
-        (the early-stopped PGD of Pang et al. 2021, arXiv 2010.00467); None lets every image take all steps.
+    patience: with "last", an image stops at the iterate that is the so-many-th misclassified one, which is returned
+        (the early-stopped PGD of Pang et al. 2021, arXiv 2010.00467); None lets every image take all steps. It leaves
+        the batch then, unless batch norms normalise by the batch: these always see all images, as in the released code.
     early_stop: with "best", False takes all steps of all restarts on every image, misclassified or not, for a network
         whose single verdict does not decide. It returns the last iterate of the restart where that has the highest
         loss, because the highest loss of all iterates of a random network is chance; with "apgd" it is that iterate.
@@ -195,6 +196,7 @@ class PGD:
         cycles = Cycles(len(x)) if memoryless and self.keep == "best" and self.early_stop else None
         settled, steepest = [], x.new_zeros(len(standing))
         patience = None if self.patience is None else y.new_full((len(standing),), self.patience)
+        stays = patience is not None and uses_batch_statistics(model)
         x, y, aim = x[standing], y[standing], tuple(part[standing] for part in aim)
         mover = self._mover(threat, x)
         x_adv = self._start(x, threat, rows(randomness, standing))
@@ -217,8 +219,13 @@ class PGD:
                 gone = fallen | repeats
             elif patience is not None:
                 patience = patience - (logits.argmax(1) != y).long()
-                gone = patience == 0
-                best[standing[gone]] = usable(x_adv, steepest)[gone]
+                stopped = patience <= 0
+                best[standing[stopped]] = usable(x_adv, steepest)[stopped]
+                if stays and grad is not None and not stopped.all():
+                    moved = mover.move(iteration, x_adv, grad, losses)
+                    x_adv = torch.where(stopped.view(-1, 1, 1, 1), x_adv, moved)
+                    continue
+                gone = stopped
             if gone is not None and gone.any():
                 if repeats is not None:
                     settled.append(standing[repeats])

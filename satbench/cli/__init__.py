@@ -8,15 +8,17 @@ import typer
 from typer.core import TyperGroup
 
 from satbench.cli import check, compare, demo, evaluate, leaderboard, models, recipes, report, train, trust, verify
-from satbench.errors import BadInput
+from satbench.errors import BadInput, ReportedElsewhere
 
 
 class _Group(TyperGroup):
-    """Exit 2 with one line for bad input, 130 for an interrupt."""
+    """Exit 2 with one line for bad input, 130 for an interrupt; of several processes, one reports."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except ReportedElsewhere:
+            raise typer.Exit(2) from None
         except BadInput as error:
             typer.echo(f"satbench: {error}", err=True)
             raise typer.Exit(2) from None
@@ -27,7 +29,8 @@ class _Group(TyperGroup):
             typer.echo(f"satbench: {error.filename or 'a file'}: {error.strerror or error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo("satbench: interrupted; the same command goes on, a training where it stopped", err=True)
+            if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
+                typer.echo("satbench: interrupted; the same command goes on, a training where it stopped", err=True)
             raise typer.Exit(130) from None
 
 

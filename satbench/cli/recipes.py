@@ -13,6 +13,7 @@ def command(
     from satbench.lookup import find, pick
     from satbench.methods import METHODS
     from satbench.recipes import RECIPES
+    from satbench.training.schedule import drawing
 
     if name is None:
         width = max(map(len, RECIPES))
@@ -24,6 +25,8 @@ def command(
     config = make()
     typer.echo(f"{_words(make)}\n\n{_words(inspect.getmodule(make))}\n")
     typer.echo(f"method: {pick(METHODS, config.method.name, 'method', **config.method.params)}")
+    blocks, numbers = drawing(config)
+    typer.echo(f"learning rate over {config.epochs} epochs:\n{blocks}\n{numbers}\n")
     typer.echo(config.model_dump_json(indent=2))
 
 

@@ -18,6 +18,9 @@ def command(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or set SATBENCH_DATA.")] = None,
     tensorboard: Annotated[bool, typer.Option(help="Also log for TensorBoard, into OUT/tensorboard.")] = False,
+    is_dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run would do and cost, from a few updates; write nothing.")
+    ] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting.")] = None,
 ) -> None:
     """Train a network adversarially; the same command continues an interrupted run.
@@ -26,9 +29,8 @@ def command(
     label_smoothing.amount, speed.precision=bf16 and every other field of the run's config.json; a list is written
     75+90, pairs 0:1+60:2. On several GPUs: torchrun --nproc-per-node N -m satbench train ...
     """
-    import os
-
     from satbench.cli.progress import progress_bar
+    from satbench.device import resolve_device
     from satbench.errors import BadInput
     from satbench.lookup import pick
     from satbench.progress import silent
@@ -36,6 +38,9 @@ def command(
     from satbench.reporting.plots import save, training_curves
     from satbench.reporting.rounding import inward
     from satbench.training import TrainConfig, train
+    from satbench.training.distributed import joined
+    from satbench.training.dry_run import described, dry_run
+    from satbench.training.log import measuring_share
     from satbench.zoo import BEST
 
     values: dict[str, Any] = {
@@ -47,32 +52,42 @@ def command(
         "seed": seed,
     }
     values = {key: value for key, value in values.items() if value is not None}
-    for item in set_ or []:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise BadInput(f"--set {item!r} is not KEY=VALUE; write --set optimizer.lr=0.05")
-        values[key.strip()] = value.strip()
-    start: TrainConfig = pick(RECIPES, recipe, "recipe")
-    config = start.with_values(values)
-    out = out or Path("reports", "runs", _name(config))
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
-    with progress_bar(f"train {config.label}", "steps") as report:
-        trained = train(config, out, device, data_dir, report if first else silent, tensorboard=tensorboard)
-    if not first:
+    with joined(resolve_device(device)) as (processes, place):  # here, so that they report a refusal once
+        for item in set_ or []:
+            key, equals, value = item.partition("=")
+            if not equals:
+                raise BadInput(f"--set {item!r} is not KEY=VALUE; write --set optimizer.lr=0.05")
+            values[key.strip()] = value.strip()
+        start: TrainConfig = pick(RECIPES, recipe, "recipe")
+        config = start.with_values(values)
+        out = out or Path("reports", "runs", _name(config))
+        is_first = processes.rank == 0
+        if is_dry:
+            for line in described(config, dry_run(config, str(place), data_dir)) if is_first else ():
+                typer.echo(line)
+            return
+        with progress_bar(f"train {config.label}", "steps") as report:
+            trained = train(config, out, str(place), data_dir, report if is_first else silent, tensorboard=tensorboard)
+    if not is_first:
         return
     best, last = trained.history[trained.best_epoch], trained.history[trained.last_epoch]
-    typer.echo(
-        f"on {best['val_n']} validation images, on which the best epoch was chosen, at {config.threat.norm} "
-        f"{_eps(config.threat.eps)}:"
-    )
-    for word, row in (("best", best), ("last", last)):
+    if "val_n" in best:
         typer.echo(
-            f"{word} epoch {row['epoch'] + 1} of {config.epochs}: clean % {_rate(row, 'val_clean')}, "
-            f"PGD-{config.selection_steps} % {_rate(row, 'val_robust')}"
+            f"on {best['val_n']} validation images, on which the best epoch was chosen, at {config.threat.norm} "
+            f"{_eps(config.threat.eps)}:"
         )
-    typer.echo(
-        f"best - last: {inward(best['val_robust'] - last['val_robust'])} points under PGD-{config.selection_steps}"
-    )
+        for word, row in (("best", best), ("last", last)):
+            typer.echo(
+                f"{word} epoch {row['epoch'] + 1} of {config.epochs}: clean % {_rate(row, 'val_clean')}, "
+                f"PGD-{config.selection_steps} % {_rate(row, 'val_robust')}"
+            )
+        typer.echo(
+            f"best - last: {inward(best['val_robust'] - last['val_robust'])} points under PGD-{config.selection_steps}"
+        )
+    else:
+        typer.echo("no validation split: nothing was measured, and the best epoch is the last one")
+    if trained.times:
+        typer.echo(f"measuring took {measuring_share(trained.times):.0%} of the time")
     for row in trained.history:
         if row["alarm"]:
             typer.echo(f"alarm in epoch {row['epoch'] + 1}, catastrophic overfitting: {row['alarm']}")

@@ -9,7 +9,7 @@ from satbench.data.cifar10_jpeg import cifar10_jpeg
 from satbench.data.digits import digits
 from satbench.data.image_folder import image_folder
 from satbench.data.imagenet import imagenet
-from satbench.data.images import Images, ImageSet, carve
+from satbench.data.images import Images, ImageSet, carve, together
 from satbench.data.loaders import LOADERS
 from satbench.data.npz import npz
 from satbench.data.published import PUBLISHED
@@ -70,15 +70,31 @@ def load_images(
     return factory(*where, split, size, **given)
 
 
-def training_splits(name: str, size: int | None = None, data_dir: Path | None = None) -> tuple[Images, Images]:
+def training_splits(
+    name: str, size: int | None = None, data_dir: Path | None = None, val: float | str | None = None
+) -> tuple[Images, Images | None]:
     """The images to train on, and those to choose an epoch by; networks are never measured on either.
 
-    The split "val" of ImageNet is what networks are measured on, so that 1% of its training images is held out here.
+    `val` is a share or a number of both together, up to rounding in every class; "none" holds out no image. The default
+    is the split of the data set. The split "val" of ImageNet is what networks are measured on, so that 1% of its
+    training images is held out here. Raises `BadInput` for a size that leaves a split empty.
     """
     images = load_images(name, "train", size, data_dir)
-    if name.partition(":")[0] != "imagenet":
+    if name.partition(":")[0] == "imagenet":
+        val = HELD_OUT if val is None else val
+    elif val is None:
         return images, load_images(name, "val", size, data_dir)
-    return carve(images, "train", {"val": HELD_OUT}), carve(images, "val", {"val": HELD_OUT})
+    else:
+        images = together(images, load_images(name, "val", size, data_dir))
+    if isinstance(val, str):
+        return carve(images, "train", {}), None
+    share = val if val < 1 else val / len(images)
+    counts = images.y.bincount().tolist()
+    if not 0 < sum(round(share * count) for count in counts) < len(images):
+        raise BadInput(
+            f"data.val={val:g} of the {len(images)} images of {name} leaves a split empty; give another size"
+        )
+    return carve(images, "train", {"val": share}), carve(images, "val", {"val": share})
 
 
 def takes_loader(name: str) -> bool:

@@ -278,6 +278,16 @@ def carve(whole: AnyImages, split: str, shares: Mapping[str, float] = SHARES) ->
     return replace(whole.take([i for i in order if i in chosen]), split=split)
 
 
+def together(one: AnyImages, other: AnyImages) -> AnyImages:
+    """The images of two splits of one data set, in this order."""
+    parts: dict[str, object] = {"y": torch.cat([one.y, other.y]), "ids": one.ids + other.ids}
+    if isinstance(one, ImageSet) and isinstance(other, ImageSet):
+        parts |= {"x": torch.cat([one.x, other.x]), "pixel_hashes": one.pixel_hashes + other.pixel_hashes}
+    elif isinstance(one, FileImages) and isinstance(other, FileImages):
+        parts |= {"files": one.files + other.files}
+    return replace(one, **parts)  # type: ignore[arg-type]
+
+
 def unit(pixels: np.ndarray) -> Tensor:
     """uint8 as float32 in [0, 1]; floats stay what they are."""
     x = torch.from_numpy(pixels)

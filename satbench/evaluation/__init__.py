@@ -17,7 +17,7 @@ from torch import nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import from_outside, stages_of
-from satbench.data import Images, load_images, takes_loader
+from satbench.data import Images, load_images, takes_loader, training_splits
 from satbench.device import check_threads, resolve_device, using_threads
 from satbench.errors import BadInput
 from satbench.evaluation import resume, sweep
@@ -318,6 +318,12 @@ def images_for(
     wanted = loaded.image_size if size is None else size
     if split is None and ":" in name and (name == loaded.dataset or _trained_on(loaded, name, wanted, data_dir)):
         split = "test"
+    if split in ("train", "val") and loaded.val is not None and name == loaded.dataset:
+        trained_on, held_out = training_splits(name, wanted, data_dir, loaded.val)
+        chosen = trained_on if split == "train" else held_out
+        if chosen is None:
+            raise BadInput(f"{loaded.info.ref} was trained without a validation split; use --split test")
+        return chosen
     if loader is None and takes_loader(name):
         loader = loaded.loader
     return with_labels_of(loaded, load_images(name, split, wanted, data_dir, loader))
@@ -328,6 +334,8 @@ def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | No
     if loaded.train_digest is None:
         return False
     try:
+        if loaded.val is not None:
+            return training_splits(name, size, data_dir, loaded.val)[0].fingerprint == loaded.train_digest
         return load_images(name, "train", size, data_dir).fingerprint == loaded.train_digest
     except BadInput:
         return False

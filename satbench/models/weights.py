@@ -52,6 +52,7 @@ class Provenance(BaseModel):
     threat: the one they were trained for. epoch: from 0. train_digest: of the images they were trained on.
     config: `TrainConfig.digest`, equal for the seeds of one training.
     class_names: of the outputs, where the images lay in class folders.
+    val: size of the validation split where it was not the data set's own, as `DataConfig.val`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +67,7 @@ class Provenance(BaseModel):
     train_digest: str
     config: str
     class_names: tuple[str, ...] | None = None
+    val: int | float | str | None = None
 
 
 class Conversion(BaseModel):

@@ -13,6 +13,8 @@ FALL = 0.2  # of the accuracy under PGD below its best, the guard of Wong et al.
 def collapse(history: Sequence[dict[str, Any]]) -> str:
     """Why the last epoch of a log looks like catastrophic overfitting, in words; empty when it does not.
 
+    The log holds measured epochs alone.
+
     Either PGD leaves less than half of the accuracy that FGSM leaves, and the lower end of the paired 95% interval of
     their difference is above 20 points; or PGD's accuracy is more than 20 points below that of an earlier epoch, while
     FGSM's has not fallen as far. The first rule is satbench's own; Wong et al. compare with the epoch before, on one

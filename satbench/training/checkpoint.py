@@ -3,7 +3,9 @@
 config.json        the frozen config, written first
 state.safetensors  all that a resumed run needs, of the latest save; removed when the run is finished
 state.previous.safetensors   the save before, for when the latest cannot be read
-metrics.jsonl      one line an epoch, no times, so that equal runs are equal bytes
+metrics.jsonl      one line an epoch, no times, so that equal runs are equal bytes; lr: of the last update,
+                   train_accuracy: on the crafted images as they were learnt from, in training mode
+times.jsonl        one line an epoch: seconds of training and of measuring, images a second
 best.safetensors, last.safetensors   the weights, each a file that rebuilds its network alone
 """
 
@@ -29,7 +31,7 @@ from satbench.models.weights import (
     write_safetensors,
 )
 from satbench.results.schema import Threat
-from satbench.results.store import atomic_file, check_output_folder, to_json, write_text
+from satbench.results.store import atomic_file, to_json, write_text
 from satbench.training.averaging import Average
 from satbench.training.config import TrainConfig, parse_config
 from satbench.zoo import BEST, LAST
@@ -38,6 +40,7 @@ CONFIG = "config.json"
 STATE = "state.safetensors"
 PREVIOUS = "state.previous.safetensors"
 METRICS = "metrics.jsonl"
+TIMES = "times.jsonl"
 
 
 @dataclass
@@ -47,10 +50,13 @@ class Position:
     epoch: int = 0
     step: int = 0  # updates taken in this epoch
     loss_sum: float = 0.0
+    correct: int | None = 0  # crafted images of all processes that the update classified correctly; None: not known
     forward: int = 0  # rows that went through the network of this process
     backward: int = 0
     images: int = 0  # that this process updated on, each as often as it did
+    seconds: float = 0.0  # of the updates of this epoch
     history: list[dict[str, Any]] = field(default_factory=list)
+    times: list[dict[str, Any]] = field(default_factory=list)  # as `history`, what two equal runs need not share
 
 
 @dataclass
@@ -67,12 +73,11 @@ class Remembered:
 
 
 def open_folder(out: Path, config: TrainConfig, data: dict[str, str]) -> None:
-    """Make `out` the folder of this config and data, or accept it when it already is.
+    """Write the config to the folder `out`, or check that `out` already is the folder of this config and data.
 
     `data` holds the digest of each split. Raises `BadInput` when the folder belongs to other settings or images.
     """
     file = out / CONFIG
-    check_output_folder(out, CONFIG)
     for name in (CONFIG, STATE, METRICS, BEST, LAST):  # what a killed process was writing
         for left in out.glob(f".{name}.*"):
             left.unlink()
@@ -221,24 +226,34 @@ def save_weights(
         train_digest=train_digest,
         config=config.digest(train_digest),
         class_names=class_names,
+        val=config.data.val,
     )
     with atomic_file(path) as temporary:
         save_model(temporary, model, provenance)
 
 
-def write_metrics(out: Path, history: list[dict[str, Any]]) -> None:
-    """Write the whole log again, so that it never holds an epoch twice."""
-    write_text(out / METRICS, "".join(json.dumps(row) + "\n" for row in history))
+def write_metrics(out: Path, position: Position) -> None:
+    """Write the whole log and the times again, so that they never hold an epoch twice."""
+    for name, rows in ((METRICS, position.history), (TIMES, position.times)):
+        write_text(out / name, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The log of a training folder, a dictionary an epoch; empty when there is none."""
-    file = folder / METRICS
+    return _read_rows(folder / METRICS)
+
+
+def read_times(folder: Path) -> list[dict[str, Any]]:
+    """The seconds of each epoch of a training folder."""
+    return _read_rows(folder / TIMES)
+
+
+def _read_rows(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        if not all({"epoch", "val_robust", "val_clean"} <= row.keys() for row in rows):
+        if not all("epoch" in row and ("val_n" in row) == ("val_robust" in row) for row in rows):
             raise ValueError
     except (ValueError, AttributeError):
         raise BadInput(f"{file} is damaged; train into a new folder") from None

@@ -46,6 +46,14 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             "sync_batch_norm with attack_bn_mode=train, whose attack would wait for the other processes at every step",
         ),
         (
+            config.data.val == "none" and (config.stop.patience is not None or config.stop.collapse != "note"),
+            "stop.patience or stop.collapse with data.val=none, since both look at the validation split",
+        ),
+        (
+            config.measure.every > 1 and config.stop.collapse == "rollback",
+            "stop.collapse=rollback with measure.every above 1: the epoch before was not measured",
+        ),
+        (
             max(config.threat.warmup_epochs, config.optimizer.warmup_epochs) >= config.epochs,
             f"a warm-up that is not over before the {config.epochs} epochs are; shorten it",
         ),

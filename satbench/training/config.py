@@ -108,6 +108,29 @@ class StopConfig(_Frozen):
     collapse: Literal["note", "stop", "rollback"] = "note"
 
 
+class DataConfig(_Frozen):
+    """How the images of the data set are used.
+
+    val: the validation split, as a share (below 1) or a number of the images that are not for testing, up to rounding
+        in every class; "none" trains on all of them. null is the data set's own split, else 15% (ImageNet: 1%).
+    """
+
+    val: int | float | Literal["none"] | None = None
+
+    @field_validator("val")
+    @classmethod
+    def _size(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, int | float) and (value <= 0 or (value > 1 and value != int(value)) or value == 1):
+            raise ValueError("give a share between 0 and 1, a number of images from 2, or none")
+        return value
+
+
+class MeasureConfig(_Frozen):
+    """When the network is measured on the validation split: every so many epochs, and after the last one."""
+
+    every: int = Field(default=1, ge=1)
+
+
 class TrainConfig(_Frozen):
     """Everything that decides the weights of a run; equal configs give equal weights on one machine.
 
@@ -120,6 +143,9 @@ class TrainConfig(_Frozen):
     schedule: of the learning rate, at fractional epochs. averaging: "ema" or "swa" of the weights, which are then what
         is measured and kept.
     selection_steps: PGD steps of the robust accuracy on the validation split that picks the best epoch.
+    data, measure: what is held out for validation, and how often it is measured.
+    drop_last: whether an epoch leaves out the images beyond its last whole batch. The order is drawn anew every epoch,
+        so that these are other images each time.
     """
 
     recipe: str = Field(min_length=1)
@@ -143,6 +169,9 @@ class TrainConfig(_Frozen):
     speed: SpeedConfig = SpeedConfig()
     selection_steps: int = Field(default=10, ge=1)
     seed: int = Field(default=0, ge=0)
+    drop_last: bool = True
+    data: DataConfig = DataConfig()
+    measure: MeasureConfig = MeasureConfig()
 
     @field_validator("model", "method", "schedule", "averaging", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from satbench.errors import BadInput
+from satbench.errors import BadInput, ReportedElsewhere
 from satbench.methods.base import Processes, Step
 
 
@@ -50,6 +50,8 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     """The processes that torchrun started together with this one, and this one's device; alone without torchrun.
 
     NCCL joins GPUs, gloo everything else. The group ends with the block, unless it was there before.
+    A `BadInput` or `OSError` inside the block stays itself in the first process that raises one; the others, which
+    raise the same or lose the connection, raise `ReportedElsewhere`.
     """
     if torch.distributed.is_initialized():
         yield Group(), device
@@ -73,6 +75,14 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
     try:
         yield Group(), device
+    except (BadInput, OSError):
+        if store.add("refusals", 1) > 1:
+            raise ReportedElsewhere("another process has raised an error first") from None
+        raise
+    except RuntimeError:  # of a collective that another process has left
+        if store.add("refusals", 0):
+            raise ReportedElsewhere("another process has raised an error") from None
+        raise
     finally:
         torch.distributed.destroy_process_group()
 

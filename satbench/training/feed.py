@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
     x float32 (n, C, H, W) in [0, 1] and y int64 (n,) on the device; rows int64 (n,) of these images in the data set and
     batch_rows, those of the whole batch of all processes, on the CPU; start: the place of the first of `rows` in
-    `batch_rows`. n is 0 for some processes where the last batch has fewer images than there are processes.
+    `batch_rows`.
     """
 
     x: Tensor
@@ -36,12 +36,14 @@ class Batch(NamedTuple):
 class Feed:
     """`images` in shuffled batches, augmented as an entry of `AUGMENTATIONS` or `WHILE_DECODING` says.
 
-    A single image left over joins the last batch, because batch norm cannot learn from one, and so do fewer images than
-    there are processes. With `resident` images in memory
-    stay on `device`; else the next batch is gathered or decoded on other threads, and copied, while one is used.
     Each of `count` processes gets a contiguous part of every batch, with the pixels that one process would have there.
-    Raises `BadInput` for an unknown augmentation, and one for files or `resident` where the images are of the other
-    kind.
+    Images beyond the last whole batch make a smaller one, or are left out with `drop_last`; a data set smaller than a
+    batch is one batch. Batch norm cannot learn from one image: where a process would get fewer than two of the smaller
+    batch, its images join the batch before.
+    With `resident` images in memory stay on `device`; else the next batch is gathered or decoded on other threads, and
+    copied, while one is used.
+    Raises `BadInput` for an unknown augmentation, one for files or `resident` where the images are of the other kind,
+    and several processes that would get fewer than two images of a batch.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Feed:
         resident: bool = False,
         rank: int = 0,
         count: int = 1,
+        drop_last: bool = False,
     ) -> None:
         find({**AUGMENTATIONS, **WHILE_DECODING}, augment, "augmentation")
         if augment in WHILE_DECODING and not isinstance(images, FileImages):
@@ -62,9 +65,13 @@ class Feed:
             )
         if resident and not isinstance(images, ImageSet):
             raise BadInput(f"{images.name} is decoded batch by batch and cannot stay on the device; leave resident out")
-        if min(batch_size, len(images)) < count:
-            raise BadInput(f"{count} processes share batches of {min(batch_size, len(images))} images; start fewer")
+        if count > 1 and min(batch_size, len(images)) < 2 * count:
+            raise BadInput(
+                f"{count} processes share batches of {min(batch_size, len(images))} images, which is fewer than two "
+                "each; start fewer processes"
+            )
         self.images, self.batch_size, self.seed, self.augment = images, batch_size, seed, augment
+        self.drop_last = drop_last
         self.device, self.resident, self.rank, self.count = torch.device(device), resident, rank, count
         self._source = images.x.to(self.device if resident else "cpu") if isinstance(images, ImageSet) else None
         self._stream: torch.cuda.Stream | None = None
@@ -73,15 +80,19 @@ class Feed:
 
     @property
     def batches_an_epoch(self) -> int:
-        """Whole batches, and one of what is left over unless that is a single image or less than one a process."""
-        left_over = len(self.images) % self.batch_size
-        return max(1, len(self.images) // self.batch_size + (left_over >= max(2, self.count)))
+        """Whole batches, and a smaller one where there is one."""
+        whole, left_over = divmod(len(self.images), self.batch_size)
+        return max(1, whole + (not self.drop_last and left_over >= 2 * self.count))
+
+    @property
+    def images_an_epoch(self) -> int:
+        return len(range(len(self.images))[: self._rows(self.batches_an_epoch - 1).stop])
 
     @property
     def largest(self) -> tuple[int, ...]:
         """(N, C, H, W) of the largest batch of an epoch, over all processes."""
-        last = len(self.images) - (self.batches_an_epoch - 1) * self.batch_size
-        return (max(last, min(self.batch_size, len(self.images))), *self.images.shape)
+        first, last = (len(range(len(self.images))[self._rows(step)]) for step in (0, self.batches_an_epoch - 1))
+        return (max(first, last), *self.images.shape)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `first` on; raises `BadInput` for a file without an image."""
@@ -111,13 +122,17 @@ class Feed:
     def clean(self) -> Iterator[Tensor]:
         """Yield all images on the device, unaugmented and in whole batches, the same in every process."""
         whole = copy(self)
-        whole.augment, whole.rank, whole.count = "none", 0, 1
+        whole.augment, whole.rank, whole.count, whole.drop_last = "none", 0, 1, False
         for batch in whole.epoch(0):
             yield batch.x
 
+    def _rows(self, step: int) -> slice:
+        """The places of a batch in the order of its epoch."""
+        last = step == self.batches_an_epoch - 1 and not self.drop_last
+        return slice(step * self.batch_size, None if last else (step + 1) * self.batch_size)
+
     def _batch(self, epoch: int, order: Tensor, decoders: ThreadPoolExecutor, step: int) -> Batch:
-        end = None if step == self.batches_an_epoch - 1 else (step + 1) * self.batch_size
-        whole = order[step * self.batch_size : end]
+        whole = order[self._rows(step)]
         parts = whole.tensor_split(self.count)
         rows, start = parts[self.rank], sum(map(len, parts[: self.rank]))
         step_generator = generator(self.seed, "augment", epoch, "batch", step)

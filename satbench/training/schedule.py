@@ -5,6 +5,10 @@ from collections.abc import Callable, Sequence
 
 from satbench.errors import BadInput
 from satbench.lookup import pick
+from satbench.training.config import TrainConfig
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+MOST_CHANGES = 5  # of the learning rate that are all named
 
 
 def one_cycle(progress: float) -> float:
@@ -64,6 +68,29 @@ def lr_factor(schedule: str, params: dict[str, object], progress: float) -> floa
     """The share of the peak at `progress` in [0, 1) of a run; raises `BadInput` for what is unknown."""
     factor: float = pick(SCHEDULES, schedule, "schedule", progress, **params)
     return factor
+
+
+def learning_rate(config: TrainConfig, progress: float, epoch: float) -> float:
+    """The learning rate at `progress` in [0, 1) of a run and at its fractional `epoch`, warm-up included."""
+    settings = config.optimizer
+    factor = lr_factor(config.schedule.name, config.schedule.params, progress)
+    return settings.lr * factor * warmup(epoch, settings.warmup_epochs)
+
+
+def drawing(config: TrainConfig, columns: int = 60) -> list[str]:
+    """The learning rate over a run in blocks, from 0 to its peak, and in numbers.
+
+    The numbers are those in the middle of each epoch that differs from the one before, where these are few; else of
+    five epochs from the first to the last.
+    """
+    rates = [learning_rate(config, (i + 0.5) / columns, (i + 0.5) / columns * config.epochs) for i in range(columns)]
+    peak = max(rates)
+    blocks = "".join(BLOCKS[round(rate / peak * (len(BLOCKS) - 1))] for rate in rates)
+    by_epoch = [learning_rate(config, (i + 0.5) / config.epochs, i + 0.5) for i in range(config.epochs)]
+    chosen = [i for i, rate in enumerate(by_epoch) if i == 0 or rate != by_epoch[i - 1]]
+    if len(chosen) > MOST_CHANGES:
+        chosen = sorted({round(share * (config.epochs - 1)) for share in (0, 0.25, 0.5, 0.75, 1)})
+    return [blocks, ", ".join(f"{by_epoch[i]:.3g} in epoch {i + 1}" for i in chosen)]
 
 
 def warmup(epoch: float, length: float) -> float:

@@ -8,6 +8,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +34,25 @@ class Autocast(nn.Module):
         return logits.float()
 
 
+class Update(NamedTuple):
+    """What an update gave, over all processes.
+
+    loss: its scalar, detached. accuracy: of the logits of the crafted images in training mode, None where the loss does
+    not show which these are. stop: whether any process was told to stop.
+    """
+
+    loss: Tensor
+    accuracy: Tensor | None
+    stop: bool
+
+
 @dataclass
 class Learner:
     """A network, its optimizer and the method that trains it.
 
     net: what is attacked and saved. wrapped: the same network, as the loss runs it (several processes, or compiled).
-    attack_bn_mode, surrogate_attacker, surrogate_optimizer, precision, clip: as in `training.config`.
+    attack_bn_mode, surrogate_attacker, surrogate_optimizer, precision, clip: as in `training.config`. watched: whether
+    the accuracy is taken, by a hook, which a compiled network must not have.
     """
 
     net: nn.Module
@@ -51,6 +65,7 @@ class Learner:
     surrogate_optimizer: bool = False
     precision: str = "float32"
     clip: float | None = None
+    watched: bool = True
     attacked: nn.Module = field(init=False)  # as `perturb` is given it
     trained: nn.Module = field(init=False)  # as `loss` is given it
     running: list[Tensor] = field(init=False)  # the running statistics of batch norms
@@ -63,8 +78,8 @@ class Learner:
         statistics = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self.running = [buffer for buffer in statistics if buffer is not None]
 
-    def update(self, step: Step, lr: float, pressed: bool = False) -> tuple[Tensor, bool]:
-        """One update at learning rate `lr`; its loss, detached, and whether any process was told to stop."""
+    def update(self, step: Step, lr: float, pressed: bool = False) -> Update:
+        """One update at learning rate `lr`; `pressed` tells it to stop."""
         with self._attacking():
             x_adv = self.method.perturb(self.attacked, step)
         self._seed(step)
@@ -72,14 +87,16 @@ class Learner:
             group["lr"] = lr
         self.trained.train()
         with self._descending(), self.method.around_update(self.net, x_adv, step):
-            loss = self.method.loss(self.trained, x_adv, step)
+            with self._watching(x_adv) as logits:
+                loss = self.method.loss(self.trained, x_adv, step)
             self.optimizer.zero_grad(set_to_none=True)
             (loss * self._share(step)).backward()  # type: ignore[no-untyped-call]
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
             self.optimizer.step()
         self.method.after_update(self.net, x_adv, step)
-        return self._agree(loss.detach(), pressed, step)
+        accuracy = (logits[0].argmax(1) == step.y).float().mean() if logits else None
+        return self._agree(Update(loss.detach(), accuracy, pressed), step)
 
     @contextmanager
     def _attacking(self) -> Iterator[None]:
@@ -105,15 +122,36 @@ class Learner:
         """DDP averages over processes, whose shares of a batch may differ by an image."""
         return len(step.x) * step.processes.count / len(step.batch_index)
 
-    def _agree(self, loss: Tensor, pressed: bool, step: Step) -> tuple[Tensor, bool]:
+    @contextmanager
+    def _watching(self, x_adv: Tensor) -> Iterator[list[Tensor]]:
+        """A list that holds, after the loss was computed, the logits of the images `x_adv`.
+
+        A loss that passes on changed images is understood where it takes one pass only; else the list stays empty.
+        """
+        seen: list[tuple[Tensor, Tensor]] = []
+        found: list[Tensor] = []
+
+        def note(module: nn.Module, given: tuple[Any, ...], logits: Tensor) -> None:
+            seen.append((given[0], logits.detach()))
+
+        hook = self.net.register_forward_hook(note) if self.watched else None
+        try:
+            yield found
+        finally:
+            if hook is not None:
+                hook.remove()
+        found += [logits for images, logits in seen if images is x_adv or len(seen) == 1][:1]
+
+    def _agree(self, own: Update, step: Step) -> Update:
         """Bring what every process saw alone together, once an update."""
         if step.processes.count == 1:
-            return loss, pressed
-        stop = loss.new_tensor(float(pressed))
-        loss, stop, *running = step.processes.mean([loss, stop, *self.running], step)
-        for buffer, mean in zip(self.running, running, strict=True):
+            return own
+        stop, accuracy = own.loss.new_tensor(float(own.stop)), own.accuracy
+        seen = [own.loss, stop, *([] if accuracy is None else [accuracy])]
+        means = step.processes.mean([*seen, *self.running], step)
+        for buffer, mean in zip(self.running, means[len(seen) :], strict=True):
             buffer.copy_(mean)
-        return loss, bool(stop)
+        return Update(means[0], None if accuracy is None else means[2], bool(means[1]))
 
 
 def targets(y: Tensor, classes: int, amount: float, over: str) -> Tensor:

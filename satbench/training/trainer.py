@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from satbench.attacks import PGD, fgsm
 from satbench.data import Images, ImageSet, training_splits
 from satbench.device import resolve_device
 from satbench.errors import BadInput
-from satbench.evaluation.harness import measure
 from satbench.home import alone_in
 from satbench.lookup import pick
 from satbench.methods import METHODS, Method
 from satbench.methods.base import Processes, Step
 from satbench.models.classifier import Classifier
 from satbench.progress import Progress, silent
-from satbench.results.metrics import clean_table
+from satbench.results.store import check_output_folder
 from satbench.seeding import Share, generator
 from satbench.threat import ThreatModel
 from satbench.training import checkpoint
@@ -35,26 +33,26 @@ from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined, share_gradients
 from satbench.training.feed import Feed
 from satbench.training.interrupt import interruptible
+from satbench.training.log import ROLLED_BACK, best_epoch, last_epoch, measured, newest
 from satbench.training.passes import PassCount
-from satbench.training.schedule import lr_factor, warmup
+from satbench.training.schedule import learning_rate, lr_factor, warmup
 from satbench.training.step import Learner, targets
+from satbench.training.validation import validate
 from satbench.training.whole_batch import over_whole_batch
 from satbench.zoo import BEST, LAST
 
 SAVE_SECONDS = 600.0  # between two saves within an epoch
 
 
-ROLLED_BACK = "catastrophic overfitting; the last weights are those of the epoch before"
-
-
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: its folder, its log (a dictionary an epoch), and the epochs whose weights are kept."""
+    """A finished run: its folder, its log (a dictionary an epoch), the epochs whose weights are kept, and its times."""
 
     folder: Path
     history: list[dict[str, Any]]
     best_epoch: int
     last_epoch: int
+    times: list[dict[str, Any]]
 
 
 def train(
@@ -69,40 +67,59 @@ def train(
     """Train as `config` says and leave log, best and last weights in the folder `out`.
 
     The best epoch is the one of highest PGD accuracy on the validation split, then of highest clean accuracy there,
-    then the earliest; for training on clean images the other way round. A killed or interrupted run continues where it
-    was saved when called again, and on a CPU ends with the same bits as an uninterrupted one; a finished one is left
-    alone. It is saved after every epoch, every `save_seconds` within one, and when Ctrl-C or SIGTERM asks it to stop:
-    the running update is finished, then `KeyboardInterrupt` raised. Started by torchrun, the processes share every
-    batch, and the first one writes.
+    then the earliest; for training on clean images the other way round; without a validation split it is the last. A
+    killed or interrupted run continues where it was saved when called again, and on a CPU ends with the same bits as an
+    uninterrupted one; a finished one is left alone. It is saved after every epoch, every `save_seconds` within one, and
+    when Ctrl-C or SIGTERM asks it to stop: the running update is finished, then `KeyboardInterrupt` raised. Started by
+    torchrun, the processes share every batch, and the first one writes.
 
     `tensorboard` also writes the log there for TensorBoard, the extra of that name. Raises `BadInput` for settings that
     cannot be met or a folder of another run, and when the loss stops being finite, naming the step.
     """
-    out, wanted = Path(out), resolve_device(device)
-    method: Method = pick(METHODS, config.method.name, "method", **config.method.params)
-    refuse_undefined(config, method)
-    lr_factor(config.schedule.name, config.schedule.params, 0.0)  # refused here when it is unknown
-    images, held_out = training_splits(config.dataset, config.image_size, data_dir)
-    with (
-        joined(wanted) as (processes, place),
-        torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
-    ):
-        run = _Run(config, method, images, held_out, out, place, processes, progress, save_seconds, tensorboard)
-        data = {part.split: part.fingerprint for part in (images, held_out)}
-        with alone_in(out, "train") if processes.rank == 0 else nullcontext():
-            if processes.rank == 0:
-                checkpoint.open_folder(out, config, data)
-            processes.wait()
+    out = Path(out)
+    check_output_folder(out, checkpoint.CONFIG)
+    with prepared(config, device, data_dir, out, progress, save_seconds, tensorboard) as run:
+        is_first = run.processes.rank == 0
+        with alone_in(out, "train") if is_first else nullcontext():
+            if is_first:
+                checkpoint.open_folder(out, config, run.data)
+            run.processes.wait()
             if not checkpoint.finished(out, config):
                 run.go_on()
-            processes.wait()
+            run.processes.wait()
     history = checkpoint.read_metrics(out)
-    trained = Trained(out, history, _best(history, method), _last(history))
+    trained = Trained(out, history, best_epoch(history, run.method), last_epoch(history), checkpoint.read_times(out))
     checkpoint.check_weights(out, trained.best_epoch, trained.last_epoch)
     return trained
 
 
-class _Run:
+@contextmanager
+def prepared(
+    config: TrainConfig,
+    device: str,
+    data_dir: Path | None,
+    out: Path,
+    progress: Progress = silent,
+    save_seconds: float = SAVE_SECONDS,
+    tensorboard: bool = False,
+) -> Iterator["Training"]:
+    """The training that `config` describes, before its first update and with nothing written.
+
+    The arguments and errors are those of `train`. torch's global generators are afterwards as they were.
+    """
+    wanted = resolve_device(device)
+    method: Method = pick(METHODS, config.method.name, "method", **config.method.params)
+    refuse_undefined(config, method)
+    lr_factor(config.schedule.name, config.schedule.params, 0.0)  # refused here when it is unknown
+    images, held_out = training_splits(config.dataset, config.image_size, data_dir, config.data.val)
+    with (
+        joined(wanted) as (processes, place),
+        torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+    ):
+        yield Training(config, method, images, held_out, out, place, processes, progress, save_seconds, tensorboard)
+
+
+class Training:
     """One training of one config, from its latest save to its end."""
 
     def __init__(
@@ -110,7 +127,7 @@ class _Run:
         config: TrainConfig,
         method: Method,
         images: Images,
-        held_out: Images,
+        held_out: Images | None,
         out: Path,
         place: torch.device,
         processes: Processes,
@@ -121,6 +138,7 @@ class _Run:
         self.config, self.method, self.held_out, self.out, self.place = config, method, held_out, out, place
         self.processes, self.report, self.save_seconds = processes, progress, save_seconds
         self.threat = ThreatModel(config.threat.norm, config.threat.eps)
+        self.data = {part.split: part.fingerprint for part in (images, held_out) if part is not None}
         self.train_digest, self.classes = images.fingerprint, images.num_classes
         self.class_names = images.class_names
         self.feed = Feed(
@@ -132,8 +150,10 @@ class _Run:
             _resident(config, images, place),
             processes.rank,
             processes.count,
+            config.drop_last,
         )
         self.updates = self.feed.batches_an_epoch * method.replays  # of an epoch
+        self.images_an_epoch = self.feed.images_an_epoch * method.replays
         self.total = self.updates * config.epochs
         self.net = network(config, images).to(place)
         if config.speed.channels_last:
@@ -159,15 +179,15 @@ class _Run:
         """Take every update and epoch that is left."""
         position = checkpoint.load_state(self.out, self.run)
         if position.history:
-            best, last = _best(position.history, self.method), _last(position.history)
+            best, last = best_epoch(position.history, self.method), last_epoch(position.history)
             checkpoint.check_weights(self.out, best, last, going_on=True)
-        learner = self._learner()
+        learner = self.learner()
         with interruptible() as pressed, closing(self.board) if self.board is not None else nullcontext():
             while not self._at_end(position):
                 self._epoch(position, learner, pressed)
                 self._end_epoch(position)
                 self._save(position)
-                self.report(position.epoch * self.updates, self.total, _figures(position.history))
+                self.report(position.epoch * self.updates, self.total, newest(position.history, position.times))
                 if pressed() and self.processes.count == 1 and not self._at_end(position):
                     raise KeyboardInterrupt
         if self.processes.rank == 0:
@@ -176,21 +196,27 @@ class _Run:
     def _epoch(self, position: Position, learner: Learner, pressed: Callable[[], bool]) -> None:
         """Take the updates that are left of an epoch; raises `KeyboardInterrupt`, saved, when told to stop."""
         passes = PassCount(position.forward, position.backward)
-        figures, seen = _figures(position.history), 0
+        figures, seen = newest(position.history, position.times), 0
         started = saved = time.monotonic()
+        before = position.seconds
         with nullcontext() if self.config.speed.compile else passes.watching(self.net):
-            for step in self._steps(position):
-                loss, stop = learner.update(step, self._lr(step), pressed())
+            for step in self.steps(position):
+                loss, accuracy, stop = learner.update(step, self.lr(step), pressed())
                 if not torch.isfinite(loss):
                     place = f"epoch {position.epoch}, step {position.step}"
                     raise BadInput(f"the loss is {loss.item()} at {place}; lower lr, into another --out")
                 if self.run.average is not None:
                     self.run.average.after_update(self.net, step.number, self.total)
                 position.loss_sum += loss.item()
+                if accuracy is None or position.correct is None:
+                    position.correct = None
+                else:
+                    position.correct += round(accuracy.item() * len(step.batch_index))
                 position.step += 1
                 position.images += len(step.x)
                 position.forward, position.backward = passes.forward, passes.backward
                 now, seen = time.monotonic(), seen + len(step.batch_index)
+                position.seconds = before + now - started
                 self.report(step.number + 1, self.total, f"{seen / (now - started):.0f} images/s  {figures}")
                 if stop or (pressed() and self.processes.count == 1):
                     self._save(position)
@@ -199,7 +225,7 @@ class _Run:
                     self._save(position)
                     saved = now
 
-    def _learner(self) -> Learner:
+    def learner(self) -> Learner:
         settings = self.config
         if settings.sync_batch_norm and self.processes.count > 1:
             over_whole_batch(self.net)
@@ -216,9 +242,10 @@ class _Run:
             settings.surrogate.optimizer,
             settings.speed.precision,
             settings.optimizer.clip,
+            watched=not settings.speed.compile,
         )
 
-    def _steps(self, position: Position) -> Iterator[Step]:
+    def steps(self, position: Position) -> Iterator[Step]:
         """The updates that are left of the epoch, each with all that it depends on."""
         seed, smoothing = self.config.seed, self.config.label_smoothing
         first, replayed = divmod(position.step, self.method.replays)
@@ -248,11 +275,9 @@ class _Run:
     def _threat(self, epoch: float) -> ThreatModel:
         return ThreatModel(self.threat.norm, self.threat.eps * warmup(epoch, self.config.threat.warmup_epochs))
 
-    def _lr(self, step: Step) -> float:
-        settings = self.config.optimizer
-        progress = (step.number + 0.5) / self.total
-        factor = lr_factor(self.config.schedule.name, self.config.schedule.params, progress)
-        return settings.lr * factor * warmup(step.epoch, settings.warmup_epochs)
+    def lr(self, step: Step) -> float:
+        """The learning rate of an update, that of its middle."""
+        return learning_rate(self.config, (step.number + 0.5) / self.total, step.epoch)
 
     def _end_epoch(self, position: Position) -> None:
         """Measure on the validation split, log, and keep the weights as last and perhaps as best."""
@@ -261,27 +286,45 @@ class _Run:
             average.after_epoch(self.net, position.epoch, self.feed.clean)
         kept = average.module if average is not None and average.ready else self.net
         assert isinstance(kept, Classifier)
+        end = position.epoch + 1
         row = {
             "epoch": position.epoch,
+            "lr": learning_rate(self.config, (end * self.updates - 0.5) / self.total, end - 0.5 / self.updates),
             "train_loss": position.loss_sum / self.updates,
+            **({} if position.correct is None else {"train_accuracy": position.correct / self.images_an_epoch}),
             **self._passes(position),
-            **self._measured(kept, f"epoch {position.epoch}, step {position.step - 1}"),
             "alarm": "",
             "ended": "",
         }
         position.history.append(row)
-        row["alarm"] = collapse(position.history)
-        row["ended"] = self._ended(position.history)
-        position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
-        position.forward = position.backward = position.images = 0
+        started = time.monotonic()
+        if self._is_measured(position.epoch):
+            self.report(
+                (position.epoch + 1) * self.updates,
+                self.total,
+                f"measuring  {newest(position.history, position.times)}",
+            )
+            row |= self.validated(kept, f"epoch {position.epoch}, step {position.step - 1}")
+            row["alarm"] = collapse(measured(position.history))
+            row["ended"] = self._ended(position.history)
+        position.times.append(
+            {
+                "epoch": position.epoch,
+                "seconds": round(position.seconds, 3),
+                "images_per_second": round(self.images_an_epoch / position.seconds, 1),
+                "measuring_seconds": round(time.monotonic() - started, 3),
+            }
+        )
+        position.epoch, position.step, position.loss_sum, position.seconds = position.epoch + 1, 0, 0.0, 0.0
+        position.forward = position.backward = position.images = position.correct = 0
         if self.processes.rank:
             return
         source = self.train_digest, self.class_names
-        if _best(position.history, self.method) == row["epoch"]:
+        if best_epoch(position.history, self.method) == row["epoch"]:
             checkpoint.save_weights(self.out / BEST, kept, self.config, position.epoch - 1, *source)
         if not self._rolled_back(position.history):
             checkpoint.save_weights(self.out / LAST, kept, self.config, position.epoch - 1, *source)
-        checkpoint.write_metrics(self.out, position.history)
+        checkpoint.write_metrics(self.out, position)
         if self.board is not None:
             self.board.add(position.history)
 
@@ -298,7 +341,7 @@ class _Run:
             return ROLLED_BACK
         if history[-1]["alarm"] and stop.collapse != "note":
             return "catastrophic overfitting"
-        waited = len(history) - 1 - _best(history, self.method)
+        waited = len(history) - 1 - best_epoch(history, self.method)
         if stop.patience is not None and waited >= stop.patience and len(history) < self.config.epochs:
             return f"no better epoch in {stop.patience}"
         return ""
@@ -311,31 +354,15 @@ class _Run:
         ended = bool(position.history) and bool(position.history[-1]["ended"])
         return ended or position.epoch == self.config.epochs
 
-    def _measured(self, kept: nn.Module, behind: str) -> dict[str, Any]:
-        """Rates on the validation split, of which every process measures a part; `behind` is the last update."""
-        part = self.held_out.take(range(self.processes.rank, len(self.held_out), self.processes.count))
-        attacks = [fgsm(), PGD(steps=self.config.selection_steps)]
-        try:
-            records = measure(kept, part, attacks, [self.threat], self.config.seed, 256, self.place).records
-        except BadInput as error:
-            raise BadInput(f"after {behind}: {error}; lower lr where it is NaN or infinite") from None
-        broken = {name: group["broken"].to_numpy() for name, group in records.groupby("attack", sort=False)}
-        by_fgsm, by_pgd = (broken[repr(attack)] for attack in attacks)
-        counts = [
-            len(part),
-            int(clean_table(records).sum()),
-            int((~by_fgsm).sum()),
-            int((~by_pgd).sum()),
-            int((~by_fgsm & by_pgd).sum()),
-        ]
-        n, clean, stood_fgsm, stood_pgd, pgd_alone = self.processes.total(counts, self.place)
-        return {
-            "val_n": n,
-            "val_clean": clean / n,
-            "val_fgsm": stood_fgsm / n,
-            "val_robust": stood_pgd / n,
-            "val_broken_by_pgd_alone": pgd_alone,
-        }
+    def _is_measured(self, epoch: int) -> bool:
+        last = epoch + 1 == self.config.epochs
+        return self.held_out is not None and (last or (epoch + 1) % self.config.measure.every == 0)
+
+    def validated(self, kept: nn.Module, after: str) -> dict[str, Any]:
+        """The figures of `validate`; none without a validation split."""
+        if self.held_out is None:
+            return {}
+        return validate(kept, self.held_out, self.config, self.place, self.processes, after)
 
     def _save(self, position: Position) -> None:
         if self.processes.rank == 0:
@@ -347,20 +374,3 @@ def _resident(config: TrainConfig, images: Images, place: torch.device) -> bool:
     if config.speed.resident is not None or not isinstance(images, ImageSet):
         return bool(config.speed.resident)
     return place.type == "cpu" or 4 * images.x.nbytes < torch.cuda.mem_get_info(place)[0]
-
-
-def _last(history: list[dict[str, Any]]) -> int:
-    return len(history) - (2 if history[-1]["ended"] == ROLLED_BACK else 1)
-
-
-def _best(history: list[dict[str, Any]], method: Method) -> int:
-    kept = history[: _last(history) + 1]
-    return int(max(kept, key=lambda row: (*(row[name] for name in method.chosen_by), -row["epoch"]))["epoch"])
-
-
-def _figures(history: list[dict[str, Any]]) -> str:
-    if not history:
-        return ""
-    row = history[-1]
-    alarm = f", alarm: {row['alarm']}" if row["alarm"] else ""
-    return f"epoch {row['epoch'] + 1}: val clean {row['val_clean']:.1%}, robust {row['val_robust']:.1%}{alarm}"

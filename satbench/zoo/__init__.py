@@ -40,9 +40,10 @@ NO_NETWORK = (
 class Loaded:
     """A network in eval mode with what is known of it.
 
-    `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on; `loader` is the image loader
-    that its authors evaluate it with; `class_names` those of its outputs, where they are known. `note` is what whoever
-    named it should hear. `module` is the Python module of the user's own callable that built it.
+    `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on, `val` the size of its
+    validation split where that was not the data set's own; `loader` is the image loader that its authors evaluate it
+    with; `class_names` those of its outputs, where they are known. `note` is what whoever named it should hear.
+    `module` is the Python module of the user's own callable that built it.
     """
 
     model: nn.Module
@@ -52,6 +53,7 @@ class Loaded:
     train_digest: str | None = None
     loader: str | None = None
     note: str | None = None
+    val: float | str | None = None
     class_names: tuple[str, ...] | None = None
     module: str | None = None
 
@@ -192,6 +194,7 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         model.spec.image_size,
         origin.train_digest,
         class_names=origin.class_names,
+        val=origin.val,
     )
 
 

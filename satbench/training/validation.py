@@ -1,0 +1,55 @@
+"""What a network is measured by while it is trained."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from satbench.attacks import PGD, fgsm
+from satbench.data import Images
+from satbench.errors import BadInput
+from satbench.evaluation.executor import Search
+from satbench.evaluation.harness import measure
+from satbench.methods import Processes
+from satbench.results.metrics import clean_table
+from satbench.threat import ThreatModel
+from satbench.training.config import TrainConfig
+from satbench.training.step import Autocast
+
+
+def validate(
+    net: nn.Module, images: Images, config: TrainConfig, device: torch.device, processes: Processes, after: str
+) -> dict[str, Any]:
+    """Clean accuracy and accuracy under FGSM and PGD on the validation split, of which every process measures a part.
+
+    The precision is that of the training: with "bf16" the whole network runs in bfloat16, with "bf16-attack" only
+    where the attacks search. Raises `BadInput` for logits or gradients that are not finite, naming the update `after`
+    which it is.
+    """
+    part = images.take(range(processes.rank, len(images), processes.count))
+    threat = ThreatModel(config.threat.norm, config.threat.eps)
+    attacks = [fgsm(), PGD(steps=config.selection_steps)]
+    precision = config.speed.precision
+    judged = Autocast(net) if precision == "bf16" else net
+    search = Search(Autocast(net), precision, is_copy=True) if precision == "bf16-attack" else None
+    try:
+        records = measure(judged, part, attacks, [threat], config.seed, 256, device, search=search).records
+    except BadInput as error:
+        raise BadInput(f"after {after}: {error}; lower lr where it is NaN or infinite") from None
+    broken = {name: group["broken"].to_numpy() for name, group in records.groupby("attack", sort=False)}
+    by_fgsm, by_pgd = (broken[repr(attack)] for attack in attacks)
+    counts = [
+        len(part),
+        int(clean_table(records).sum()),
+        int((~by_fgsm).sum()),
+        int((~by_pgd).sum()),
+        int((~by_fgsm & by_pgd).sum()),
+    ]
+    n, clean, stood_fgsm, stood_pgd, pgd_alone = processes.total(counts, device)
+    return {
+        "val_n": n,
+        "val_clean": clean / n,
+        "val_fgsm": stood_fgsm / n,
+        "val_robust": stood_pgd / n,
+        "val_broken_by_pgd_alone": pgd_alone,
+    }
