@@ -82,7 +82,7 @@ def build(summary_rows: Sequence[Row]) -> dict[str, str]:
     Splits of one data set are ranked apart, each in its own section. The order of the rows does not matter. Raises
     `BadInput` when two data sets would share a file name.
     """
-    frame = accuracy_table(_doubted_together(summary_rows))
+    frame = accuracy_table(_failed_together(summary_rows))
     boards = _boards(frame)
     files = {}
     for board in boards:
@@ -128,8 +128,8 @@ def _generated(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if _GENERATED.fullmatch(path.name)}
 
 
-def _doubted_together(rows: Sequence[Row]) -> list[Row]:
-    """The rows; what is suspicious or fails is so for all rows of the same model, images and threat."""
+def _failed_together(rows: Sequence[Row]) -> list[Row]:
+    """The rows; what fails is a fault of the network, so it fails for all rows of one model, images and threat."""
     lines = model_lines(row.network for row in rows)
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in canonical(rows):
@@ -137,7 +137,7 @@ def _doubted_together(rows: Sequence[Row]) -> list[Row]:
         groups.setdefault(place, []).append(row)
     shared: list[Row] = []
     for group in groups.values():
-        found = [row.trust for row in group if row.trust.verdict in ("suspicious", "fail")]
+        found = [row.trust for row in group if row.trust.verdict == "fail"]
         shared += [row.model_copy(update={"trust": least_trusted(found)}) if found else row for row in group]
     return shared
 

@@ -259,7 +259,7 @@ def _row(measured: Measured, records: pd.DataFrame, robust: "pd.Series[bool]", *
         draws=tuple(sorted({manifest.draws for manifest in manifests})),
         weighted=weighted_accuracy(records) if any(manifest.draws > 1 for manifest in manifests) else None,
         bad_gradients=bad.nunique(),
-        trust=least_trusted(Trusted.of(manifest.trust) for manifest in manifests),
+        trust=_trust(measured, records),
         eval_seeds=tuple(sorted({manifest.seed for manifest in manifests})),
         data_digests=tuple(sorted({manifest.data.digest for manifest in manifests})),
         versions={
@@ -268,6 +268,22 @@ def _row(measured: Measured, records: pd.DataFrame, robust: "pd.Series[bool]", *
         },
         revision=_side_by_side(manifest.revision for manifest in manifests),
     )
+
+
+def _trust(measured: Measured, records: pd.DataFrame) -> Trusted:
+    """The trust in a number that joins runs: a fail of any, else that of the run that leaves the fewest standing.
+
+    A verdict says by how much a run's own number may be too high, and the join is at most the lowest of them. Only runs
+    that measured all the images count.
+    """
+    found = {run: Trusted.of(measured.manifests[run].trust) for run in records["run"].unique()}
+    failed = [trust for trust in found.values() if trust.verdict == "fail"]
+    if failed:
+        return least_trusted(failed)
+    broken = records.groupby(["run", "sample_id"])["broken"].any()
+    images = broken.groupby("run").size()
+    standing = (~broken).groupby("run").sum()[images == images.max()]
+    return least_trusted(found[run] for run in standing.index[standing == standing.min()])
 
 
 def _side_by_side(values: Iterable[str | None]) -> str | None:

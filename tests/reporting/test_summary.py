@@ -205,14 +205,33 @@ def test_the_attacks_own_identities_are_known() -> None:
 # trust and passes
 
 
-def test_a_row_holds_the_worst_verdict_of_its_runs_with_its_reason(make_run: MakeRun) -> None:
+@pytest.mark.parametrize(
+    ("pgd", "autoattack", "joint"),
+    [
+        ("suspicious", "pass", "pass"),
+        ("pass", "suspicious", "suspicious"),
+        ("not checked", "pass", "pass"),
+        ("fail", "pass", "fail"),
+        ("pass", "fail", "fail"),
+    ],
+)
+def test_a_join_has_the_verdict_of_its_lowest_run_and_any_fail(
+    pgd: str, autoattack: str, joint: str, make_run: MakeRun
+) -> None:
+    higher = make_run("silu", first(4, 4), {(PGD, "Linf", EPS): first(3, 4)}, trust=trust(pgd, "PGD"))
+    lower = make_run("silu", first(4, 4), {(AA, "Linf", EPS): first(1, 4)}, trust=trust(autoattack, "AA"))
+    rows = summarise([higher, lower])
+    assert [row_of(rows, attack).trust.verdict for attack in (PGD, AA, WORST)] == [pgd, autoattack, joint]
+    reasons = {joint} - {"pass"} and {"PGD" if pgd == joint else "AA"}
+    assert set(row_of(rows, WORST).trust.reasons) == set(reasons)
+
+
+def test_runs_of_equal_outcomes_are_trusted_as_the_worse(make_run: MakeRun) -> None:
     outcomes = {attack: {(attack, "Linf", EPS): first(2, 4)} for attack in (PGD, AA)}
     good = make_run("silu", first(3, 4), outcomes[PGD], trust=trust("pass"))
     doubtful = make_run("silu", first(3, 4), outcomes[AA], trust=trust("suspicious", "it stays at 12%", "square"))
-    rows = summarise([good, doubtful])
-    assert row_of(rows, PGD).trust == Trusted(verdict="pass")
     expected = Trusted(verdict="suspicious", reasons=("it stays at 12%",), next_attacks=("square",))
-    assert row_of(rows, AA).trust == row_of(rows, WORST).trust == expected
+    assert row_of(summarise([good, doubtful]), WORST).trust == expected
 
 
 def test_not_checked_is_worse_than_a_pass_and_better_than_a_doubt() -> None:
