@@ -78,6 +78,7 @@ def test_two_processes_train_what_one_trains_in_every_way(dataset: str, tmp_path
         assert_alike(tmp_path / "1" / way, tmp_path / "2" / way, way)
 
 
+@pytest.mark.slow
 def test_a_dead_process_is_restarted_and_leaves_no_trace(dataset: str, tmp_path: Path) -> None:
     run(tmp_path, dataset, "pgd_at", "dying", restarts=1)
     assert contents(tmp_path / "dying") == contents(tmp_path / "pgd_at")
@@ -88,16 +89,13 @@ def test_what_one_process_refuses_is_reported_by_that_one_alone(two: Path) -> No
     assert (two / "raised-0").read_text().startswith("ReportedElsewhere: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         (["digits-sat", "--epochs", "1"], "holds a run with another epochs"),  # which the first process alone sees
-        pytest.param(["digits-saat"], "unknown recipe 'digits-saat'; did you mean ", marks=pytest.mark.slow),
-        pytest.param(
-            ["digits-sat", "--set", "method.steps=0"],
-            "steps of an attack is 0; give a whole number from 1",
-            marks=pytest.mark.slow,
-        ),
+        (["digits-saat"], "unknown recipe 'digits-saat'; did you mean "),
+        (["digits-sat", "--set", "method.steps=0"], "steps of an attack is 0; give a whole number from 1"),
     ],
 )
 def test_a_refusal_is_one_line_of_one_process(words: list[str], line: str, tmp_path: Path) -> None:

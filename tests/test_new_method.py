@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 FILES = ("test_methods.py", "test_training.py", "test_every_training.py")
 
 
+@pytest.mark.slow
 def test_a_method_added_as_the_guide_says_passes_the_tests_untouched() -> None:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "new_method"]
     words += ["-k", "late or under_contract or every_method", *(str(HERE / file) for file in FILES)]
