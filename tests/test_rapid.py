@@ -301,15 +301,15 @@ class Probabilities(nn.Module):
 
 def test_rapid_continues_with_autoattack_where_trust_doubts(tmp_path: Path) -> None:
     """A run that ended between both is continued to the same bytes."""
-    alone = measured(Probabilities(), tmp_path / "alone", eps="0.3", n=12, trust=False)
+    alone = measured(Probabilities(), tmp_path / "alone", eps="0.15", n=10, trust=False)
     assert "trust battery did not run" in " ".join(alone.manifest.notes)
     assert set(read_timing(alone)["stage"]) == set(alone.records["stage"]) == {""}
-    whole = measured(Probabilities(), tmp_path / "whole", eps="0.3", n=12)
+    whole = measured(Probabilities(), tmp_path / "whole", eps="0.15", n=10)
     assert "rapid continued with AutoAttack standard, because" in " ".join(whole.manifest.notes)
     assert read_timing(whole)["stage"].str.startswith("AutoAttackComponent(").any()
     assert set(whole.records["attack"]) == {"Rapid()"}
     assert (whole.records["broken"] >= alone.records["broken"]).all()
-    resumed = measured(Probabilities(), tmp_path / "alone", eps="0.3", n=12)
+    resumed = measured(Probabilities(), tmp_path / "alone", eps="0.15", n=10)
     assert (resumed.path / "records.parquet").read_bytes() == (whole.path / "records.parquet").read_bytes()
 
 
