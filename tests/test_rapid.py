@@ -300,7 +300,6 @@ class Probabilities(nn.Module):
 
 
 def test_rapid_continues_with_autoattack_where_trust_doubts(tmp_path: Path) -> None:
-    """A run that ended between both is continued to the same bytes."""
     alone = measured(Probabilities(), tmp_path / "alone", eps="0.15", n=10, trust=False)
     assert "trust battery did not run" in " ".join(alone.manifest.notes)
     assert set(read_timing(alone)["stage"]) == set(alone.records["stage"]) == {""}
@@ -309,18 +308,19 @@ def test_rapid_continues_with_autoattack_where_trust_doubts(tmp_path: Path) -> N
     assert read_timing(whole)["stage"].str.startswith("AutoAttackComponent(").any()
     assert set(whole.records["attack"]) == {"Rapid()"}
     assert (whole.records["broken"] >= alone.records["broken"]).all()
-    resumed = measured(Probabilities(), tmp_path / "alone", eps="0.15", n=10)
-    assert (resumed.path / "records.parquet").read_bytes() == (whole.path / "records.parquet").read_bytes()
 
 
 @pytest.mark.slow
 def test_autoattack_breaks_what_rapid_leaves_of_discontinuous_gradients(winners: nn.Module, tmp_path: Path) -> None:
+    """A run that ended between both is continued to the same bytes."""
     alone = measured(winners, tmp_path / "alone", n=100, trust=False)
     whole = measured(winners, tmp_path / "whole", n=100)
     assert "rapid continued with AutoAttack standard, because" in " ".join(whole.manifest.notes)
     added = whole.records[whole.records["broken"] & ~alone.records["broken"]]
     assert len(added)
     assert added["stage"].str.startswith("AutoAttackComponent(").all()
+    resumed = measured(winners, tmp_path / "alone", n=100)
+    assert (resumed.path / "records.parquet").read_bytes() == (whole.path / "records.parquet").read_bytes()
 
 
 def test_rapid_is_not_continued_on_a_sound_network(tmp_path: Path) -> None:
