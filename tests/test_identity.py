@@ -1,5 +1,6 @@
 """Results under the right name: what makes a finished run stale, and how networks, threats and threads are recorded."""
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,10 +22,12 @@ from satbench.cli import app
 from satbench.data import load_images
 from satbench.errors import BadInput
 from satbench.evaluation.provenance import revision
+from satbench.evaluation.sources import identified
+from satbench.results.schema import ModelInfo
 from satbench.results.store import Run, read_run
 from satbench.seeding import Randomness
 from satbench.training import train
-from satbench.zoo import load
+from satbench.zoo import Loaded, load
 
 N = 60
 
@@ -355,7 +358,7 @@ def test_two_networks_of_one_name_have_their_own_trust_page(here: Path) -> None:
         result = CliRunner().invoke(app, [*words, "--threads", "1"])
         assert result.exit_code in (0, 1), result.output
     pages = sorted((here / "reports" / "trust").iterdir())
-    digests = {load("mine:build", here / f"{seed}.pt").info.digest[7:19] for seed in (0, 1)}
+    digests = {identified(load("mine:build", here / f"{seed}.pt")).info.short for seed in (0, 1)}
     assert {page.name for page in pages} == {f"build-{digest}" for digest in digests}
 
 
@@ -454,3 +457,37 @@ def test_a_scripted_network_is_measured(tmp_path: Path) -> None:
     run, expected = measure(scripted, tmp_path / "run"), measure(nearest_mean(), tmp_path / "expected")
     assert run.records["clean_prediction"].tolist() == expected.records["clean_prediction"].tolist()
     assert not run.manifest.notes
+
+
+def test_a_change_in_the_module_that_builds_an_attack_is_measured_again(here: Path) -> None:
+    """The attack itself is satbench's own; who built it is not."""
+    shares = []
+    for steps in (20, 1):
+        (here / "factory.py").write_text(
+            f"from satbench.attacks import PGD\n\n\ndef make():\n    return PGD(steps={steps})\n"
+        )
+        sys.modules.pop("factory", None)
+        importlib.invalidate_caches()
+        run = evaluate("digits-silu", here / "run", "factory:make", eps=0.2, n=40, trust=False, device="cpu")
+        assert not run.reused
+        shares.append(run.records["broken"].mean())
+    assert shares[0] > shares[1]
+
+
+class Shifted(nn.Module):
+    """Digits behind a shift of all pixels, which is no weight."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.inner, self.by = load("digits-silu").model, by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x + self.by)
+
+
+def test_networks_of_equal_weights_and_other_structure_are_different_networks(here: Path) -> None:
+    networks = [Shifted(0.0), Shifted(0.5), nn.Sequential(Shifted(0.0), nn.Identity())]
+    infos = [identified(Loaded(one, ModelInfo(ref="n", digest="sha256:0", label="n"))).info for one in networks]
+    assert len({one.short for one in infos}) == len({one.code for one in infos}) == 3
+    assert identified(Loaded(Shifted(0.5), infos[0])).info == infos[1]
+    assert identified(load("digits-silu")).info.code is None

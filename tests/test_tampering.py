@@ -39,6 +39,7 @@ from satbench import evaluate
 from satbench.cli import app
 from satbench.errors import BadInput
 from satbench.evaluation.fingerprint import numerics_fingerprint
+from satbench.evaluation.reattack import _more_than_rounding
 from satbench.evaluation.verify import verify
 from satbench.models.weights import model_digest
 from satbench.results.schema import EXAMPLES, ModelInfo
@@ -281,3 +282,9 @@ def test_the_command_prints_faults_and_compares_the_published_seal(tmp_path: Pat
         refused = CliRunner().invoke(app, [*check, *wrong])
         assert refused.exit_code == 2
         assert hint in refused.stderr
+
+
+@pytest.mark.parametrize(("flipped", "accused"), [(0, False), (2, False), (5, True), (12, True)])
+def test_more_flips_than_rounding_explains_are_found(flipped: int, accused: bool) -> None:
+    """Of 32 images attacked again where bits cannot be compared; P(X >= 5) is 4e-4 at 2%, P(X >= 2) is 0.13."""
+    assert bool(_more_than_rounding(flipped, 32, 1e-3, "PGD")) is accused

@@ -59,6 +59,19 @@ def from_outside(attack: Attack) -> type | FunctionType | None:
     return None if _is_own(owner) else owner
 
 
+def outside_modules(attack: Attack) -> set[str]:
+    """The modules outside satbench that make an attack what it is: of its class, and of the callable that built it."""
+    owner = from_outside(attack)
+    found = set() if owner is None else {owner.__module__}
+    inner: Any = attack
+    while inner is not None:
+        reference = getattr(inner, "reference", None)  # of a callable that made it, `package.module:callable`
+        if isinstance(reference, str):
+            found.add(reference.partition(":")[0])
+        inner = inner.func if isinstance(inner, partial) else getattr(inner, "attack", None)
+    return found
+
+
 def _is_own(owner: type | FunctionType) -> bool:
     return owner.__module__.partition(".")[0] == "satbench"
 

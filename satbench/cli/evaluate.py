@@ -153,7 +153,7 @@ def command(
         for finding in checked.findings:
             if finding.outcome != "pass":
                 tried = f"; try --attack {finding.next_attack}" if finding.next_attack else ""
-                typer.echo(f"- {finding.outcome}: {finding.sentence}{tried}")
+                typer.echo(f"- {finding.outcome}, {finding.check}: {finding.sentence}{tried}")
     for note in run.manifest.notes:
         typer.echo(f"note: {note}")
     typer.echo(f"seal: {run.manifest.seal[:16]}")

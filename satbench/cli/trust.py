@@ -48,12 +48,13 @@ def command(
     from satbench.errors import BadInput
     from satbench.evaluation import data_info, images_for, sweep
     from satbench.evaluation.batch import usual_threads
+    from satbench.evaluation.sources import identified
     from satbench.reporting.trust_page import TRUST_FILE, write_trust
     from satbench.results.schema import Threat
     from satbench.results.store import check_output_folder
     from satbench.threat import ThreatModel
     from satbench.trust import ASKS, SAMPLE, examine
-    from satbench.zoo import load, short_digest
+    from satbench.zoo import load
 
     most = SAMPLE["full"]
     if n is not None and n > most:
@@ -63,12 +64,12 @@ def command(
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
     with progress_bar(f"fetch {model}", "bytes") as report:
-        loaded = load(model, checkpoint, device, report)
+        loaded = identified(load(model, checkpoint, device, report))
         other = None if source is None else load(source, None, device, report)
     if loaded.note:
         typer.echo(loaded.note)
     threat = stated or sweep.trained_threat(loaded.info, norm)
-    label = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', loaded.info.label)}-{short_digest(loaded.info)}"
+    label = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', loaded.info.label)}-{loaded.info.short}"
     folder = out or Path("reports", "trust", label)
     check_output_folder(folder, TRUST_FILE)
     images = images_for(loaded, dataset, split, image_size, data_dir, loader)

@@ -32,6 +32,7 @@ from satbench.evaluation.judge import DRAWS
 from satbench.evaluation.probe import Answers, answers
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on, source_name
+from satbench.evaluation.sources import identified
 from satbench.home import alone_in
 from satbench.models.buffers import buffers_kept
 from satbench.models.precision import Float32Ends, float32_ends
@@ -117,8 +118,8 @@ def evaluate(
     check_threads(threads)
     check_search(search)
     place = resolve_device(device)
-    loaded = _named(_loaded(model, checkpoint, device), name, group)
-    networks = [loaded] if source is None else [loaded, _loaded(source, None, device)]
+    loaded = _named(identified(_loaded(model, checkpoint, device)), name, group)
+    networks = [loaded] if source is None else [loaded, identified(_loaded(source, None, device))]
     threats = stated or sweep.trained_threats(loaded.info, norm)
     images = images_for(loaded, dataset, split, image_size, data_dir, loader).head(n)
     batch_size = batch_size or usual_batch_size(loaded.model, images.shape, place)

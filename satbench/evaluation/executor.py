@@ -105,18 +105,20 @@ class Executor:
                 crafting(self.model),
                 network.inner_passes() if foreign else nullcontext(),
             ):
-                x_adv = stage(network.watched, x.clone(), y.clone(), threat, streams).detach()
+                x_adv = stage(network.watched, x.clone(), y.clone(), threat, streams)
         except (BadInput, torch.OutOfMemoryError):
             raise
         except FAULTS as error:
             if _memory_ran_out(error):
                 raise
             raise BadInput(f"{stage} failed on this model: {reason(error)}") from error
+        if not isinstance(x_adv, Tensor):
+            raise BadInput(f"{stage} returned a {type(x_adv).__name__}; an attack returns a tensor like the images")
         now = _checksums(network.model) if held else {}
         changed = {name for name in held if held[name] != now.get(name)}
         if changed and changed - _moved_by_a_pass(network.model, x[:1]):
             raise BadInput(f"{stage} changed the weights or buffers of the network; let it work on a copy of it")
-        return x_adv
+        return x_adv.detach()
 
     def halve(self, error: RuntimeError, rows: int) -> int:
         """Let half as many images through at a time, and return how many; raises any error but a lack of memory."""

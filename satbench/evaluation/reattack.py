@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 import torch
+from scipy.stats import binom
 from torch import nn
 
 from satbench.attacks import Attack
@@ -25,6 +26,7 @@ from satbench.results.store import Run
 from satbench.threat import ThreatModel
 
 LEVEL = 1e-3  # chance that an honest run on another processor is accused by any of the sign tests
+FLIPPED = 0.02  # of the images; on other instruction sets, under 1% of the records of honest runs differed at all
 COMPARED = ("broken", "fell_at", "forward", "backward", "margin")
 
 
@@ -58,7 +60,8 @@ def reattack(
     and the ones that stand. With `same_numerics` whole batches are attacked, packed as in the run, and every column of
     the records must be the same. Where that is impossible (another processor; an ensemble whose stages pack several
     batches; a run that was enlarged), two honest runs differ by rounding, in one direction as often as in the other: a
-    sign test for each of `COMPARED` must not reject this, at `LEVEL` over all tests.
+    sign test for each of `COMPARED` must not reject this, at `LEVEL` over all tests. Nor must more images than
+    `FLIPPED` be broken in one of the two alone, at the same level.
     """
     draw = random.SystemRandom()
     whole = [(name, threat, given) for name, threat, given in attacked(run.records) if name in attacks and len(given)]
@@ -82,6 +85,9 @@ def reattack(
         larger = {column: _above(found, recorded, column) for column in COMPARED}
         differing += int((pd.DataFrame(smaller) | pd.DataFrame(larger)).any(axis=1).sum())
         faults += _more_than_chance(smaller, larger, level, f"{name} {threat}")
+        if not random_network:
+            flipped = int((recorded["broken"] != found["broken"]).sum())
+            faults += _more_than_rounding(flipped, len(found), level, f"{name} {threat}")
         if 2.0 ** (1 - len(found)) >= level:
             skipped.append(f"{name} {threat}: {len(found)} images are too few to tell rounding from an edit")
     return Reattacked(total, exact, differing, faults, skipped)
@@ -142,6 +148,13 @@ def _again(
     found = pa.Table.from_pandas(measured.records, schema=RECORDS, preserve_index=False).to_pandas()
     kept = (found["clean_prediction"] == found["label"]).to_numpy()
     return chosen[kept].reset_index(drop=True), found[kept].reset_index(drop=True)
+
+
+def _more_than_rounding(flipped: int, n: int, level: float, name: str) -> list[str]:
+    """Rounding decides whether an image is broken only where its margin is next to zero."""
+    if not n or float(binom.sf(flipped - 1, n, FLIPPED)) >= level:
+        return []
+    return [f"{name}: {flipped} of {n} images attacked again are broken in one of record and repetition alone"]
 
 
 def _every_difference(recorded: pd.DataFrame, found: pd.DataFrame, name: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from satbench.attacks import Attack
-from satbench.attacks.base import from_outside
+from satbench.attacks.base import outside_modules
 from satbench.data import Images
 from satbench.errors import BadInput
 from satbench.evaluation.probe import Answers
@@ -62,9 +62,8 @@ def fingerprint(answers: Sequence[Answers], models: Sequence[Loaded], attacks: S
         if name.partition(".")[0] not in ("satbench", "torch"):
             digest.update(source_digest(name) or b"")
     for attack in attacks:
-        owner = from_outside(attack)
-        if owner is not None:
-            digest.update(source_digest(owner.__module__) or uuid.uuid4().bytes)
+        for name in sorted(outside_modules(attack)):
+            digest.update(source_digest(name) or uuid.uuid4().bytes)
     return digest.hexdigest()[:16]
 
 

@@ -77,7 +77,7 @@ class Transfer(Searched):
 
 def source_name(info: ModelInfo) -> str:
     """How `Transfer` names the network that it searched on: label and the start of the digest."""
-    return f"{info.label}@{info.digest.removeprefix('sha256:')[:12]}"
+    return f"{info.label}@{info.short}"
 
 
 def option_of(how: str, attacks: Sequence[str]) -> str:

@@ -5,11 +5,41 @@ import hashlib
 import sys
 import sysconfig
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+
+from torch import nn
+
+from satbench.models.precision import Float32Ends
+from satbench.zoo import Loaded
 
 OWN = __name__.partition(".")[0]
 INSTALLED = ("site-packages", "dist-packages")
 STANDARD = Path(sysconfig.get_path("stdlib"))
+PLAIN = (bool, int, float, str, tuple, type(None))
+
+
+def identified(loaded: Loaded) -> Loaded:
+    """The network with a digest of what the weights of somebody's own network do not say, `ModelInfo.code`.
+
+    That is the modules as they print, their plain attributes, such as the strength of a defence, and the source files
+    of their classes. Networks that satbench builds are told by their weights.
+    """
+    if _root(loaded.model) == OWN and not isinstance(loaded.model, Float32Ends):
+        return loaded
+    digest = hashlib.sha256(f"{loaded.model!r}\n".encode())
+    for path, module in loaded.model.named_modules():
+        shown = {name: value for name, value in vars(module).items() if name[0] != "_" and isinstance(value, PLAIN)}
+        shown.pop("training", None)
+        digest.update(f"{path} {type(module).__qualname__} {sorted(shown.items())}\n".encode())
+    names = {type(module).__module__ for module in loaded.model.modules() if _root(module) not in (OWN, "torch")}
+    for name in sorted(names | ({loaded.module} if loaded.module else set())):
+        digest.update(source_digest(name) or b"")
+    return replace(loaded, info=loaded.info.model_copy(update={"code": digest.hexdigest()[:16]}))
+
+
+def _root(module: nn.Module) -> str:
+    return type(module).__module__.partition(".")[0]
 
 
 def source_digest(module: str) -> bytes | None:

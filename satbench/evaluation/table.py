@@ -41,7 +41,8 @@ def clean_table(images: Images, seen: Vote) -> pd.DataFrame:
             "broken": wrong,
             "prediction": prediction,
             "margin": np.where(wrong, seen.margins.numpy(), np.nan).astype(np.float32),
-            "correct_share": seen.correct_shares.numpy(),
+            # an image that is misclassified as it is is never attacked: its share would not be one under attack
+            "correct_share": np.where(wrong, 0, seen.correct_shares.numpy()).astype(np.float32),
             **{name: np.zeros(len(label), np.float32) for name in DISTANCES},
             "fell_at": np.where(wrong, 0, -1),
             "forward": 0,

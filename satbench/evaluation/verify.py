@@ -27,11 +27,12 @@ from satbench.evaluation.consistency import (
 from satbench.evaluation.continued import continued
 from satbench.evaluation.executor import Search
 from satbench.evaluation.fingerprint import numerics_fingerprint
-from satbench.evaluation.judge import logits_of
+from satbench.evaluation.judge import is_random, logits_of
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.reattack import Reattacked, reattack
 from satbench.evaluation.rebuild import rebuild
 from satbench.evaluation.search import PROBE, Transfer, option_of, search_on, source_name
+from satbench.evaluation.sources import identified
 from satbench.evaluation.stored import stored_faults
 from satbench.progress import Progress, silent
 from satbench.results.schema import Manifest, Trust, Verdict
@@ -99,13 +100,19 @@ def verify(
     if seal is not None and len(seal) < 16:
         raise BadInput(f"--seal {seal} is too short; give at least 16 characters of the published seal")
     faults = [f"the seal is {said.seal}, expected {seal}"] if seal and not said.seal.startswith(seal.lower()) else []
-    loaded = model if isinstance(model, Loaded) else load(model or said.model.ref, device=device)
+    loaded = identified(model if isinstance(model, Loaded) else load(model or said.model.ref, device=device))
     if loaded.info.digest != said.model.digest:
         raise BadInput(
             f"{run.path} measured a network of digest {said.model.digest}, {loaded.info.ref!r} has "
             f"{loaded.info.digest}; name the one that was measured with --model"
         )
+    if loaded.info.code != said.model.code:
+        raise BadInput(
+            f"{run.path} measured other code than {loaded.info.ref!r} has now, with the same weights; name the network "
+            "that was measured with --model"
+        )
     other = load(source, device=device) if isinstance(source, str) else source
+    other = None if other is None else identified(other)
     images = _images(run, loaded, dataset, data_dir)
     place = resolve_device(device)
     loaded.model.to(place)
@@ -160,6 +167,7 @@ def _contradictions(run: Run, loaded: Loaded, images: Images, stages: Stages) ->
         faults += [
             f"the network's {name} is {getattr(loaded.info, name)}, recorded {getattr(said.model, name)}"
             for name in FROM_FILE
+            if not (name == "recipe" and said.model.label != loaded.info.label)  # a name of the user's replaces it
             if getattr(loaded.info, name) != getattr(said.model, name)
         ]
     if faults:
@@ -206,14 +214,12 @@ def _search(said: Manifest, loaded: Loaded, other: Loaded | None, images: Images
 
 
 def _is_random(model: nn.Module, images: Images, place: torch.device) -> bool:
-    """Whether the network answers otherwise under another seed."""
+    """Whether the network draws random numbers, as `evaluate` asks it."""
     _, x, y = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
-    answers = []
+    x, y = x.to(place), y.to(place)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), crafting(model):
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            answers.append(logits_of(model, x.to(place), y))
-    return not torch.equal(*answers)
+        torch.manual_seed(0)
+        return is_random(model, x, logits_of(model, x, y))
 
 
 def _same_numerics(said: Manifest, place: torch.device) -> bool:

@@ -78,7 +78,7 @@ def _line(key: Key, group: Sequence[ModelInfo]) -> ModelLine:
 def _short(key: Key, network: ModelInfo) -> str:
     if key[0] == "group":
         return "group"
-    return f"config {_digits(key[1])}" if key[0] == "config" else _digits(network.digest)
+    return f"config {_digits(key[1])}" if key[0] == "config" else network.short[:8]
 
 
 def _digits(digest: str) -> str:
@@ -93,7 +93,7 @@ def network_names(networks: Iterable[ModelInfo]) -> dict[ModelInfo, str]:
     """The label of each network, followed by the short digest of its weights where two have the same label."""
     known = set(networks)
     same = Counter(network.label for network in known)
-    return {one: one.label if same[one.label] == 1 else f"{one.label} ({_digits(one.digest)})" for one in known}
+    return {one: one.label if same[one.label] == 1 else f"{one.label} ({one.short[:8]})" for one in known}
 
 
 def unseeded(label: str) -> str:

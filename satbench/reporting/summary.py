@@ -77,6 +77,7 @@ class Row(BaseModel):
     trained_for: Threat | None
     config: str | None = None
     group: str | None = None
+    code: str | None = None
     model_digest: str
     dataset: str
     split: str
@@ -121,6 +122,7 @@ class Row(BaseModel):
             trained_for=self.trained_for,
             config=self.config,
             group=self.group,
+            code=self.code,
         )
 
 
@@ -241,6 +243,7 @@ def _row(measured: Measured, records: pd.DataFrame, robust: "pd.Series[bool]", *
         trained_for=model.trained_for,
         config=model.config,
         group=model.group,
+        code=model.code,
         model_digest=model.digest,
         dataset=measured.dataset,
         split=measured.split,
@@ -304,6 +307,7 @@ def _measurement(row: Row) -> tuple[str | float, ...]:
         row.activation or "",
         -1 if row.seed is None else row.seed,
         row.model_digest,
+        row.code or "",
         row.norm,
         row.eps,
         " ".join(threat_name(one.norm, one.eps) for one in row.threats),

@@ -1,5 +1,6 @@
 """What a run folder holds: a manifest, and one record per sample, attack and threat."""
 
+import hashlib
 from typing import Literal
 
 import pyarrow as pa
@@ -74,8 +75,9 @@ class Threat(_Strict):
 class ModelInfo(_Strict):
     """Which network was measured; `recipe`, `activation`, `method` and `seed` are known for satbench's own runs.
 
-    `config` is a digest of the training config without its seed. Networks of equal `config`, or of one `group` that the
-    user named, are seeds of one model; no others are.
+    `digest` is of the weights, and `code`, for a network that satbench did not build, of its modules' structure, plain
+    attributes and source. `config` is a digest of the training config without its seed. Networks of equal `config`, or
+    of one `group` that the user named, are seeds of one model; no others are.
     """
 
     ref: str
@@ -88,6 +90,14 @@ class ModelInfo(_Strict):
     trained_for: Threat | None = None
     config: str | None = None
     group: str | None = None
+    code: str | None = None
+
+    @property
+    def short(self) -> str:
+        """12 hex digits that tell the network from others of its name."""
+        if self.code is None:
+            return self.digest.removeprefix("sha256:")[:12]
+        return hashlib.sha256(f"{self.digest} {self.code}".encode()).hexdigest()[:12]
 
 
 class DataInfo(_Strict):

@@ -203,7 +203,7 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[Callable[[],
 
     def moved() -> list[str]:
         now = [(full, before, module.get_buffer(name)) for full, module, name, _, before in kept]
-        return [full for full, before, after in now if bool(((before != after) & (before == before)).any())]
+        return [full for full, before, after in now if _differs(before, after)]
 
     python, numpy = random.getstate(), np.random.get_state()
     try:
@@ -216,6 +216,10 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[Callable[[],
             for _, module, name, buffer, before in kept:
                 buffer.copy_(before)
                 setattr(module, name, buffer)
+
+
+def _differs(before: Tensor, after: Tensor) -> bool:
+    return before.shape != after.shape or bool(((before != after) & (before == before)).any())
 
 
 def reseed(seed: int, purpose: str) -> None:

@@ -58,11 +58,6 @@ class Loaded:
     module: str | None = None
 
 
-def short_digest(info: ModelInfo) -> str:
-    """The first 12 hex digits of a network's digest, which tell it from others of its name."""
-    return info.digest.removeprefix("sha256:")[:12]
-
-
 def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress: Progress = silent) -> Loaded:
     """The network that `ref` names.
 
@@ -260,4 +255,4 @@ def _required(build: Callable[..., Any]) -> list[str]:
     return [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in variable]
 
 
-__all__ = ["NO_NETWORK", "Loaded", "load", "load_model", "short_digest"]
+__all__ = ["NO_NETWORK", "Loaded", "load", "load_model"]

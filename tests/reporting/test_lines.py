@@ -244,7 +244,7 @@ def test_two_sequentials_measured_from_python_are_two_lines(tmp_path: Path) -> N
             linear.bias.copy_(torch.eye(10)[winner])
         model = nn.Sequential(nn.Flatten(), linear)
         run = evaluate(model, tmp_path / str(winner), "fgsm", eps="0.1", dataset="digits", n=40, trust=False)
-        runs[run.manifest.model.digest.removeprefix("sha256:")[:8]] = run
+        runs[run.manifest.model.short[:8]] = run
         shares.append((labels == winner).float().mean().item())
     assert shares[0] != shares[1]
     frame = accuracy_table(summarise(list(runs.values())))
