@@ -90,9 +90,9 @@ def verify(
     `model` and `dataset` say where network and images are when they have moved. `seal` is the start, of 16 characters
     or more, of a seal that was published with the run. Without it, a forger who computes the seal again can change
     what no computation gives: host, command, dates, seconds, notes, the network's label and group, a trust verdict or
-    examples that are left out; and, where bits cannot be compared, versions and a share of records below
-    what rounding explains in the sample (10% of 200 images passed with the default one, 20% did not). Raises `BadInput` when
-    the run does not match its own seal, or network, images or source differ.
+    examples that are left out; and, where bits cannot be compared, versions and a share of records that rounding could
+    explain in the sample (10% of 200 images passed with the default one, 20% did not). Raises `BadInput` when the run
+    does not match its own seal, or network, images or source differ.
     """
     run = run if isinstance(run, Run) else read_run(Path(run))
     said = run.manifest
