@@ -299,6 +299,7 @@ class Probabilities(nn.Module):
         return self.inner(x).softmax(1)
 
 
+@pytest.mark.slow
 def test_rapid_continues_with_autoattack_where_trust_doubts(tmp_path: Path) -> None:
     alone = measured(Probabilities(), tmp_path / "alone", eps="0.15", n=10, trust=False)
     assert "trust battery did not run" in " ".join(alone.manifest.notes)

@@ -571,6 +571,7 @@ def test_a_rollback_has_no_weights_before_the_first_epoch(
     assert epoch_of(tmp_path / "last.safetensors") == 0
 
 
+@pytest.mark.slow
 def test_pgd_training_raises_none_by_then(tmp_path: Path) -> None:
     def stop(done: int, total: int, what: str) -> None:
         if what.startswith("epoch 16"):
@@ -670,6 +671,7 @@ def test_the_command_line_answers_the_end_as_it_answers_ctrl_c(
 # the backward ablation
 
 
+@pytest.mark.slow
 def test_the_surrogate_trains_four_relu_networks(tmp_path: Path) -> None:
     digests = set()
     for name in ("none", "attacker", "optimizer", "both"):
