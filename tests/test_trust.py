@@ -350,8 +350,11 @@ def test_everything_is_left_as_it_was_found() -> None:
     assert_unchanged(before, state(model))
 
 
+@pytest.mark.parametrize(("weight", "outcome"), [(0.0, "pass"), (0.01, "suspicious")])
 @pytest.mark.parametrize("in_place", [True, False])
-def test_a_buffer_that_moves_is_told_and_put_back(in_place: bool) -> None:
+def test_a_buffer_that_moves_is_told_and_put_back(in_place: bool, weight: float, outcome: str) -> None:
+    """A counter of passes changes no answer; a state that later answers depend on does."""
+
     class Adapting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -359,12 +362,12 @@ def test_a_buffer_that_moves_is_told_and_put_back(in_place: bool) -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             self.seen = self.seen.add_(len(x)) if in_place else self.seen + len(x)
-            return x
+            return x * (1 - weight * self.seen)
 
     model = nn.Sequential(Adapting(), plain())
     buffer = model[0].seen
     finding = found(checked(model, HONEST["standard mlp"], budget=QUICK))["modes"]
-    assert finding.outcome == "suspicious"
+    assert finding.outcome == outcome
     assert "0.seen" in finding.sentence
     assert model[0].seen is buffer
     assert buffer == 0

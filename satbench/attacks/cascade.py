@@ -18,8 +18,8 @@ class Cascade:
     """Cheap attacks first, AutoAttack's own last: FGSM, PGD-10 with two restarts, then the four of the standard.
 
     An image that a cheap attack breaks never costs AutoAttack's several hundred passes; one that stands has been
-    through all of AutoAttack standard (Croce & Hein 2020, arXiv 2003.01690), so the rate ends at its answer or below,
-    but for the luck of the draw. `unit` is that of its components.
+    through all of AutoAttack standard (Croce & Hein 2020, arXiv 2003.01690), so the rate is at most AutoAttack's, up to
+    randomness. `unit` is that of its components.
     """
 
     unit: int = UNIT

@@ -4,7 +4,6 @@ import datetime
 import functools
 import itertools
 import platform
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +31,7 @@ from satbench.evaluation.judge import DRAWS
 from satbench.evaluation.probe import Answers, answers
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on, source_name
-from satbench.evaluation.sources import identified
+from satbench.evaluation.sources import ADDRESS, identified
 from satbench.home import alone_in
 from satbench.models.buffers import buffers_kept
 from satbench.models.precision import Float32Ends, float32_ends
@@ -44,8 +43,6 @@ from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_out
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
 from satbench.zoo import NO_NETWORK, Loaded, load
-
-ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
 def evaluate(
@@ -96,8 +93,8 @@ def evaluate(
     passes move are put back before every batch and at the end. A model that draws random numbers is judged by the
     majority of `draws` passes, by default 10, and attacked without early stop; a tie counts as misclassified.
     `save_examples` keeps the examples that broke an image, for `verify`. `trust` has the quick form of the trust
-    battery check the model, for at most a tenth of the run's passes; where it doubts the model, `rapid` continues with
-    the attacks of AutoAttack standard.
+    battery check the model, for at most a tenth of the run's passes; where it doubts the number, `rapid` continues with
+    the attacks of AutoAttack, and the battery runs again on what then stands.
 
     A killed call that is repeated continues where it stopped. A finished one is only read, which `Run.reused` says; one
     with more images, attacks or threats in the same folder computes what is new, and one whose model, attack or

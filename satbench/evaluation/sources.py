@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ OWN = __name__.partition(".")[0]
 INSTALLED = ("site-packages", "dist-packages")
 STANDARD = Path(sysconfig.get_path("stdlib"))
 PLAIN = (bool, int, float, str, tuple, type(None))
+ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")  # in a repr: another one in every process
 
 
 def identified(loaded: Loaded) -> Loaded:
@@ -27,11 +29,12 @@ def identified(loaded: Loaded) -> Loaded:
     """
     if _root(loaded.model) == OWN and not isinstance(loaded.model, Float32Ends):
         return loaded
-    digest = hashlib.sha256(f"{loaded.model!r}\n".encode())
+    said = [repr(loaded.model)]
     for path, module in loaded.model.named_modules():
         shown = {name: value for name, value in vars(module).items() if name[0] != "_" and isinstance(value, PLAIN)}
         shown.pop("training", None)
-        digest.update(f"{path} {type(module).__qualname__} {sorted(shown.items())}\n".encode())
+        said.append(f"{path} {type(module).__qualname__} {sorted(shown.items())}")
+    digest = hashlib.sha256(ADDRESS.sub("", "\n".join(said)).encode())
     names = {type(module).__module__ for module in loaded.model.modules() if _root(module) not in (OWN, "torch")}
     for name in sorted(names | ({loaded.module} if loaded.module else set())):
         digest.update(source_digest(name) or b"")

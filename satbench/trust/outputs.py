@@ -57,7 +57,9 @@ def outputs(subject: Subject, count: int) -> Seen:
 def modes(subject: Subject, count: int) -> Seen:
     """Everything follows eval(), and no buffer moves while the network answers."""
     moved = subject.moved()
-    if moved and not torch.equal(subject.answer(subject.x[:COUNTERS]), subject.logits[:COUNTERS]):
+    if moved and bool(
+        (_changes(subject, subject.answer(subject.x[:COUNTERS]), subject.logits[:COUNTERS]) > SAME).any()
+    ):
         return Seen(
             "suspicious",
             f"Answering {len(subject.x)} images in eval mode moves {len(moved)} of its buffers, the first {moved[0]}: "
@@ -80,7 +82,7 @@ def randomness(subject: Subject, count: int) -> Seen:
     """The same images twice give the same logits."""
     rows = slice(0, count)
     again = subject.answer(subject.x[rows])
-    change = (again - subject.logits[rows]).abs().amax(1) / subject.logits.std().clamp_min(1e-12)
+    change = _changes(subject, again, subject.logits[rows])
     changed, n = int((change > STEADY).sum()), len(again)
     flips = int((again.argmax(1) != subject.logits[rows].argmax(1)).sum())
     subject.steady = not changed
@@ -101,7 +103,7 @@ def batches(subject: Subject, count: int) -> Seen:
     parts = [*torch.split(order[:alone], 1), *torch.split(order[alone:], 3)]
     again = torch.cat([subject.answer(subject.x[part]) for part in parts if len(part)])
     before = subject.logits[order]
-    change = (again - before).abs().amax(1) / subject.logits.std().clamp_min(1e-12)
+    change = _changes(subject, again, before)
     changed, flips = int((change > SAME).sum()), int((again.argmax(1) != before.argmax(1)).sum())
     if changed:
         return Seen(
@@ -147,3 +149,8 @@ def _right(subject: Subject, x: Tensor, y: Tensor) -> int:
         return int((subject.answer(x).argmax(1) == y).sum())
     except NetworkFault:
         return 0
+
+
+def _changes(subject: Subject, again: Tensor, before: Tensor) -> Tensor:
+    """The largest change of each image's logits, (N,), in standard deviations of all logits."""
+    return (again - before).abs().amax(1) / subject.logits.std().clamp_min(1e-12)

@@ -14,6 +14,7 @@ from satbench.attacks.base import crafting
 from satbench.attacks.losses import margin, margin_targeted
 from satbench.data import Images
 from satbench.errors import FAULTS, BadInput, reason
+from satbench.models.buffers import KeptBuffers
 from satbench.seeding import PerSample, derive
 from satbench.threat import ThreatModel
 
@@ -195,31 +196,15 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[Callable[[],
 
     Yields a function that names the buffers that have moved since.
     """
-    kept = [
-        (f"{path}.{name}".lstrip("."), module, name, buffer, buffer.clone())
-        for path, module in model.named_modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-
-    def moved() -> list[str]:
-        now = [(full, before, module.get_buffer(name)) for full, module, name, _, before in kept]
-        return [full for full, before, after in now if _differs(before, after)]
-
+    kept = KeptBuffers(model)
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), crafting(model):
-            yield moved
+            yield kept.moved
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-        with torch.no_grad():
-            for _, module, name, buffer, before in kept:
-                buffer.copy_(before)
-                setattr(module, name, buffer)
-
-
-def _differs(before: Tensor, after: Tensor) -> bool:
-    return before.shape != after.shape or bool(((before != after) & (before == before)).any())
+        kept.restore()
 
 
 def reseed(seed: int, purpose: str) -> None:
