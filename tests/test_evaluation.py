@@ -181,6 +181,14 @@ class OnePixel:
 
 
 @dataclass(frozen=True)
+class NoTensor:
+    as_array: bool
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> object:
+        return x.numpy() if self.as_array else None
+
+
+@dataclass(frozen=True)
 class Reshape:
     shape: tuple[int, ...]
 
@@ -241,6 +249,13 @@ def test_an_attack_that_returns_another_shape_is_refused(
 ) -> None:
     with pytest.raises(BadInput, match="an attack returned shape"):
         measure(model, tmp_path / "run", Reshape(shape))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_an_attack_that_returns_no_tensor_is_refused(as_array: bool, model: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="an attack returns a tensor like the images"):
+        measure(model, tmp_path / "run", NoTensor(as_array))
     assert not (tmp_path / "run").exists()
 
 

@@ -77,6 +77,12 @@ def test_the_majority_of_ten_passes_decides_and_the_manifest_says_so(run: Run) -
     assert run.records.loc[hardly, "broken"].all()
 
 
+def test_an_image_misclassified_without_an_attack_has_no_correct_share(run: Run) -> None:
+    wrong = run.records["clean_prediction"] != run.records["label"]
+    assert 0 < wrong.sum() < len(wrong)
+    assert (run.records.loc[wrong, "correct_share"] == 0).all()
+
+
 def test_equal_runs_give_equal_bytes_and_other_draws_other_votes(tmp_path: Path) -> None:
     one, two = (measure(tmp_path / name, PGD(steps=3), n=30) for name in ("one", "two"))
     assert (one.path / "records.parquet").read_bytes() == (two.path / "records.parquet").read_bytes()
