@@ -51,7 +51,7 @@ check: $(READY)  ## Lint, types, layers, and the committed leaderboards
 	$(BIN)/python -m pytest -q tests/test_layers.py
 	$(BIN)/satbench leaderboard --check
 
-format: $(READY)  ## Format the code and mend what the linter can
+format: $(READY)  ## Format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 

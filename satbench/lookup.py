@@ -80,7 +80,7 @@ def imported(option: str, reference: str, wanted: str) -> Iterator[Callable[...,
     module_name, _, attribute = reference.partition(":")
     if not module_name:
         raise BadInput(f"{option} {reference}: no module is named; give package.module:callable")
-    here, advice = str(Path.cwd()), f"mend {module_name}"
+    here, advice = str(Path.cwd()), f"correct {module_name}"
     sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module_name), attribute, None)

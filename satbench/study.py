@@ -1,4 +1,4 @@
-"""Several recipes trained and measured alike, side by side on the machine's cores."""
+"""Several recipes trained and measured in the same way, in parallel on the machine's cores."""
 
 import concurrent.futures
 import multiprocessing

@@ -230,7 +230,7 @@ def test_unit_and_stages_are_those_of_the_attack(own: None) -> None:
         ("own_attacks:crooked:steps=2", "it takes none"),
         ("own_attacks:made:stepz=2", "TypeError: .*stepz"),
         ("own_attacks:made:steps=0", "steps of an attack is 0"),
-        ("broken_attacks:x", "ValueError: half; mend broken_attacks"),
+        ("broken_attacks:x", "ValueError: half; correct broken_attacks"),
         ("needy_attacks:x", "no module named 'missing_dependency'"),
         ("nowhere.at_all:x", "no module named 'nowhere'"),
         (":x", "no module is named; give package.module:callable"),

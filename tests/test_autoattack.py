@@ -1,4 +1,4 @@
-"""AutoAttack: the reference implementation as the answer, and what it breaks on mended."""
+"""AutoAttack: equal to the reference implementation, and what that one fails on is repaired."""
 
 import logging
 from typing import Any

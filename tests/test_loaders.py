@@ -226,5 +226,5 @@ def test_a_file_that_cannot_be_decoded_whole_is_named(name: str, damage: str, pi
     contents = {"truncated": whole[:-5000], "headless": whole[1000:], "text": b"no image", "empty": b""}
     if damage in contents:
         file.write_bytes(contents[damage])
-    with pytest.raises(BadInput, match=r"odd\.JPEG is not a readable image \(.+\); mend or remove it$"):
+    with pytest.raises(BadInput, match=r"odd\.JPEG is not a readable image \(.+\); repair or remove it$"):
         LOADERS[name](file, 32)

@@ -257,7 +257,7 @@ def test_a_stopped_process_continues_with_the_same_command(
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), complaint
     assert (folder / STATE).is_file()
     if number == signal.SIGINT:
-        assert complaint == "satbench: interrupted; the same command goes on, a training where it stopped\n"
+        assert complaint == "satbench: interrupted; run the same command again to resume\n"
         with safe_open(folder / STATE, "pt") as file:
             position = json.loads(file.metadata()["position"])
         assert position["epoch"] + position["step"] > 0

@@ -664,7 +664,7 @@ def test_the_command_line_answers_the_end_as_it_answers_ctrl_c(
     words = ["train", "digits-standard", "--dataset", dataset, "--epochs", "4", "--device", "cpu"]
     result = CliRunner().invoke(app, [*words, "--set", "batch_size=16", "--out", str(tmp_path / "run")])
     assert result.exit_code == 130
-    assert "interrupted; the same command goes on" in result.stderr
+    assert "interrupted; run the same command again" in result.stderr
     assert (tmp_path / "run" / STATE).is_file()
 
 

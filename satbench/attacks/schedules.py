@@ -56,7 +56,7 @@ class APGD:
     """Auto-PGD (Croce & Hein 2020, arXiv 2003.01690, algorithm 1) for Linf and L2.
 
     A sample's step starts at 2 eps and is halved at a checkpoint where the loss rose in at most 0.75 of the steps since
-    the last one, or where neither step nor best loss changed since; the sample then goes on from its best point. Each
+    the last one, or where neither step nor best loss changed since; the sample then continues from its best point. Each
     step is mixed with a quarter of the one before.
     """
 

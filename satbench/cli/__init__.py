@@ -30,7 +30,7 @@ class _Group(TyperGroup):
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
-                typer.echo("satbench: interrupted; the same command goes on, a training where it stopped", err=True)
+                typer.echo("satbench: interrupted; run the same command again to resume", err=True)
             raise typer.Exit(130) from None
 
 

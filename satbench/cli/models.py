@@ -74,11 +74,11 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Names from `satbench 
     """Fetch released checkpoints, check or pin their digests, and convert them."""
     from satbench.cli.progress import progress_bar
     from satbench.zoo.card import released_card
-    from satbench.zoo.released import mend
+    from satbench.zoo.released import obtain_again_if_damaged
 
     for name, card in [released_card(name) for name in names]:
         with progress_bar(f"fetch {name}", "bytes") as report:
-            path = mend(name, card, report)
+            path = obtain_again_if_damaged(name, card, report)
         typer.echo(f"{name}: {path}")
 
 

@@ -142,7 +142,7 @@ def _bytes(file: ImageFile) -> bytes:
 
 
 def _unreadable(file: ImageFile, reason: str) -> BadInput:
-    return BadInput(f"{file} is not a readable image ({reason}); mend or remove it")
+    return BadInput(f"{file} is not a readable image ({reason}); repair or remove it")
 
 
 def _planes(image: np.ndarray) -> np.ndarray:

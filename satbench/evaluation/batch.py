@@ -20,7 +20,7 @@ SMALL = 2**19
 def usual_batch_size(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:
     """The largest power of two, 1 to 256, with which an attack on images (C, H, W) keeps within 4 GiB of activations.
 
-    It depends on the network and the shape alone, never on the machine, so that equal commands round alike everywhere.
+    It depends on the network and the shape alone, never on the machine, so that equal commands round equally.
     A network that fails on one image gets 256; the measurement will say what is wrong with it.
     """
     activations = _activations(model, shape, device)

@@ -1,7 +1,7 @@
-"""The finished batches of a run, each in a file of its own, so that a killed run goes on and a larger one reuses them.
+"""The finished batches of a run, each in a file of its own, so that a killed run resumes and a larger one reuses them.
 
 `parts/<work>/<batch>.parquet`: `work` is a hash of everything that decides a result but the images (network, attack,
-threat, seed, versions), `batch` one of the images in it. The broken examples, where they are kept, lie beside it.
+threat, seed, versions), `batch` one of the images in it. The broken examples, where they are kept, are beside it.
 """
 
 import hashlib

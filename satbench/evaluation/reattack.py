@@ -56,8 +56,8 @@ def reattack(
 ) -> Reattacked:
     """Attack at least `sample` random images again, for every attack in `attacks` (by repr) and threat.
 
-    The images are drawn, from the operating system's entropy, among those that the attack was given: the ones that fell
-    and the ones that stand. With `same_numerics` whole batches are attacked, packed as in the run, and every column of
+    The images are drawn, from the operating system's entropy, among those that the attack was given: the broken
+    ones and the others. With `same_numerics` whole batches are attacked, packed as in the run, and every column of
     the records must be the same. Where that is impossible (another processor; an ensemble whose stages pack several
     batches; a run that was enlarged), two honest runs differ by rounding, in one direction as often as in the other: a
     sign test for each of `COMPARED` must not reject this, at `LEVEL` over all tests. Nor must more images than
@@ -98,7 +98,7 @@ def _whole_batches(
 ) -> pd.DataFrame:
     """Random batches of the first stage, in order, of at least `sample` images together.
 
-    The last batch of the run, which may be partial, comes last, so a run of these images alone packs them alike.
+    The last batch of the run, which may be partial, comes last, so a run of these images alone packs them the same way.
     """
     _, _, parts = next(batches(given, stages, batch_size))
     chosen: list[int] = []

@@ -13,7 +13,7 @@ from satbench.evaluation.parts import KEY
 from satbench.threat import distance
 
 DISTANCES = {"distance_linf": "Linf", "distance_l2": "L2", "distance_l1": "L1"}
-OUTCOME = ["prediction", "margin", "correct_share", *DISTANCES]  # of the example that speaks for an image
+OUTCOME = ["prediction", "margin", "correct_share", *DISTANCES]  # of the example that represents an image
 PLACE = ["example_file", "example_row"]
 
 

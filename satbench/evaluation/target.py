@@ -9,7 +9,7 @@ from satbench.threat import ThreatModel
 
 
 class Target:
-    """The judged network while attacks search on another one, whose verdict is no word on this one.
+    """The judged network while attacks search on another one, whose predictions do not count.
 
     An image's example is its first iterate inside ball and box that this network misclassifies; without one, it is what
     the attack returned. Passes of this network count as forward passes of the image.

@@ -57,15 +57,15 @@ def short_name(attack: str) -> str:
 
 
 def short_names(attacks: Iterable[str]) -> dict[str, str]:
-    """A name for each repr, no two alike: attacks of one short name also show the parameters in which they differ."""
+    """A distinct name for each repr: attacks of one short name also show the parameters in which they differ."""
     reprs = sorted(set(attacks))
     shorts = {attack: short_name(attack) for attack in reprs}
     for short in sorted({name for name in shorts.values() if list(shorts.values()).count(name) > 1}):
-        alike = [attack for attack in reprs if shorts[attack] == short]
-        params = {attack: _all_params(attack) for attack in alike}
-        known = dict.fromkeys(key for attack in alike for key in params[attack])
-        keys = [key for key in known if len({repr(params[attack].get(key)) for attack in alike}) > 1]
-        for attack in alike:
+        same_name = [attack for attack in reprs if shorts[attack] == short]
+        params = {attack: _all_params(attack) for attack in same_name}
+        known = dict.fromkeys(key for attack in same_name for key in params[attack])
+        keys = [key for key in known if len({repr(params[attack].get(key)) for attack in same_name}) > 1]
+        for attack in same_name:
             shown = [f"{key}={params[attack][key]}" for key in keys if key in params[attack]]
             shorts[attack] = f"{short} ({', '.join(shown)})" if shown else short
     counts = Counter(shorts.values())

@@ -1,4 +1,4 @@
-"""Stopping when asked to, but not in the middle of an update."""
+"""Stopping on Ctrl-C or SIGTERM, after the running update."""
 
 import signal
 import threading
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields whether Ctrl-C or SIGTERM asked to stop; the first Ctrl-C is only noted, a second is answered at once.
+    """Yields whether Ctrl-C or SIGTERM asked to stop; the first Ctrl-C sets a flag; the second interrupts immediately.
 
-    Only the main thread can listen. A process that ignores Ctrl-C, or answers SIGTERM in its own way, goes on doing so.
+    Only the main thread receives signals. A process that ignores Ctrl-C, or handles SIGTERM itself, continues to do so.
     """
     pressed = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -4,7 +4,7 @@ from scipy.stats import fisher_exact
 
 from satbench.trust.seen import Seen, rate
 
-FAR, APART = 0.10, 0.02  # of 1, where the difference is surely no luck
+FAR, APART = 0.10, 0.02  # of 1, where the difference is not due to chance
 
 
 def against_card(measured: tuple[int, int], expected: tuple[float, int]) -> Seen:

@@ -63,7 +63,7 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
 
     A card of the registry, `timm:NAME`, `torchvision:NAME`, `package.module:callable`, a training run's folder or a
     .safetensors file. `checkpoint` gives other weights to any but the last two; for a card it is a TensorFlow
-    checkpoint's prefix, a run folder or a .safetensors file. Raises `BadInput` for a name nobody knows, bytes whose
+    checkpoint's prefix, a run folder or a .safetensors file. Raises `BadInput` for an unknown name, bytes whose
     digest is not the card's, weights that do not fit, and anything that is not a torch module.
     """
     if not ref.strip():

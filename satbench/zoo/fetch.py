@@ -54,10 +54,10 @@ def by_hand(name: str, release: str, sources: Mapping[str, str]) -> str:
 def fetch(name: str, release: str, sources: Mapping[str, str], progress: Progress) -> Path:
     """Put every missing file of card `name` into the cache; returns the checkpoint's prefix, folder/release.
 
-    sources: Drive id of each file; the mirror `SATBENCH_MIRROR` (a URL or a folder) is asked first for release/file.
-    progress: gets the bytes done, the bytes known of so far, and the file. What was interrupted goes on at the next
-    call. Files already there are kept, and digests are the caller's. Raises `BadInput` with the way by hand when a file
-    cannot be had or is none of a checkpoint, and OSError from the disk.
+    sources: Drive id of each file; the mirror `SATBENCH_MIRROR` (a URL or a folder) is tried first for release/file.
+    progress: gets the bytes done, the bytes known of so far, and the file. An interrupted download is continued by the
+    next call. Files already there are kept, and digests are the caller's. Raises `BadInput` with the way by hand when a
+    file cannot be had or is none of a checkpoint, and OSError from the disk.
     """
     folder = cache.folder(name)
     with cache.locked(name):
@@ -68,8 +68,8 @@ def fetch(name: str, release: str, sources: Mapping[str, str], progress: Progres
                 _obtain(folder / file, release, sources[file], _after(before, file, progress))
             except _Failed as error:
                 raise BadInput(
-                    f"{name}: {file} could not be fetched, {error}; the same command tries again and goes on where it "
-                    f"stopped, or {by_hand(name, release, sources)}"
+                    f"{name}: {file} could not be fetched, {error}; run the same command again to continue the "
+                    f"download, or {by_hand(name, release, sources)}"
                 ) from None
             before += (folder / file).stat().st_size
     return folder / release
@@ -137,7 +137,7 @@ def _copy(origin: Path, working: Path, report: Report) -> None:
 
 
 def _download(url: str, working: Path, report: Report) -> None:
-    """Download to `working`; what is not whole lies in a .part file beside it, and the next call goes on there."""
+    """Download to `working`; an incomplete file is a .part file beside it, and the next call continues it."""
     import gdown
     import requests
 

@@ -54,8 +54,8 @@ def obtain(name: str, card: ReleasedCard, progress: Progress = silent) -> Path:
             ) from None
 
 
-def mend(name: str, card: ReleasedCard, progress: Progress = silent) -> Path:
-    """Like `obtain`, and a converted file that fails its check is made again."""
+def obtain_again_if_damaged(name: str, card: ReleasedCard, progress: Progress = silent) -> Path:
+    """Like `obtain`; a converted file that fails its check is converted again."""
     path = obtain(name, card, progress)
     if _fault(lambda: load_model_file(path)):
         path.unlink()
@@ -68,7 +68,7 @@ def import_checkpoint(
 ) -> Imported:
     """Convert the checkpoint at `prefix` into the cache, or into `out`.
 
-    Into the cache, digests that were unknown are pinned, and standard error is told. `ema` is as for `convert`;
+    Into the cache, digests that were unknown are pinned, with a line on standard error. `ema` is as for `convert`;
     whatever differs from the card needs an `out`, for it is another network.
     """
     if ema != "auto" and (ema == "on") != (card.variables == "averaged") and out is None:
@@ -106,7 +106,7 @@ def _network(card: ReleasedCard) -> Classifier:
     count = sum(parameter.numel() for parameter in model.parameters())
     if count != card.parameters:
         raise BadInput(
-            f"the card says {card.parameters} parameters, but a {card.architecture} has {count}; mend the card"
+            f"the card says {card.parameters} parameters, but a {card.architecture} has {count}; correct the card"
         )
     return model
 
