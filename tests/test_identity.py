@@ -474,6 +474,29 @@ def test_a_change_in_the_module_that_builds_an_attack_is_measured_again(here: Pa
     assert shares[0] > shares[1]
 
 
+@dataclass(frozen=True, repr=False)
+class Reticent:
+    """Its repr does not show how many steps it takes."""
+
+    steps: int
+
+    def __repr__(self) -> str:
+        return "Reticent()"
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        return PGD(steps=self.steps)(model, x, y, threat, randomness)
+
+
+def test_a_parameter_that_an_attacks_repr_does_not_show_is_part_of_it(tmp_path: Path) -> None:
+    def run(steps: int) -> Run:
+        settings: dict[str, Any] = {"eps": 0.2, "n": 40, "trust": False, "device": "cpu"}
+        return evaluate("digits-silu", tmp_path / "run", Reticent(steps), **settings)
+
+    weak, again, strong = run(1), run(1), run(20)
+    assert (weak.reused, again.reused, strong.reused) == (False, True, False)
+    assert weak.records["broken"].mean() < strong.records["broken"].mean()
+
+
 class Shifted(nn.Module):
     """Digits behind a shift of all pixels, which is no weight."""
 

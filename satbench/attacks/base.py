@@ -63,13 +63,19 @@ def outside_modules(attack: Attack) -> set[str]:
     """The modules outside satbench that make an attack what it is: of its class, and of the callable that built it."""
     owner = from_outside(attack)
     found = set() if owner is None else {owner.__module__}
-    inner: Any = attack
-    while inner is not None:
-        reference = getattr(inner, "reference", None)  # of a callable that made it, `package.module:callable`
+    for part in layers(attack):
+        reference = getattr(part, "reference", None)  # of a callable that made it, `package.module:callable`
         if isinstance(reference, str):
             found.add(reference.partition(":")[0])
-        inner = inner.func if isinstance(inner, partial) else getattr(inner, "attack", None)
     return found
+
+
+def layers(attack: Attack) -> Iterator[object]:
+    """The attack, the one that it wraps, and so on."""
+    inner: Any = attack
+    while inner is not None:
+        yield inner
+        inner = inner.func if isinstance(inner, partial) else getattr(inner, "attack", None)
 
 
 def _is_own(owner: type | FunctionType) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from satbench.attacks import Attack
-from satbench.attacks.base import outside_modules
+from satbench.attacks.base import from_outside, layers, outside_modules
 from satbench.data import Images
 from satbench.errors import BadInput
 from satbench.evaluation.probe import Answers
-from satbench.evaluation.sources import source_digest
+from satbench.evaluation.sources import plain_attributes, source_digest
 from satbench.results.schema import Manifest
 from satbench.results.store import MANIFEST, Run, read_examples, read_run
 from satbench.zoo import Loaded
@@ -52,8 +52,9 @@ def identity(wanted: Manifest) -> dict[str, object]:
 def fingerprint(answers: Sequence[Answers], models: Sequence[Loaded], attacks: Sequence[Attack]) -> str:
     """A hash of what networks answered on some images, and of the source of models and attacks from outside.
 
-    It notices that a network or an attack of the user's own was changed where its name and weights do not. An attack
-    whose source cannot be found, as in a notebook, is never the same twice; a network's answers stand for its source.
+    It notices that a network or an attack of the user's own was changed where its name and weights do not; an attack's
+    plain attributes, which its repr need not show, count too. An attack whose source cannot be found, as in a notebook,
+    is never the same twice; a network's answers stand for its source.
     """
     digest = hashlib.sha256(b"".join(one.bits for one in answers))
     modules = {type(module).__module__ for one in models for module in one.model.modules()}
@@ -64,6 +65,8 @@ def fingerprint(answers: Sequence[Answers], models: Sequence[Loaded], attacks: S
     for attack in attacks:
         for name in sorted(outside_modules(attack)):
             digest.update(source_digest(name) or uuid.uuid4().bytes)
+        if from_outside(attack) is not None:
+            digest.update("\n".join(plain_attributes(part) for part in layers(attack)).encode())
     return digest.hexdigest()[:16]
 
 

@@ -31,14 +31,19 @@ def identified(loaded: Loaded) -> Loaded:
         return loaded
     said = [repr(loaded.model)]
     for path, module in loaded.model.named_modules():
-        shown = {name: value for name, value in vars(module).items() if name[0] != "_" and isinstance(value, PLAIN)}
-        shown.pop("training", None)
-        said.append(f"{path} {type(module).__qualname__} {sorted(shown.items())}")
+        said.append(f"{path} {plain_attributes(module)}")
     digest = hashlib.sha256(ADDRESS.sub("", "\n".join(said)).encode())
     names = {type(module).__module__ for module in loaded.model.modules() if _root(module) not in (OWN, "torch")}
     for name in sorted(names | ({loaded.module} if loaded.module else set())):
         digest.update(source_digest(name) or b"")
     return replace(loaded, info=loaded.info.model_copy(update={"code": digest.hexdigest()[:16]}))
+
+
+def plain_attributes(thing: object) -> str:
+    """The class and the public attributes that are numbers, strings or tuples, but for a module's `training`."""
+    held = {name: value for name, value in getattr(thing, "__dict__", {}).items() if isinstance(value, PLAIN)}
+    shown = {name: value for name, value in held.items() if name[0] != "_" and name != "training"}
+    return f"{type(thing).__qualname__} {sorted(shown.items())}"
 
 
 def _root(module: nn.Module) -> str:
