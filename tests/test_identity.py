@@ -415,6 +415,40 @@ def test_a_network_in_bfloat16_is_measured(tmp_path: Path) -> None:
     assert 0 < robust(run) < int((expected == images.y).sum())
 
 
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+
+def frozen() -> nn.Module:
+    return torch.jit.freeze(torch.jit.script(nearest_mean().eval()))  # type: ignore[no-any-return]
+
+
+def exported() -> nn.Module:
+    return torch.export.export(nearest_mean(), (torch.rand(4, 1, 8, 8),)).module()
+
+
+def quantized() -> nn.Module:
+    return torch.ao.quantization.quantize_dynamic(nearest_mean().eval(), {nn.Linear})  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of what it deprecates
+@pytest.mark.parametrize(
+    ("build", "hint"),
+    [
+        (lazy, "some weights are not initialised; run the model on one batch"),
+        (frozen, "the mode of this RecursiveScriptModule cannot be set"),
+        (exported, "the mode of this GraphModule cannot be set"),
+        (quantized, r"is no plain tensor, as after quantization; give the torch\.nn\.Module that it was made from"),
+    ],
+)
+def test_a_form_of_a_network_that_cannot_be_measured_is_refused_in_one_line(
+    build: Callable[[], nn.Module], hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=hint):
+        measure(build(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("given", [lambda x: x.flatten(1), Counts], ids=["function", "class"])
 def test_a_function_as_a_network_is_refused_in_one_line(given: object, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"the model is a .*; give a torch\.nn\.Module whose forward"):

@@ -34,15 +34,14 @@ from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_
 from satbench.evaluation.sources import ADDRESS, identified
 from satbench.home import alone_in
 from satbench.models.buffers import buffers_kept
-from satbench.models.precision import Float32Ends, float32_ends
-from satbench.models.weights import model_digest
+from satbench.models.precision import Float32Ends
 from satbench.progress import Progress, silent
 from satbench.results.metrics import clean_table
-from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, ModelInfo, Threat
+from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, Threat
 from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
-from satbench.zoo import NO_NETWORK, Loaded, load
+from satbench.zoo import NO_NETWORK, Loaded, from_module, load
 
 
 def evaluate(
@@ -247,7 +246,7 @@ def _loaded(model: str | nn.Module | Loaded, checkpoint: Path | None, device: st
     if isinstance(model, nn.Module):
         name = type(model).__name__
         model.to(resolve_device(device))
-        return Loaded(float32_ends(model), ModelInfo(ref=name, digest=model_digest(model), label=name))
+        return from_module(model, name, name)
     if not isinstance(model, str):
         raise BadInput(f"the model is a {type(model).__name__}; {NO_NETWORK}")
     return load(model, checkpoint, device)

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from satbench.attacks.base import evaluating
 from satbench.device import resolve_device
-from satbench.errors import BadInput
+from satbench.errors import BadInput, reason
 from satbench.lookup import imported
 from satbench.models.classifier import Classifier
 from satbench.models.precision import float32_ends
@@ -34,6 +36,7 @@ NO_NETWORK = (
     "give a torch.nn.Module whose forward maps images to logits and whose attributes are the networks it uses, so that "
     "their weights are part of its digest and their mode can be set"
 )
+ORIGINAL = "give the torch.nn.Module that it was made from"
 
 
 @dataclass(frozen=True)
@@ -240,9 +243,34 @@ def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:
         raise BadInput(f"--model {ref}: {attribute}() returned a {type(model).__name__}; expected a torch.nn.Module")
     if checkpoint is not None:
         load_strictly(model, read_weights(checkpoint), checkpoint)
-    model.eval()
-    info = ModelInfo(ref=ref, digest=model_digest(model), label=attribute)
-    return Loaded(float32_ends(model), info, module=module)
+    loaded = from_module(model, ref, attribute)
+    loaded.model.eval()
+    return replace(loaded, module=module)
+
+
+def from_module(model: nn.Module, ref: str, label: str) -> Loaded:
+    """A network that was built elsewhere, in the mode it has; raises `BadInput` where its kind cannot be measured.
+
+    Such are networks with weights that are not initialised yet, and compiled forms whose weights are not plain tensors
+    or whose mode cannot be set.
+    """
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise BadInput(f"{ref}: some weights are not initialised; run the model on one batch before it is measured")
+    packed = next((name for name, value in model.state_dict().items() if not _is_plain(value)), None)
+    if packed is not None:
+        raise BadInput(f"{ref}: the weight {packed!r} is no plain tensor, as after quantization; {ORIGINAL}")
+    try:
+        with evaluating(model):
+            pass
+    except (AttributeError, NotImplementedError) as error:
+        raise BadInput(
+            f"{ref}: the mode of this {type(model).__name__} cannot be set ({reason(error)}); {ORIGINAL}"
+        ) from None
+    return Loaded(float32_ends(model), ModelInfo(ref=ref, digest=model_digest(model), label=label))
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, Tensor) and not value.is_quantized
 
 
 def _required(build: Callable[..., Any]) -> list[str]:
@@ -255,4 +283,4 @@ def _required(build: Callable[..., Any]) -> list[str]:
     return [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in variable]
 
 
-__all__ = ["NO_NETWORK", "Loaded", "load", "load_model"]
+__all__ = ["NO_NETWORK", "Loaded", "from_module", "load", "load_model"]
