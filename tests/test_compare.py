@@ -113,7 +113,7 @@ def test_the_printed_table_has_the_counts_intervals_and_words(make_run: MakeRun)
     assert shown.exit_code == 0, shown.output
     lines = shown.stdout.splitlines()
     assert lines[0].startswith(
-        "A: digits-cnn silu seed 0, 200 images of digits/test, trust suspicious: it stays at 12%"
+        "A: digits-cnn silu seed 0, 200 images of digits/test, trust suspicious: growing eps: it stays at 12%"
     )
     assert "trust not checked" in lines[2]
     (line,) = [line for line in lines if line.startswith(f"| {PGD_8}")]

@@ -542,6 +542,14 @@ def test_clean_accuracy_is_held_against_the_card(measured: tuple[int, int], outc
     assert found(trust)["clean accuracy"].outcome == outcome
 
 
+@pytest.mark.parametrize(("right", "n", "outcome"), [(3, 30, "suspicious"), (8, 30, "pass"), (0, 9, "pass")])
+def test_without_a_card_clean_accuracy_is_held_against_chance(right: int, n: int, outcome: str) -> None:
+    """Of ten classes; by hand, Wilson's lower end for 3 of 30 is 3.5%, for 8 of 30 14.2%, and 9 images are too few."""
+    seen = found(checked(plain(), HONEST["standard mlp"], budget=QUICK, clean_accuracy=(right, n)))
+    assert seen["clean accuracy"].outcome == outcome
+    assert "where chance is 10.0%" in seen["clean accuracy"].sentence
+
+
 def test_clean_accuracy_comes_from_the_records_where_there_are_some() -> None:
     frame = records(450, **{SQUARE: 5})
     seen = found(checked(plain(), HONEST["standard mlp"], budget=QUICK, records=frame, expected_clean=(0.99, 1000)))

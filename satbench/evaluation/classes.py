@@ -12,10 +12,9 @@ from satbench.data.imagenet import WNID
 from satbench.errors import BadInput
 from satbench.evaluation.judge import logits_of
 from satbench.lookup import nearest
-from satbench.results.metrics import wilson
+from satbench.results.metrics import is_at_chance, wilson
 from satbench.zoo import Loaded
 
-ENOUGH = 10  # images, to say that a network does no better than chance
 SHOWN = 5  # class names in a message
 PUBLISHED = {"cifar10": CIFAR10, "cifar10-jpeg": CIFAR10}  # classes of networks trained on these data sets
 
@@ -62,13 +61,10 @@ def with_labels_of(loaded: Loaded, images: Images) -> Images:
 
 
 def chance_note(correct: int, n: int, outputs: int) -> str | None:
-    """A warning where the clean accuracy, `correct` of `n`, is not above that of guessing one of the outputs.
-
-    That is where the 95% interval reaches down to 1 / outputs; None for fewer than `ENOUGH` images.
-    """
-    low, high = wilson(correct, n)
-    if n < ENOUGH or low > 1 / outputs:
+    """A warning where the clean accuracy, `correct` of `n`, is not above that of guessing one of the outputs."""
+    if not is_at_chance(correct, n, outputs):
         return None
+    low, high = wilson(correct, n)
     return (
         f"WARNING: clean accuracy is {correct / n:.1%} (95% interval {low:.1%} to {high:.1%}, n={n}), not above chance "
         f"({1 / outputs:.1%} for {outputs} classes); check that labels and preprocessing are those of the network"

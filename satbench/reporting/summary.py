@@ -37,9 +37,8 @@ class Trusted(BaseModel):
             return cls()
         decisive = [one for one in trust.findings if one.outcome == trust.verdict != "pass"]
         following = dict.fromkeys(one.next_attack for one in decisive if one.next_attack)
-        return cls(
-            verdict=trust.verdict, reasons=tuple(one.sentence for one in decisive), next_attacks=tuple(following)
-        )
+        reasons = tuple(f"{one.check}: {one.sentence}" for one in decisive)
+        return cls(verdict=trust.verdict, reasons=reasons, next_attacks=tuple(following))
 
 
 def least_trusted(found: Iterable[Trusted]) -> Trusted:

@@ -12,6 +12,7 @@ Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
 Z80 = 0.8416212335729143  # 80% quantile
 WORST = "worst case"  # the pseudo-attack: robust against every attack of the threat
 UNION = "union"  # the pseudo-norm: robust at every threat of a union
+ENOUGH = 10  # images, to say that a network does no better than chance
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
@@ -141,6 +142,11 @@ def weighted_accuracy(records: pd.DataFrame) -> float:
     """
     smallest = records["correct_share"].astype(float).groupby(records["sample_id"]).min()
     return math.fsum(smallest) / len(smallest)
+
+
+def is_at_chance(correct: int, n: int, classes: int) -> bool:
+    """Whether the 95% interval of an accuracy, `correct` of `n`, reaches 1 / classes; False below 10 images."""
+    return n >= ENOUGH and wilson(correct, n)[0] <= 1 / classes
 
 
 def clean_table(records: pd.DataFrame) -> "pd.Series[bool]":

@@ -160,8 +160,10 @@ def examine(
     measured = clean_accuracy or _clean(records)
     if measured is None and subject.usable:
         measured = int(subject.correct.sum()), count
-    if expected_clean is not None and measured is not None:
+    if measured is not None and expected_clean is not None:
         findings.append(_finding("clean accuracy", clean.against_card(measured, expected_clean)))
+    elif measured is not None and subject.usable:
+        findings.append(_finding("clean accuracy", clean.against_chance(measured, subject.logits.shape[1])))
     findings.append(_finding("coverage", _coverage(len(checks), left_out, unchecked, count, tally.passes, budget)))
     return Trust(
         verdict=max((finding.outcome for finding in findings), key=ORDER.index),

@@ -111,7 +111,7 @@ def test_a_fail_has_no_rank_and_a_doubt_is_marked(make_run: MakeRun) -> None:
     assert (apart["rank"], apart["activation"], apart["reasons"]) == (
         None,
         "gelu",
-        ["accuracy stays at 97.0% at eps 1"],
+        ["growing eps: accuracy stays at 97.0% at eps 1"],
     )
     lines = list(csv.DictReader(io.StringIO(files["digits-Linf-8_255.csv"])))
     assert [(line["rank"], line["activation"]) for line in lines] == [("1", "silu"), ("2", "relu"), ("", "gelu")]
@@ -144,7 +144,7 @@ def test_what_was_not_checked_keeps_its_rank_and_is_marked_with_the_reason(make_
     ]
     single = build([row for row in rows if row.attack != WORST])["digits-Linf-8_255.json"]
     assert json.loads(single)["boards"][0]["rows"][0]["trust"] == "pass"
-    assert "- digits-cnn silu, not checked: Square needs 900 more passes" in files["digits-Linf-8_255.md"]
+    assert "- digits-cnn silu, not checked: growing eps: Square needs 900 more passes" in files["digits-Linf-8_255.md"]
     assert files["digits-Linf-8_255.md"].count("not checked (no check was run, or") == 1
 
 
@@ -156,7 +156,7 @@ def test_one_failed_seed_or_run_takes_the_rank_of_the_model(make_run: MakeRun) -
     for runs in (seeds, [*seeds, stronger]):
         (board,) = json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"]
         assert board["rows"] == []
-        assert [row["reasons"] for row in board["unranked"]] == [["NaN"]]
+        assert [row["reasons"] for row in board["unranked"]] == [["growing eps: NaN"]]
     assert "No run to rank" in build(summarise(seeds))["digits-Linf-8_255.md"]
     (board,) = json.loads(build(summarise(seeds[:2]))["digits-Linf-8_255.json"])["boards"]
     assert [row["rank"] for row in board["rows"]] == [1]

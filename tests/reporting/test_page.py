@@ -102,7 +102,7 @@ def test_the_page_shows_verdicts_with_their_reasons(make_run: MakeRun, tmp_path:
     parsed.feed(page.write_report(tmp_path / "r", runs, {}, "T", []).index.read_text())
     assert parsed.cells.count("suspicious (try square)") == 1
     assert "not checked" in parsed.cells
-    assert "digits-cnn silu, suspicious (try square): Square < PGD by 4.0 points" in parsed.cells
+    assert "digits-cnn silu, suspicious (try square): growing eps: Square < PGD by 4.0 points" in parsed.cells
     assert "30 + 20" in parsed.cells
 
 

@@ -222,7 +222,7 @@ def test_a_join_has_the_verdict_of_its_lowest_run_and_any_fail(
     lower = make_run("silu", first(4, 4), {(AA, "Linf", EPS): first(1, 4)}, trust=trust(autoattack, "AA"))
     rows = summarise([higher, lower])
     assert [row_of(rows, attack).trust.verdict for attack in (PGD, AA, WORST)] == [pgd, autoattack, joint]
-    reasons = {joint} - {"pass"} and {"PGD" if pgd == joint else "AA"}
+    reasons = {joint} - {"pass"} and {f"growing eps: {'PGD' if pgd == joint else 'AA'}"}
     assert set(row_of(rows, WORST).trust.reasons) == set(reasons)
 
 
@@ -230,7 +230,7 @@ def test_runs_of_equal_outcomes_are_trusted_as_the_worse(make_run: MakeRun) -> N
     outcomes = {attack: {(attack, "Linf", EPS): first(2, 4)} for attack in (PGD, AA)}
     good = make_run("silu", first(3, 4), outcomes[PGD], trust=trust("pass"))
     doubtful = make_run("silu", first(3, 4), outcomes[AA], trust=trust("suspicious", "it stays at 12%", "square"))
-    expected = Trusted(verdict="suspicious", reasons=("it stays at 12%",), next_attacks=("square",))
+    expected = Trusted(verdict="suspicious", reasons=("growing eps: it stays at 12%",), next_attacks=("square",))
     assert row_of(summarise([good, doubtful]), WORST).trust == expected
 
 

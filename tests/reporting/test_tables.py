@@ -118,13 +118,13 @@ def test_verdicts_are_in_every_form_with_the_reason_and_the_next_attack(make_run
     frame = accuracy_table(summarise(runs))
     assert readable(frame)["trust"].tolist() == ["not checked", "suspicious (try square)", "fail"]
     text = to_markdown(frame)
-    assert "- digits-cnn relu, suspicious (try square): it stays at 12% at eps 0.5" in text
-    assert r"- digits-cnn silu, fail: a \* NaN" in text
+    assert "- digits-cnn relu, suspicious (try square): growing eps: it stays at 12% at eps 0.5" in text
+    assert r"- digits-cnn silu, fail: growing eps: a \* NaN" in text
     assert "digits-cnn gelu" not in text
     lines = list(csv.DictReader(io.StringIO(to_csv(frame))))
     assert [line["trust"] for line in lines] == ["not checked", "suspicious", "fail"]
-    assert (lines[1]["reasons"], lines[1]["next_attacks"]) == ("it stays at 12% at eps 0.5", "square")
-    assert json.loads(to_json(frame))["rows"][2]["reasons"] == ["a * NaN"]
+    assert (lines[1]["reasons"], lines[1]["next_attacks"]) == ("growing eps: it stays at 12% at eps 0.5", "square")
+    assert json.loads(to_json(frame))["rows"][2]["reasons"] == ["growing eps: a * NaN"]
     assert "fail" in to_latex(frame)
 
 
