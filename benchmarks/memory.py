@@ -110,8 +110,8 @@ def main() -> None:
         shares = [f"{one / whole:.2f}" for one, whole in zip(found, first, strict=True)]
         tensors, growth, seconds = found
         print(
-            f"{name:>26}: tensors {tensors / 2**20:,.1f} MiB ({shares[0]}), process {growth / 2**20:,.1f} MiB ({shares[1]}), "
-            f"time {seconds:.2f} s ({shares[2]})"
+            f"{name:>26}: tensors {tensors / 2**20:,.1f} MiB ({shares[0]}), process {growth / 2**20:,.1f} MiB "
+            f"({shares[1]}), time {seconds:.2f} s ({shares[2]})"
         )
 
 
