@@ -50,14 +50,14 @@ def assert_alike(one: Path, two: Path, way: str) -> None:
 def two(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes leave of every method, and how often they met."""
     out = tmp_path_factory.mktemp("two")
-    run(out, dataset, *METHODS_ALONE, "counting", "synced", "accumulated", "refused")
+    run(out, dataset, *METHODS_ALONE, "counting", "synced", "in quarters", "refused")
     return out
 
 
 def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: Path) -> None:
-    run(tmp_path, dataset, *METHODS_ALONE, "synced", "accumulated", processes=1)
+    run(tmp_path, dataset, *METHODS_ALONE, "synced", "in quarters", processes=1)
     for way in ("pgd_at", "trades", "awp", "free", "checkpointed"):
-        assert_alike(tmp_path / f"accumulated-{way}", two / f"accumulated-{way}", way)
+        assert_alike(tmp_path / f"quarters-{way}", two / f"quarters-{way}", way)
     for way in ("pgd_at", "awp"):
         assert_alike(tmp_path / f"synced-{way}", two / f"synced-{way}", way)
     assert_alike(tmp_path / "synced-bf16", two / "synced-bf16", "bf16")
