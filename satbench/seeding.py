@@ -74,6 +74,19 @@ def rows(randomness: Randomness, index: Tensor) -> Randomness:
     return randomness.rows(index) if isinstance(randomness, PerSample) else randomness
 
 
+def part(randomness: Randomness, start: int, count: int, total: int) -> Randomness:
+    """The randomness of `count` of the `total` samples here, from `start` on: what they draw among all of them.
+
+    The parts of one batch draw independently of each other's order, since each has a generator of its own.
+    """
+    if isinstance(randomness, PerSample):
+        return PerSample(randomness.generators[start : start + count])
+    share = randomness if isinstance(randomness, Share) else Share(randomness, total, 0)
+    own = torch.Generator(share.generator.device)
+    own.set_state(share.generator.get_state())
+    return Share(own, share.total, share.start + start)
+
+
 def _draw(draw: Callable[..., Tensor], like: Tensor, randomness: Randomness) -> Tensor:
     if isinstance(randomness, PerSample):
         parts = [draw(like.shape[1:], generator=one, dtype=like.dtype) for one in randomness.generators]

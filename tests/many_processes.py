@@ -1,7 +1,8 @@
 """What a process of tests/test_distributed.py runs, alone or under torchrun: many_processes.py OUT DATASET JOB...
 
-A JOB is a name of `tiny_training.WAYS`, "dying" for a run whose second process kills itself once, "counting" for two
-runs whose all-reduces are counted, "synced" for networks with batch norm over the whole batch, or "refused" for a run
+A JOB is a name of `tiny_training.WAYS`, "dying" for a run whose second process kills itself once, "counting" for three
+runs whose all-reduces are counted, "synced" for networks with batch norm over the whole batch, "in quarters" for
+networks with batch norm that learn from quarters of a batch, two of each process or four of one, or "refused" for a run
 that the second process refuses, each process writing what it raised.
 """
 
@@ -28,9 +29,10 @@ def die_once(done: int, total: int, what: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def all_reduces(out: Path, dataset: str, steps: int) -> int:
+def all_reduces(out: Path, dataset: str, steps: int, parts: int = 1) -> int:
+    changes = {**SHARED, "method.steps": steps, "accumulation": parts}
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        train(tiny(dataset, **SHARED, **{"method.steps": steps}), out / f"counted-{steps}", "cpu")
+        train(tiny(dataset, **changes), out / f"counted-{steps}-{parts}", "cpu")
     return sum(event.count for event in seen.key_averages() if event.key == "gloo:all_reduce")
 
 
@@ -52,7 +54,7 @@ def main() -> None:
 def work(out: Path, dataset: str, jobs: list[str]) -> None:
     for job in jobs:
         if job == "counting":
-            counts = [all_reduces(out, dataset, steps) for steps in (1, 4)]
+            counts = [all_reduces(out, dataset, *case) for case in ((1,), (4,), (1, 2))]
             (out / f"all-reduces-{RANK}").write_text(" ".join(map(str, counts)))
         elif job == "synced":
             for way in ("pgd_at", "awp"):
@@ -60,6 +62,13 @@ def work(out: Path, dataset: str, jobs: list[str]) -> None:
                 train(tiny(dataset, **changes), out / f"synced-{way}", "cpu")
             in_bf16 = {"epochs": 1, "sync_batch_norm": True, "speed.precision": "bf16"}
             train(tiny(dataset, **in_bf16), out / "synced-bf16", "cpu")
+        elif job == "in quarters":
+            processes = int(os.environ.get("WORLD_SIZE", "1"))
+            for way in ("pgd_at", "trades", "awp", "free"):
+                train(tiny(dataset, **WAYS[way], accumulation=4 // processes), out / f"quarters-{way}", "cpu")
+            residual = {"model": "wide-resnet", "model.depth": 10, "model.width": 1, "epochs": 1}
+            changes = {**residual, "speed.activation_checkpointing": True, "sync_batch_norm": True}
+            train(tiny(dataset, **changes), out / "quarters-checkpointed", "cpu")
         elif job == "refused":
             train(tiny(dataset, **SHARED), out / "refused", "cpu", progress=refuse)
         elif job == "dying":

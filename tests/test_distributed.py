@@ -50,12 +50,14 @@ def assert_alike(one: Path, two: Path, way: str) -> None:
 def two(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes leave of every method, and how often they met."""
     out = tmp_path_factory.mktemp("two")
-    run(out, dataset, *METHODS_ALONE, "counting", "synced", "refused")
+    run(out, dataset, *METHODS_ALONE, "counting", "synced", "in quarters", "refused")
     return out
 
 
 def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: Path) -> None:
-    run(tmp_path, dataset, *METHODS_ALONE, "synced", processes=1)
+    run(tmp_path, dataset, *METHODS_ALONE, "synced", "in quarters", processes=1)
+    for way in ("pgd_at", "trades", "awp", "free", "checkpointed"):
+        assert_alike(tmp_path / f"quarters-{way}", two / f"quarters-{way}", way)
     for way in ("pgd_at", "awp"):
         assert_alike(tmp_path / f"synced-{way}", two / f"synced-{way}", way)
     assert_alike(tmp_path / "synced-bf16", two / "synced-bf16", "bf16")
@@ -112,10 +114,10 @@ def test_a_refusal_is_one_line_of_one_process(words: list[str], line: str, tmp_p
     assert "exitcode  : 1" not in launcher
 
 
-def test_an_update_costs_one_all_reduce_of_gradients_however_many_steps_the_attack_takes(two: Path) -> None:
+def test_an_update_costs_one_all_reduce_of_gradients_however_many_steps_and_parts_it_takes(two: Path) -> None:
     """Beside it one of a few numbers an update: the loss, whether to stop, and batch norm's running statistics."""
     for rank in (0, 1):
-        few, many = map(int, (two / f"all-reduces-{rank}").read_text().split())
-        assert few == many
+        few, many, accumulated = map(int, (two / f"all-reduces-{rank}").read_text().split())
+        assert few == many == accumulated
         updates = 2 * BATCHES
         assert 2 * updates <= few <= 2 * updates + 8  # and a few at the ends of epochs

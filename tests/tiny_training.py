@@ -37,6 +37,7 @@ WAYS: dict[str, dict[str, object]] = {
     "bf16": {"speed.precision": "bf16"},
     "channels last": {"speed.channels_last": True},
     "not resident": {"speed.resident": False},
+    "accumulated": {"accumulation": 3},
     "no validation": {"data.val": "none"},
     "measured at the end": {"measure.every": 2},
 }

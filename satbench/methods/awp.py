@@ -69,7 +69,8 @@ class AWP(Method):
                 return
             named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
             weights = [weight for name, weight in named if "weight" in name and weight.dim() > 1]
-            uphill = step.processes.mean(self._uphill(model, weights, x_adv, step), step)
+            uphill = step.mean(self._uphill(model, weights, images, part) for part, images in step.split(x_adv))
+            uphill = step.processes.mean(uphill, step)
             before = [weight.detach().clone() for weight in weights]
             with torch.no_grad():
                 for weight, gradient in zip(weights, uphill, strict=True):

@@ -1,16 +1,17 @@
 """What a training method is, and what it is told at every step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
 from satbench.eps import NORMS
 from satbench.errors import BadInput
-from satbench.seeding import Randomness
+from satbench.seeding import Randomness, part
 from satbench.threat import ThreatModel
 
 
@@ -54,7 +55,8 @@ class Step:
     number: updates taken before this one. epoch: passes over the data behind it, with a fraction.
     threat: with the radius of this step. state: tensors that outlive the step; they are kept in the checkpoint and must
     be the same on every process. kept: what one hook leaves for a later one of the same step. batch_statistics: whether
-    batch norms normalise by the batch while images are crafted.
+    batch norms normalise by the batch while images are crafted. accumulation: in how many parts the images go through
+    the network, see `split`.
     """
 
     x: Tensor
@@ -71,6 +73,50 @@ class Step:
     kept: dict[str, Tensor] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
     batch_statistics: bool = False
+    accumulation: int = 1
+    _parts: tuple["Step", ...] = field(init=False, repr=False, default=())
+
+    def __post_init__(self) -> None:
+        if self.accumulation > 1:
+            cut = self.x.tensor_split(max(1, min(self.accumulation, len(self.x) // 2)))
+            self._parts = tuple(map(self._part, accumulate(map(len, cut[:-1]), initial=0), map(len, cut)))
+
+    def split(self, images: Tensor) -> Iterator[tuple["Step", Tensor]]:
+        """Yield the parts in order, each with its rows of `images` (n, ...); the step itself where it has one part.
+
+        A part is to a batch what a process's share is: its random numbers are those that its images have in the whole
+        batch, and batch norms see it alone. It has at least two images; a batch of few images has fewer parts.
+        """
+        if not self._parts:
+            yield self, images
+        for one in self._parts:
+            place = one.start - self.start
+            yield one, images[place : place + len(one.x)]
+
+    def mean(self, averages: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+        """Averages over the images, from averages over those of each part in turn; only a sum is kept."""
+        if not self._parts:
+            (alone,) = averages
+            return list(alone)
+        mean: list[Tensor] = []
+        for one, tensors in zip(self._parts, averages, strict=True):
+            weighted = [tensor * (len(one.x) / len(self.x)) for tensor in tensors]
+            mean = [total + tensor for total, tensor in zip(mean, weighted, strict=True)] if mean else weighted
+        return mean
+
+    def _part(self, start: int, count: int) -> "Step":
+        rows = slice(start, start + count)
+        return replace(
+            self,
+            x=self.x[rows],
+            y=self.y[rows],
+            targets=self.targets[rows],
+            index=self.index[rows],
+            start=self.start + start,
+            randomness=part(self.randomness, start, count, len(self.x)),
+            kept={},
+            accumulation=1,
+        )
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> "Step":
@@ -84,7 +130,8 @@ class Method(ABC):
 
     The trainer calls, in this order: `perturb`, before which it puts the model in eval mode, freezes it and lets batch
     norms use running or batch statistics, as `attack_bn_mode` says, without moving them; then, inside `around_update`
-    and with the model in training mode, `loss`, backward and the optimiser's step; then `after_update`.
+    and with the model in training mode, `loss`, backward and the optimiser's step; then `after_update`. With gradient
+    accumulation it calls `perturb` and `loss` for every part of the step, the other two for the whole.
     """
 
     chosen_by = ("val_robust", "val_clean")  # figures of an epoch that make it the best, the first one first

@@ -46,6 +46,18 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             "sync_batch_norm with attack_bn_mode=train, whose attack would wait for the other processes at every step",
         ),
         (
+            config.sync_batch_norm and config.accumulation > 1,
+            "sync_batch_norm with accumulation, whose parts of a batch go through the network one after another",
+        ),
+        (
+            speed.activation_checkpointing and speed.compile,
+            "speed.activation_checkpointing with speed.compile, whose compiler decides what is recomputed",
+        ),
+        (
+            speed.activation_checkpointing and method.second_order,
+            f"speed.activation_checkpointing with {name}, whose loss runs the network in two modes; set accumulation",
+        ),
+        (
             config.data.val == "none" and (config.stop.patience is not None or config.stop.collapse != "note"),
             "stop.patience or stop.collapse with data.val=none, since both look at the validation split",
         ),
@@ -60,3 +72,13 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
     ):
         if refused:
             raise BadInput(f"undefined: {what}")
+
+
+def refuse_small_parts(config: TrainConfig, images: int, processes: int) -> None:
+    """Raise `BadInput` where `accumulation` leaves a part of a process's share of a batch fewer than two images."""
+    own = min(config.batch_size, images) // processes
+    if config.accumulation > max(1, own // 2):
+        raise BadInput(
+            f"accumulation={config.accumulation} cuts the {own} images that a process gets of a batch into parts of "
+            f"fewer than two; give at most {max(1, own // 2)}"
+        )

@@ -15,6 +15,7 @@ from satbench.models import canonical
 
 NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
 NAMES = tuple(f"{part}.name" for part in NAMED)
+WITHOUT_EFFECT = ("resident", "activation_checkpointing")  # settings of `speed` that decide nothing of the result
 DEFAULTS = 1  # version of the defaults below; raise it with a change of one that changes what is trained
 
 
@@ -85,16 +86,19 @@ class SurrogateConfig(_Frozen):
 
 
 class SpeedConfig(_Frozen):
-    """What makes a step faster and changes its result by rounding alone.
+    """What a step costs in time and memory; its result changes by rounding alone.
 
     precision: "bf16-attack" crafts under bfloat16 autocast, "bf16" also takes the update under it. resident: whether
     the images lie on the device; null means where they fit. channels_last and compile are torch's.
+    activation_checkpointing: whether the network's blocks keep their inputs alone and are computed again in every
+    backward pass, of attack and update; it needs less memory, more time, and changes no bit on a CPU.
     """
 
     precision: Literal["float32", "bf16-attack", "bf16"] = "float32"
     channels_last: bool = False
     compile: bool = False
     resident: bool | None = None
+    activation_checkpointing: bool = False
 
 
 class StopConfig(_Frozen):
@@ -140,6 +144,9 @@ class TrainConfig(_Frozen):
         the running ones never move then.
     sync_batch_norm: whether batch norms of several processes learn from the whole batch, as those of one process do,
         and not each from its own images.
+    accumulation: in how many parts a process's images of a batch go through the network, one after another, in attack
+        and update. Their gradients add up to that of the batch, but batch norms learn from each part alone, as from
+        the share of a process, and their running statistics are averaged over the parts.
     schedule: of the learning rate, at fractional epochs. averaging: "ema" or "swa" of the weights, which are then what
         is measured and kept.
     selection_steps: PGD steps of the robust accuracy on the validation split that picks the best epoch.
@@ -161,6 +168,7 @@ class TrainConfig(_Frozen):
     augment: str = "none"
     attack_bn_mode: Literal["eval", "train"] = "eval"
     sync_batch_norm: bool = False
+    accumulation: int = Field(default=1, ge=1)
     label_smoothing: SmoothingConfig = SmoothingConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
     schedule: Named = Named(name="one-cycle")
@@ -192,9 +200,11 @@ class TrainConfig(_Frozen):
         """A hash of the training images and all settings but the seed: equal for the seeds of one training.
 
         A setting at its default does not count, so that a new setting renames no earlier run; nor does where the images
-        lie.
+        lie, or whether activations are recomputed.
         """
-        settings = self.model_dump(mode="json", exclude={"seed": True, "speed": {"resident"}}, exclude_defaults=True)
+        left_out: dict[str, Any] = {"seed": True, "speed": set(WITHOUT_EFFECT)}
+        settings = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+        settings = {key: value for key, value in settings.items() if value != {}}
         text = json.dumps([DEFAULTS, settings, train_digest], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -202,9 +212,9 @@ class TrainConfig(_Frozen):
         """A copy with dotted keys replaced, such as {"optimizer.lr": "0.05", "method.steps": 7, "threat.eps": "8/255"}.
 
         Keys below `model`, `method`, `schedule` and `averaging` other than `name` are their parameters; naming another
-        one drops the old one's parameters. Strings are read as the field's type. A change of anything but activation
-        and seed shows in the recipe's name, `digits-sat [epochs=2]`, unless the values name a recipe, so that different
-        trainings are never taken for seeds of one. Raises `BadInput` for an unknown key or a bad value.
+        one drops the old one's parameters. Strings are read as the field's type. A change of anything that counts but
+        activation and seed shows in the recipe's name, `digits-sat [epochs=2]`, unless the values name a recipe, so
+        that different trainings are never taken for seeds of one. Raises `BadInput` for an unknown key or a bad value.
         """
         raw = self.model_dump()
         values = {key.removesuffix(".name") if key in NAMES else key: value for key, value in values.items()}
@@ -234,11 +244,12 @@ def parse_config(raw: object, source: str) -> TrainConfig:
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
     found = []
+    unnamed = ("activation", "seed", *(f"speed.{one}" for one in WITHOUT_EFFECT))
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{prefix}{key}.")
-        elif old != new and key in after and f"{prefix}{key}" not in ("activation", "seed"):
+        elif old != new and key in after and f"{prefix}{key}" not in unnamed:
             found.append(f"{prefix}{key}={new}".replace(".params.", ".").replace(".name=", "="))
     return found
 

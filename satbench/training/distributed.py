@@ -3,7 +3,7 @@
 import inspect
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -98,3 +98,8 @@ def share_gradients(model: nn.Module, device: torch.device, processes: Processes
     at_forward = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before torch 2.15
     settings: dict[str, Any] = {"device_ids": [device] if device.type == "cuda" else None, at_forward: False}
     return DistributedDataParallel(model, **settings)
+
+
+def gradients_kept(model: nn.Module | None) -> AbstractContextManager[None]:
+    """Backward passes inside add to this process's own gradients; the first one after it averages their sum."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()

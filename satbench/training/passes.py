@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 @dataclass
 class PassCount:
-    """Rows that went through a network and back, each as often as it did, seen by hooks while it is watched."""
+    """Rows that went through a network and back, each as often as it did, seen by hooks while it is watched.
+
+    A hook sees passes of the whole network, not the blocks that activation checkpointing computes again.
+    """
 
     forward: int = 0
     backward: int = 0

@@ -3,6 +3,8 @@
 1. The attacker: `method.perturb` on the bare network, put in eval mode and frozen; no process waits for another.
 2. The optimizer: `method.loss` in training mode, inside `method.around_update`; backward averages over the processes.
 3. What is remembered: `method.after_update`, running statistics, the average of the weights.
+
+With gradient accumulation 1 and the loss and backward of 2 are done for one part of the batch after another.
 """
 
 from collections.abc import Iterator
@@ -17,8 +19,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from satbench.attacks.base import batch_statistics, crafting
 from satbench.methods.base import Method, Step
+from satbench.models.activation_checkpointing import blocks_of, recomputed
+from satbench.models.buffers import KeptBuffers
 from satbench.models.surrogate import surrogate_derivative
 from satbench.seeding import derive
+from satbench.training.distributed import gradients_kept
 
 
 class Autocast(nn.Module):
@@ -52,7 +57,8 @@ class Learner:
 
     net: what is attacked and saved. wrapped: the same network, as the loss runs it (several processes, or compiled).
     attack_bn_mode, surrogate_attacker, surrogate_optimizer, precision, clip: as in `training.config`. watched: whether
-    the accuracy is taken, by a hook, which a compiled network must not have.
+    the accuracy is taken, by a hook, which a compiled network must not have. activation_checkpointing: whether the
+    network's blocks recompute their activations, in the attack and in the update.
     """
 
     net: nn.Module
@@ -66,9 +72,11 @@ class Learner:
     precision: str = "float32"
     clip: float | None = None
     watched: bool = True
+    activation_checkpointing: bool = False
     attacked: nn.Module = field(init=False)  # as `perturb` is given it
     trained: nn.Module = field(init=False)  # as `loss` is given it
     running: list[Tensor] = field(init=False)  # the running statistics of batch norms
+    blocks: list[nn.Module] = field(init=False)  # that recompute their activations
 
     def __post_init__(self) -> None:
         wrapped = self.wrapped or self.net
@@ -77,26 +85,41 @@ class Learner:
         norms = [module for module in self.net.modules() if isinstance(module, _BatchNorm)]
         statistics = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self.running = [buffer for buffer in statistics if buffer is not None]
+        self.blocks = blocks_of(self.net) if self.activation_checkpointing else []
 
     def update(self, step: Step, lr: float, pressed: bool = False) -> Update:
         """One update at learning rate `lr`; `pressed` tells it to stop."""
-        with self._attacking():
-            x_adv = self.method.perturb(self.attacked, step)
+        with recomputed(self.blocks), self._attacking():
+            x_adv = _joined([self.method.perturb(self.attacked, part) for part, _ in step.split(step.x)])
         self._seed(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.trained.train()
-        with self._descending(), self.method.around_update(self.net, x_adv, step):
-            with self._watching(x_adv) as logits:
-                loss = self.method.loss(self.trained, x_adv, step)
+        with recomputed(self.blocks), self._descending(), self.method.around_update(self.net, x_adv, step):
             self.optimizer.zero_grad(set_to_none=True)
-            (loss * self._share(step)).backward()  # type: ignore[no-untyped-call]
+            found = step.mean(self._gradients(x_adv, step))
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
             self.optimizer.step()
         self.method.after_update(self.net, x_adv, step)
-        accuracy = (logits[0].argmax(1) == step.y).float().mean() if logits else None
-        return self._agree(Update(loss.detach(), accuracy, pressed), step)
+        return self._agree(found, pressed, step)
+
+    def _gradients(self, x_adv: Tensor, step: Step) -> Iterator[list[Tensor]]:
+        """Add up the gradients of all parts; yields of each its loss, its accuracy if known, and running statistics.
+
+        Every part moves the buffers of the network from where they were before the first one.
+        """
+        parts = list(step.split(x_adv))
+        buffers = KeptBuffers(self.net) if len(parts) > 1 else None
+        for number, (part, images) in enumerate(parts, 1):
+            if buffers is not None:
+                buffers.restore()
+            with nullcontext() if number == len(parts) else gradients_kept(self.wrapped):
+                with self._watching(images) as logits:
+                    loss = self.method.loss(self.trained, images, part)
+                (loss * self._share(part)).backward()  # type: ignore[no-untyped-call]
+            accuracy = [(logits[0].argmax(1) == part.y).float().mean()] if logits else []
+            yield [loss.detach(), *accuracy, *self.running]
 
     @contextmanager
     def _attacking(self) -> Iterator[None]:
@@ -142,16 +165,22 @@ class Learner:
                 hook.remove()
         found += [logits for images, logits in seen if images is x_adv or len(seen) == 1][:1]
 
-    def _agree(self, own: Update, step: Step) -> Update:
-        """Bring what every process saw alone together, once an update."""
-        if step.processes.count == 1:
-            return own
-        stop, accuracy = own.loss.new_tensor(float(own.stop)), own.accuracy
-        seen = [own.loss, stop, *([] if accuracy is None else [accuracy])]
-        means = step.processes.mean([*seen, *self.running], step)
-        for buffer, mean in zip(self.running, means[len(seen) :], strict=True):
+    def _agree(self, found: list[Tensor], stop: bool, step: Step) -> Update:
+        """Bring what every part and every process saw alone together, once an update."""
+        if step.processes.count > 1:
+            *found, stops = step.processes.mean([*found, found[0].new_tensor(float(stop))], step)
+            stop = bool(stops)
+        loss, *accuracy = found[: len(found) - len(self.running)]
+        for buffer, mean in zip(self.running, found[len(found) - len(self.running) :], strict=True):
             buffer.copy_(mean)
-        return Update(means[0], None if accuracy is None else means[2], bool(means[1]))
+        return Update(loss, accuracy[0] if accuracy else None, stop)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """The crafted images of all parts; a leaf with gradient where those of a part are."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([part.detach() for part in parts]).requires_grad_(parts[0].requires_grad)
 
 
 def targets(y: Tensor, classes: int, amount: float, over: str) -> Tensor:

@@ -17,6 +17,7 @@ from satbench.home import alone_in
 from satbench.lookup import pick
 from satbench.methods import METHODS, Method
 from satbench.methods.base import Processes, Step
+from satbench.models.activation_checkpointing import blocks_of
 from satbench.models.classifier import Classifier
 from satbench.progress import Progress, silent
 from satbench.results.store import check_output_folder
@@ -28,7 +29,7 @@ from satbench.training.averaging import AVERAGES, Average
 from satbench.training.board import Board
 from satbench.training.build import network, optimizer
 from satbench.training.checkpoint import Position, Remembered
-from satbench.training.combinations import refuse_undefined
+from satbench.training.combinations import refuse_small_parts, refuse_undefined
 from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined, share_gradients
 from satbench.training.feed import Feed
@@ -152,10 +153,13 @@ class Training:
             processes.count,
             config.drop_last,
         )
+        refuse_small_parts(config, len(images), processes.count)
         self.updates = self.feed.batches_an_epoch * method.replays  # of an epoch
         self.images_an_epoch = self.feed.images_an_epoch * method.replays
         self.total = self.updates * config.epochs
         self.net = network(config, images).to(place)
+        if config.speed.activation_checkpointing:
+            blocks_of(self.net)  # refused here where there are none
         if config.speed.channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)
         average: Average | None = pick(
@@ -243,6 +247,7 @@ class Training:
             settings.speed.precision,
             settings.optimizer.clip,
             watched=not settings.speed.compile,
+            activation_checkpointing=settings.speed.activation_checkpointing,
         )
 
     def steps(self, position: Position) -> Iterator[Step]:
@@ -269,6 +274,7 @@ class Training:
                     state=self.run.method,
                     processes=self.processes,
                     batch_statistics=self.config.attack_bn_mode == "train",
+                    accumulation=self.config.accumulation,
                 )
             replayed = 0
 
