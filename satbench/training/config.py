@@ -88,13 +88,16 @@ class SpeedConfig(_Frozen):
     """What makes a step faster and changes its result by rounding alone.
 
     precision: "bf16-attack" crafts under bfloat16 autocast, "bf16" also takes the update under it. resident: whether
-    the images lie on the device; null means where they fit. channels_last and compile are torch's.
+    the images lie on the device; null means where they fit. channels_last and compile are torch's. search_copy: whether
+    images are crafted on a copy of the network with folded batch norms in channels-last layout, see
+    `training.attacked`; null means where that is faster.
     """
 
     precision: Literal["float32", "bf16-attack", "bf16"] = "float32"
     channels_last: bool = False
     compile: bool = False
     resident: bool | None = None
+    search_copy: bool | None = None
 
 
 class StopConfig(_Frozen):

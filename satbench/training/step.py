@@ -1,6 +1,7 @@
 """One update, in the order in which everything happens. It knows no method by name.
 
-1. The attacker: `method.perturb` on the bare network, put in eval mode and frozen; no process waits for another.
+1. The attack: `method.perturb` on the bare network in eval mode and frozen, or on a copy of it that is refreshed
+   first; no process waits for another.
 2. The optimizer: `method.loss` in training mode, inside `method.around_update`; backward averages over the processes.
 3. What is remembered: `method.after_update`, running statistics, the average of the weights.
 """
@@ -17,21 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from satbench.attacks.base import batch_statistics, crafting
 from satbench.methods.base import Method, Step
+from satbench.models.precision import Autocast
+from satbench.models.search_copy import SearchCopy
 from satbench.models.surrogate import surrogate_derivative
 from satbench.seeding import derive
-
-
-class Autocast(nn.Module):
-    """A network under bfloat16 autocast whose logits are float32, so that losses are computed in float32."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16):
-            logits: Tensor = self.net(x)
-        return logits.float()
 
 
 class Update(NamedTuple):
@@ -52,7 +42,8 @@ class Learner:
 
     net: what is attacked and saved. wrapped: the same network, as the loss runs it (several processes, or compiled).
     attack_bn_mode, surrogate_attacker, surrogate_optimizer, precision, clip: as in `training.config`. watched: whether
-    the accuracy is taken, by a hook, which a compiled network must not have.
+    the accuracy is taken, by a hook, which a compiled network must not have. search: the copy of `net` that images are
+    crafted on, in the precision of the attack; None crafts on `net`. It needs attack_bn_mode "eval".
     """
 
     net: nn.Module
@@ -66,13 +57,17 @@ class Learner:
     precision: str = "float32"
     clip: float | None = None
     watched: bool = True
+    search: SearchCopy | None = None
     attacked: nn.Module = field(init=False)  # as `perturb` is given it
     trained: nn.Module = field(init=False)  # as `loss` is given it
     running: list[Tensor] = field(init=False)  # the running statistics of batch norms
 
     def __post_init__(self) -> None:
         wrapped = self.wrapped or self.net
-        self.attacked = self.net if self.precision == "float32" else Autocast(self.net)
+        if self.search is not None:
+            self.attacked = self.search.module
+        else:
+            self.attacked = self.net if self.precision == "float32" else Autocast(self.net)
         self.trained = Autocast(wrapped) if self.precision == "bf16" else wrapped
         norms = [module for module in self.net.modules() if isinstance(module, _BatchNorm)]
         statistics = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
@@ -100,12 +95,14 @@ class Learner:
 
     @contextmanager
     def _attacking(self) -> Iterator[None]:
+        if self.search is not None:
+            self.search.refresh()
         with ExitStack() as stack:
             stack.enter_context(crafting(self.attacked))
             if self.attack_bn_mode == "train":
                 stack.enter_context(batch_statistics(self.net))
             if self.surrogate_attacker:
-                stack.enter_context(surrogate_derivative(self.net))
+                stack.enter_context(surrogate_derivative(self.attacked))
             yield
 
     def _descending(self) -> AbstractContextManager[None]:

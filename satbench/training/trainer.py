@@ -24,6 +24,7 @@ from satbench.seeding import Share, generator
 from satbench.threat import ThreatModel
 from satbench.training import checkpoint
 from satbench.training.alarm import collapse
+from satbench.training.attacked import attacked
 from satbench.training.averaging import AVERAGES, Average
 from satbench.training.board import Board
 from satbench.training.build import network, optimizer
@@ -158,6 +159,7 @@ class Training:
         self.net = network(config, images).to(place)
         if config.speed.channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)
+        self.attacked = attacked(config, method, self.net, images.shape, place)
         average: Average | None = pick(
             AVERAGES, config.averaging.name, "averaging", self.net, **config.averaging.params
         )
@@ -199,7 +201,7 @@ class Training:
         figures, seen = newest(position.history, position.times), 0
         started = saved = time.monotonic()
         before = position.seconds
-        with nullcontext() if self.config.speed.compile else passes.watching(self.net):
+        with nullcontext() if self.config.speed.compile else passes.watching(self.net, *self.attacked.networks):
             for step in self.steps(position):
                 loss, accuracy, stop = learner.update(step, self.lr(step), pressed())
                 if not torch.isfinite(loss):
@@ -243,6 +245,7 @@ class Training:
             settings.speed.precision,
             settings.optimizer.clip,
             watched=not settings.speed.compile,
+            search=self.attacked.copy,
         )
 
     def steps(self, position: Position) -> Iterator[Step]:
