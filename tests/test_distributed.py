@@ -56,7 +56,7 @@ def two(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: Path) -> None:
     run(tmp_path, dataset, *METHODS_ALONE, "synced", processes=1)
-    for way in ("pgd_at", "awp"):
+    for way in ("pgd_at", "awp", "on a copy"):
         assert_alike(tmp_path / f"synced-{way}", two / f"synced-{way}", way)
     assert_alike(tmp_path / "synced-bf16", two / "synced-bf16", "bf16")
     for way in METHODS_ALONE:

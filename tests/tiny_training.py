@@ -39,6 +39,7 @@ WAYS: dict[str, dict[str, object]] = {
     "not resident": {"speed.resident": False},
     "no validation": {"data.val": "none"},
     "measured at the end": {"measure.every": 2},
+    "on a copy": {"speed.search_copy": True},
 }
 
 

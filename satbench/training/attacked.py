@@ -58,8 +58,8 @@ def attacked(
     copy = training_copy(net, probe, "float32" if config.speed.precision == "float32" else "bf16")
     if wanted and not copy.private:
         raise BadInput(f"speed.search_copy=true cannot be met: {copy.how}; set it to null or false")
-    faster = copy.folded or (copy.channels_last and not config.speed.channels_last)
-    if not copy.private or (wanted is None and not faster):
-        how = "a copy would be no faster" if copy.private else copy.how
-        return Attacked(None, f"on the network itself ({how})")
+    if not copy.private:
+        return Attacked(None, f"on {copy.how}")
+    if wanted is None and not copy.folded and (config.speed.channels_last or not copy.channels_last):
+        return Attacked(None, "on the network itself (a copy would be no faster)")
     return Attacked(copy, f"on a copy of the network ({copy.how})")
