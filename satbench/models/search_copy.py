@@ -110,10 +110,11 @@ def training_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -
     folded is decided, and compared as in `search_copy`, while they have other values; the copy, refreshed, has to agree
     with the model once more when they have their own again. `precision` "bf16" is bfloat16 autocast, as in training.
     """
-    with _moved_norms(model):
-        made = search_copy(model, probe)
-    made.refresh()
-    with torch.random.fork_rng(devices=[probe.device] if probe.device.type == "cuda" else []):
+    exact = torch.backends.cudnn.flags(enabled=False)  # whose convolutions round to TF32, by more than 1e-4
+    with exact, torch.random.fork_rng(devices=[probe.device] if probe.device.type == "cuda" else []):
+        with _moved_norms(model):
+            made = search_copy(model, probe)
+        made.refresh()
         if not _equal(_logits(made.module, probe), _logits(model, probe)):
             return SearchCopy(model, "the model itself, for a refreshed copy has other logits", False, model)
     if precision == "bf16" and made.private:
