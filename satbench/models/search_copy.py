@@ -32,7 +32,8 @@ class SearchCopy:
 
     private: `module` shares nothing with the original, is in eval mode and frozen. Where no copy computes as the
     original does, `module` is the original itself, to be run under `attacks.base.crafting`.
-    folded: names of the layers and of the batch norms that were folded into them. channels_last: the memory layout.
+    folded: names of the layers and of the batch norms that were folded into them. scaled: names of the batch norms that
+    became a `ScaleShift`. channels_last: the memory layout.
     """
 
     module: nn.Module
@@ -40,6 +41,7 @@ class SearchCopy:
     private: bool
     original: nn.Module
     folded: tuple[tuple[str, str], ...] = ()
+    scaled: tuple[str, ...] = ()
     channels_last: bool = False
 
     def refresh(self) -> None:
@@ -52,17 +54,20 @@ class SearchCopy:
         with torch.no_grad():
             copied = _tensors(self.module.net if isinstance(self.module, Autocast) else self.module)
             written = set()
+            part = self.original.get_submodule
             for layer, norm in self.folded:
-                values = _folded(self.original.get_submodule(layer), self.original.get_submodule(norm))
-                for name, value in zip(("weight", "bias"), values, strict=True):
+                for name, value in zip(("weight", "bias"), _folded(part(layer), part(norm)), strict=True):
                     written.add(copied[f"{layer}.{name}"].copy_(value))
+            for norm in self.scaled:
+                for name, value in zip(("scale", "shift"), _scaled(part(norm)), strict=True):
+                    written.add(copied[f"{norm}.{name}"].copy_(value))
             present = _tensors(self.original)
             for name, tensor in copied.items():
                 if tensor not in written:
                     tensor.copy_(present[name])
 
 
-def search_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -> SearchCopy:
+def search_copy(model: nn.Module, probe: Tensor, precision: str = "float32", scale: bool = False) -> SearchCopy:
     """The fastest copy of `model` whose logits on `probe` are the model's own.
 
     probe: some images (N, C, H, W) as the model takes them, on its device; the form chosen depends on them, so equal
@@ -71,8 +76,9 @@ def search_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -> 
     the weights once. The model's weights, modes, hooks and gradients, and torch's generators, stay as they were.
 
     precision: "bf16" makes convolutions and linear layers compute in bfloat16, so the logits are only near the model's;
-    they come out in float32, and so do gradients. Raises `BadInput` for an unknown precision, and where the model
-    cannot be copied or run in bfloat16.
+    they come out in float32, and so do gradients. scale: whether 2d batch norms that cannot be folded become a
+    `ScaleShift`, which is faster on a CPU and rounds otherwise. Raises `BadInput` for an unknown precision, and where
+    the model cannot be copied or run in bfloat16.
     """
     if precision not in PRECISIONS:
         raise BadInput(f"unknown precision {precision!r} of a search; give {' or '.join(PRECISIONS)}")
@@ -82,7 +88,7 @@ def search_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -> 
         wanted = _logits(model, probe)
         for fold, channels_last in ((True, planes), (True, False), (False, planes), (False, False)):
             try:
-                search, folded = _form(model, probe[:1], fold, channels_last)
+                search, folded, scaled = _form(model, probe[:1], fold, scale, channels_last)
                 found = _logits(search, probe)
             except (*FAULTS, copy.Error, pickle.PickleError) as error:
                 failure = failure or reason(error)
@@ -91,9 +97,10 @@ def search_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -> 
                 failure = failure or "other logits"
                 continue
             done = [f"folded {len(folded)} batch norm{'s' * (len(folded) != 1)}"] if folded else []
+            done += [f"{len(scaled)} as scale and shift"] if scaled else []
             done += ["channels last"] if channels_last else []
             how = ", ".join(done or ["a plain copy"]) + (f", for a faster form failed ({failure})" if failure else "")
-            made = SearchCopy(search, f"{how}, float32", True, model, folded, channels_last)
+            made = SearchCopy(search, f"{how}, float32", True, model, folded, scaled, channels_last)
             if precision == "bf16":
                 off = _difference_in_bf16(search, probe, wanted)
                 return replace(made, module=Autocast(search).eval(), how=f"{how}, bf16 with logits off by {off:.1%}")
@@ -113,7 +120,7 @@ def training_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -
     exact = torch.backends.cudnn.flags(enabled=False)  # whose convolutions round to TF32, by more than 1e-4
     with exact, torch.random.fork_rng(devices=[probe.device] if probe.device.type == "cuda" else []):
         with _moved_norms(model):
-            made = search_copy(model, probe)
+            made = search_copy(model, probe, scale=precision == "float32")
         made.refresh()
         if not _equal(_logits(made.module, probe), _logits(model, probe)):
             return SearchCopy(model, "the model itself, for a refreshed copy has other logits", False, model)
@@ -124,17 +131,30 @@ def training_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -
 
 
 def _form(
-    model: nn.Module, image: Tensor, fold: bool, channels_last: bool
-) -> tuple[nn.Module, tuple[tuple[str, str], ...]]:
-    """A frozen copy in eval mode, and the layers and batch norms that were folded."""
+    model: nn.Module, image: Tensor, fold: bool, scale: bool, channels_last: bool
+) -> tuple[nn.Module, tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """A frozen copy in eval mode, the layers and batch norms that were folded, and the batch norms that were scaled."""
     with torch.no_grad():  # else the weights of a scripted model's copy hang on the model's own
         search = copy.deepcopy(model).eval()
     for parameter in search.parameters():
         parameter.requires_grad_(False)
-    folded = _fold(search, image) if fold else ()
+    folded, scaled = _fold(search, image, scale) if fold else ((), ())
     if channels_last:
         search = search.to(memory_format=torch.channels_last)  # convolutions then bring their input into it
-    return search, folded
+    return search, folded, scaled
+
+
+class ScaleShift(nn.Module):
+    """A 2d batch norm of a frozen network in eval mode; torch's also sums up the gradients of its factors."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        scale, shift = _scaled(norm)
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.get_buffer("shift"), x, self.get_buffer("scale"))
 
 
 def _cast_layers(search: nn.Module) -> None:
@@ -206,8 +226,10 @@ def _near(found: Tensor, wanted: Tensor) -> bool:
     return found.shape == wanted.shape and bool((found - wanted).abs().max() <= TOLERANCE * wanted.abs().max())
 
 
-def _fold(model: nn.Module, image: Tensor) -> tuple[tuple[str, str], ...]:
+def _fold(model: nn.Module, image: Tensor, scale: bool) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Fold each batch norm that is all that a convolution or linear layer feeds into that layer; the names of both.
+
+    With `scale` the other 2d batch norms become a `ScaleShift`; their names.
 
     A pass over one image shows which layer feeds which norm, so a forward may be any Python. A layer or norm with
     hooks, that is called twice, or that does not compute what its type says is left alone.
@@ -222,24 +244,39 @@ def _fold(model: nn.Module, image: Tensor) -> tuple[tuple[str, str], ...]:
     for layer, norm in pairs:
         _set(layer, *_folded(layer, norm))
     behind = {norm: _behind(norm) for _, norm in pairs}
+    alone = [norm for norm in watch.norms if scale and type(norm) is nn.BatchNorm2d and norm not in behind]
+    behind |= {norm: ScaleShift(norm) for norm in alone}
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if child in behind:
                 parent._modules[name] = behind[child]
-    return tuple((names[layer], names[norm]) for layer, norm in pairs)
+    return tuple((names[layer], names[norm]) for layer, norm in pairs), tuple(names[norm] for norm in alone)
 
 
 def _folded(layer: Any, norm: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias, in the layer's dtype, of the layer that computes both; computed in float64."""
-
-    def exact(tensor: Tensor | None, missing: float) -> Tensor:
-        return torch.tensor(missing).double() if tensor is None else tensor.detach().double()
-
-    scale = exact(norm.weight, 1) / (exact(norm.running_var, 1) + norm.eps).sqrt()
-    weight = exact(layer.weight, 0) * scale.view(-1, *[1] * (layer.weight.ndim - 1))
-    bias = (exact(layer.bias, 0) - exact(norm.running_mean, 0)) * scale + exact(norm.bias, 0)
+    scale = _scale(norm)
+    weight = _exact(layer.weight, 0) * scale.view(-1, *[1] * (layer.weight.ndim - 1))
+    bias = (_exact(layer.bias, 0) - _exact(norm.running_mean, 0)) * scale + _exact(norm.bias, 0)
     like = layer.weight.detach()
     return weight.to(like), bias.to(like)
+
+
+def _scaled(norm: Any) -> tuple[Tensor, Tensor]:
+    """Factor and summand (C, 1, 1) that a 2d batch norm applies, in the dtype of its statistics."""
+    scale = _scale(norm)
+    shift = _exact(norm.bias, 0) - _exact(norm.running_mean, 0) * scale
+    like = norm.running_mean
+    return scale.to(like).view(-1, 1, 1), shift.to(like).view(-1, 1, 1)
+
+
+def _scale(norm: Any) -> Tensor:
+    scale: Tensor = _exact(norm.weight, 1) / (_exact(norm.running_var, 1) + norm.eps).sqrt()
+    return scale
+
+
+def _exact(tensor: Tensor | None, missing: float) -> Tensor:
+    return torch.tensor(missing).double() if tensor is None else tensor.detach().double()
 
 
 def _set(layer: Any, weight: Tensor, bias: Tensor) -> None:
@@ -260,12 +297,14 @@ class _Watch(TorchFunctionMode):
         self.shared: set[nn.Module] = set()  # layers whose output has other users than a norm
         self.calls: Counter[nn.Module] = Counter()
         self.found: list[tuple[nn.Module, nn.Module]] = []
+        self.norms: list[nn.Module] = []  # that may be replaced
         self.taken: Tensor | None = None  # by the norm that is running
         self.hooks: list[Any] = []
         for module in model.modules():
             if isinstance(module, LINEAR) and _is_plain(module) and module._parameters.get("weight") is not None:
                 self.hooks.append(module.register_forward_hook(self._after_layer))
             if isinstance(module, NORMS) and _is_plain(module) and module.running_mean is not None:
+                self.norms.append(module)
                 self.hooks.append(module.register_forward_pre_hook(self._before_norm))
                 self.hooks.append(module.register_forward_hook(self._after_norm))
 

@@ -60,6 +60,6 @@ def attacked(
         raise BadInput(f"speed.search_copy=true cannot be met: {copy.how}; set it to null or false")
     if not copy.private:
         return Attacked(None, f"on {copy.how}")
-    if wanted is None and not copy.folded and (config.speed.channels_last or not copy.channels_last):
+    if wanted is None and not (copy.folded or copy.scaled) and (config.speed.channels_last or not copy.channels_last):
         return Attacked(None, "on the network itself (a copy would be no faster)")
     return Attacked(copy, f"on a copy of the network ({copy.how})")
