@@ -8,8 +8,9 @@ PGD-10 training. Contenders start from the same weights and take turns on the sa
          gradients of the weights, which are thrown away, and moves the running statistics; then the update;
   floor  ten input gradients of a frozen copy in eval mode by `torch.autograd.grad`, one full update in training mode,
          and nothing else: no start, no step, no projection, no change of modes;
-  ours   `Learner.update` as the trainer calls it, in float32, and with what the settings `speed` offer: channels last,
-         with --bf16 that in bfloat16 for attack and update, and with --compile compiled networks, which start slowly.
+  ours   `Learner.update` as the trainer calls it: on the network itself, as `speed.search_copy=false` has it; on a copy
+         of it, the default; and with what else the settings `speed` offer: channels last, with --bf16 that in bfloat16
+         for attack and update, and with --compile compiled networks, which start slowly.
 A figure is the median over rounds of the ratio of CPU times, with its extremes; on a GPU of times on the clock, waited
 for. The goals are for the two convolutional networks, the one for bfloat16 on hardware that computes in it; the first
 line says whether this does, and where it does not --bf16 is slow. `mlp` on 8x8 pixels shows overhead alone.
@@ -33,6 +34,7 @@ from satbench.data import load_images
 from satbench.methods.base import Step
 from satbench.methods.pgd_at import PGDAT
 from satbench.models import ModelSpec, build_model
+from satbench.models.search_copy import training_copy
 from satbench.seeding import generator
 from satbench.training.step import Learner
 
@@ -49,13 +51,17 @@ class Ours:
     precision: str = "float32"
     channels_last: bool = False
     compiled: bool = False
+    copied: bool = False
     goal: float | None = None
 
 
 OURS = {
     "ours": Ours(goal=1.25),
     "ours, channels last": Ours(channels_last=True),
+    "ours, on a copy": Ours(copied=True, goal=1.7),
+    "ours, on a copy, channels last": Ours(channels_last=True, copied=True),
     "ours, bf16, channels last": Ours("bf16", channels_last=True, goal=2.0),
+    "ours, bf16, on a copy, channels last": Ours("bf16", channels_last=True, copied=True, goal=2.5),
     "ours, compiled": Ours(compiled=True),
     "ours, bf16, channels last, compiled": Ours("bf16", channels_last=True, compiled=True),
 }
@@ -116,6 +122,11 @@ def ours(learner: Learner, batches: Batches) -> None:
         learner.update(Step.of(x, y, TRAINING, generator(0, "attack", number, device=x.device)), LR)
 
 
+def megabytes(net: nn.Module) -> float:
+    """Memory of parameters and buffers, in MiB."""
+    return sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers())) / 2**20
+
+
 def passes(nets: list[nn.Module], run: Callable[[], object], n: int) -> str:
     seen = [count(net, run) for net in nets]
     return f"{sum(one.forward for one in seen) / n:.0f}/{sum(one.backward for one in seen) / n:.0f}"
@@ -141,7 +152,11 @@ def one_race(name: str, forms: dict[str, Ours], batch: int, updates: int, rounds
     for who, form in forms.items():
         if form.channels_last:
             nets[who][0].to(memory_format=torch.channels_last)
-        learner = Learner(nets[who][0], sgd(nets[who][0]), PGDAT(PGD_STEPS), precision=form.precision)
+        search = training_copy(nets[who][0], x[:16], form.precision) if form.copied else None
+        learner = Learner(nets[who][0], sgd(nets[who][0]), PGDAT(PGD_STEPS), precision=form.precision, search=search)
+        if search is not None:
+            nets[who].append(search.module)
+            print(f"\n{name}, {who}: {search.how}; {megabytes(search.module):.2f} MiB beside {megabytes(start):.2f}")
         contenders[who] = partial(ours, learner, batches)
     print(f"\n{name}, PGD-{PGD_STEPS}, {TRAINING}, batch {batch}; {rounds} rounds of {updates} updates")
     seen = [f"{who} {passes(nets[who], run, len(x))}" for who, run in contenders.items()]

@@ -57,7 +57,7 @@ def work(out: Path, dataset: str, jobs: list[str]) -> None:
             counts = [all_reduces(out, dataset, *case) for case in ((1,), (4,), (1, 2))]
             (out / f"all-reduces-{RANK}").write_text(" ".join(map(str, counts)))
         elif job == "synced":
-            for way in ("pgd_at", "awp"):
+            for way in ("pgd_at", "awp", "on a copy"):
                 changes = {**WAYS[way], "sync_batch_norm": True}
                 train(tiny(dataset, **changes), out / f"synced-{way}", "cpu")
             in_bf16 = {"epochs": 1, "sync_batch_norm": True, "speed.precision": "bf16"}

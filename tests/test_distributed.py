@@ -58,7 +58,7 @@ def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: 
     run(tmp_path, dataset, *METHODS_ALONE, "synced", "in quarters", processes=1)
     for way in ("pgd_at", "trades", "awp", "free", "checkpointed"):
         assert_alike(tmp_path / f"quarters-{way}", two / f"quarters-{way}", way)
-    for way in ("pgd_at", "awp"):
+    for way in ("pgd_at", "awp", "on a copy"):
         assert_alike(tmp_path / f"synced-{way}", two / f"synced-{way}", way)
     assert_alike(tmp_path / "synced-bf16", two / "synced-bf16", "bf16")
     for way in METHODS_ALONE:

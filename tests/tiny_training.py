@@ -40,6 +40,7 @@ WAYS: dict[str, dict[str, object]] = {
     "accumulated": {"accumulation": 3},
     "no validation": {"data.val": "none"},
     "measured at the end": {"measure.every": 2},
+    "on a copy": {"speed.search_copy": True},
 }
 
 

@@ -277,7 +277,7 @@ def finite(grad: Tensor) -> Tensor:
 
 def usable(x_adv: Tensor, slopes: Tensor) -> Tensor:
     """The images (N, C, H, W), NaN where their slopes (N, ...) are not finite, so that the loss shows it."""
-    finite = slopes.isfinite().view(len(slopes), -1).all(1)
+    finite = slopes.isfinite().reshape(len(slopes), -1).all(1)
     return torch.where(finite.view(-1, 1, 1, 1), x_adv, torch.nan)
 
 

@@ -52,6 +52,10 @@ class AWP(Method):
         whole, again = self.inner.passes, self.inner.loss_passes
         return Passes(whole.forward + again.forward, whole.backward + again.backward)
 
+    @property
+    def crafting(self) -> Passes:
+        return self.inner.crafting
+
     def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
         return self.inner.initial_state(images, classes, batch)
 

@@ -147,6 +147,12 @@ class Method(ABC):
     def passes(self) -> Passes:
         """What an update costs a sample; the most, where samples may stop early."""
 
+    @property
+    def crafting(self) -> Passes:
+        """What `perturb` takes of `passes`."""
+        whole, rest = self.passes, self.loss_passes
+        return Passes(whole.forward - rest.forward, whole.backward - rest.backward)
+
     @abstractmethod
     def perturb(self, model: nn.Module, step: Step) -> Tensor:
         """The images to train on, of the shape of `step.x`, crafted with the model as it stands.

@@ -1,4 +1,4 @@
-"""Networks whose weights are not float32, with float32 images and logits."""
+"""Networks that compute in another precision than float32, with float32 logits."""
 
 import torch
 from torch import Tensor, nn
@@ -30,3 +30,16 @@ def float32_ends(model: nn.Module) -> nn.Module:
         return model
     wrapped = Float32Ends(model, dtypes.pop())
     return wrapped.train(model.training)
+
+
+class Autocast(nn.Module):
+    """A network under bfloat16 autocast whose logits are float32, so that losses are computed in float32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            logits: Tensor = self.net(x)
+        return logits.float()

@@ -3,6 +3,7 @@
 from satbench.errors import BadInput
 from satbench.methods import Method
 from satbench.threat import ThreatModel
+from satbench.training.attacked import excluded
 from satbench.training.config import TrainConfig
 
 
@@ -13,10 +14,12 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
     inner = config.method.params.get("method")
     name = f"{config.method.name} around {inner}" if inner else config.method.name
     crafts = method.crafts
+    no_copy = excluded(config, method)
     for refused, what in (
         (surrogate.attacker and not crafts, f"surrogate.attacker with {name}, whose attacker takes no pass of its own"),
         (config.attack_bn_mode == "train" and not crafts, f"attack_bn_mode=train with {name}, which crafts no image"),
         (speed.precision == "bf16-attack" and not crafts, f"speed.precision=bf16-attack with {name}, use bf16"),
+        (speed.search_copy is True and no_copy is not None, f"speed.search_copy=true with {no_copy}"),
         (
             (surrogate.attacker or surrogate.optimizer) and config.activation != "relu",
             f"a surrogate derivative with {config.activation}; it stands in for that of relu",

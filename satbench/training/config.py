@@ -89,7 +89,9 @@ class SpeedConfig(_Frozen):
     """What a step costs in time and memory; its result changes by rounding alone.
 
     precision: "bf16-attack" crafts under bfloat16 autocast, "bf16" also takes the update under it. resident: whether
-    the images lie on the device; null means where they fit. channels_last and compile are torch's.
+    the images lie on the device; null means where they fit. channels_last and compile are torch's. search_copy: whether
+    images are crafted on a copy of the network with folded batch norms in channels-last layout, see
+    `training.attacked`; null means where that is faster.
     activation_checkpointing: whether the network's blocks keep their inputs alone and are computed again in every
     backward pass, of attack and update; it needs less memory, more time, and changes no bit on a CPU.
     """
@@ -98,6 +100,7 @@ class SpeedConfig(_Frozen):
     channels_last: bool = False
     compile: bool = False
     resident: bool | None = None
+    search_copy: bool | None = None
     activation_checkpointing: bool = False
 
 

@@ -27,12 +27,14 @@ MEASURED = 256  # validation images
 class DryRun:
     """What was found out; times in seconds, memory in bytes.
 
-    images: of the training split. updates, images_an_epoch: of an epoch, replays included. passes: of an image and
-    update, the most. seconds: of single updates of the first epoch, in ascending order. val_images, val_seconds: of one
-    measurement on the validation split, estimated from its first 256 images. parameters, optimizer: memory of the
-    weights and of the optimizer's state. peak: the largest memory so far, of PyTorch on the GPU, else of this process.
+    attacked: what images are crafted on, in words. images: of the training split. updates, images_an_epoch: of an
+    epoch, replays included. passes: of an image and update, the most. seconds: of single updates of the first epoch, in
+    ascending order. val_images, val_seconds: of one measurement on the validation split, estimated from its first 256
+    images. parameters, optimizer: memory of the weights and of the optimizer's state. peak: the largest memory so far,
+    of PyTorch on the GPU, else of this process.
     """
 
+    attacked: str
     images: int
     updates: int
     images_an_epoch: int
@@ -73,6 +75,7 @@ def dry_run(config: TrainConfig, device: str = "auto", data_dir: Path | None = N
             run.validated(run.net, f"update {position.step}")
         elapsed = _now(run.place) - started
         return DryRun(
+            attacked=run.attacked.how,
             images=len(run.feed.images),
             updates=run.updates,
             images_an_epoch=run.images_an_epoch,
@@ -107,6 +110,7 @@ def described(config: TrainConfig, found: DryRun) -> list[str]:
         f"updates on {found.images_an_epoch:,} images",
         f"passes of an image and update, at most: {forward} forward, {backward} backward; in the whole run "
         f"{forward * total:,} and {backward * total:,}",
+        f"attack: {found.attacked}",
         f"time of an epoch, estimated from {len(found.seconds)} updates: {_duration(usual)} ({_duration(short)} to "
         f"{_duration(long)} by the shortest and the longest), and {_duration(found.val_seconds)} to measure, "
         f"{measurements} times",

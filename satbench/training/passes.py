@@ -1,7 +1,7 @@
 """How many images really go through a network."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -9,21 +9,20 @@ from torch import Tensor, nn
 
 @dataclass
 class PassCount:
-    """Rows that went through a network and back, each as often as it did, seen by hooks while it is watched.
+    """Rows that went forward and backward through some networks, counted by hooks while these are watched.
 
-    A hook sees passes of the whole network, not the blocks that activation checkpointing computes again.
+    A hook sees passes of a whole network, not the blocks that activation checkpointing computes again.
     """
 
     forward: int = 0
     backward: int = 0
 
     @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        hook = model.register_forward_hook(self._forward)
-        try:
+    def watching(self, *models: nn.Module) -> Iterator[None]:
+        with ExitStack() as hooks:
+            for model in models:
+                hooks.callback(model.register_forward_hook(self._forward).remove)
             yield
-        finally:
-            hook.remove()
 
     def _forward(self, model: nn.Module, given: object, logits: Tensor) -> None:
         self.forward += len(logits)

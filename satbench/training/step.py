@@ -1,6 +1,7 @@
 """One update, in the order in which everything happens. It knows no method by name.
 
-1. The attacker: `method.perturb` on the bare network, put in eval mode and frozen; no process waits for another.
+1. The attack: `method.perturb` on the bare network in eval mode and frozen, or on a copy of it that is refreshed
+   first; no process waits for another.
 2. The optimizer: `method.loss` in training mode, inside `method.around_update`; backward averages over the processes.
 3. What is remembered: `method.after_update`, running statistics, the average of the weights.
 
@@ -21,22 +22,11 @@ from satbench.attacks.base import batch_statistics, crafting
 from satbench.methods.base import Method, Step
 from satbench.models.activation_checkpointing import blocks_of, recomputed
 from satbench.models.buffers import KeptBuffers
+from satbench.models.precision import Autocast
+from satbench.models.search_copy import SearchCopy
 from satbench.models.surrogate import surrogate_derivative
 from satbench.seeding import derive
 from satbench.training.distributed import gradients_kept
-
-
-class Autocast(nn.Module):
-    """A network under bfloat16 autocast whose logits are float32, so that losses are computed in float32."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16):
-            logits: Tensor = self.net(x)
-        return logits.float()
 
 
 class Update(NamedTuple):
@@ -58,7 +48,8 @@ class Learner:
     net: what is attacked and saved. wrapped: the same network, as the loss runs it (several processes, or compiled).
     attack_bn_mode, surrogate_attacker, surrogate_optimizer, precision, clip: as in `training.config`. watched: whether
     the accuracy is taken, by a hook, which a compiled network must not have. activation_checkpointing: whether the
-    network's blocks recompute their activations, in the attack and in the update.
+    network's blocks recompute their activations, in the attack and in the update. search: the copy of `net` that images
+    are crafted on, in the precision of the attack; None crafts on `net`. It needs attack_bn_mode "eval".
     """
 
     net: nn.Module
@@ -73,23 +64,31 @@ class Learner:
     clip: float | None = None
     watched: bool = True
     activation_checkpointing: bool = False
+    search: SearchCopy | None = None
     attacked: nn.Module = field(init=False)  # as `perturb` is given it
     trained: nn.Module = field(init=False)  # as `loss` is given it
     running: list[Tensor] = field(init=False)  # the running statistics of batch norms
-    blocks: list[nn.Module] = field(init=False)  # that recompute their activations
+    blocks: list[nn.Module] = field(init=False)  # of `net` that recompute their activations
+    attacked_blocks: list[nn.Module] = field(init=False)  # the same ones of `attacked`
 
     def __post_init__(self) -> None:
         wrapped = self.wrapped or self.net
-        self.attacked = self.net if self.precision == "float32" else Autocast(self.net)
+        if self.search is not None:
+            self.attacked = self.search.module
+        else:
+            self.attacked = self.net if self.precision == "float32" else Autocast(self.net)
         self.trained = Autocast(wrapped) if self.precision == "bf16" else wrapped
         norms = [module for module in self.net.modules() if isinstance(module, _BatchNorm)]
         statistics = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self.running = [buffer for buffer in statistics if buffer is not None]
-        self.blocks = blocks_of(self.net) if self.activation_checkpointing else []
+        self.blocks = self.attacked_blocks = blocks_of(self.net) if self.activation_checkpointing else []
+        if self.search is not None:
+            name_of = {module: name for name, module in self.net.named_modules()}
+            self.attacked_blocks = [self.search.network.get_submodule(name_of[block]) for block in self.blocks]
 
     def update(self, step: Step, lr: float, pressed: bool = False) -> Update:
         """One update at learning rate `lr`; `pressed` tells it to stop."""
-        with recomputed(self.blocks), self._attacking():
+        with recomputed(self.attacked_blocks), self._attacking():
             x_adv = _joined([self.method.perturb(self.attacked, part) for part, _ in step.split(step.x)])
         self._seed(step)
         for group in self.optimizer.param_groups:
@@ -123,12 +122,14 @@ class Learner:
 
     @contextmanager
     def _attacking(self) -> Iterator[None]:
+        if self.search is not None:
+            self.search.refresh()
         with ExitStack() as stack:
             stack.enter_context(crafting(self.attacked))
             if self.attack_bn_mode == "train":
                 stack.enter_context(batch_statistics(self.net))
             if self.surrogate_attacker:
-                stack.enter_context(surrogate_derivative(self.net))
+                stack.enter_context(surrogate_derivative(self.attacked))
             yield
 
     def _descending(self) -> AbstractContextManager[None]:

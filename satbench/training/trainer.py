@@ -25,6 +25,7 @@ from satbench.seeding import Share, generator
 from satbench.threat import ThreatModel
 from satbench.training import checkpoint
 from satbench.training.alarm import collapse
+from satbench.training.attacked import attacked
 from satbench.training.averaging import AVERAGES, Average
 from satbench.training.board import Board
 from satbench.training.build import network, optimizer
@@ -162,6 +163,7 @@ class Training:
             blocks_of(self.net)  # refused here where there are none
         if config.speed.channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)
+        self.attacked = attacked(config, method, self.net, images.shape, place)
         average: Average | None = pick(
             AVERAGES, config.averaging.name, "averaging", self.net, **config.averaging.params
         )
@@ -203,7 +205,7 @@ class Training:
         figures, seen = newest(position.history, position.times), 0
         started = saved = time.monotonic()
         before = position.seconds
-        with nullcontext() if self.config.speed.compile else passes.watching(self.net):
+        with nullcontext() if self.config.speed.compile else passes.watching(self.net, *self.attacked.networks):
             for step in self.steps(position):
                 loss, accuracy, stop = learner.update(step, self.lr(step), pressed())
                 if not torch.isfinite(loss):
@@ -248,6 +250,7 @@ class Training:
             settings.optimizer.clip,
             watched=not settings.speed.compile,
             activation_checkpointing=settings.speed.activation_checkpointing,
+            search=self.attacked.copy,
         )
 
     def steps(self, position: Position) -> Iterator[Step]:

@@ -11,10 +11,10 @@ from satbench.errors import BadInput
 from satbench.evaluation.executor import Search
 from satbench.evaluation.harness import measure
 from satbench.methods import Processes
+from satbench.models.precision import Autocast
 from satbench.results.metrics import clean_table
 from satbench.threat import ThreatModel
 from satbench.training.config import TrainConfig
-from satbench.training.step import Autocast
 
 
 def validate(
