@@ -20,6 +20,7 @@ from satbench.errors import BadInput
 from satbench.methods import METHODS, Method, Passes, Step
 from satbench.models import ModelSpec, build_model
 from satbench.models.activation_checkpointing import blocks_of, recomputed
+from satbench.models.search_copy import training_copy
 from satbench.seeding import PerSample, Share, generator
 from satbench.threat import ThreatModel
 from satbench.training.dry_run import dry_run
@@ -400,21 +401,24 @@ def held(net: nn.Module) -> Iterator[list[int]]:
 
 
 def test_both_hold_fewer_saved_activations() -> None:
-    """Four parts hold a quarter of the activations; blocks that keep their inputs less than half."""
+    """Four parts hold a quarter of the activations; blocks that keep their inputs less than half, also of a copy."""
     x, y = images(16, torch.float32)
     found = {}
     for name, settings, parts in (
         ("plain", {}, 1),
         ("accumulated", {}, 4),
         ("checkpointed", {"activation_checkpointing": True}, 1),
+        ("on a copy", {"activation_checkpointing": True}, 1),
     ):
         net = residual(width=4)
-        with held(net) as most:
-            updated(net, method_of("pgd_at"), x, y, settings, accumulation=parts)
+        copy = training_copy(net, x) if name == "on a copy" else None
+        with held(nn.ModuleList([net, *([copy.module] if copy else [])])) as most:
+            updated(net, method_of("pgd_at"), x, y, {**settings, "search": copy}, accumulation=parts)
         found[name] = most[0]
     assert found["plain"] > 16 * 8 * 8 * 8 * 4 * 4  # of the first four blocks alone, images x pixels x filters x bytes
     assert found["accumulated"] < 0.3 * found["plain"]
     assert found["checkpointed"] < 0.5 * found["plain"]
+    assert found["on a copy"] < 0.5 * found["plain"]
 
 
 def test_a_dry_run_takes_its_updates_with_both(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
