@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from many_processes import work
 from safetensors.torch import load_file
 from tiny_training import BATCHES, WAYS, contents, write_rows
 
@@ -22,10 +23,11 @@ SOME_WAYS = ("pgd_at", "awp", "gradalign", "free", "ema")  # all of them in the 
 LOOSE = {"trades": 1e-3, "awp around trades": 1e-3, "bf16": 1e-2}
 
 
-def run(out: Path, dataset: str, *jobs: str, processes: int = 2, restarts: int = 0) -> None:
+def run(out: Path, dataset: str, *jobs: str, restarts: int = 0) -> None:
+    """Two processes do these jobs."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
-    words = [sys.executable, *(launch if processes == 2 else []), str(HERE / "many_processes.py"), str(out), dataset]
+    words = [sys.executable, *launch, str(HERE / "many_processes.py"), str(out), dataset]
     out.mkdir(exist_ok=True)
     done = subprocess.run([*words, *jobs], env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
@@ -55,7 +57,7 @@ def two(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: Path) -> None:
-    run(tmp_path, dataset, *SOME_WAYS, "synced", "in quarters", processes=1)
+    work(tmp_path, dataset, [*SOME_WAYS, "synced", "in quarters"])
     for way in ("pgd_at", "trades", "awp", "free", "checkpointed"):
         assert_equal_trainings(tmp_path / f"quarters-{way}", two / f"quarters-{way}", way)
     for way in ("pgd_at", "awp", "on a copy"):
@@ -74,8 +76,8 @@ def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: 
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains_in_every_way(dataset: str, tmp_path: Path) -> None:
-    for processes in (1, 2):
-        run(tmp_path / str(processes), dataset, *WAYS, processes=processes)
+    work(tmp_path / "1", dataset, list(WAYS))
+    run(tmp_path / "2", dataset, *WAYS)
     for way in WAYS:
         assert_equal_trainings(tmp_path / "1" / way, tmp_path / "2" / way, way)
 
