@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import BATCHES, WAYS, contents, write_rows
 
+from satbench.methods import METHODS
 from satbench.recipes import RECIPES
 from satbench.training.checkpoint import open_folder
 
@@ -67,6 +68,7 @@ def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: 
             "times.jsonl",
             "best.safetensors",
             "last.safetensors",
+            "state.safetensors",
         }
 
 
@@ -99,7 +101,7 @@ def test_what_one_process_refuses_is_reported_by_that_one_alone(two: Path) -> No
     ],
 )
 def test_a_refusal_is_one_line_of_one_process(words: list[str], line: str, tmp_path: Path) -> None:
-    open_folder(tmp_path / "run", RECIPES["digits-sat"](), {})
+    open_folder(tmp_path / "run", RECIPES["digits-sat"](), {}, 1, METHODS["pgd_at"]())
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "satbench", "train"]
     words = [sys.executable, *launch, *words, "--device", "cpu", "--out", str(tmp_path / "run")]

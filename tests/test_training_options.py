@@ -40,7 +40,8 @@ from satbench.seeding import generator
 from satbench.threat import ThreatModel
 from satbench.training import TrainConfig
 from satbench.training.alarm import collapse
-from satbench.training.checkpoint import STATE, read_metrics
+from satbench.training.checkpoint import read_metrics
+from satbench.training.state import STATE
 from satbench.training.step import targets
 
 pytestmark = pytest.mark.numeric

@@ -24,8 +24,8 @@ def command(
         typer.echo("satbench recipes NAME shows one whole; satbench train NAME runs it")
         return
     config = recipe(name)
-    if make := RECIPES.get(name):
-        typer.echo(f"{_words(make)}\n\n{_words(inspect.getmodule(make))}\n")
+    if named := RECIPES.get(name):
+        typer.echo(f"{_words(named)}\n\n{_words(inspect.getmodule(named))}\n")
     typer.echo(f"method: {pick(METHODS, config.method.name, 'method', **config.method.params)}")
     blocks, numbers = drawing(config)
     typer.echo(f"learning rate over {config.epochs} epochs:\n{blocks}\n{numbers}\n")

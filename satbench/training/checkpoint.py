@@ -20,9 +20,9 @@ from satbench.models.weights import SCHEMA_VERSION, Provenance, load_model_file,
 from satbench.results.schema import Threat
 from satbench.results.store import atomic_file, to_json, write_text
 from satbench.training.config import TrainConfig, parse_config
-from satbench.training.continuation import differs_in_length, obstacle
+from satbench.training.continuation import fixed, obstacle
 from satbench.training.ending import is_over
-from satbench.training.state import CONFIG, Position, Saved, newest_state
+from satbench.training.state import CONFIG, STATE, Position, Saved, newest_state
 from satbench.zoo import BEST, LAST
 
 METRICS = "metrics.jsonl"
@@ -44,14 +44,14 @@ def open_folder(out: Path, config: TrainConfig, data: dict[str, str], updates: i
             left.unlink()
     if file.is_file():
         there = read_config(out)
-        changed = _first_difference(there.model_dump(), config.model_dump())
-        refusal = f"{out} holds a run with another {changed}"
-        if not differs_in_length(there, config):
-            raise BadInput(f"{refusal}; give another --out or the same settings")
+        if changed := _first_difference(fixed(there), fixed(config)):
+            raise BadInput(f"{out} holds a run with another {changed}; give another --out or the same settings")
         if json.loads(file.read_text(encoding="utf-8")).get("data") != data:
             raise BadInput(f"{out} holds a run on other images than {config.dataset} has now; give another --out")
         if there == config:
             return
+        changed = _first_difference(there.model_dump(), config.model_dump())
+        refusal = f"{out} holds a run with another {changed}"
         saved = newest_state(out, lambda saved: check_state(saved, there, data, updates, method))
         if saved is None:
             raise BadInput(f"{refusal}, and no state to continue from; give another --out or the same settings")
@@ -67,9 +67,10 @@ def check_state(saved: Saved, config: TrainConfig, data: dict[str, str], updates
     there = parse_config(wrapped["config"], str(saved.file))
     if there == config and wrapped["data"] == data:
         return
-    if wrapped["data"] != data or not differs_in_length(there, config):
-        changed = _first_difference(there.model_dump(), config.model_dump()) or "training images"
+    if changed := _first_difference(fixed(there), fixed(config)):
         raise BadInput(f"{saved.file} is of another run, with another {changed}")
+    if wrapped["data"] != data:
+        raise BadInput(f"{saved.file} is of another run, on other images")
     if why := obstacle(there, config, saved.position, updates, method):
         raise BadInput(f"{saved.file} is of another run: {why}")
 
@@ -88,8 +89,16 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def finished(out: Path, config: TrainConfig) -> bool:
-    """Whether the run in `out` has nothing left to do: it is logged to its end, which is written last."""
-    return (out / LAST).is_file() and is_over(config, read_metrics(out))
+    """Whether the run in `out` has nothing left to do: it is logged to its end, which is written last.
+
+    Raises `BadInput` for a damaged log, unless there is a state, from which it is written again.
+    """
+    try:
+        return is_over(config, read_metrics(out))
+    except BadInput:
+        if not (out / STATE).is_file():
+            raise
+        return False
 
 
 def check_weights(out: Path, best_epoch: int, last_epoch: int, going_on: bool = False) -> None:
@@ -150,7 +159,7 @@ def relabel_weights(
 
 def write_metrics(out: Path, position: Position) -> None:
     """Write the whole log and the times again, so that they never hold an epoch twice."""
-    for name, rows in ((METRICS, position.history), (TIMES, position.times)):
+    for name, rows in ((TIMES, position.times), (METRICS, position.history)):
         write_text(out / name, "".join(json.dumps(row) + "\n" for row in rows))
 
 

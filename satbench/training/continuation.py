@@ -15,9 +15,10 @@ from satbench.training.state import Position
 ADVICE = "give a schedule with the same past (milestones are shares of the run), or another --out"
 
 
-def differs_in_length(there: TrainConfig, config: TrainConfig) -> bool:
-    """Whether the two differ at most in epochs, schedule, parameters of the average, and their name's `[...]`."""
-    return _fixed(there) == _fixed(config)
+def fixed(config: TrainConfig) -> dict[str, Any]:
+    """The settings that a run keeps: all but epochs, schedule, parameters of the average, and the name's `[...]`."""
+    settings = config.model_dump(exclude={"epochs": True, "schedule": True, "averaging": {"params"}})
+    return settings | {"recipe": config.recipe.partition(" [")[0]}
 
 
 def obstacle(there: TrainConfig, config: TrainConfig, position: Position, updates: int, method: Method) -> str:
@@ -58,8 +59,3 @@ def _average(config: TrainConfig) -> Average | None:
         AVERAGES, config.averaging.name, "averaging", nn.Identity(), **config.averaging.params
     )
     return average
-
-
-def _fixed(config: TrainConfig) -> dict[str, Any]:
-    settings = config.model_dump(exclude={"epochs": True, "schedule": True, "averaging": {"params"}})
-    return settings | {"recipe": config.recipe.partition(" [")[0]}
