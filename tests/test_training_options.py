@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -700,48 +699,6 @@ def test_the_surrogate_trains_four_relu_networks(tmp_path: Path) -> None:
             margins[search] = run.records["margin"].to_numpy()
         assert not np.array_equal(margins["folded"], margins["surrogate"])
     assert len(digests) == 4
-
-
-# TensorBoard
-
-
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
-
-    events = EventAccumulator(str(folder)).Reload()
-    return {name: [(one.step, one.value) for one in events.Scalars(name)] for name in events.Tags()["scalars"]}
-
-
-@pytest.mark.parametrize("stop", [None, 3, BATCHES, 8])
-def test_tensorboard_shows_the_log(stop: int | None, dataset: str, tmp_path: Path) -> None:
-    """Of a run stopped within an epoch and between two as well, once."""
-
-    def cut(done: int, total: int, what: str) -> None:
-        if done == stop:
-            raise PowerCut
-
-    config = tiny(dataset, epochs=3)
-    if stop is not None:
-        with pytest.raises(PowerCut):
-            train(config, tmp_path, "cpu", progress=cut, tensorboard=True)
-    history = train(config, tmp_path, "cpu", tensorboard=True).history
-    shown = scalars(tmp_path / "tensorboard")
-    assert shown.keys() == {name for name, value in history[0].items() if not isinstance(value, str)}
-    for name, points in shown.items():
-        assert [step for step, _ in points] == [row["epoch"] for row in history]
-        assert [value for _, value in points] == pytest.approx([row[name] for row in history], rel=1e-6)
-    before = len(list((tmp_path / "tensorboard").iterdir()))
-    train(config, tmp_path, "cpu", tensorboard=True)
-    assert len(list((tmp_path / "tensorboard").iterdir())) == before
-
-
-def test_without_tensorboard_one_line_says_what_to_install(
-    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(BadInput, match=r"^--tensorboard needs the extra: pip install 'satbench\[tensorboard\]'$"):
-        train(tiny(dataset), tmp_path / "run", "cpu", tensorboard=True)
-    assert not (tmp_path / "run").exists()
 
 
 # averages

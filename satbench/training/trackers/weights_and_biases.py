@@ -26,6 +26,7 @@ class WeightsAndBiases:
         except ImportError:
             raise BadInput("tracker wandb needs its extra: pip install 'satbench[wandb]'") from None
         self._wandb: Any = wandb
+        self._defined: set[str] = set()  # whose x axis W&B knows
         self.faults: tuple[type[Exception], ...] = (wandb.Error,)
 
     def on_train_begin(self, config: TrainConfig, out: Path) -> None:
@@ -41,14 +42,18 @@ class WeightsAndBiases:
             config=config.model_dump(mode="json"),
         )
         self._run.config.update(config.model_dump(mode="json"), allow_val_change=True)
-        self._run.define_metric("step/*", step_metric="step/update")
-        self._run.define_metric("*", step_metric="epoch")
 
     def on_step_end(self, row: dict[str, Any]) -> None:
-        self._run.log(figures(row, "step/"))
+        self._log(figures(row, "step/"), over="step/update")
 
     def on_epoch_end(self, row: dict[str, Any]) -> None:
-        self._run.log(figures(row))
+        self._log(figures(row), over="epoch")
 
     def on_train_end(self, finished: bool) -> None:
         self._run.finish(exit_code=0 if finished else 1)
+
+    def _log(self, scalars: dict[str, float], over: str) -> None:
+        for name in scalars.keys() - self._defined:
+            self._run.define_metric(name, step_metric=over)
+        self._defined |= scalars.keys()
+        self._run.log(scalars)
