@@ -115,6 +115,21 @@ def test_an_interrupted_run_can_be_made_longer_too_and_more_than_once(dataset: s
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
+def test_a_run_goes_on_from_the_save_before_under_another_length(dataset: str, tmp_path: Path) -> None:
+    """Its log has come to the end of the shorter run already, but not by updates of that run."""
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 11:
+            raise PowerCut
+
+    with pytest.raises(PowerCut):
+        train(quick(dataset, 4), tmp_path / "run", "cpu", progress=stop)
+    (tmp_path / "run" / STATE).write_bytes(b"")
+    train(quick(dataset, 2), tmp_path / "run", "cpu")
+    train(quick(dataset, 2), tmp_path / "whole", "cpu")
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
 # not longer
 
 
