@@ -51,7 +51,7 @@ def assert_alike(one: Path, two: Path, way: str) -> None:
 def two(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes leave of every method, and how often they met."""
     out = tmp_path_factory.mktemp("two")
-    run(out, dataset, *METHODS_ALONE, "counting", "synced", "refused")
+    run(out, dataset, *METHODS_ALONE, "counting", "tracked", "synced", "refused")
     return out
 
 
@@ -70,6 +70,17 @@ def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: 
             "last.safetensors",
             "state.safetensors",
         }
+
+
+def test_the_first_process_alone_logs_and_tracks(two: Path) -> None:
+    assert (two / "rows-0").read_text() == str(2 * BATCHES + 2)
+    assert (two / "rows-1").read_text() == "0"
+    rows = [json.loads(line) for line in (two / "tracked" / "steps.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == list(range(2 * BATCHES))
+    assert sorted(file.name for file in (two / "tracked" / "epochs").iterdir()) == [
+        "0001.safetensors",
+        "0002.safetensors",
+    ]
 
 
 @pytest.mark.slow
