@@ -34,9 +34,9 @@ TEMPORARY = (".*.json.*", ".*.jsonl.*", ".*.safetensors.*", f"{EPOCHS}/.*.safete
 def open_folder(out: Path, config: TrainConfig, data: dict[str, str], updates: int, method: Method) -> None:
     """Write the config to the folder `out`, or check that `out` already is the folder of this config and data.
 
-    `data` holds the digest of each split, `updates` is the number of an epoch. A folder whose run can go on under
-    `config`, see `continuation`, becomes one of `config`. Raises `BadInput` when the folder belongs to other settings
-    or images.
+    `data` holds the digest of each split; `updates` counts those of an epoch. A folder whose run can go on under
+    `config`, see `continuation`, becomes one of `config`: its config is replaced last, in one step. Raises `BadInput`
+    when the folder belongs to other settings or images.
     """
     file = out / CONFIG
     for pattern in TEMPORARY:

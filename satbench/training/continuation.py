@@ -54,7 +54,7 @@ def obstacle(there: TrainConfig, config: TrainConfig, position: Position, update
 
 
 def _average(config: TrainConfig) -> Average | None:
-    """An average of no weights, to be asked when it moves how far."""
+    """The average of the config, around no network: it is only asked how far it moves."""
     average: Average | None = pick(
         AVERAGES, config.averaging.name, "averaging", nn.Identity(), **config.averaging.params
     )

@@ -1,4 +1,4 @@
-"""What a run writes while it trains, by its first process alone, in the order that a kill at any point allows."""
+"""What a run writes while it trains, by its first process alone, in an order in which a kill loses nothing."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Writer:
         self.offered = 0  # epochs that the trackers were offered
 
     def begin(self, position: Position, taken: int) -> None:
-        """Make the folder that of a run which has taken `taken` updates."""
+        """Bring the folder to the state of a run at `position`, which has taken `taken` updates; the trackers begin."""
         if position.history:
             checkpoint.relabel_weights(self.out, self.config, *self.source)
         self.steps = StepLog(self.out, self.log_steps, taken)
