@@ -61,8 +61,8 @@ leaderboard: $(READY)  ## Rebuild leaderboards/ from its committed summary of ru
 report: $(READY)  ## Make a page of the runs below reports/runs (or make report RUNS=FOLDER)
 	$(BIN)/satbench report $(RUNS)
 
-lock: $(READY)  ## Resolve the dependencies anew
-	$(BIN)/uv pip compile --quiet --universal --all-extras --generate-hashes --no-emit-index-url --no-header \
+lock: $(READY)  ## Resolve the dependencies anew; wandb and mlflow (35 packages) are left to who tracks with them
+	$(BIN)/uv pip compile --quiet --universal --extra dev --generate-hashes --no-emit-index-url --no-header \
 		--upgrade pyproject.toml --output-file requirements.lock
 
 clean:  ## Remove the environment, caches and generated runs

@@ -1,5 +1,6 @@
 """Hand-written YAML files, read so that a slip is named by file, entry and field."""
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,6 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 from satbench.errors import BadInput
 
+_POWER = re.compile(
+    r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+"
+)  # which YAML 1.1 takes for text without . and sign
 PACKAGE = Path(__file__).resolve().parent
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -21,6 +25,11 @@ class _UniqueKeys(yaml.SafeLoader):
         if doubled:
             raise BadInput(f"{node.start_mark.name} has {doubled[0]!r} twice; remove one")
         return super().construct_mapping(node, deep)
+
+
+_UniqueKeys.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(f"(?:{_POWER.pattern})$"), list("-+.0123456789")
+)
 
 
 def shipped(name: str, folder: str = ".") -> Path:

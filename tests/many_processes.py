@@ -1,15 +1,16 @@
 """What a process of tests/test_distributed.py runs, alone or under torchrun: many_processes.py OUT DATASET JOB...
 
 A JOB is a name of `tiny_training.WAYS`, "dying" for a run whose second process kills itself once, "counting" for three
-runs whose all-reduces are counted, "synced" for networks with batch norm over the whole batch, "in quarters" for
-networks with batch norm that learn from quarters of a batch, two of each process or four of one, or "refused" for a run
-that the second process refuses, each process writing what it raised.
+runs whose all-reduces are counted, "tracked" for a run with a step log and a tracker, "synced" for networks with batch
+norm over the whole batch, "in quarters" for networks with batch norm that learn from quarters of a batch, two of each
+process or four of one, or "refused" for a run that the second process refuses, each process writing what it raised.
 """
 
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from tiny_training import WAYS, tiny
@@ -17,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from satbench import train
 from satbench.errors import BadInput
+from satbench.training import TrainConfig
 from satbench.training.distributed import joined
 
 # without batch norm, which sees a process's own images unless it is told to see all
@@ -51,11 +53,30 @@ def main() -> None:
         Path(out, f"raised-{RANK}").write_text(f"{type(error).__name__}: {error}")
 
 
+class Rows:
+    """A tracker that counts the rows this process is told."""
+
+    count = 0
+
+    def on_train_begin(self, config: TrainConfig, out: Path) -> None: ...
+
+    def on_step_end(self, row: dict[str, Any]) -> None:
+        self.count += 1
+
+    on_epoch_end = on_step_end
+
+    def on_train_end(self, finished: bool) -> None: ...
+
+
 def work(out: Path, dataset: str, jobs: list[str]) -> None:
     for job in jobs:
         if job == "counting":
             counts = [all_reduces(out, dataset, *case) for case in ((1,), (4,), (1, 2))]
             (out / f"all-reduces-{RANK}").write_text(" ".join(map(str, counts)))
+        elif job == "tracked":
+            rows = Rows()
+            train(tiny(dataset, **SHARED), out / job, "cpu", keep_every=1, log_steps=1, trackers=[rows])
+            (out / f"rows-{RANK}").write_text(str(rows.count))
         elif job == "synced":
             for way in ("pgd_at", "awp", "on a copy"):
                 changes = {**WAYS[way], "sync_batch_norm": True}

@@ -12,6 +12,7 @@ from many_processes import work
 from safetensors.torch import load_file
 from tiny_training import BATCHES, WAYS, contents, write_rows
 
+from satbench.methods import METHODS
 from satbench.recipes import RECIPES
 from satbench.training.checkpoint import open_folder
 
@@ -52,7 +53,7 @@ def assert_equal_trainings(one: Path, two: Path, way: str) -> None:
 def two(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes leave of these trainings, and how often they met."""
     out = tmp_path_factory.mktemp("two")
-    run(out, dataset, *SOME_WAYS, "counting", "synced", "in quarters", "refused")
+    run(out, dataset, *SOME_WAYS, "counting", "tracked", "synced", "in quarters", "refused")
     return out
 
 
@@ -71,7 +72,19 @@ def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: 
             "times.jsonl",
             "best.safetensors",
             "last.safetensors",
+            "state.safetensors",
         }
+
+
+def test_the_first_process_alone_logs_and_tracks(two: Path) -> None:
+    assert (two / "rows-0").read_text() == str(2 * BATCHES + 2)
+    assert (two / "rows-1").read_text() == "0"
+    rows = [json.loads(line) for line in (two / "tracked" / "steps.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == list(range(2 * BATCHES))
+    assert sorted(file.name for file in (two / "tracked" / "epochs").iterdir()) == [
+        "0001.safetensors",
+        "0002.safetensors",
+    ]
 
 
 @pytest.mark.slow
@@ -103,7 +116,7 @@ def test_what_one_process_refuses_is_reported_by_that_one_alone(two: Path) -> No
     ],
 )
 def test_a_refusal_is_one_line_of_one_process(words: list[str], line: str, tmp_path: Path) -> None:
-    open_folder(tmp_path / "run", RECIPES["digits-sat"](), {})
+    open_folder(tmp_path / "run", RECIPES["digits-sat"](), {}, 1, METHODS["pgd_at"]())
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "satbench", "train"]
     words = [sys.executable, *launch, *words, "--device", "cpu", "--out", str(tmp_path / "run")]

@@ -14,7 +14,7 @@ from satbench import train
 from satbench.errors import BadInput
 from satbench.methods import METHODS
 from satbench.training.averaging import AVERAGES
-from satbench.training.checkpoint import STATE
+from satbench.training.state import STATE
 
 pytestmark = pytest.mark.numeric
 

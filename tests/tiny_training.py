@@ -6,6 +6,7 @@ import numpy as np
 
 from satbench.recipes import RECIPES
 from satbench.training import TrainConfig
+from satbench.training.state import STATE
 
 IMAGES, CLASSES = 120, 3
 BATCH = 16
@@ -70,5 +71,6 @@ def tiny(dataset: str, **changes: object) -> TrainConfig:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What equal runs share to the byte: neither times nor the lock."""
-    return {file.name: file.read_bytes() for file in folder.glob("[!.]*") if file.name != "times.jsonl"}
+    """What equal runs share to the byte: neither times, nor the state, which holds them too, nor the lock."""
+    timed = ("times.jsonl", STATE)
+    return {file.name: file.read_bytes() for file in folder.glob("[!.]*") if file.is_file() and file.name not in timed}

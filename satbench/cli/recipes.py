@@ -7,12 +7,14 @@ import typer
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="One recipe, to be shown whole.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One recipe, or a config.json or YAML file, to be shown whole.")
+    ] = None,
 ) -> None:
     """List the named trainings; with a NAME show its sources, what to expect of it and every setting."""
-    from satbench.lookup import find, pick
+    from satbench.lookup import pick
     from satbench.methods import METHODS
-    from satbench.recipes import RECIPES
+    from satbench.recipes import RECIPES, recipe
     from satbench.training.schedule import drawing
 
     if name is None:
@@ -21,9 +23,9 @@ def command(
             typer.echo(f"{known:<{width}}  {_words(make).splitlines()[0]}")
         typer.echo("satbench recipes NAME shows one whole; satbench train NAME runs it")
         return
-    make = find(RECIPES, name, "recipe")
-    config = make()
-    typer.echo(f"{_words(make)}\n\n{_words(inspect.getmodule(make))}\n")
+    config = recipe(name)
+    if named := RECIPES.get(name):
+        typer.echo(f"{_words(named)}\n\n{_words(inspect.getmodule(named))}\n")
     typer.echo(f"method: {pick(METHODS, config.method.name, 'method', **config.method.params)}")
     blocks, numbers = drawing(config)
     typer.echo(f"learning rate over {config.epochs} epochs:\n{blocks}\n{numbers}\n")

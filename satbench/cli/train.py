@@ -7,7 +7,9 @@ import typer
 
 
 def command(
-    recipe: Annotated[str, typer.Argument(help="Named run to start from; options replace parts of it.")] = "digits-sat",
+    recipe: Annotated[
+        str, typer.Argument(help="Named run, or a config.json or YAML file; options replace parts of it.")
+    ] = "digits-sat",
     model: Annotated[str | None, typer.Option(help="Architecture, such as cnn-small.")] = None,
     activation: Annotated[str | None, typer.Option(help="Activation, such as silu or relu.")] = None,
     method: Annotated[str | None, typer.Option(help="Training algorithm, such as pgd_at.")] = None,
@@ -17,13 +19,22 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Run folder; default reports/runs/<recipe>-<...>.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or set SATBENCH_DATA.")] = None,
-    tensorboard: Annotated[bool, typer.Option(help="Also log for TensorBoard, into OUT/tensorboard.")] = False,
+    keep_every: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Keep the weights of every K-th epoch, as OUT/epochs/0010.safetensors."),
+    ] = None,
+    log_steps: Annotated[
+        int | None, typer.Option(metavar="K", help="Log every K-th update, into OUT/steps.jsonl.")
+    ] = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Also log to tensorboard, wandb or mlflow, each an extra; repeatable.")
+    ] = None,
     is_dry: Annotated[
         bool, typer.Option("--dry-run", help="Say what the run would do and cost, from a few updates; write nothing.")
     ] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting.")] = None,
 ) -> None:
-    """Train a network adversarially; the same command continues an interrupted run.
+    """Train a network adversarially; the same command continues an interrupted run, and more --epochs a finished one.
 
     Settings for --set: optimizer.lr, batch_size, schedule, threat.eps, method.steps, model.width, averaging=ema,
     label_smoothing.amount, speed.precision=bf16 and every other field of the run's config.json; a list is written
@@ -32,12 +43,12 @@ def command(
     from satbench.cli.progress import progress_bar
     from satbench.device import resolve_device
     from satbench.errors import BadInput
-    from satbench.lookup import pick
     from satbench.progress import silent
-    from satbench.recipes import RECIPES
+    from satbench.recipes import recipe as recipe_of
     from satbench.reporting.plots import save, training_curves
     from satbench.reporting.rounding import inward
-    from satbench.training import TrainConfig, train
+    from satbench.training import train
+    from satbench.training.checkpoint import epoch_file
     from satbench.training.distributed import joined
     from satbench.training.dry_run import described, dry_run
     from satbench.training.log import measuring_share
@@ -58,8 +69,7 @@ def command(
             if not equals:
                 raise BadInput(f"--set {item!r} is not KEY=VALUE; write --set optimizer.lr=0.05")
             values[key.strip()] = value.strip()
-        start: TrainConfig = pick(RECIPES, recipe, "recipe")
-        config = start.with_values(values)
+        config = recipe_of(recipe).with_values(values)
         out = out or Path("reports", "runs", _name(config))
         is_first = processes.rank == 0
         if is_dry:
@@ -67,7 +77,16 @@ def command(
                 typer.echo(line)
             return
         with progress_bar(f"train {config.label}", "steps") as report:
-            trained = train(config, out, str(place), data_dir, report if is_first else silent, tensorboard=tensorboard)
+            trained = train(
+                config,
+                out,
+                str(place),
+                data_dir,
+                report if is_first else silent,
+                keep_every=keep_every,
+                log_steps=log_steps,
+                trackers=track or [],
+            )
     if not is_first:
         return
     best, last = trained.history[trained.best_epoch], trained.history[trained.last_epoch]
@@ -93,6 +112,10 @@ def command(
             typer.echo(f"alarm in epoch {row['epoch'] + 1}, catastrophic overfitting: {row['alarm']}")
     if ended := trained.history[-1]["ended"]:
         typer.echo(f"ended after epoch {len(trained.history)} of {config.epochs}: {ended}")
+    if keep_every is not None:
+        wanted = [epoch_file(out, epoch - 1) for epoch in range(keep_every, len(trained.history) + 1, keep_every)]
+        for file in wanted:
+            typer.echo(f"{file}" if file.is_file() else f"{file} was not kept: that epoch was over before --keep-every")
     for file in save(training_curves({config.label: trained.history}), out, "curves"):
         typer.echo(f"{file}")
     typer.echo(f"{out / BEST}")

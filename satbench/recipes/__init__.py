@@ -1,8 +1,11 @@
-"""Named training runs as functions that return a config."""
+"""Named training runs as functions that return a config, and config files in their place."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+from satbench.lookup import find
 from satbench.recipes import cifar10, digits, imagenet
+from satbench.recipes.file import SUFFIXES, read_recipe
 from satbench.training.config import TrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
@@ -44,3 +47,10 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "imagenet-sat-resnet50": imagenet.imagenet_sat_resnet50,
     "imagenet-relu-resnet50": imagenet.imagenet_relu_resnet50,
 }
+
+
+def recipe(name: str | Path) -> TrainConfig:
+    """The config of a named recipe, or the one in a .json, .yaml or .yml file; raises `BadInput` for any other."""
+    if name not in RECIPES and Path(name).suffix in SUFFIXES:
+        return read_recipe(Path(name))
+    return find(RECIPES, str(name), "recipe")()

@@ -26,8 +26,13 @@ class Average(ABC):
         """Whether there is an average yet."""
 
     @abstractmethod
+    def share(self, number: int, total: int) -> float:
+        """How far the average moves towards the parameters after update `number` from 0 of `total`: 1 copies them."""
+
     def after_update(self, net: nn.Module, number: int, total: int) -> None:
         """Called after each of `total` updates; `number` counts those before it."""
+        if share := self.share(number, total):
+            self._move(net, share)
 
     @abstractmethod
     def after_epoch(self, net: nn.Module, epoch: int, batches: Callable[[], Iterable[Tensor]]) -> None:
@@ -47,7 +52,7 @@ class Average(ABC):
 
     @torch.no_grad()
     def _move(self, net: nn.Module, share: float) -> None:
-        """Go `share` of the way from the averaged to the present parameters; all of it copies their bits."""
+        """Interpolate from the averaged to the present parameters by `share`; 1 copies exactly."""
         torch._foreach_lerp_(list(self.module.parameters()), list(net.parameters()), share)
 
     @torch.no_grad()
@@ -78,9 +83,9 @@ class EMA(Average):
     def ready(self) -> bool:
         return True
 
-    def after_update(self, net: nn.Module, number: int, total: int) -> None:
+    def share(self, number: int, total: int) -> float:
         k = number - round(self.warmup * total)
-        self._move(net, 1 - (min(self.decay, (1 + k) / (10 + k)) if k >= 0 else 0.0))
+        return 1 - (min(self.decay, (1 + k) / (10 + k)) if k >= 0 else 0.0)
 
     def after_epoch(self, net: nn.Module, epoch: int, batches: Callable[[], Iterable[Tensor]]) -> None:
         self._copy_buffers(net)
@@ -106,8 +111,8 @@ class SWA(Average):
     def ready(self) -> bool:
         return int(self.count) > 0
 
-    def after_update(self, net: nn.Module, number: int, total: int) -> None:
-        pass
+    def share(self, number: int, total: int) -> float:
+        return 0.0
 
     def after_epoch(self, net: nn.Module, epoch: int, batches: Callable[[], Iterable[Tensor]]) -> None:
         if epoch >= self.first_epoch:

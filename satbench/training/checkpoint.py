@@ -1,95 +1,78 @@
-"""What a training folder holds, and how an interrupted run is picked up without a trace.
+"""What a training folder holds, beside its state (`state`) and its log of steps (`steps`).
 
 config.json        the frozen config, written first
-state.safetensors  all that a resumed run needs, of the latest save; removed when the run is finished
-state.previous.safetensors   the save before, for when the latest cannot be read
 metrics.jsonl      one line an epoch, no times, so that equal runs are equal bytes; lr: of the last update,
-                   train_accuracy: on the crafted images as they were learnt from, in training mode
+                   train_accuracy: on the crafted images as they were learnt from, in training mode. Written after the
+                   state, so that a log that has come to its end says that the run is finished
 times.jsonl        one line an epoch: seconds of training and of measuring, images a second
 best.safetensors, last.safetensors   the weights, each a file that rebuilds its network alone
+epochs/0010.safetensors   those of epoch 10, counted from 1 as in tables, where every so many were asked for
 """
 
-import hashlib
 import json
-import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from satbench.errors import BadInput
+from satbench.methods import Method
 from satbench.models.classifier import Classifier
-from satbench.models.weights import (
-    SCHEMA_VERSION,
-    Provenance,
-    load_model_file,
-    load_strictly,
-    read_safetensors,
-    save_model,
-    write_safetensors,
-)
+from satbench.models.weights import SCHEMA_VERSION, Provenance, load_model_file, read_header, save_model
 from satbench.results.schema import Threat
 from satbench.results.store import atomic_file, to_json, write_text
-from satbench.training.averaging import Average
 from satbench.training.config import TrainConfig, parse_config
+from satbench.training.continuation import fixed, obstacle
+from satbench.training.ending import is_over
+from satbench.training.state import CONFIG, STATE, Position, Saved, newest_state
 from satbench.zoo import BEST, LAST
 
-CONFIG = "config.json"
-STATE = "state.safetensors"
-PREVIOUS = "state.previous.safetensors"
 METRICS = "metrics.jsonl"
 TIMES = "times.jsonl"
+EPOCHS = "epochs"
+TEMPORARY = (".*.json.*", ".*.jsonl.*", ".*.safetensors.*", f"{EPOCHS}/.*.safetensors.*")  # of `atomic_file`
 
 
-@dataclass
-class Position:
-    """How far a run is: the next update to take, the epochs behind it, and what is summed up within the epoch."""
-
-    epoch: int = 0
-    step: int = 0  # updates taken in this epoch
-    loss_sum: float = 0.0
-    correct: int | None = 0  # crafted images of all processes that the update classified correctly; None: not known
-    forward: int = 0  # rows that went through the network of this process
-    backward: int = 0
-    images: int = 0  # that this process updated on, each as often as it did
-    seconds: float = 0.0  # of the updates of this epoch
-    history: list[dict[str, Any]] = field(default_factory=list)
-    times: list[dict[str, Any]] = field(default_factory=list)  # as `history`, what two equal runs need not share
-
-
-@dataclass
-class Remembered:
-    """Everything of a run that a checkpoint holds, beside its position.
-
-    `method` is the state of the training method, `average` the average of the weights where there is one.
-    """
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    method: dict[str, Tensor]
-    average: Average | None
-
-
-def open_folder(out: Path, config: TrainConfig, data: dict[str, str]) -> None:
+def open_folder(out: Path, config: TrainConfig, data: dict[str, str], updates: int, method: Method) -> None:
     """Write the config to the folder `out`, or check that `out` already is the folder of this config and data.
 
-    `data` holds the digest of each split. Raises `BadInput` when the folder belongs to other settings or images.
+    `data` holds the digest of each split; `updates` counts those of an epoch. A folder whose run can go on under
+    `config`, see `continuation`, becomes one of `config`: its config is replaced last, in one step. Raises `BadInput`
+    when the folder belongs to other settings or images.
     """
     file = out / CONFIG
-    for name in (CONFIG, STATE, METRICS, BEST, LAST):  # what a killed process was writing
-        for left in out.glob(f".{name}.*"):
+    for pattern in TEMPORARY:
+        for left in out.glob(pattern):  # what a killed process was writing
             left.unlink()
     if file.is_file():
         there = read_config(out)
-        if there != config:
-            changed = _first_difference(there.model_dump(), config.model_dump())
+        if changed := _first_difference(fixed(there), fixed(config)):
             raise BadInput(f"{out} holds a run with another {changed}; give another --out or the same settings")
         if json.loads(file.read_text(encoding="utf-8")).get("data") != data:
             raise BadInput(f"{out} holds a run on other images than {config.dataset} has now; give another --out")
-        return
+        if there == config:
+            return
+        changed = _first_difference(there.model_dump(), config.model_dump())
+        refusal = f"{out} holds a run with another {changed}"
+        saved = newest_state(out, lambda saved: check_state(saved, there, data, updates, method))
+        if saved is None:
+            raise BadInput(f"{refusal}, and no state to continue from; give another --out or the same settings")
+        if why := obstacle(there, config, saved.position, updates, method):
+            raise BadInput(f"{refusal} and cannot continue: {why}")
+        write_metrics(out, saved.position)
     write_text(file, to_json({"schema_version": SCHEMA_VERSION, "config": config.model_dump(), "data": data}))
+
+
+def check_state(saved: Saved, config: TrainConfig, data: dict[str, str], updates: int, method: Method) -> None:
+    """Raise `BadInput` for a state from which a run of `config` cannot go on, such as that of another run."""
+    wrapped = json.loads(saved.config)
+    there = parse_config(wrapped["config"], str(saved.file))
+    if there == config and wrapped["data"] == data:
+        return
+    if changed := _first_difference(fixed(there), fixed(config)):
+        raise BadInput(f"{saved.file} is of another run, with another {changed}")
+    if wrapped["data"] != data:
+        raise BadInput(f"{saved.file} is of another run, on other images")
+    if why := obstacle(there, config, saved.position, updates, method):
+        raise BadInput(f"{saved.file} is of another run: {why}")
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -106,11 +89,16 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def finished(out: Path, config: TrainConfig) -> bool:
-    """Whether the run in `out` has nothing left to do: the state is gone and it is logged to its end."""
-    if (out / STATE).exists() or not (out / LAST).is_file():
+    """Whether the run in `out` has nothing left to do: it is logged to its end, which is written last.
+
+    Raises `BadInput` for a damaged log, unless there is a state, from which it is written again.
+    """
+    try:
+        return is_over(config, read_metrics(out))
+    except BadInput:
+        if not (out / STATE).is_file():
+            raise
         return False
-    history = read_metrics(out)
-    return bool(history) and (len(history) == config.epochs or bool(history[-1]["ended"]))
 
 
 def check_weights(out: Path, best_epoch: int, last_epoch: int, going_on: bool = False) -> None:
@@ -128,94 +116,16 @@ def check_weights(out: Path, best_epoch: int, last_epoch: int, going_on: bool = 
             raise BadInput(f"{out / name} does not hold the weights of epoch {epoch}; remove {out} to train it again")
 
 
-def save_state(out: Path, run: Remembered, position: Position) -> None:
-    """Write everything a resumed run needs, atomically; the save before is kept beside it."""
-    tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
-    for index, state in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-    tensors |= {f"method.{name}": tensor for name, tensor in run.method.items()}
-    if run.average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in run.average.state().items()}
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    metadata = {"position": json.dumps(vars(position))}
-    metadata["digest"] = _digest(out, tensors, metadata["position"])
-    if (out / STATE).is_file():
-        os.replace(out / STATE, out / PREVIOUS)
-    with atomic_file(out / STATE) as temporary:
-        write_safetensors(temporary, tensors, metadata)
+def epoch_file(out: Path, epoch: int) -> Path:
+    """Where the weights of an epoch, counted from 0, are kept."""
+    return out / EPOCHS / f"{epoch + 1:04d}.safetensors"
 
 
-def load_state(out: Path, run: Remembered) -> Position:
-    """Bring the run back to its newest save that can be read, and return its position; the start when there is none.
-
-    Raises `BadInput` where there are saves but none can be read.
-    """
-    complaints = []
-    for file in (out / STATE, out / PREVIOUS):
-        if file.is_file():
-            try:
-                return _load(file, run)
-            except BadInput as error:
-                complaints.append(error)
-    if complaints:
-        raise BadInput(f"{complaints[0]}; remove {out} to train it from the start")
-    return Position()
-
-
-def remove_state(out: Path) -> None:
-    """Say that the run has come to its end."""
-    (out / PREVIOUS).unlink(missing_ok=True)
-    (out / STATE).unlink(missing_ok=True)
-
-
-def _load(file: Path, run: Remembered) -> Position:
-    """Nothing of the run is changed before everything in the file is known to be right."""
-    tensors, metadata = read_safetensors(file)
-    if metadata.get("digest") != _digest(file.parent, tensors, metadata.get("position", "")):
-        raise BadInput(f"{file} is damaged, or of another run or version of satbench: its digest is not its own")
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in ("model", "optimizer", "method", "average")}
-    states: dict[int, dict[str, Tensor]] = {}
-    try:
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        for name, tensor in parts["optimizer"].items():
-            index, _, key = name.partition(".")
-            states.setdefault(int(index), {})[key] = tensor
-        position = Position(**json.loads(metadata["position"]))
-        wanted = {name: tuple(tensor.shape) for name, tensor in run.method.items()}
-        if wanted != {name: tuple(tensor.shape) for name, tensor in parts["method"].items()}:
-            raise ValueError
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{file} is no state of this run ({type(error).__name__})") from None
-    load_strictly(run.model, parts["model"], file)
-    run.optimizer.load_state_dict({"state": states, "param_groups": run.optimizer.state_dict()["param_groups"]})
-    for name, tensor in parts["method"].items():
-        run.method[name].copy_(tensor)
-    if run.average is not None:
-        run.average.load(parts["average"])
-    return position
-
-
-def _digest(out: Path, tensors: dict[str, Tensor], position: str) -> str:
-    """Of all that a save holds and of the config and images that it belongs to."""
-    digest = hashlib.sha256((out / CONFIG).read_bytes() + position.encode())
-    for name in sorted(tensors):
-        digest.update(f"{name}\n".encode())
-        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
-    return f"sha256:{digest.hexdigest()}"
-
-
-def save_weights(
-    path: Path,
-    model: Classifier,
-    config: TrainConfig,
-    epoch: int,
-    train_digest: str,
-    class_names: tuple[str, ...] | None = None,
-) -> None:
-    """Write a weights file with where it came from; equal runs give equal bytes."""
-    provenance = Provenance(
+def provenance(
+    config: TrainConfig, epoch: int, train_digest: str, class_names: tuple[str, ...] | None = None
+) -> Provenance:
+    """What a weights file says of the training that made it."""
+    return Provenance(
         label=config.label,
         recipe=config.recipe,
         method=config.method.name,
@@ -228,13 +138,28 @@ def save_weights(
         class_names=class_names,
         val=config.data.val,
     )
+
+
+def save_weights(path: Path, model: Classifier, origin: Provenance) -> None:
+    """Write a weights file atomically; equal runs give equal bytes."""
     with atomic_file(path) as temporary:
-        save_model(temporary, model, provenance)
+        save_model(temporary, model, origin)
+
+
+def relabel_weights(
+    out: Path, config: TrainConfig, train_digest: str, class_names: tuple[str, ...] | None = None
+) -> None:
+    """Give the weights in a folder the provenance of `config`, where they were saved before the run was made longer."""
+    for path in (out / BEST, out / LAST, *sorted((out / EPOCHS).glob("[!.]*.safetensors"))):
+        _, origin = read_header(path)
+        wanted = provenance(config, origin.epoch, train_digest, class_names) if isinstance(origin, Provenance) else None
+        if wanted is not None and origin != wanted:
+            save_weights(path, load_model_file(path)[0], wanted)
 
 
 def write_metrics(out: Path, position: Position) -> None:
     """Write the whole log and the times again, so that they never hold an epoch twice."""
-    for name, rows in ((METRICS, position.history), (TIMES, position.times)):
+    for name, rows in ((TIMES, position.times), (METRICS, position.history)):
         write_text(out / name, "".join(json.dumps(row) + "\n" for row in rows))
 
 

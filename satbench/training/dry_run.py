@@ -13,9 +13,9 @@ from torch import Tensor
 
 from satbench.eps import format_eps
 from satbench.methods import Passes
-from satbench.training.checkpoint import Position
 from satbench.training.config import TrainConfig
 from satbench.training.schedule import drawing
+from satbench.training.state import Position
 from satbench.training.trainer import prepared
 
 UPDATES = 10  # that are timed, after one that is not

@@ -159,3 +159,10 @@ class Feed:
         if self._stream is not None:
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
+
+
+def is_resident(images: Images, device: torch.device, asked: bool | None) -> bool:
+    """Whether the images lie on the device: as asked, or where they take less than a quarter of its free memory."""
+    if asked is not None or not isinstance(images, ImageSet):
+        return bool(asked)
+    return device.type == "cpu" or 4 * images.x.nbytes < torch.cuda.mem_get_info(device)[0]

@@ -1,11 +1,35 @@
-"""What the log of a run says: its best and its last epoch, its newest figures, and what measuring cost."""
+"""The log of a run: a row an epoch, its best and its last epoch, its newest figures, and what measuring cost."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from satbench.methods import Method
+from satbench.training.state import Position
 
 ROLLED_BACK = "catastrophic overfitting; the last weights are those of the epoch before"
+
+
+def trained(position: Position, lr: float, images: int, counted: bool) -> dict[str, Any]:
+    """The row of an epoch whose updates on `images` images have been taken, before it is measured.
+
+    Passes are of an image and update, as the first process counted them; left out unless `counted`.
+    """
+    row: dict[str, Any] = {"epoch": position.epoch, "lr": lr, "train_loss": position.loss_sum / position.step}
+    if position.correct is not None:
+        row["train_accuracy"] = position.correct / images
+    if counted:
+        row |= {"forward": position.forward / position.images, "backward": position.backward / position.images}
+    return row | {"alarm": "", "ended": ""}
+
+
+def timed(position: Position, images: int, measuring: float) -> dict[str, Any]:
+    """The times of the epoch, of which `measuring` seconds were for the validation split."""
+    return {
+        "epoch": position.epoch,
+        "seconds": round(position.seconds, 3),
+        "images_per_second": round(images / position.seconds, 1),
+        "measuring_seconds": round(measuring, 3),
+    }
 
 
 def measured(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -77,6 +77,11 @@ def learning_rate(config: TrainConfig, progress: float, epoch: float) -> float:
     return settings.lr * factor * warmup(epoch, settings.warmup_epochs)
 
 
+def rate_of_update(config: TrainConfig, number: int, updates: int) -> float:
+    """The learning rate of update `number`, counted from 0, of a run of `updates` an epoch: that of its middle."""
+    return learning_rate(config, (number + 0.5) / (updates * config.epochs), (number + 0.5) / updates)
+
+
 def drawing(config: TrainConfig, columns: int = 60) -> list[str]:
     """The learning rate over a run in blocks, from 0 to its peak, and in numbers.
 

@@ -1,8 +1,8 @@
-"""The one training run: what a step is given, when the run is measured, saved and ended. It knows no method by name."""
+"""The one training run: what a step is given, and when the run is measured and saved. It knows no method by name."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from satbench.data import Images, ImageSet, training_splits
+from satbench.data import Images, training_splits
 from satbench.device import resolve_device
 from satbench.errors import BadInput
 from satbench.home import alone_in
@@ -27,21 +27,23 @@ from satbench.training import checkpoint
 from satbench.training.alarm import collapse
 from satbench.training.attacked import attacked
 from satbench.training.averaging import AVERAGES, Average
-from satbench.training.board import Board
 from satbench.training.build import network, optimizer
-from satbench.training.checkpoint import Position, Remembered
 from satbench.training.combinations import refuse_small_parts, refuse_undefined
 from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined, share_gradients
-from satbench.training.feed import Feed
+from satbench.training.ending import is_measured, is_over, reason_to_end
+from satbench.training.feed import Feed, is_resident
 from satbench.training.interrupt import interruptible
-from satbench.training.log import ROLLED_BACK, best_epoch, last_epoch, measured, newest
+from satbench.training.log import best_epoch, last_epoch, measured, newest, timed, trained
 from satbench.training.passes import PassCount
-from satbench.training.schedule import learning_rate, lr_factor, warmup
+from satbench.training.schedule import lr_factor, rate_of_update, warmup
+from satbench.training.state import CONFIG, Position, Remembered, newest_state, restore
 from satbench.training.step import Learner, targets
+from satbench.training.trackers import Tracker
+from satbench.training.tracking import Tracking
 from satbench.training.validation import validate
 from satbench.training.whole_batch import over_whole_batch
-from satbench.zoo import BEST, LAST
+from satbench.training.writing import Writer
 
 SAVE_SECONDS = 600.0  # between two saves within an epoch
 
@@ -64,7 +66,9 @@ def train(
     data_dir: Path | None = None,
     progress: Progress = silent,
     save_seconds: float = SAVE_SECONDS,
-    tensorboard: bool = False,
+    keep_every: int | None = None,
+    log_steps: int | None = None,
+    trackers: Sequence[str | Tracker] = (),
 ) -> Trained:
     """Train as `config` says and leave log, best and last weights in the folder `out`.
 
@@ -73,26 +77,37 @@ def train(
     killed or interrupted run continues where it was saved when called again, and on a CPU ends with the same bits as an
     uninterrupted one; a finished one is left alone. It is saved after every epoch, every `save_seconds` within one, and
     when Ctrl-C or SIGTERM asks it to stop: the running update is finished, then `KeyboardInterrupt` raised. Started by
-    torchrun, the processes share every batch, and the first one writes.
+    torchrun, the processes share every batch, and the first one writes. A run, finished or not, also continues under a
+    config with other epochs if all its updates so far would have been the same, see `continuation`.
 
-    `tensorboard` also writes the log there for TensorBoard, the extra of that name. Raises `BadInput` for settings that
-    cannot be met or a folder of another run, and when the loss stops being finite, naming the step.
+    keep_every: keep the weights of every so many epochs in OUT/epochs, as 0010.safetensors after the tenth.
+    log_steps: log every so many updates in steps.jsonl. trackers: names of `TRACKERS` or objects with the callbacks of
+    `Tracker`. None of the three decides weights; the same call continues them too.
+
+    Raises `BadInput` for settings that cannot be met, a folder of another run or a missing extra before anything is
+    written, when the loss stops being finite, naming the step, and when a tracker fails, naming it.
     """
     out = Path(out)
-    check_output_folder(out, checkpoint.CONFIG)
-    with prepared(config, device, data_dir, out, progress, save_seconds, tensorboard) as run:
+    check_output_folder(out, CONFIG)
+    for name, count in (("keep_every", keep_every), ("log_steps", log_steps)):
+        if count is not None and count < 1:
+            raise BadInput(f"{name} is {count}; give a whole number from 1")
+    with prepared(config, device, data_dir, out, progress, save_seconds) as run:
         is_first = run.processes.rank == 0
+        if is_first:
+            source = run.train_digest, run.class_names
+            run.writer = Writer(out, config, run.method, source, keep_every, log_steps, Tracking(trackers))
         with alone_in(out, "train") if is_first else nullcontext():
             if is_first:
-                checkpoint.open_folder(out, config, run.data)
+                checkpoint.open_folder(out, config, run.data, run.updates, run.method)
             run.processes.wait()
             if not checkpoint.finished(out, config):
                 run.go_on()
             run.processes.wait()
     history = checkpoint.read_metrics(out)
-    trained = Trained(out, history, best_epoch(history, run.method), last_epoch(history), checkpoint.read_times(out))
-    checkpoint.check_weights(out, trained.best_epoch, trained.last_epoch)
-    return trained
+    best, last = best_epoch(history, run.method), last_epoch(history)
+    checkpoint.check_weights(out, best, last)
+    return Trained(out, history, best, last, checkpoint.read_times(out))
 
 
 @contextmanager
@@ -103,7 +118,6 @@ def prepared(
     out: Path,
     progress: Progress = silent,
     save_seconds: float = SAVE_SECONDS,
-    tensorboard: bool = False,
 ) -> Iterator["Training"]:
     """The training that `config` describes, before its first update and with nothing written.
 
@@ -118,7 +132,7 @@ def prepared(
         joined(wanted) as (processes, place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
     ):
-        yield Training(config, method, images, held_out, out, place, processes, progress, save_seconds, tensorboard)
+        yield Training(config, method, images, held_out, out, place, processes, progress, save_seconds)
 
 
 class Training:
@@ -135,7 +149,6 @@ class Training:
         processes: Processes,
         progress: Progress,
         save_seconds: float,
-        tensorboard: bool,
     ) -> None:
         self.config, self.method, self.held_out, self.out, self.place = config, method, held_out, out, place
         self.processes, self.report, self.save_seconds = processes, progress, save_seconds
@@ -149,7 +162,7 @@ class Training:
             config.seed,
             config.augment,
             place,
-            _resident(config, images, place),
+            is_resident(images, place, config.speed.resident),
             processes.rank,
             processes.count,
             config.drop_last,
@@ -179,25 +192,37 @@ class Training:
         state = method.initial_state(len(images), self.classes, self.feed.largest)
         state = {name: tensor.to(place) for name, tensor in state.items()}
         self.run = Remembered(self.net, optimizer(config, self.net), state, average)
-        self.board = Board(out / "tensorboard") if tensorboard and processes.rank == 0 else None
+        self.writer: Writer | None = None  # of the first process
 
     def go_on(self) -> None:
         """Take every update and epoch that is left."""
-        position = checkpoint.load_state(self.out, self.run)
+        saved = newest_state(
+            self.out, lambda one: checkpoint.check_state(one, self.config, self.data, self.updates, self.method)
+        )
+        position = Position() if saved is None else restore(saved, self.run)
         if position.history:
             best, last = best_epoch(position.history, self.method), last_epoch(position.history)
             checkpoint.check_weights(self.out, best, last, going_on=True)
-        learner = self.learner()
-        with interruptible() as pressed, closing(self.board) if self.board is not None else nullcontext():
-            while not self._at_end(position):
+        with self._writing(position), interruptible() as pressed:
+            learner = self.learner()
+            while not is_over(self.config, position.history):
                 self._epoch(position, learner, pressed)
                 self._end_epoch(position)
-                self._save(position)
                 self.report(position.epoch * self.updates, self.total, newest(position.history, position.times))
-                if pressed() and self.processes.count == 1 and not self._at_end(position):
+                if pressed() and self.processes.count == 1 and not is_over(self.config, position.history):
                     raise KeyboardInterrupt
-        if self.processes.rank == 0:
-            checkpoint.remove_state(self.out)
+
+    @contextmanager
+    def _writing(self, position: Position) -> Iterator[None]:
+        """The writer begins at `position`, and ends with the block, however that is left."""
+        if self.writer is None:
+            yield
+            return
+        try:
+            self.writer.begin(position, position.epoch * self.updates + position.step)
+            yield
+        finally:
+            self.writer.end(is_over(self.config, position.history))
 
     def _epoch(self, position: Position, learner: Learner, pressed: Callable[[], bool]) -> None:
         """Take the updates that are left of an epoch; raises `KeyboardInterrupt`, saved, when told to stop."""
@@ -207,7 +232,8 @@ class Training:
         before = position.seconds
         with nullcontext() if self.config.speed.compile else passes.watching(self.net, *self.attacked.networks):
             for step in self.steps(position):
-                loss, accuracy, stop = learner.update(step, self.lr(step), pressed())
+                lr = self.lr(step)
+                loss, accuracy, stop = learner.update(step, lr, pressed())
                 if not torch.isfinite(loss):
                     place = f"epoch {position.epoch}, step {position.step}"
                     raise BadInput(f"the loss is {loss.item()} at {place}; lower lr, into another --out")
@@ -218,6 +244,8 @@ class Training:
                     position.correct = None
                 else:
                     position.correct += round(accuracy.item() * len(step.batch_index))
+                if self.writer is not None:
+                    self.writer.steps.add(step.number, position.epoch, lr, loss, accuracy)
                 position.step += 1
                 position.images += len(step.x)
                 position.forward, position.backward = passes.forward, passes.backward
@@ -286,86 +314,29 @@ class Training:
 
     def lr(self, step: Step) -> float:
         """The learning rate of an update, that of its middle."""
-        return learning_rate(self.config, (step.number + 0.5) / self.total, step.epoch)
+        return rate_of_update(self.config, step.number, self.updates)
 
     def _end_epoch(self, position: Position) -> None:
-        """Measure on the validation split, log, and keep the weights as last and perhaps as best."""
+        """Measure on the validation split, log, and save."""
         average = self.run.average
         if average is not None:
             average.after_epoch(self.net, position.epoch, self.feed.clean)
         kept = average.module if average is not None and average.ready else self.net
         assert isinstance(kept, Classifier)
-        end = position.epoch + 1
-        row = {
-            "epoch": position.epoch,
-            "lr": learning_rate(self.config, (end * self.updates - 0.5) / self.total, end - 0.5 / self.updates),
-            "train_loss": position.loss_sum / self.updates,
-            **({} if position.correct is None else {"train_accuracy": position.correct / self.images_an_epoch}),
-            **self._passes(position),
-            "alarm": "",
-            "ended": "",
-        }
+        lr = rate_of_update(self.config, (position.epoch + 1) * self.updates - 1, self.updates)
+        row = trained(position, lr, self.images_an_epoch, counted=not self.config.speed.compile)
         position.history.append(row)
         started = time.monotonic()
-        if self._is_measured(position.epoch):
-            self.report(
-                (position.epoch + 1) * self.updates,
-                self.total,
-                f"measuring  {newest(position.history, position.times)}",
-            )
+        if self.held_out is not None and is_measured(self.config, position.epoch):
+            done = (position.epoch + 1) * self.updates
+            self.report(done, self.total, f"measuring  {newest(position.history, position.times)}")
             row |= self.validated(kept, f"epoch {position.epoch}, step {position.step - 1}")
             row["alarm"] = collapse(measured(position.history))
-            row["ended"] = self._ended(position.history)
-        position.times.append(
-            {
-                "epoch": position.epoch,
-                "seconds": round(position.seconds, 3),
-                "images_per_second": round(self.images_an_epoch / position.seconds, 1),
-                "measuring_seconds": round(time.monotonic() - started, 3),
-            }
-        )
-        position.epoch, position.step, position.loss_sum, position.seconds = position.epoch + 1, 0, 0.0, 0.0
-        position.forward = position.backward = position.images = position.correct = 0
-        if self.processes.rank:
-            return
-        source = self.train_digest, self.class_names
-        if best_epoch(position.history, self.method) == row["epoch"]:
-            checkpoint.save_weights(self.out / BEST, kept, self.config, position.epoch - 1, *source)
-        if not self._rolled_back(position.history):
-            checkpoint.save_weights(self.out / LAST, kept, self.config, position.epoch - 1, *source)
-        checkpoint.write_metrics(self.out, position)
-        if self.board is not None:
-            self.board.add(position.history)
-
-    def _passes(self, position: Position) -> dict[str, float]:
-        """Passes an image and update, as the first process counted them; a compiled network cannot be watched."""
-        if self.config.speed.compile:
-            return {}
-        return {"forward": position.forward / position.images, "backward": position.backward / position.images}
-
-    def _ended(self, history: list[dict[str, Any]]) -> str:
-        """Why the run ends with this epoch, in words; empty when it goes on or has come to its last."""
-        stop = self.config.stop
-        if self._rolled_back(history):
-            return ROLLED_BACK
-        if history[-1]["alarm"] and stop.collapse != "note":
-            return "catastrophic overfitting"
-        waited = len(history) - 1 - best_epoch(history, self.method)
-        if stop.patience is not None and waited >= stop.patience and len(history) < self.config.epochs:
-            return f"no better epoch in {stop.patience}"
-        return ""
-
-    def _rolled_back(self, history: list[dict[str, Any]]) -> bool:
-        """Whether the last epoch's weights are given up; the first one's are all there is."""
-        return bool(history[-1]["alarm"]) and self.config.stop.collapse == "rollback" and len(history) > 1
-
-    def _at_end(self, position: Position) -> bool:
-        ended = bool(position.history) and bool(position.history[-1]["ended"])
-        return ended or position.epoch == self.config.epochs
-
-    def _is_measured(self, epoch: int) -> bool:
-        last = epoch + 1 == self.config.epochs
-        return self.held_out is not None and (last or (epoch + 1) % self.config.measure.every == 0)
+            row["ended"] = reason_to_end(self.config, self.method, position.history)
+        position.times.append(timed(position, self.images_an_epoch, time.monotonic() - started))
+        position.begin_epoch()
+        if self.writer is not None:
+            self.writer.save_epoch(kept, self.run, position)
 
     def validated(self, kept: nn.Module, after: str) -> dict[str, Any]:
         """The figures of `validate`; none without a validation split."""
@@ -374,12 +345,5 @@ class Training:
         return validate(kept, self.held_out, self.config, self.place, self.processes, after)
 
     def _save(self, position: Position) -> None:
-        if self.processes.rank == 0:
-            checkpoint.save_state(self.out, self.run, position)
-
-
-def _resident(config: TrainConfig, images: Images, place: torch.device) -> bool:
-    """Whether the images lie on the device: as asked, or where they take less than a quarter of its free memory."""
-    if config.speed.resident is not None or not isinstance(images, ImageSet):
-        return bool(config.speed.resident)
-    return place.type == "cpu" or 4 * images.x.nbytes < torch.cuda.mem_get_info(place)[0]
+        if self.writer is not None:
+            self.writer.save(self.run, position)

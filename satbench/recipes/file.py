@@ -1,0 +1,87 @@
+"""A training run read from a file: config.json of a run folder, or YAML of the same form written by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from satbench.errors import BadInput
+from satbench.lookup import find, pick
+from satbench.methods import METHODS
+from satbench.models import ModelSpec, empty_model
+from satbench.models.weights import SCHEMA_VERSION
+from satbench.strict_yaml import read_mapping
+from satbench.training.augment import AUGMENTATIONS, WHILE_DECODING
+from satbench.training.averaging import AVERAGES
+from satbench.training.config import TrainConfig, parse_config
+from satbench.training.schedule import lr_factor
+
+SUFFIXES = (".json", ".yaml", ".yml")
+WRAPPER = ("schema_version", "config", "data")
+
+
+def read_recipe(file: Path) -> TrainConfig:
+    """The config in a file, bare or below `config` beside a `schema_version`, as satbench writes it.
+
+    Raises `BadInput` naming the file, and the field where one is unknown or its value is bad. The fingerprints of
+    images below `data` are not compared.
+    """
+    if not file.is_file():
+        raise BadInput(
+            f"no such file: {file}; give a config.json, a YAML of the same form or a name of `satbench recipes`"
+        )
+    raw = _json(file) if file.suffix == ".json" else read_mapping(file)
+    if "config" in raw:
+        unknown = [key for key in raw if key not in WRAPPER]
+        if unknown:
+            raise BadInput(f"{file}: unknown field {unknown[0]!r} beside config; expected {' and '.join(WRAPPER)}")
+        if raw.get("schema_version") != SCHEMA_VERSION:
+            raise BadInput(
+                f"{file} has schema version {raw.get('schema_version')!r}, this satbench reads {SCHEMA_VERSION}; "
+                "write it anew"
+            )
+        raw = raw["config"]
+    config = parse_config(raw, str(file))
+    try:
+        _check_parameters(config)
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from None
+    return config
+
+
+def _json(file: Path) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        doubled = [key for position, key in enumerate(keys) if key in keys[:position]]
+        if doubled:
+            raise BadInput(f"{file} has {doubled[0]!r} twice; remove one")
+        return dict(pairs)
+
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(f"{file} cannot be read as JSON ({type(error).__name__}); restore it") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{file} holds a {type(raw).__name__}; expected a mapping")
+    return raw
+
+
+def _check_parameters(config: TrainConfig) -> None:
+    """Raise `BadInput` for names and parameters that no schema knows, by building what takes them."""
+    pick(METHODS, config.method.name, "method", **config.method.params)
+    lr_factor(config.schedule.name, config.schedule.params, 0.0)
+    pick(AVERAGES, config.averaging.name, "averaging", nn.Identity(), **config.averaging.params)
+    find({**AUGMENTATIONS, **WHILE_DECODING}, config.augment, "augmentation")
+    empty_model(
+        ModelSpec(
+            architecture=config.model.name,
+            activation=config.activation,
+            num_classes=10,
+            channels=3,
+            image_size=config.image_size or 224,
+            mean=(0.0,) * 3,
+            std=(1.0,) * 3,
+            params=config.model.params,
+        )
+    )

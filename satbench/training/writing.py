@@ -1,0 +1,77 @@
+"""What a run writes while it trains, by its first process alone, in an order in which a kill loses nothing."""
+
+from pathlib import Path
+
+from satbench.methods import Method
+from satbench.models.classifier import Classifier
+from satbench.training import checkpoint
+from satbench.training.config import TrainConfig
+from satbench.training.ending import is_over, is_rolled_back
+from satbench.training.log import best_epoch
+from satbench.training.state import PREVIOUS, Position, Remembered, save_state
+from satbench.training.steps import StepLog
+from satbench.training.tracking import Tracking
+from satbench.zoo import BEST, LAST
+
+
+class Writer:
+    """The weights, state, logs and trackers of a run in the folder `out`.
+
+    source: digest and class names of the training images. keep_every: of how many epochs the weights of one are kept
+    in OUT/epochs. log_steps: of how many updates one is logged.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        config: TrainConfig,
+        method: Method,
+        source: tuple[str, tuple[str, ...] | None],
+        keep_every: int | None,
+        log_steps: int | None,
+        tracking: Tracking,
+    ) -> None:
+        self.out, self.config, self.method, self.source = out, config, method, source
+        self.keep_every, self.log_steps, self.tracking = keep_every, log_steps, tracking
+        self.offered = 0  # epochs that the trackers were offered
+
+    def begin(self, position: Position, taken: int) -> None:
+        """Bring the folder to the state of a run at `position`, which has taken `taken` updates; the trackers begin."""
+        if position.history:
+            checkpoint.relabel_weights(self.out, self.config, *self.source)
+        self.steps = StepLog(self.out, self.log_steps, taken)
+        self.tracking.begin(self.config, self.out)
+        self._log(position)
+
+    def save(self, run: Remembered, position: Position) -> None:
+        """Save the state, then tell the trackers of what it holds."""
+        save_state(self.out, run, position)
+        self._log(position)
+
+    def save_epoch(self, kept: Classifier, run: Remembered, position: Position) -> None:
+        """Save the weights `kept` of the epoch that has just ended, the state behind it, and the log.
+
+        The log comes last: what is logged to the run's end has been saved, and given to its trackers.
+        """
+        epoch, history = position.epoch - 1, position.history
+        origin = checkpoint.provenance(self.config, epoch, *self.source)
+        if best_epoch(history, self.method) == epoch:
+            checkpoint.save_weights(self.out / BEST, kept, origin)
+        if not is_rolled_back(self.config, history):
+            checkpoint.save_weights(self.out / LAST, kept, origin)
+        if self.keep_every is not None and position.epoch % self.keep_every == 0:
+            checkpoint.save_weights(checkpoint.epoch_file(self.out, epoch), kept, origin)
+        self.save(run, position)
+
+    def end(self, finished: bool) -> None:
+        self.tracking.end(finished)
+
+    def _log(self, position: Position) -> None:
+        times = {row["epoch"]: row for row in position.times}
+        rows = [row | times.get(row["epoch"], {}) for row in position.history[self.offered :]]
+        self.offered = len(position.history)
+        self.tracking.offer(rows, self.steps.take())
+        if is_over(self.config, position.history):
+            (self.out / PREVIOUS).unlink(missing_ok=True)
+        if rows:
+            checkpoint.write_metrics(self.out, position)
