@@ -42,6 +42,7 @@ def test_the_images_are_the_published_ones() -> None:
     np.testing.assert_allclose(torch.round(cifar.x * 255) / 255, cifar.x, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_mnist_stands_as_measured_against_apgd(tmp_path: Path) -> None:
     run = on_mnist(tmp_path, "apgd-ce")
     assert clean(run) == pytest.approx(98.6)

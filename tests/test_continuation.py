@@ -235,7 +235,8 @@ def killed_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
         yield done
 
 
-@pytest.mark.parametrize("longer", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("longer", [False, True])
 def test_a_kill_at_any_write_leaves_no_trace(
     longer: bool, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

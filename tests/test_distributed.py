@@ -19,7 +19,7 @@ from satbench.training.checkpoint import open_folder
 pytestmark = pytest.mark.numeric
 
 HERE = Path(__file__).parent
-SOME_WAYS = ("pgd_at", "awp", "gradalign", "free", "ema")  # all of them in the slow test
+SOME_WAYS = ("awp", "free", "ema")  # all of them in the slow test
 # TRADES' attack starts where its gradient is all but zero, so that rounding decides signs
 LOOSE = {"trades": 1e-3, "awp around trades": 1e-3, "bf16": 1e-2}
 

@@ -641,8 +641,15 @@ def test_the_optimum_where_the_box_binds(norm: str, params: dict[str, Any]) -> N
         assert float((before - after) @ weight) == pytest.approx(best, rel=0.01)
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.2), ("L2", 1.0)])
-@pytest.mark.parametrize("loss", ["ce", "dlr-targeted"])
+@pytest.mark.parametrize(
+    ("norm", "eps", "loss"),
+    [
+        ("Linf", 0.2, "ce"),
+        ("L2", 1.0, "dlr-targeted"),
+        pytest.param("L2", 1.0, "ce", marks=pytest.mark.slow),
+        pytest.param("Linf", 0.2, "dlr-targeted", marks=pytest.mark.slow),
+    ],
+)
 def test_apgd_finds_what_its_authors_code_finds(norm: str, eps: float, loss: str) -> None:
     """On the digits, as nearly as two seeds of the authors' code agree with each other."""
     model = load_model("digits-silu").eval()

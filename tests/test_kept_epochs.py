@@ -71,8 +71,10 @@ def test_kept_epochs_are_different_networks_in_a_report(config: TrainConfig, tmp
     assert all(line.model in page for line in lines.values())
 
 
-@pytest.mark.parametrize("stop", [1, BATCHES, BATCHES + 2, 4 * BATCHES, 5 * BATCHES])
-@pytest.mark.parametrize("save_seconds", [0, 600])
+@pytest.mark.parametrize(
+    ("stop", "save_seconds"),
+    [(1, 0), (BATCHES + 2, 0), (BATCHES, 600), (4 * BATCHES, 600), (5 * BATCHES, 600)],
+)
 def test_steps_and_epochs_of_a_killed_run_are_those_of_a_whole_one(
     stop: int, save_seconds: float, config: TrainConfig, tmp_path: Path
 ) -> None:

@@ -25,9 +25,15 @@ def config(dataset: str) -> TrainConfig:
     return tiny(dataset, **{"optimizer.weight_decay": 1e-5, "averaging": "ema", "averaging.decay": 1e-3})
 
 
+@pytest.fixture(scope="module")
+def first(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(config, tmp_path_factory.mktemp("first") / "run", "cpu").folder
+
+
 @pytest.mark.parametrize("kind", ["config.json", "bare.json", "wrapped.yaml", "bare.yml"])
-def test_a_run_trained_again_from_its_config_has_the_same_bytes(kind: str, config: TrainConfig, tmp_path: Path) -> None:
-    first = train(config, tmp_path / "first", "cpu").folder
+def test_a_run_trained_again_from_its_config_has_the_same_bytes(
+    kind: str, config: TrainConfig, first: Path, tmp_path: Path
+) -> None:
     file = tmp_path / kind
     whole = json.loads((first / "config.json").read_text())
     written = whole if kind in ("config.json", "wrapped.yaml") else whole["config"]

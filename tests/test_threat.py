@@ -196,7 +196,7 @@ COSINE = PGD(steps=20, schedule="cosine", loss="margin")
 MOMENTUM = PGD(steps=20, momentum=0.9)
 
 
-@pytest.mark.parametrize("side", [32, 224])
+@pytest.mark.parametrize("side", [32, pytest.param(224, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("norm", "eps", "attacks"),
     [
