@@ -8,7 +8,8 @@ from satbench.attacks import ATTACKS, build_attack
 from satbench.errors import BadInput
 from satbench.reporting.names import TIERS, parse_repr, short_name, short_names, strength
 from satbench.reporting.rounding import down, inward, outward, up
-from satbench.reporting.summary import Row, Trusted, least_trusted, read_summary, summarise, write_summary
+from satbench.reporting.summary import Row, Trusted, least_trusted, summarise
+from satbench.reporting.summary_file import read_summary, write_summary
 from satbench.results.metrics import WORST
 
 from .made import AA, EPS, FGSM, PGD, MakeRun, first, trust
