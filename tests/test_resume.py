@@ -178,7 +178,7 @@ def test_units_are_reused_where_they_are_the_same(reference: Run, tmp_path: Path
     whole(tmp_path, n=24, attack=[PAIR])
     before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("parts/*/[!.]*.parquet")}
     grown = whole(tmp_path, attack=[PAIR])
-    expected = reference.records[reference.records["attack"] == grown.manifest.attacks[0]].reset_index(drop=True)
+    expected = reference.records[reference.records["attack"] == grown.manifest.attacks[0].id].reset_index(drop=True)
     pd.testing.assert_frame_equal(grown.records, expected)
     assert all(file.stat().st_mtime_ns == written for file, written in before.items())
 
@@ -373,7 +373,7 @@ class Hungry(nn.Module):
 def test_a_transfer_attack_searches_on_the_other_network_alone(tmp_path: Path) -> None:
     run = whole(tmp_path / "transfer", attack=["pgd:steps=20,keep=last"], source="digits-relu", eps="0.2")
     own = whole(tmp_path / "own", attack=["pgd:steps=20,keep=last"], eps="0.2")
-    (name,) = run.manifest.attacks
+    (name,) = (info.id for info in run.manifest.attacks)
     assert name.startswith("Transfer(attack=PGD(")
     assert "source='cnn-small relu@" in name
     assert run.records["broken"].sum() < own.records["broken"].sum()
@@ -390,7 +390,7 @@ def test_a_transfer_attack_searches_on_the_other_network_alone(tmp_path: Path) -
 
 def test_bf16_search_is_labelled_and_judged_in_float32(tmp_path: Path) -> None:
     run = whole(tmp_path, attack=[PGD20], eps="0.2", search="bf16")
-    assert run.manifest.attacks[0].startswith("Bf16(attack=PGD(")
+    assert run.manifest.attacks[0].id.startswith("Bf16(attack=PGD(")
     assert "bf16" in run.manifest.search
     assert verify(run).faults == []
 

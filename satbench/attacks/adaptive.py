@@ -15,6 +15,7 @@ from satbench.attacks.base import (
     Described,
     crafting,
     exhaustive,
+    from_outside,
     info_of,
     scalars,
     spelled,
@@ -55,9 +56,8 @@ class Adaptive(Described):
         id = spelled("Adaptive", {"attack": self.reference, **stated})
         label, params = f"adaptive {self.reference}", scalars(stated)
         found = AttackInfo.foreign(id, self.reference, label, params, stage_infos(self))
-        if isinstance(getattr(self.attack, "info", None), AttackInfo):
-            return found.model_copy(update={"kind": info_of(self.attack).kind})
-        return found
+        brought = from_outside(self.attack) is not None and isinstance(getattr(self.attack, "info", None), AttackInfo)
+        return found.model_copy(update={"kind": info_of(self.attack).kind}) if brought else found
 
     @property
     def unit(self) -> int | None:
