@@ -192,6 +192,12 @@ def renamed(draft: Draft) -> None:
     draft.everywhere("attack", old.id, new.id)
 
 
+def other_id(draft: Draft) -> None:
+    """Everywhere an id of 100 steps, with the parameters as they are."""
+    draft.manifest["attacks"][0] |= {"id": PGD(steps=100).info.id, "label": "PGD-100"}
+    draft.everywhere("attack", PGD(steps=10).info.id, PGD(steps=100).info.id)
+
+
 def described(**changes: Any) -> Callable[[Draft], None]:
     """Change what the manifest says of its first attack."""
 
@@ -410,7 +416,7 @@ EDITS: dict[str, tuple[Callable[[Draft], None], str]] = {
     "PGD-10 is called PGD-100": (renamed, COMPUTED),
     "PGD-10 is called PGD-100, also in parts": (renamed_in_parts, COMPUTED),
     "PGD-10 is called PGD-100, no parts": (without_parts(renamed), COMPUTED),
-    "attack id": (described(id="PGD(steps=100)"), COMPUTED),
+    "attack id": (other_id, COMPUTED),
     "attack label": (described(label="PGD-100"), COMPUTED),
     "attack tier": (described(tier="AutoAttack"), COMPUTED),
     "attack kind": (described(kind="score"), COMPUTED),

@@ -411,6 +411,11 @@ def test_a_damaged_run_is_refused_by_name(case: str, tmp_path: Path) -> None:
         read_run(tmp_path / "run")
 
 
+def test_records_of_an_attack_that_is_not_described_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"manifest\.json does not describe the attack 'b' of the records"):
+        write_run(tmp_path / "run", MANIFEST.model_copy(update={"attacks": MANIFEST.attacks[:1]}), records(), TIMES)
+
+
 def test_a_missing_run_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="satbench eval"):
         read_run(tmp_path / "nowhere")
