@@ -75,7 +75,8 @@ def _migrate_run(folder: Path) -> str:
         raise BadInput(f"{folder} is of schema {version!r}, which cannot be migrated; run `satbench eval` again")
     check_seal(folder, raw)
     ran = read_timing_table(folder).groupby("attack", sort=False)["stage"].unique()
-    attacks = [_as_it_ran(one, [stage for stage in ran.get(one, ()) if stage]) for one in names]
+    random_network = raw.get("draws") != 1
+    attacks = [_as_it_ran(one, [stage for stage in ran.get(one, ()) if stage], random_network) for one in names]
     described = [one.model_dump(mode="json") for one in attacks]
     manifest = parse_manifest(folder, raw | {"schema_version": SCHEMA_VERSION, "attacks": described})
     seal = write_manifest(folder, manifest)
@@ -97,10 +98,13 @@ def _migrate_summary(path: Path) -> str:
     return f"schema {version} to {SUMMARY_VERSION}"
 
 
-def _as_it_ran(text: str, stages: Sequence[str]) -> AttackInfo:
-    """The info of the attack of this repr, whose `stages` ran, with all the stages that it has in such a run."""
+def _as_it_ran(text: str, stages: Sequence[str], random_network: bool) -> AttackInfo:
+    """The info of the attack of this repr, whose `stages` ran, with all the stages that it has in such a run.
+
+    Whether the network draws random numbers decides between versions of AutoAttack of which no stage was needed.
+    """
     attack = attack_of(text)
-    for whole in (attack, continued(attack, False), continued(attack, True)):
+    for whole in (attack, continued(attack, random_network), continued(attack, not random_network)):
         for to_the_end in (False, True):
             info = info_as_run(whole, stages_as_run(whole, to_the_end))
             if set(stages) <= {stage.id for stage in info.stages}:
