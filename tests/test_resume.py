@@ -23,7 +23,7 @@ from satbench.errors import BadInput
 from satbench.evaluation.verify import verify
 from satbench.home import alone_in
 from satbench.results.schema import TIMING
-from satbench.results.store import Run, read_run
+from satbench.results.store import Run, read_run, write_manifest
 from satbench.seeding import Randomness, integer
 from satbench.threat import ThreatModel
 
@@ -185,7 +185,11 @@ def test_units_are_reused_where_they_are_the_same(reference: Run, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("change", "hint"),
-    [({"seed": 1}, "seed 0, asked for is 1"), ({"split": "val"}, "data set digits test 8, asked for is digits val 8")],
+    [
+        ({"seed": 1}, "seed 0, asked for is 1"),
+        ({"split": "val"}, "data set digits test 8, asked for is digits val 8"),
+        ({"search": "plain"}, "search folded, asked for is plain"),
+    ],
 )
 def test_another_run_in_the_folder_is_never_overwritten(change: dict[str, object], hint: str, tmp_path: Path) -> None:
     whole(tmp_path, attack=["fgsm"])
@@ -193,6 +197,15 @@ def test_another_run_in_the_folder_is_never_overwritten(change: dict[str, object
     with pytest.raises(BadInput, match=hint):
         whole(tmp_path, **({"attack": ["fgsm"]} | change))
     assert (tmp_path / "records.parquet").read_bytes() == before
+
+
+def test_a_copy_described_in_other_words_is_no_other_search(tmp_path: Path) -> None:
+    """The folder is not refused; the words are part of what decides a result, so its attacks run again."""
+    run = whole(tmp_path, attack=["fgsm"])
+    write_manifest(tmp_path, run.manifest.model_copy(update={"search": "rephrased"}))
+    again = whole(tmp_path, attack=["fgsm"])
+    assert not again.reused
+    pd.testing.assert_frame_equal(again.records, run.records)
 
 
 @pytest.mark.parametrize(

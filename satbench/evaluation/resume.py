@@ -11,6 +11,7 @@ from satbench.attacks.base import from_outside, layers, outside_modules
 from satbench.data import Images
 from satbench.errors import BadInput
 from satbench.evaluation.probe import Answers
+from satbench.evaluation.search import option_of
 from satbench.evaluation.sources import plain_attributes, source_digest
 from satbench.results.attack_info import ids
 from satbench.results.schema import Manifest
@@ -90,7 +91,7 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
         ("model", (there.model.label, there.model.digest), (wanted.model.label, wanted.model.digest)),
         ("data set", _data(there), _data(wanted)),
         ("seed", (there.seed,), (wanted.seed,)),
-        ("search", (there.search,), (wanted.search,)),
+        ("search", (_option(there),), (_option(wanted),)),
     ):
         if held != asked and not (what == "model" and renamed):
             raise BadInput(
@@ -112,6 +113,11 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
     enough = (there.examples or not wanted.examples) and (there.trust is not None or not trust)
     complete = there.data.n == wanted.data.n and there.data.digest == images.digest and has_examples(run)
     return replace(run, reused=True) if same and enough and complete else None
+
+
+def _option(manifest: Manifest) -> str:
+    """Which search was asked for, however the copy that it gave is described."""
+    return option_of(manifest.search, manifest.attacks)
 
 
 def has_examples(run: Run) -> bool:

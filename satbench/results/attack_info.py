@@ -27,7 +27,8 @@ class AttackInfo(BaseModel):
     effort: gradient steps in all restarts, 0 where it has no such parameter.
     label: a short name for readers, the same for attacks that differ in lesser parameters.
     wraps: the attack around which it is built.
-    stages: the attacks of an ensemble in order, by the ids in the records' column `stage`.
+    stages: the attacks of an ensemble in order, by the ids in the records' column `stage`; also those of an attack
+        that others continued.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
