@@ -76,14 +76,15 @@ def judged(label: str, network: Network, n: int, steps: list[int]) -> list[Row]:
     device = torch.device("cpu")
     rows: list[Row] = []
     try:
-        runs = {one: measure(model, shown, [PGD(steps=one)], [network.threat], 0, 256, device).records for one in steps}
+        runs = {one: measure(model, shown, [PGD(steps=one)], [network.threat], 0, 256, device) for one in steps}
         strong = measure(model, shown, [AutoAttack()], [network.threat], 0, 256, device).records["broken"]
     except BadInput as error:
         print(f"{label:32} no number: {error}", flush=True)
         return rows
-    for one, records in runs.items():
+    for one, measured in runs.items():
+        records = measured.records
         budget = int(records[["forward", "backward"]].to_numpy().sum()) // 10
-        trust = examine(model, shown, network.threat, budget=budget, records=records)
+        trust = examine(model, shown, network.threat, budget=budget, records=records, attacks=measured.attacks)
         doubts = ", ".join(finding.check for finding in trust.findings if finding.outcome != "pass")
         stands = ~records["broken"]
         row = Row(one, 100 * stands.mean(), 100 * (stands & ~strong).mean(), trust.verdict, doubts)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from satbench import evaluate
+from satbench.attacks import PGD
 from satbench.data import load_images
 from satbench.evaluation.consistency import work_of
 from satbench.evaluation.parts import Work
@@ -80,7 +81,8 @@ class Draft:
             file = self.folder / f"{name}.parquet"
             pq.write_table(table.replace_schema_metadata(None), file, compression="zstd", write_statistics=False)
         if seal:
-            self.manifest["seal"] = seal_of(self.folder, Manifest.model_validate(self.manifest))
+            manifest = Manifest.model_validate(self.manifest).model_dump(mode="json")
+            self.manifest["seal"] = seal_of(self.folder, manifest)
         (self.folder / "manifest.json").write_text(to_json(self.manifest))
 
     def everywhere(self, column: str, old: object, new: object) -> None:
@@ -173,7 +175,7 @@ def one_stands(draft: Draft) -> None:
 
 
 def attack_deleted(draft: Draft) -> None:
-    gone = draft.manifest["attacks"].pop()
+    gone = draft.manifest["attacks"].pop()["id"]
     for name in TABLES:
         table = getattr(draft, name)
         setattr(draft, name, table[table["attack"] != gone])
@@ -184,11 +186,25 @@ def records_dropped(draft: Draft) -> None:
 
 
 def renamed(draft: Draft) -> None:
-    old = draft.manifest["attacks"][0]
-    new = old.replace("steps=10", "steps=100")
-    assert new != old
-    draft.manifest["attacks"][0] = new
-    draft.everywhere("attack", old, new)
+    old, new = PGD(steps=10).info, PGD(steps=100).info
+    assert draft.manifest["attacks"][0] == old.model_dump(mode="json")
+    draft.manifest["attacks"][0] = new.model_dump(mode="json")
+    draft.everywhere("attack", old.id, new.id)
+
+
+def other_id(draft: Draft) -> None:
+    """Everywhere an id of 100 steps, with the parameters as they are."""
+    draft.manifest["attacks"][0] |= {"id": PGD(steps=100).info.id, "label": "PGD-100"}
+    draft.everywhere("attack", PGD(steps=10).info.id, PGD(steps=100).info.id)
+
+
+def described(**changes: Any) -> Callable[[Draft], None]:
+    """Change what the manifest says of its first attack."""
+
+    def edit(draft: Draft) -> None:
+        draft.manifest["attacks"][0] |= changes
+
+    return edit
 
 
 def renamed_in_parts(draft: Draft) -> None:
@@ -400,6 +416,13 @@ EDITS: dict[str, tuple[Callable[[Draft], None], str]] = {
     "PGD-10 is called PGD-100": (renamed, COMPUTED),
     "PGD-10 is called PGD-100, also in parts": (renamed_in_parts, COMPUTED),
     "PGD-10 is called PGD-100, no parts": (without_parts(renamed), COMPUTED),
+    "attack id": (other_id, COMPUTED),
+    "attack label": (described(label="PGD-100"), COMPUTED),
+    "attack tier": (described(tier="AutoAttack"), COMPUTED),
+    "attack kind": (described(kind="score"), COMPUTED),
+    "attack effort": (described(effort=1000), COMPUTED),
+    "attack parameters that the id does not show": (described(unset=["keep"]), COMPUTED),
+    "attack of another name": (described(name="mine:attack"), COMPUTED),
     "eps": (eps_edited, COMPUTED),
     "eps, also in parts": (eps_edited_in_parts, COMPUTED),
     "norm": (norm_edited, COMPUTED),

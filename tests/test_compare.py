@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reporting.made import AA, EPS, PGD, MakeRun, first, make_run, trust
+from reporting.made import AA, EPS, PGD, MakeRun, first, known, make_run, trust
 from scipy.stats import binomtest
 from typer.testing import CliRunner, Result
 
@@ -100,7 +100,8 @@ def test_an_attack_that_some_images_missed_is_compared_on_the_others(make_run: M
     kept = run.records[(run.records["sample_id"] != "test/00000")]
     extra = run.records.assign(attack=AA)
     timing = pd.read_parquet(run.path / "timing.parquet")
-    cut = write_run(run.path, run.manifest, pd.concat([extra, kept], ignore_index=True), timing)
+    manifest = run.manifest.model_copy(update={"attacks": [*run.manifest.attacks, known(AA)]})
+    cut = write_run(run.path, manifest, pd.concat([extra, kept], ignore_index=True), timing)
     compared = compare_runs(whole, cut)
     assert compared.shared == 40
     assert [item.pair.n for item in compared.figures] == [40, 39]

@@ -113,7 +113,7 @@ def test_records_come_by_attack_then_threat_then_sample(model: nn.Module, tmp_pa
     ]
     columns = ["attack", "norm", "eps", "sample_id", "sample_hash", "label"]
     assert list(run.records[columns].itertuples(index=False, name=None)) == expected
-    assert run.manifest.attacks == attacks
+    assert [info.id for info in run.manifest.attacks] == attacks
     assert [(threat.norm, threat.eps) for threat in run.manifest.threats] == [
         ("Linf", 0.05),
         ("Linf", 0.1),
@@ -370,7 +370,8 @@ def test_the_manifest_says_what_was_done(model: nn.Module, tmp_path: Path) -> No
     assert raw["model"]["digest"] == model_digest(model)
     assert raw["model"]["label"] == "Sequential"
     assert raw["threats"] == [{"norm": "Linf", "eps": EPS}]
-    assert raw["attacks"] == [repr(PGD(steps=2))] == list(run.records["attack"].unique())
+    assert [info["id"] for info in raw["attacks"]] == [repr(PGD(steps=2))] == list(run.records["attack"].unique())
+    assert raw["attacks"] == [PGD(steps=2).info.model_dump(mode="json")]
     assert (raw["seed"], raw["batch_size"], raw["device"], raw["command"]) == (3, 8, "cpu", "satbench eval ...")
     assert raw["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert {"python", "satbench", "numpy"} <= set(raw["versions"])
@@ -594,4 +595,4 @@ def test_a_model_that_changes_its_input_is_refused(norm: str, model: nn.Module, 
 def test_numbers_may_be_numbers(model: nn.Module, tmp_path: Path) -> None:
     run = evaluate(model, tmp_path, "pgd", eps=[0.05, 0.1], steps=2, dataset="digits", n=5, device="cpu")
     assert [threat.eps for threat in run.manifest.threats] == [0.05, 0.1]
-    assert "steps=2" in run.manifest.attacks[0]
+    assert run.manifest.attacks[0].params["steps"] == 2

@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def table(run: Run, column: str) -> np.ndarray:
     """A row per attack, in the order of the manifest."""
     wide = run.records.pivot_table(index="attack", columns="sample_id", values=column, aggfunc="first")
-    return wide.loc[run.manifest.attacks].to_numpy(dtype=float)
+    return wide.loc[[info.id for info in run.manifest.attacks]].to_numpy(dtype=float)
 
 
 def test_pgd_is_no_weaker_than_its_last_iterate_and_expectation_is_stronger(run: Run) -> None:
@@ -57,10 +57,12 @@ def test_pgd_is_no_weaker_than_its_last_iterate_and_expectation_is_stronger(run:
 
 
 def test_attacks_keep_their_name_and_take_all_their_passes(run: Run) -> None:
-    assert run.manifest.attacks[0] == repr(PGD())
+    assert run.manifest.attacks[0] == PGD().info
     attacked = run.records[run.records["clean_prediction"] == run.records["label"]]
     passes = attacked.groupby("attack")[["forward", "backward"]].agg(["min", "max"])
-    for attack, (forward, backward) in zip(run.manifest.attacks, [(11, 10), (10, 10), (420, 400)], strict=False):
+    for attack, (forward, backward) in zip(
+        [info.id for info in run.manifest.attacks], [(11, 10), (10, 10), (420, 400)], strict=False
+    ):
         assert passes.loc[attack].tolist() == [forward, forward, backward, backward]
     rapid = passes.loc["Rapid()"]
     assert rapid.xs("min", level=1).sum() == rapid.xs("max", level=1).sum() == MOST_PASSES

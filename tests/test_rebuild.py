@@ -1,5 +1,6 @@
-"""Attacks rebuilt from the reprs of a run's records, and those that are run again only where they are named."""
+"""Attacks rebuilt from what a run says of them, and those that are run again only where they are named."""
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,10 +8,17 @@ import pytest
 from forgery import checked, measured, network
 from torch import Tensor, nn
 
-from satbench.attacks import PGD
+from satbench.attacks import PGD, Attack
+from satbench.attacks.autoattack import AutoAttack, AutoAttackComponent
+from satbench.attacks.base import info_of
+from satbench.attacks.cascade import Cascade
 from satbench.attacks.foolbox import Foolbox
+from satbench.attacks.gradient import sat_pgd
+from satbench.attacks.rapid import Rapid
 from satbench.evaluation.rebuild import rebuild
+from satbench.evaluation.search import Bf16, Surrogate, Transfer
 from satbench.models.weights import model_digest
+from satbench.results.attack_info import AttackInfo
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 from satbench.zoo import Loaded
@@ -21,43 +29,61 @@ def model() -> Loaded:
     return network()
 
 
-REPRS = [
-    "PGD(steps=10, step_size=None, loss='ce', init='uniform', restarts=1, keep='best')",
-    "PGD(steps=3, step_size=0.01, loss='margin', init='zero', restarts=2, keep='best', momentum=0.9)",
-    "AutoAttack(version='custom', components='apgd-ce+square', unit=250)",
-    "AutoAttackComponent(name='fab-t', unit=8, version='plus')",
-    "Cascade(unit=250)",
-    "Rapid()",
-    repr(Foolbox("LinfPGD", stated={"steps": 5})),
-    repr(Foolbox("LinfDeepFoolAttack", unit=8)),
+OWN = [
+    PGD(),
+    PGD(steps=3, step_size=0.01, loss="margin", init="zero", restarts=2, momentum=0.9),
+    sat_pgd(),
+    AutoAttack("custom", "apgd-ce+square"),
+    AutoAttackComponent("fab", unit=8, version="plus"),
+    Cascade(),
+    Rapid(early_stop=False),
+    Foolbox("LinfPGD", stated={"steps": 5}),
+    Foolbox("LinfDeepFoolAttack", unit=8),
 ]
 
 
-@pytest.mark.parametrize("text", REPRS)
-def test_an_attack_is_rebuilt_from_its_repr(text: str) -> None:
-    for wrapped in (text, f"Bf16(attack={text})", f"Transfer(attack={text}, source='net@0123')"):
-        assert repr(rebuild(wrapped)) == wrapped
+@pytest.mark.parametrize("attack", OWN, ids=repr)
+def test_an_attack_is_rebuilt_from_what_a_run_says_of_it(attack: Attack) -> None:
+    """After a way through JSON, as in a manifest."""
+    for made in (attack, Bf16(attack), Surrogate(attack), Transfer(Bf16(attack), source="net@0123")):
+        read = AttackInfo.model_validate_json(info_of(made).model_dump_json())
+        assert read == info_of(made)
+        assert rebuild(read) == made
+
+
+def edited(attack: Attack = PGD(), **changes: object) -> AttackInfo:  # noqa: B008 - frozen
+    return info_of(attack).model_copy(update=changes)
+
+
+PARAMS = info_of(PGD()).params
 
 
 @pytest.mark.parametrize(
-    "text",
+    "info",
     [
-        "PGD(steps=10",
-        "PGD(steps=0)",
-        "PGD(steps=print(1))",
-        "PGD(10)",
-        "PGD(mood='good')",
-        "eval('1')",
-        "__import__('os').system('true')",
-        "Adaptive(attack='os:system', command='true')",
-        "Bf16(attack=Mine())",
-        "Bf16(attack='PGD()')",
-        "lambda: 0",
-        "",
+        edited(params=PARAMS | {"steps": 0}),
+        edited(params=PARAMS | {"steps": "print(1)"}),
+        edited(params=PARAMS | {"steps": 11}),
+        edited(params=PARAMS | {"mood": "good"}),
+        edited(id="PGD(steps=100)"),
+        edited(name="rapid"),
+        edited(name="no such"),
+        edited(name="os:system", params={"command": "true"}),
+        edited(name="test_rebuild:refuses", params={}),
+        edited(Bf16(PGD()), name="float16"),
+        edited(Bf16(PGD()), wraps=edited(name="os:system")),
+        edited(Bf16(PGD()), params={"attack": "PGD()"}),
+        edited(Transfer(PGD(), source="a"), params={}),
     ],
+    ids=lambda info: f"{info.name}-{info.id[:16]}",
 )
-def test_what_is_no_own_attack_is_not_built(text: str) -> None:
-    assert rebuild(text) is None
+def test_what_is_no_own_attack_is_not_built(info: AttackInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is anything imported that a run folder names."""
+
+    wanted, real = [], importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", lambda name: wanted.append(name) or real(name))
+    assert rebuild(info) is None
+    assert all(name.startswith("satbench.") for name in wanted)
 
 
 @dataclass(frozen=True)

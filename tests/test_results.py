@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest
 
 from satbench.errors import BadInput
+from satbench.results.attack_info import AttackInfo
 from satbench.results.metrics import (
     WORST,
     Z80,
@@ -56,7 +57,7 @@ MANIFEST = Manifest(
     model=ModelInfo(ref="run", digest="sha256:0", label="net", trained_for=Threat(norm="Linf", eps=0.1)),
     data=DataInfo(name="digits", split="test", n=3, digest="sha256:1"),
     threats=[Threat(norm="Linf", eps=0.1)],
-    attacks=["a", "b"],
+    attacks=[AttackInfo.foreign(id, "test:attack", id, {}) for id in ("a", "b")],
     seed=0,
     batch_size=8,
     search="the network as it is",
@@ -375,7 +376,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated manifest": (lambda f: (f / "manifest.json").write_text('{"schema'), r"manifest\.json is damaged"),
     "manifest is a list": (lambda f: (f / "manifest.json").write_text("[]"), r"manifest\.json is damaged"),
     "manifest is no text": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), r"manifest\.json is damaged"),
-    "another schema": (lambda f: change_manifest(f, schema_version=SCHEMA_VERSION + 1), "schema version 4.*reads 3"),
+    "another schema": (lambda f: change_manifest(f, schema_version=SCHEMA_VERSION + 1), "schema version 5.*reads 4"),
     "unknown field": (lambda f: change_manifest(f, mood="good"), "'mood'"),
     "wrong type": (lambda f: change_manifest(f, seed="one"), "'seed'"),
     "no records": (lambda f: (f / "records.parquet").unlink(), r"records\.parquet is missing"),
@@ -408,6 +409,11 @@ def test_a_damaged_run_is_refused_by_name(case: str, tmp_path: Path) -> None:
     damage(tmp_path / "run")
     with pytest.raises(BadInput, match=hint):
         read_run(tmp_path / "run")
+
+
+def test_records_of_an_attack_that_is_not_described_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"manifest\.json does not describe the attack 'b' of the records"):
+        write_run(tmp_path / "run", MANIFEST.model_copy(update={"attacks": MANIFEST.attacks[:1]}), records(), TIMES)
 
 
 def test_a_missing_run_says_how_to_make_one(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from satbench.errors import BadInput
 from satbench.evaluation.verify import verify
 from satbench.home import alone_in
 from satbench.results.schema import TIMING
-from satbench.results.store import Run, read_run
+from satbench.results.store import Run, read_run, write_manifest
 from satbench.seeding import Randomness, integer
 from satbench.threat import ThreatModel
 
@@ -178,14 +178,18 @@ def test_units_are_reused_where_they_are_the_same(reference: Run, tmp_path: Path
     whole(tmp_path, n=24, attack=[PAIR])
     before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("parts/*/[!.]*.parquet")}
     grown = whole(tmp_path, attack=[PAIR])
-    expected = reference.records[reference.records["attack"] == grown.manifest.attacks[0]].reset_index(drop=True)
+    expected = reference.records[reference.records["attack"] == grown.manifest.attacks[0].id].reset_index(drop=True)
     pd.testing.assert_frame_equal(grown.records, expected)
     assert all(file.stat().st_mtime_ns == written for file, written in before.items())
 
 
 @pytest.mark.parametrize(
     ("change", "hint"),
-    [({"seed": 1}, "seed 0, asked for is 1"), ({"split": "val"}, "data set digits test 8, asked for is digits val 8")],
+    [
+        ({"seed": 1}, "seed 0, asked for is 1"),
+        ({"split": "val"}, "data set digits test 8, asked for is digits val 8"),
+        ({"search": "plain"}, "search folded, asked for is plain"),
+    ],
 )
 def test_another_run_in_the_folder_is_never_overwritten(change: dict[str, object], hint: str, tmp_path: Path) -> None:
     whole(tmp_path, attack=["fgsm"])
@@ -193,6 +197,15 @@ def test_another_run_in_the_folder_is_never_overwritten(change: dict[str, object
     with pytest.raises(BadInput, match=hint):
         whole(tmp_path, **({"attack": ["fgsm"]} | change))
     assert (tmp_path / "records.parquet").read_bytes() == before
+
+
+def test_a_copy_described_in_other_words_is_no_other_search(tmp_path: Path) -> None:
+    """The folder is not refused; the words are part of what decides a result, so its attacks run again."""
+    run = whole(tmp_path, attack=["fgsm"])
+    write_manifest(tmp_path, run.manifest.model_copy(update={"search": "rephrased"}))
+    again = whole(tmp_path, attack=["fgsm"])
+    assert not again.reused
+    pd.testing.assert_frame_equal(again.records, run.records)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +386,7 @@ class Hungry(nn.Module):
 def test_a_transfer_attack_searches_on_the_other_network_alone(tmp_path: Path) -> None:
     run = whole(tmp_path / "transfer", attack=["pgd:steps=20,keep=last"], source="digits-relu", eps="0.2")
     own = whole(tmp_path / "own", attack=["pgd:steps=20,keep=last"], eps="0.2")
-    (name,) = run.manifest.attacks
+    (name,) = (info.id for info in run.manifest.attacks)
     assert name.startswith("Transfer(attack=PGD(")
     assert "source='cnn-small relu@" in name
     assert run.records["broken"].sum() < own.records["broken"].sum()
@@ -390,7 +403,7 @@ def test_a_transfer_attack_searches_on_the_other_network_alone(tmp_path: Path) -
 
 def test_bf16_search_is_labelled_and_judged_in_float32(tmp_path: Path) -> None:
     run = whole(tmp_path, attack=[PGD20], eps="0.2", search="bf16")
-    assert run.manifest.attacks[0].startswith("Bf16(attack=PGD(")
+    assert run.manifest.attacks[0].id.startswith("Bf16(attack=PGD(")
     assert "bf16" in run.manifest.search
     assert verify(run).faults == []
 

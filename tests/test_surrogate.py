@@ -190,7 +190,8 @@ def test_a_search_with_it_is_labelled_and_judged_on_the_network(tmp_path: Path) 
     digest = model_digest(model)
     true = run(tmp_path / "true", model)
     smooth = run(tmp_path / "smooth", model, search="surrogate", save_examples=True)
-    assert smooth.manifest.attacks == [f"Surrogate(attack={true.manifest.attacks[0]})"]
+    assert [info.wraps for info in smooth.manifest.attacks] == true.manifest.attacks
+    assert smooth.manifest.attacks[0].id == f"Surrogate(attack={true.manifest.attacks[0].id})"
     assert smooth.manifest.search == f"{true.manifest.search}, surrogate derivative of ReLU"
     assert 0 < smooth.records["broken"].sum() < 60
     standing = ~smooth.records["broken"] & ~true.records["broken"]
@@ -237,7 +238,7 @@ class Pair:
 
 def test_every_stage_of_an_ensemble_searches_with_it(tmp_path: Path) -> None:
     found = run(tmp_path, "digits-relu", [Pair()], eps="0.2", search="surrogate")
-    assert found.manifest.attacks == ["Surrogate(attack=Pair())"]
+    assert [info.id for info in found.manifest.attacks] == ["Surrogate(attack=Pair())"]
     assert set(found.records["stage"]) - {""} == {f"Surrogate(attack={stage})" for stage in Pair().stages}
 
 
@@ -265,4 +266,4 @@ def test_a_search_with_it_needs_relu_where_it_searches(tmp_path: Path) -> None:
     assert told == []  # not even of the images that are misclassified as they are
     assert not (tmp_path / "refused").exists()
     done = run(tmp_path / "done", "digits-silu", n=10, source="digits-relu", search="surrogate")
-    assert done.manifest.attacks[0].startswith("Transfer(attack=Surrogate(attack=PGD(")
+    assert done.manifest.attacks[0].id.startswith("Transfer(attack=Surrogate(attack=PGD(")

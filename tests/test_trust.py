@@ -20,11 +20,14 @@ from trust_networks import BAD, HONEST, THREAT, WIDE_THREAT, Around, Network, im
 from typer.testing import CliRunner
 
 from satbench.attacks import PGD
+from satbench.attacks.base import info_of
 from satbench.cli import app
 from satbench.data.images import image_set
 from satbench.errors import BadInput
 from satbench.evaluation.harness import measure
+from satbench.evaluation.migrate import attack_of
 from satbench.reporting.trust_page import write_trust
+from satbench.results.attack_info import AttackInfo
 from satbench.results.metrics import wilson
 from satbench.results.schema import DataInfo, Finding, ModelInfo, Threat, Trust
 from satbench.seeding import generator
@@ -66,9 +69,10 @@ def spent(model: nn.Module, network: Network, n: int, steps: int) -> Trust:
     """The trust that `evaluate` gives to a run of PGD with so many steps."""
     shown = images(network.colours, network.classes)
     shown = shown.head(min(n, len(shown)))
-    found = measure(model, shown, [PGD(steps=steps)], [network.threat], 0, 256, torch.device("cpu")).records
+    measured = measure(model, shown, [PGD(steps=steps)], [network.threat], 0, 256, torch.device("cpu"))
+    found = measured.records
     budget = int(found[["forward", "backward"]].to_numpy().sum()) // 10
-    trust = examine(model, shown, network.threat, budget=budget, records=found)
+    trust = examine(model, shown, network.threat, budget=budget, records=found, attacks=measured.attacks)
     assert trust.forward + trust.backward <= budget
     return trust
 
@@ -148,11 +152,12 @@ def test_a_number_near_zero_cannot_be_too_high() -> None:
 def test_the_smaller_radius_is_searched_where_nothing_stands_at_the_larger() -> None:
     network, shown = BAD["shattered"], images().head(200)
     threats = [ThreatModel("Linf", 0.05), ThreatModel("Linf", 1.0)]
-    frame = measure(plain(), shown, [PGD()], threats, 0, 256, torch.device("cpu")).records
-    finding = found(examine(plain(), shown, threats[1], budget=2000, records=frame))["standing images"]
+    measured = measure(plain(), shown, [PGD()], threats, 0, 256, torch.device("cpu"))
+    given: dict[str, Any] = {"records": measured.records, "attacks": measured.attacks, "budget": 2000}
+    finding = found(examine(plain(), shown, threats[1], **given))["standing images"]
     assert "stand at Linf 0.05" in finding.sentence
     with pytest.raises(BadInput, match="not of these images"):
-        examine(plain(), images().take(range(200, 300)), network.threat, budget=2000, records=frame)
+        examine(plain(), images().take(range(200, 300)), network.threat, **given)
 
 
 def test_the_estimate_of_inflation_counts_what_fell_and_bounds_the_rest() -> None:
@@ -457,8 +462,13 @@ def records(n: int = 500, **broken: Any) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def described(frame: pd.DataFrame) -> dict[str, AttackInfo]:
+    """What a run says of the attacks that these records name."""
+    return {id: info_of(attack_of(id)) for id in frame["attack"].unique()}
+
+
 def from_records(frame: pd.DataFrame) -> dict[str, Seen]:
-    seen = {name: look(frame) for name, look in RECORD_CHECKS.items()}
+    seen = {name: look(frame, described(frame)) for name, look in RECORD_CHECKS.items()}
     return {name: one for name, one in seen.items() if one is not None}
 
 
@@ -552,7 +562,16 @@ def test_without_a_card_clean_accuracy_is_held_against_chance(right: int, n: int
 
 def test_clean_accuracy_comes_from_the_records_where_there_are_some() -> None:
     frame = records(450, **{SQUARE: 5})
-    seen = found(checked(plain(), HONEST["standard mlp"], budget=QUICK, records=frame, expected_clean=(0.99, 1000)))
+    seen = found(
+        checked(
+            plain(),
+            HONEST["standard mlp"],
+            budget=QUICK,
+            records=frame,
+            attacks=list(described(frame).values()),
+            expected_clean=(0.99, 1000),
+        )
+    )
     assert "450 of 450" in seen["clean accuracy"].sentence
 
 

@@ -23,6 +23,7 @@ ATTACKS = {
     "apgd-ce": "autoattack:apgd_ce",
     "apgd-dlr": "autoattack:apgd_dlr",
     "apgd-t": "autoattack:apgd_t",
+    "fab": "autoattack:fab",
     "fab-t": "autoattack:fab_t",
     "square": "autoattack:square",
     "cascade": "cascade:Cascade",
@@ -61,6 +62,11 @@ def build_attack(name: str, params: dict[str, Any]) -> Attack:
     return pick({name: _factory(name)}, name, "attack", **params)  # type: ignore[no-any-return]
 
 
+def is_own(name: str) -> bool:
+    """Whether the name is one of the table or foolbox's, so that building it imports no code of the user's."""
+    return name in ATTACKS or name.partition(":")[0] == FOOLBOX
+
+
 def attack_parameters(name: str) -> list[str]:
     """The keys that the named attack takes; raises `BadInput` for an unknown name."""
     import inspect
@@ -96,4 +102,4 @@ def _value(key: str, text: str) -> Any:
     return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
-__all__ = ["ATTACKS", "PGD", "Attack", "attack_parameters", "build_attack", "fgsm", "parse_attack"]
+__all__ = ["ATTACKS", "PGD", "Attack", "attack_parameters", "build_attack", "fgsm", "is_own", "parse_attack"]

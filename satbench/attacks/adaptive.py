@@ -10,9 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks.base import Attack, crafting, exhaustive, stages_of, unit_of
+from satbench.attacks.base import (
+    Attack,
+    Described,
+    crafting,
+    exhaustive,
+    from_outside,
+    info_of,
+    scalars,
+    spelled,
+    stage_infos,
+    stages_of,
+    unit_of,
+)
 from satbench.errors import BadInput
 from satbench.lookup import imported, nearest
+from satbench.results.attack_info import AttackInfo
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
@@ -21,7 +34,7 @@ CALLED = "give a function of (model, x, y, threat, randomness), or one that retu
 
 
 @dataclass(frozen=True, repr=False)
-class Adaptive:
+class Adaptive(Described):
     """An attack from outside, known by its name and the parameters it was given.
 
     `reference` names a callable. One whose first five arguments are called model, x, y, threat and randomness is the
@@ -37,9 +50,14 @@ class Adaptive:
     def __post_init__(self) -> None:
         object.__setattr__(self, "attack", _made(self.reference, dict(self.stated)))
 
-    def __repr__(self) -> str:
-        fields = {"attack": self.reference, **dict(self.stated)}
-        return f"Adaptive({', '.join(f'{key}={value!r}' for key, value in fields.items())})"
+    @property
+    def info(self) -> AttackInfo:
+        stated = dict(self.stated)
+        id = spelled("Adaptive", {"attack": self.reference, **stated})
+        label, params = f"adaptive {self.reference}", scalars(stated)
+        found = AttackInfo.foreign(id, self.reference, label, params, stage_infos(self))
+        brought = from_outside(self.attack) is not None and isinstance(getattr(self.attack, "info", None), AttackInfo)
+        return found.model_copy(update={"kind": info_of(self.attack).kind}) if brought else found
 
     @property
     def unit(self) -> int | None:

@@ -17,12 +17,13 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satbench.attacks.base import Attack
+from satbench.attacks.base import Attack, Described, describe, info_of, later
 from satbench.attacks.foreign import UNIT, check_unit, in_units
 from satbench.attacks.losses import margin, margin_targeted
 from satbench.attacks.stages import run_stages
 from satbench.errors import BadInput
 from satbench.lookup import nearest
+from satbench.results.attack_info import AttackInfo
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
@@ -38,7 +39,7 @@ DLR_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}  # it divides by the gap to the 3rd, 
 
 
 @dataclass(frozen=True, repr=False)
-class AutoAttackComponent:
+class AutoAttackComponent(Described):
     """One attack of the ensemble, at the settings that AutoAttack's `version` gives it.
 
     "apgd-ce", "apgd-dlr", "apgd-t" (on the likeliest wrong classes), "fab", "fab-t" and "square" (black box). 100
@@ -51,7 +52,7 @@ class AutoAttackComponent:
 
     name: str
     unit: int = UNIT
-    version: str = "standard"
+    version: str = later("standard")
 
     def __post_init__(self) -> None:
         for what, value, known in (("component", self.name, COMPONENTS), ("version", self.version, VERSIONS)):
@@ -59,9 +60,11 @@ class AutoAttackComponent:
                 raise BadInput(f"unknown {what} {value!r} of autoattack; {nearest(value, known)}")
         check_unit(self.unit, self.name)
 
-    def __repr__(self) -> str:
-        version = "" if self.version == "standard" else f", version={self.version!r}"
-        return f"AutoAttackComponent(name={self.name!r}, unit={self.unit}{version})"
+    @property
+    def info(self) -> AttackInfo:
+        if self.name == "square":  # alone it bounds less than PGD does, though AutoAttack has it
+            return describe(self, self.name, "score", "another attack", "Square")
+        return describe(self, self.name, "gradient", "part of AutoAttack", self.name.upper())
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
         def craft(images: Tensor, labels: Tensor, seed: int) -> Tensor:
@@ -105,13 +108,11 @@ class AutoAttackComponent:
         )
 
 
-apgd_ce, apgd_dlr, apgd_t, fab_t, square = (
-    partial(AutoAttackComponent, name) for name in ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
-)
+apgd_ce, apgd_dlr, apgd_t, fab, fab_t, square = (partial(AutoAttackComponent, name) for name in COMPONENTS)
 
 
-@dataclass(frozen=True)
-class AutoAttack:
+@dataclass(frozen=True, repr=False)
+class AutoAttack(Described):
     """The ensemble at its authors' settings; `components`, joined by "+", belong to version "custom" alone.
 
     Each component attacks the clean images that the earlier ones left standing, see `AutoAttackComponent`. Version
@@ -136,6 +137,16 @@ class AutoAttack:
     def stages(self) -> tuple[Attack, ...]:
         names = VERSIONS[self.version] or tuple(str(self.components).split("+"))
         return tuple(AutoAttackComponent(name, self.unit, self.version) for name in names)
+
+    @property
+    def info(self) -> AttackInfo:
+        label = " ".join(filter(None, ("AutoAttack", self.version, self.components)))
+        if self.version in ("standard", "plus"):
+            return describe(self, "autoattack", "ensemble", "AutoAttack", label)
+        if len(self.stages) > 1:
+            return describe(self, "autoattack", "ensemble", "part of AutoAttack", label)
+        alone = info_of(self.stages[0])
+        return describe(self, "autoattack", alone.kind, alone.tier, label)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
         return run_stages(self.stages, model, x, y, threat, randomness)

@@ -1,7 +1,9 @@
 """What an attack is, and the state a model is in while one is crafted."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import MISSING, field, fields, is_dataclass
 from functools import partial
 from types import FunctionType
 from typing import Any, Protocol
@@ -9,25 +11,113 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from satbench.results.attack_info import AttackInfo, Kind, Parameter, Tier, label_with_counts
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
+AS_BEFORE = "as before"  # in a field's metadata: the value of `later`
+
 
 class Attack(Protocol):
-    """A frozen dataclass whose repr is its identity in the records.
+    """A frozen dataclass; `info_of` says how the records name it and what a run says of it.
 
     Called with float images `x` (N, C, H, W) in [0, 1] and labels `y` int64 (N,), it returns images of the same shape
     and dtype inside ball and box; the model's modes, parameters, buffers and `.grad` stay as they were.
 
-    Three optional attributes are read by the evaluation. `unit`, on an attack that draws for whole batches: how many
-    images draw together; without it the images do not depend on each other. `stages`, on an ensemble: attacks that are
-    run one after another, each on the images still standing. `exhaustive`, on an attack that stops at the first
-    misclassified iterate: the same attack taking all its steps on every image.
+    Four optional attributes are read by the evaluation. `info`, the `AttackInfo` of an attack that describes itself, as
+    all of satbench's own do; without it the repr is the attack's id and no more is known. `unit`, on an attack that
+    draws for whole batches: how many images draw together; without it the images do not depend on each other. `stages`,
+    on an ensemble: attacks that are run one after another, each on the images still standing. `exhaustive`, on an
+    attack that stops at the first misclassified iterate: the same attack taking all its steps on every image.
     """
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness
     ) -> Tensor: ...
+
+
+class Described:
+    """Base of satbench's own attacks, which are frozen dataclasses without a generated repr: each adds its `info`."""
+
+    @property
+    def info(self) -> AttackInfo:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self.info.id
+
+
+def later(as_before: Parameter, default: Any = MISSING) -> Any:
+    """The field of a parameter that an attack gets after records of it exist; `default` is by default `as_before`.
+
+    The attack's id shows it only where it is not `as_before`, the value that keeps the attack as it was, so old
+    records keep their name and a default that changes the attack renames it.
+    """
+    return field(default=as_before if default is MISSING else default, metadata={AS_BEFORE: as_before})
+
+
+def describe(attack: Any, name: str, kind: Kind, tier: Tier, label: str, effort: int = 0) -> AttackInfo:
+    """The info of a dataclass whose fields are its parameters; one called `attack` is what it is built around.
+
+    A field called `name` is no parameter: `name`, as the command line spells it, says it already.
+    """
+    values = {one.name: getattr(attack, one.name) for one in fields(attack)}
+    before = {one.name: one.metadata[AS_BEFORE] for one in fields(attack) if AS_BEFORE in one.metadata}
+    unset = tuple(key for key, as_before in before.items() if values[key] == as_before)
+    wraps = info_of(values["attack"]) if "attack" in values else None
+    return AttackInfo(
+        id=spelled(type(attack).__name__, {key: value for key, value in values.items() if key not in unset}, wraps),
+        name=name,
+        params=scalars({key: value for key, value in values.items() if key not in ("name", "attack")}),
+        unset=unset,
+        kind=kind,
+        tier=tier,
+        effort=effort,
+        label=label,
+        wraps=wraps,
+        stages=stage_infos(attack),
+    )
+
+
+def info_of(attack: Attack) -> AttackInfo:
+    """How a run describes an attack.
+
+    satbench's own describe themselves. One from outside without an `info` is foreign and named by its repr. One that
+    brings its `info` gets its name and its tier here: nobody checked how strong it is.
+    """
+    found = getattr(attack, "info", None)
+    if _is_own(type(attack)) and isinstance(found, AttackInfo):
+        return found
+    owner = attack if isinstance(attack, FunctionType) else type(attack)
+    name = f"{owner.__module__}:{owner.__qualname__}"
+    if isinstance(found, AttackInfo):
+        return found.model_copy(update={"name": name, "tier": "another attack", "wraps": None})
+    held: list[str] = [one.name for one in fields(attack)] if is_dataclass(attack) else []
+    params = scalars({key: getattr(attack, key) for key in held})
+    return AttackInfo.foreign(
+        repr(attack), name, label_with_counts(owner.__name__, params), params, stage_infos(attack)
+    )
+
+
+def stage_infos(attack: Attack) -> tuple[AttackInfo, ...]:
+    """The infos of an ensemble's stages; none of an attack alone."""
+    stages = stages_of(attack)
+    return tuple(map(info_of, stages)) if len(stages) > 1 else ()
+
+
+def spelled(name: str, values: Mapping[str, object], wraps: AttackInfo | None = None) -> str:
+    """`Name(key=value, ...)`, the form of satbench's own ids; a wrapped attack is shown by its id."""
+    shown = {key: repr(value) for key, value in values.items()} | ({"attack": wraps.id} if wraps else {})
+    return f"{name}({', '.join(f'{key}={text}' for key, text in shown.items())})"
+
+
+def scalars(values: Mapping[str, object]) -> dict[str, Parameter]:
+    """The values as JSON can hold them; any but a finite number, a text, a truth value or None by its repr."""
+    return {key: value if _is_scalar(value) else repr(value) for key, value in values.items()}  # type: ignore[misc]
+
+
+def _is_scalar(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
 
 
 def unit_of(attack: Attack) -> int | None:

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from satbench.attacks.autoattack import AutoAttack
-from satbench.attacks.base import Attack
+from satbench.attacks.base import Attack, Described, describe
 from satbench.attacks.foreign import UNIT, check_unit
 from satbench.attacks.gradient import PGD, fgsm
 from satbench.attacks.stages import run_stages
+from satbench.results.attack_info import AttackInfo
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
 
-@dataclass(frozen=True)
-class Cascade:
+@dataclass(frozen=True, repr=False)
+class Cascade(Described):
     """Cheap attacks first, AutoAttack's own last: FGSM, PGD-10 with two restarts, then the four of the standard.
 
     An image that a cheap attack breaks never costs AutoAttack's several hundred passes; one that stands has been
@@ -30,6 +31,10 @@ class Cascade:
     @property
     def stages(self) -> tuple[Attack, ...]:
         return (fgsm(), PGD(steps=10, restarts=2), *AutoAttack(unit=self.unit).stages)
+
+    @property
+    def info(self) -> AttackInfo:
+        return describe(self, "cascade", "ensemble", "AutoAttack", "Cascade")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
         return run_stages(self.stages, model, x, y, threat, randomness)

@@ -12,9 +12,11 @@ from typing import Any, Literal, get_args, get_origin
 
 from torch import Tensor, nn
 
+from satbench.attacks.base import Described, scalars, spelled
 from satbench.attacks.foreign import UNIT, check_unit, in_units
 from satbench.errors import BadInput
 from satbench.lookup import nearest
+from satbench.results.attack_info import AttackInfo, effort
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
@@ -33,6 +35,19 @@ REFUSED = {
     "L0FMNAttack": "it counts changed pixels (L0), and threats are Linf, L2 or L1",
     "SpatialAttack": "it turns and shifts images, which leaves every norm ball",
 }
+# modules of foolbox whose attacks ask the network for decisions alone; all others follow gradients
+DECISIONS = (
+    "additive_noise",
+    "blended_noise",
+    "blur",
+    "boundary_attack",
+    "contrast",
+    "contrast_min",
+    "hop_skip_jump",
+    "inversion",
+    "pointwise",
+    "saltandpepper",
+)
 SET_HERE = ("channel_axis", "distance", "init_attack", "tensorboard")  # known to the adapter, or objects
 LP = {"Linf": foolbox.distances.linf, "L2": foolbox.distances.l2, "L1": foolbox.distances.l1}
 # attacks that walk from an example to the image, and where foolbox has them begin
@@ -47,7 +62,7 @@ STARTS: dict[str, tuple[str, dict[str, int]]] = {
 
 
 @dataclass(frozen=True, repr=False)
-class Foolbox:
+class Foolbox(Described):
     """One of foolbox's attacks, by class name ("LinfDeepFoolAttack") or foolbox's short name ("LinfPGD").
 
     `stated` are parameters of its constructor; `parameters` adds foolbox's defaults, so that the step size is always
@@ -69,9 +84,19 @@ class Foolbox:
         check_unit(self.unit, f"foolbox:{self.name}")
         self._build()
 
-    def __repr__(self) -> str:
-        fields = {"name": self.name, **dict(self.parameters), "unit": self.unit}
-        return f"Foolbox({', '.join(f'{key}={value!r}' for key, value in fields.items())})"
+    @property
+    def info(self) -> AttackInfo:
+        params = {**dict(self.parameters), "unit": self.unit}
+        module = _class(self.name).__module__.rpartition(".")[2]
+        return AttackInfo(
+            id=spelled("Foolbox", {"name": self.name, **params}),
+            name=f"foolbox:{self.name}",
+            params=scalars(params),
+            kind="decision" if module in DECISIONS else "gradient",
+            tier="another attack",
+            effort=effort(params),
+            label=f"foolbox {self.name}",
+        )
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
         attack = self._build()

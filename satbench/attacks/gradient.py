@@ -1,17 +1,18 @@
 """The one gradient loop: FGSM, PGD and its descendants in Linf, L2 and L1, for training and for evaluation."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks.base import crafting, uses_batch_statistics
+from satbench.attacks.base import Described, crafting, describe, later, uses_batch_statistics
 from satbench.attacks.cycles import Cycles
 from satbench.attacks.losses import LOSSES, TARGETED, likeliest_wrong
 from satbench.attacks.schedules import APGD, SCHEDULES, Ascent, Mover
 from satbench.eps import default_step, sat_step
 from satbench.errors import BadInput
 from satbench.lookup import nearest
+from satbench.results.attack_info import AttackInfo, Tier, effort, label_with_counts
 from satbench.seeding import Randomness, normal, rows, uniform
 from satbench.threat import ThreatModel
 
@@ -20,11 +21,11 @@ BLACK_BOX = "fix the model, or use a black-box attack: --attack square"
 INITS = ("zero", "uniform", "uniform-unclipped", "gaussian")
 KEEPS = ("best", "last")
 N_TARGETS = 9  # as in AutoAttack
-SHOWN_WHEN_SET = ("momentum", "schedule", "n_targets", "patience", "early_stop", "eot")
+SAT = {"step_size": "sat", "loss": "ce", "init": "uniform-unclipped", "restarts": 1, "keep": "last"}
 
 
-@dataclass(frozen=True)
-class PGD:
+@dataclass(frozen=True, repr=False)
+class PGD(Described):
     """Projected gradient ascent (Madry et al. 2018, arXiv 1706.06083).
 
     steps: gradient steps a restart.
@@ -62,12 +63,12 @@ class PGD:
     init: str = "uniform"
     restarts: int = 1
     keep: str = "best"
-    momentum: float = 0.0
-    schedule: str = "fixed"
-    n_targets: int = N_TARGETS
-    patience: int | None = None
-    early_stop: bool = True
-    eot: int = 1
+    momentum: float = later(0.0)
+    schedule: str = later("fixed")
+    n_targets: int = later(N_TARGETS)
+    patience: int | None = later(None)
+    early_stop: bool = later(True)
+    eot: int = later(1)
 
     def __post_init__(self) -> None:
         for name in ("steps", "restarts", "n_targets", "patience", "eot"):
@@ -112,13 +113,15 @@ class PGD:
         if self.n_targets != N_TARGETS and not targeted:
             raise BadInput(f"n_targets is for a targeted loss, not {self.loss!r}; use loss={' or '.join(TARGETED)}")
 
-    def __repr__(self) -> str:
-        shown = [
-            f"{field.name}={getattr(self, field.name)!r}"
-            for field in fields(self)
-            if field.name not in SHOWN_WHEN_SET or getattr(self, field.name) != field.default
-        ]
-        return f"PGD({', '.join(shown)})"
+    @property
+    def info(self) -> AttackInfo:
+        if self.steps == 1 and self.init == "zero":
+            label = "FGSM"
+        else:
+            is_sat = all(getattr(self, key) == value for key, value in SAT.items())
+            label = label_with_counts("SAT PGD" if is_sat else "PGD", vars(self))
+        tier: Tier = "PGD" if self.steps > 1 else "another attack"
+        return describe(self, "pgd", "gradient", tier, label, effort(vars(self)))
 
     @property
     def exhaustive(self) -> "PGD":

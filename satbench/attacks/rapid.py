@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks.base import crafting
+from satbench.attacks.base import Described, crafting, describe, later
 from satbench.attacks.gradient import finite, input_gradient
 from satbench.attacks.losses import likeliest_wrong, margin, margin_targeted
 from satbench.attacks.schedules import Ascent
 from satbench.errors import BadInput
+from satbench.results.attack_info import AttackInfo
 from satbench.seeding import Randomness, rows, uniform
 from satbench.threat import ThreatModel
 
@@ -25,8 +26,8 @@ LENGTHS = {"Linf": 2.0, "L2": 0.5, "L1": 2.0}  # of a square in the threat's nor
 MOST_PASSES = 1 + TARGETS * (2 * GLANCE + 1) + len(ROUNDS) * (2 * STEPS + 1) + QUERIES
 
 
-@dataclass(frozen=True)
-class Rapid:
+@dataclass(frozen=True, repr=False)
+class Rapid(Described):
     """At most `MOST_PASSES` forward and backward passes an image, 1,205, where AutoAttack standard takes 9,770.
 
     1. The nine likeliest wrong classes, one run of 10 steps each.
@@ -52,14 +53,15 @@ class Rapid:
     `BadInput` where the model gives no gradient.
     """
 
-    early_stop: bool = True
+    early_stop: bool = later(True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.early_stop, bool):
             raise BadInput(f"early_stop is {self.early_stop!r}; give true or false")
 
-    def __repr__(self) -> str:
-        return "Rapid()" if self.early_stop else "Rapid(early_stop=False)"
+    @property
+    def info(self) -> AttackInfo:
+        return describe(self, "rapid", "gradient", "rapid", "Rapid")
 
     @property
     def exhaustive(self) -> "Rapid":

@@ -7,7 +7,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from satbench.cli import check, compare, demo, evaluate, leaderboard, models, recipes, report, train, trust, verify
+from satbench.cli import (
+    check,
+    compare,
+    demo,
+    evaluate,
+    leaderboard,
+    migrate,
+    models,
+    recipes,
+    report,
+    train,
+    trust,
+    verify,
+)
 from satbench.errors import BadInput, ReportedElsewhere
 
 
@@ -50,6 +63,7 @@ app.command("compare")(compare.command)
 app.add_typer(models.app, name="models")
 app.command("report")(report.command)
 app.command("leaderboard")(leaderboard.command)
+app.command("migrate")(migrate.command)
 app.command("check")(check.command)
 app.command("demo")(demo.command)
 

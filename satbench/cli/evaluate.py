@@ -17,7 +17,7 @@ def command(
     attack: Annotated[
         list[str],
         typer.Option(
-            help="fgsm, pgd, sat-pgd, rapid, cascade, autoattack, apgd-ce, apgd-dlr, apgd-t, fab-t, square, "
+            help="fgsm, pgd, sat-pgd, rapid, cascade, autoattack, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, "
             "foolbox:NAME, package.module:callable; with parameters: pgd:loss=margin,steps=20. May be repeated."
         ),
     ],

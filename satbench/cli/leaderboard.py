@@ -17,7 +17,8 @@ def command(
     from satbench.errors import BadInput
     from satbench.reporting import leaderboard
     from satbench.reporting.lines import network_names
-    from satbench.reporting.summary import merge, read_summary, summarise, write_summary
+    from satbench.reporting.summary import summarise
+    from satbench.reporting.summary_file import merge, read_summary, write_summary
     from satbench.results.store import MANIFEST, read_run
 
     summary = folder / "runs.json"

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import from_outside, stages_of
+from satbench.attacks.base import from_outside, info_of, stages_of
 from satbench.data import Images, load_images, takes_loader, training_splits
 from satbench.device import check_threads, resolve_device, using_threads
 from satbench.errors import BadInput
@@ -129,7 +129,7 @@ def evaluate(
             model=loaded.info,
             data=data_info(images, digest=""),
             threats=[Threat(norm=each.norm, eps=each.eps) for each in threats],
-            attacks=[repr(one) for one in attacks],
+            attacks=[info_of(one) for one in attacks],
             seed=seed,
             batch_size=batch_size,
             search=where.how,
@@ -173,16 +173,18 @@ def evaluate(
                 draws=draws,
                 random_network=answered[0].random,
             )
+            check = functools.partial(quick_trust, loaded.model, images, threats, seed)
             measured = measured_with(attacks)
-            checked = quick_trust(loaded.model, images, threats, seed, measured.records) if trust else None
+            checked = check(measured.records, measured.attacks) if trust else None
             further, continued = after_trust([] if source is not None else attacks, checked, answered[0].random)
             if further:
                 measured = measured_with(further)
-                checked = quick_trust(loaded.model, images, threats, seed, measured.records)
+                checked = check(measured.records, measured.attacks)
             notes = _notes(loaded, images, measured.records, answered[0].outputs, buffers.moved())
             manifest = described.model_copy(
                 update={
                     "data": data_info(images, images.digest),
+                    "attacks": measured.attacks,
                     "trust": checked,
                     "notes": [*notes, *measured.notes, *continued],
                     "seconds": round(time.monotonic() - started, 3),
@@ -201,9 +203,9 @@ def _attacks(given: str | Attack | Sequence[str | Attack], steps: str | None, re
     if not attacks:
         raise BadInput("no attack is given; name one, such as --attack pgd")
     for stage in (stage for one in attacks for stage in (one, *stages_of(one))):
-        if ADDRESS.search(repr(stage)):
+        if ADDRESS.search(info_of(stage).id):
             raise BadInput(
-                f"attack {stage!r} has a memory address in its repr, which names it in the records; "
+                f"attack {info_of(stage).id} has a memory address in its repr, which names it in the records; "
                 "make it a frozen dataclass, or give a function as package.module:name"
             )
     return attacks

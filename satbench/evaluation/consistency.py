@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from satbench.attacks import Attack
-from satbench.attacks.base import unit_of
+from satbench.attacks.base import info_of, unit_of
 from satbench.data import Images
 from satbench.evaluation.parts import work_name
 from satbench.evaluation.resume import identity
 from satbench.evaluation.table import DISTANCES, OUTCOME
+from satbench.results.attack_info import ids
 from satbench.results.schema import Manifest, Verdict
 from satbench.results.store import PARTS, Run, read_timing
 from satbench.threat import ThreatModel
@@ -52,7 +53,7 @@ def layout_faults(run: Run, images: Images) -> list[str]:
     columns = [*THREAT, "sample_id", "sample_hash", "label"]
     rows = [
         (attack, threat.norm, threat.eps, *image)
-        for attack in said.attacks
+        for attack in ids(said.attacks)
         for threat in said.threats
         for image in zip(images.ids, images.hashes, images.y.tolist(), strict=True)
     ]
@@ -106,7 +107,7 @@ def batches(
     `given` are the records of all images that the attack was given.
     """
     for position, stage in enumerate(stages):
-        rows = given[~given["stage"].isin([repr(one) for one in stages[:position]])] if len(stages) > 1 else given
+        rows = given[~given["stage"].isin([info_of(one).id for one in stages[:position]])] if len(stages) > 1 else given
         size = unit_of(stage) or batch_size
         yield stage, position, [rows.iloc[start : start + size] for start in range(0, len(rows), size)]
 
@@ -124,11 +125,11 @@ def timing_faults(run: Run, stages: Stages) -> list[str]:
             continue
         times = timing[(timing[THREAT] == [name, threat.norm, threat.eps]).all(axis=1)]
         several = len(stages[name]) > 1
-        unknown = set(given.loc[given["broken"], "stage"]) - {repr(one) for one in stages[name]}
+        unknown = set(given.loc[given["broken"], "stage"]) - {info_of(one).id for one in stages[name]}
         if unknown != (set() if several else unknown & {""}):
             faults.append(f"{name} {threat}: broken at {min(unknown)!r}, which is none of its stages")
         for stage, _, parts in batches(given, stages[name], run.manifest.batch_size):
-            done = times.loc[times["stage"] == (repr(stage) if several else ""), "images"].tolist()
+            done = times.loc[times["stage"] == (info_of(stage).id if several else ""), "images"].tolist()
             ends = list(accumulate(len(part) for part in parts))
             if not set(ends) <= set(accumulate(done)) or sum(done) != sum(map(len, parts)):
                 faults.append(f"{name} {threat}: the batches in the table of times are not those of the records")

@@ -6,24 +6,26 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import stages_of
+from satbench.attacks.base import Described, stage_infos, stages_of
 from satbench.attacks.rapid import Rapid
 from satbench.attacks.stages import run_stages
 from satbench.evaluation.search import Searched
+from satbench.results.attack_info import AttackInfo
 from satbench.results.schema import Trust
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
 
 @dataclass(frozen=True, repr=False)
-class Continued:
-    """`rapid`, then the attacks of AutoAttack's `version` on the images still standing; its repr is that of `rapid`."""
+class Continued(Described):
+    """`rapid`, then the attacks of AutoAttack's `version` on the images still standing; its id is that of `rapid`."""
 
     rapid: Rapid
     version: str
 
-    def __repr__(self) -> str:
-        return repr(self.rapid)
+    @property
+    def info(self) -> AttackInfo:
+        return self.rapid.info.model_copy(update={"stages": stage_infos(self)})
 
     @property
     def stages(self) -> tuple[Attack, ...]:

@@ -1,5 +1,6 @@
 """Runs one attack on one batch of images and judges what it returns."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -7,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import crafting, exhaustive, from_outside, stages_of
+from satbench.attacks.base import crafting, exhaustive, from_outside, info_of, stages_of
 from satbench.errors import FAULTS, BadInput, reason
 from satbench.evaluation.counting import Counted
 from satbench.evaluation.judge import Judged, Vote, judge, vote
 from satbench.evaluation.table import Passes
 from satbench.evaluation.target import Target
 from satbench.models.buffers import KeptBuffers, buffers_kept
+from satbench.results.attack_info import AttackInfo
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
 
@@ -46,8 +48,7 @@ class Executor:
 
     def stages(self, attack: Attack) -> tuple[Attack, ...]:
         """The stages of an attack, without early stop where one verdict of the searched network decides nothing."""
-        stages = stages_of(attack)
-        return tuple(map(exhaustive, stages)) if self.random_network or self.target else stages
+        return stages_as_run(attack, self.random_network or self.target is not None)
 
     def clean(self, x: Tensor, y: Tensor) -> Vote:
         """The model's answer to images as they are."""
@@ -129,6 +130,17 @@ class Executor:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()
         return at_once // 2
+
+
+def stages_as_run(attack: Attack, to_the_end: bool) -> tuple[Attack, ...]:
+    """The stages of an attack, `to_the_end` without their early stop."""
+    stages = stages_of(attack)
+    return tuple(map(exhaustive, stages)) if to_the_end else stages
+
+
+def info_as_run(attack: Attack, stages: Sequence[Attack]) -> AttackInfo:
+    """What a run says of an attack whose `stages` are those that were run."""
+    return info_of(attack).model_copy(update={"stages": tuple(map(info_of, stages)) if len(stages) > 1 else ()})
 
 
 def _passes(network: Counted) -> Passes:

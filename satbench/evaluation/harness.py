@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import stages_of, unit_of
+from satbench.attacks.base import info_of, stages_of, unit_of
 from satbench.data import Images
-from satbench.evaluation.executor import Executor, Search
+from satbench.evaluation.executor import Executor, Search, info_as_run
 from satbench.evaluation.judge import Vote
 from satbench.evaluation.parts import KEY, Part, Work, keys_of, work_name
 from satbench.evaluation.table import PLACE, carry, clean_table, enter, outcomes_of
 from satbench.progress import Progress, silent
+from satbench.results.attack_info import AttackInfo
 from satbench.results.schema import RECORDS, TIMING
 from satbench.seeding import PerSample, derive
 from satbench.threat import ThreatModel
@@ -29,12 +30,14 @@ from satbench.threat import ThreatModel
 class Measured:
     """`records` with the columns of `results.schema.RECORDS`, `timing` with those of `TIMING`.
 
-    `examples` says in which file and row the broken example of each record lies; `notes` are what the attacks said.
+    `attacks` describes those that the records name, with the stages that were run. `examples` says in which file and
+    row the broken example of each record lies; `notes` are what the attacks said.
     """
 
     records: pd.DataFrame
     timing: pd.DataFrame
     examples: pd.DataFrame
+    attacks: list[AttackInfo]
     notes: list[str]
 
 
@@ -87,7 +90,8 @@ def measure(
         notes += _remarks(records, draws, random_network)
         kept = records[records["example_file"] != ""][["attack", "norm", "eps", "sample_id", *PLACE]]
         timing = pd.DataFrame(bench.timing, columns=TIMING.names)
-        return Measured(records[RECORDS.names], timing, kept.reset_index(drop=True), list(dict.fromkeys(notes)))
+        infos = [info_as_run(attack, bench.executor.stages(attack)) for attack in attacks]
+        return Measured(records[RECORDS.names], timing, kept.reset_index(drop=True), infos, list(dict.fromkeys(notes)))
 
 
 class _Bench:
@@ -121,7 +125,7 @@ class _Bench:
     def run(self, attack: Attack, threat: ThreatModel, smaller: pd.DataFrame | None) -> pd.DataFrame:
         """What the attack did to every image: the columns of `RECORDS` and where the broken examples lie."""
         table = self.clean.copy()
-        table[["attack", "norm", "eps"]] = repr(attack), threat.norm, threat.eps
+        table[["attack", "norm", "eps"]] = info_of(attack).id, threat.norm, threat.eps
         if smaller is not None:
             carry(table, smaller)
         for position, stage in enumerate(self.executor.stages(attack)):
@@ -168,7 +172,7 @@ class _Bench:
         self.notes += [note for note in part.notes if note not in self.notes]
         passes = (int(part.outcomes[column].sum()) for column in ("forward", "backward"))
         row = (
-            repr(attack),
+            info_of(attack).id,
             _stage_name(attack, stage),
             threat.norm,
             threat.eps,
@@ -229,7 +233,7 @@ class _Bench:
 
 
 def _stage_name(attack: Attack, stage: Attack) -> str:
-    return repr(stage) if len(stages_of(attack)) > 1 else ""
+    return info_of(stage).id if len(stages_of(attack)) > 1 else ""
 
 
 def _remarks(records: pd.DataFrame, draws: int, random_network: bool) -> list[str]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from satbench.attacks import Attack
+from satbench.attacks.base import info_of
 from satbench.models.weights import write_safetensors
 from satbench.results.store import PARTS, atomic_file
 from satbench.threat import ThreatModel
@@ -68,7 +69,7 @@ def work_name(
     `stage` is an attack or the part of an ensemble at `position`, `search` says on what it searches, `device` is a type
     such as "cpu", and `identity` is `resume.identity`.
     """
-    decisive = {**identity, "attack": repr(stage), "position": position, "threat": repr(threat)}
+    decisive = {**identity, "attack": info_of(stage).id, "position": position, "threat": repr(threat)}
     decisive |= {"seed": seed, "search": search, "device": device}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:20]
 

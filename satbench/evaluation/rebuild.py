@@ -1,60 +1,33 @@
-"""Attacks from the reprs that name them in the records of a run."""
+"""Attacks from what a run says of them."""
 
-import ast
-import importlib
 from collections.abc import Sequence
-from typing import Any
 
-from satbench.attacks import Attack
-
-# imported at their first use; an attack from outside is absent, because a run folder must not decide what is imported
-CLASSES = {
-    "PGD": "satbench.attacks.gradient:PGD",
-    "AutoAttack": "satbench.attacks.autoattack:AutoAttack",
-    "AutoAttackComponent": "satbench.attacks.autoattack:AutoAttackComponent",
-    "Cascade": "satbench.attacks.cascade:Cascade",
-    "Rapid": "satbench.attacks.rapid:Rapid",
-    "Foolbox": "satbench.attacks.foolbox:Foolbox",
-    "Bf16": "satbench.evaluation.search:Bf16",
-    "Surrogate": "satbench.evaluation.search:Surrogate",
-    "Transfer": "satbench.evaluation.search:Transfer",
-}
+from satbench.attacks import Attack, build_attack, is_own
+from satbench.attacks.base import info_of
+from satbench.errors import BadInput
+from satbench.evaluation.search import WRAPPERS
+from satbench.results.attack_info import AttackInfo
 
 
-def rebuild(text: str, given: Sequence[Attack] = ()) -> Attack | None:
-    """The attack whose repr is `text`: one of `given`, or one of satbench's own with literal arguments.
+def rebuild(info: AttackInfo, given: Sequence[Attack] = ()) -> Attack | None:
+    """The attack of this id: one of `given`, or one of satbench's own from its name and parameters.
 
-    None when there is no such attack, also for a repr of satbench's own attacks that this version would not write.
+    None where there is none of this id. Nothing is imported for an attack from outside, because a run folder must not
+    decide which code runs.
     """
     for attack in given:
-        if repr(attack) == text:
+        if info_of(attack).id == info.id:
             return attack
     try:
-        call = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in CLASSES:
-        return None
-    module, _, name = CLASSES[call.func.id].partition(":")
-    arguments: dict[str, Any] = {}
-    for keyword in call.keywords:
-        nested = keyword.arg == "attack"
-        try:
-            value = (
-                rebuild(ast.get_source_segment(text, keyword.value) or "", given)
-                if nested
-                else ast.literal_eval(keyword.value)
-            )
-        except ValueError:
+        if info.wraps is not None:
+            inner = rebuild(info.wraps, given)
+            if inner is None:
+                return None
+            built: Attack = WRAPPERS[info.name](inner, **info.params)
+        elif is_own(info.name):
+            built = build_attack(info.name, info.params)
+        else:
             return None
-        if nested and value is None:
-            return None
-        arguments[str(keyword.arg)] = value
-    if name == "Foolbox":
-        stated = {key: value for key, value in arguments.items() if key not in ("name", "unit")}
-        arguments = {"name": arguments.get("name"), "unit": arguments.get("unit"), "stated": stated}
-    try:
-        attack = getattr(importlib.import_module(module), name)(**arguments)
-    except (TypeError, ValueError):  # BadInput is one
+    except (BadInput, KeyError, TypeError):
         return None
-    return attack if repr(attack) == text else None
+    return built if info_of(built).id == info.id else None

@@ -11,15 +11,16 @@ from satbench.attacks.base import from_outside, layers, outside_modules
 from satbench.data import Images
 from satbench.errors import BadInput
 from satbench.evaluation.probe import Answers
+from satbench.evaluation.search import option_of
 from satbench.evaluation.sources import plain_attributes, source_digest
+from satbench.results.attack_info import ids
 from satbench.results.schema import Manifest
-from satbench.results.store import MANIFEST, Run, read_examples, read_run
+from satbench.results.store import MANIFEST, Outdated, Run, read_examples, read_run
 from satbench.zoo import Loaded
 
 DECISIVE = (
     "model",
     "threats",
-    "attacks",
     "seed",
     "batch_size",
     "search",
@@ -80,22 +81,24 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
         return None
     try:
         run = read_run(out)
+    except Outdated:
+        raise
     except BadInput:
-        return None  # damaged, edited or of another version: it is made again from the finished batches that are valid
+        return None  # damaged or edited: it is made again from the finished batches that are valid
     there = run.manifest
     renamed = there.fingerprint == wanted.fingerprint and there.model.digest == wanted.model.digest
     for what, held, asked in (
         ("model", (there.model.label, there.model.digest), (wanted.model.label, wanted.model.digest)),
         ("data set", _data(there), _data(wanted)),
         ("seed", (there.seed,), (wanted.seed,)),
-        ("search", (there.search,), (wanted.search,)),
+        ("search", (_option(there),), (_option(wanted),)),
     ):
         if held != asked and not (what == "model" and renamed):
             raise BadInput(
                 f"--out {out} holds a run of {what} {_words(held)}, asked for is {_words(asked)}; "
                 "give another folder, or delete it"
             )
-    missing = [attack for attack in there.attacks if attack not in wanted.attacks]
+    missing = [attack for attack in ids(there.attacks) if attack not in ids(wanted.attacks)]
     missing += [f"{one.norm} eps {one.eps:g}" for one in there.threats if one not in wanted.threats]
     missing += [f"{there.data.n} images"] if there.data.n > wanted.data.n else []
     missing += ["its examples"] if there.examples and not wanted.examples else []
@@ -106,9 +109,15 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
             "ask for at least what is there, or give another folder"
         )
     same = all(getattr(there, name) == getattr(wanted, name) for name in DECISIVE)
+    same = same and ids(there.attacks) == ids(wanted.attacks)
     enough = (there.examples or not wanted.examples) and (there.trust is not None or not trust)
     complete = there.data.n == wanted.data.n and there.data.digest == images.digest and has_examples(run)
     return replace(run, reused=True) if same and enough and complete else None
+
+
+def _option(manifest: Manifest) -> str:
+    """Which search was asked for, however the copy that it gave is described."""
+    return option_of(manifest.search, manifest.attacks)
 
 
 def has_examples(run: Run) -> bool:

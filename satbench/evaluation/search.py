@@ -1,30 +1,32 @@
 """On which network an attack searches: a faster copy of the judged one, or another network altogether."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import exhaustive, stages_of, unit_of
+from satbench.attacks.base import Described, describe, exhaustive, info_of, stages_of, unit_of
 from satbench.errors import BadInput
 from satbench.evaluation.executor import Search
 from satbench.lookup import nearest
 from satbench.models.search_copy import search_copy
 from satbench.models.surrogate import relus, surrogate_derivative
+from satbench.results.attack_info import AttackInfo
 from satbench.results.schema import ModelInfo
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
 FOLDED, PLAIN, BF16, SURROGATE = "folded", "plain", "bf16", "surrogate"
 SEARCHES = (FOLDED, PLAIN, BF16, SURROGATE)
+TRANSFER = "transfer"
 AS_IT_IS = "the network as it is"
 PROBE = 16  # images on which a copy must agree with its original
 
 
-@dataclass(frozen=True)
-class Searched:
-    """An attack that does what it always does; its identity says that it searched on something else."""
+@dataclass(frozen=True, repr=False)
+class Searched(Described):
+    """An attack that does what it always does; its id says that it searched on something else."""
 
     attack: Attack
 
@@ -44,14 +46,25 @@ class Searched:
         return self.attack(model, x, y, threat, randomness)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bf16(Searched):
     """Searched in bfloat16, which can only be weaker; judged in float32 like every attack."""
 
+    @property
+    def info(self) -> AttackInfo:
+        inner = info_of(self.attack)
+        return describe(self, BF16, inner.kind, inner.tier, f"{inner.label}, bf16 search", inner.effort)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Surrogate(Searched):
     """Searched with the derivative of parametric softplus in place of every ReLU's; judged as the network is."""
+
+    @property
+    def info(self) -> AttackInfo:
+        inner = info_of(self.attack)
+        label = f"{inner.label}, surrogate search"
+        return describe(self, SURROGATE, inner.kind, "another attack", label, inner.effort)
 
     @property
     def stages(self) -> tuple[Attack, ...]:
@@ -65,7 +78,7 @@ class Surrogate(Searched):
 LABELLED = {BF16: Bf16, SURROGATE: Surrogate}  # what changes more than a rounding is part of the attack's identity
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Transfer(Searched):
     """Searched on the network `source`, label@digest, knowing nothing of the judged one.
 
@@ -74,18 +87,25 @@ class Transfer(Searched):
 
     source: str = field(kw_only=True)
 
+    @property
+    def info(self) -> AttackInfo:
+        inner = info_of(self.attack)
+        label = f"{inner.label} from {self.source.rpartition('@')[0] or self.source}"
+        return describe(self, TRANSFER, "transfer", "attack from another model", label, inner.effort)
+
+
+WRAPPERS: dict[str, Callable[..., Searched]] = {**LABELLED, TRANSFER: Transfer}  # by the names in their infos
+
 
 def source_name(info: ModelInfo) -> str:
     """How `Transfer` names the network that it searched on: label and the start of the digest."""
     return f"{info.label}@{info.short}"
 
 
-def option_of(how: str, attacks: Sequence[str]) -> str:
-    """Which of `SEARCHES` gave the attacks of these reprs and a search described by `how`."""
-    for option, wrapper in LABELLED.items():
-        if any(f"{wrapper.__name__}(attack=" in text for text in attacks):
-            return option
-    return PLAIN if how == AS_IT_IS else FOLDED
+def option_of(how: str, attacks: Sequence[AttackInfo]) -> str:
+    """Which of `SEARCHES` gave these attacks and a search described by `how`."""
+    labelled = [layer.name for attack in attacks for layer in attack.layers if layer.name in LABELLED]
+    return labelled[0] if labelled else PLAIN if how == AS_IT_IS else FOLDED
 
 
 def check_search(how: str) -> None:

@@ -1,6 +1,6 @@
 """Verifies a run from scratch: on another machine, by someone who does not trust its records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from satbench.attacks import Attack
-from satbench.attacks.base import crafting, exhaustive, stages_of
+from satbench.attacks.base import crafting
 from satbench.data import Images, load_images
 from satbench.device import resolve_device, using_threads
 from satbench.errors import BadInput
@@ -25,18 +25,19 @@ from satbench.evaluation.consistency import (
     trust_faults,
 )
 from satbench.evaluation.continued import continued
-from satbench.evaluation.executor import Search
+from satbench.evaluation.executor import Search, info_as_run, stages_as_run
 from satbench.evaluation.fingerprint import numerics_fingerprint
 from satbench.evaluation.judge import is_random, logits_of
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.reattack import Reattacked, reattack
 from satbench.evaluation.rebuild import rebuild
-from satbench.evaluation.search import PROBE, Transfer, option_of, search_on, source_name
+from satbench.evaluation.search import PROBE, TRANSFER, Transfer, option_of, search_on, source_name
 from satbench.evaluation.sources import identified
 from satbench.evaluation.stored import stored_faults
 from satbench.progress import Progress, silent
+from satbench.results.attack_info import TIERS, AttackInfo, ids
 from satbench.results.schema import Manifest, Trust, Verdict
-from satbench.results.store import Run, read_run, read_timing
+from satbench.results.store import Run, read_run
 from satbench.threat import ThreatModel
 from satbench.zoo import Loaded, load
 
@@ -120,8 +121,9 @@ def verify(
     given = [one for one in attack if not isinstance(one, str)]
     given += sweep.attacks([one for one in attack if isinstance(one, str)], None, None)
     random_network = _is_random(loaded.model, images, place)
-    attacks, skipped = _attacks(run, given, other, random_network)
-    stages = {name: _stages_as_run(one, random_network) for name, one in attacks.items()}
+    attacks, skipped = _attacks(said.attacks, given, other, random_network)
+    stages = {name: stages_as_run(one, random_network or isinstance(one, Transfer)) for name, one in attacks.items()}
+    faults += [fault for one in said.attacks for fault in _info_faults(one, attacks, stages)]
     faults += _contradictions(run, loaded, images, stages)
     if faults:
         return Verified(0, 0, 0, 0, 0, len(run.records), skipped, faults)
@@ -139,7 +141,7 @@ def verify(
             skipped.append("the run kept no examples: broken images are attacked again like the others")
         if said.trust is not None and not faults:
             threats = [ThreatModel(one.norm, one.eps) for one in said.threats]
-            checked = quick_trust(loaded.model, images, threats, said.seed, run.records)
+            checked = quick_trust(loaded.model, images, threats, said.seed, run.records, said.attacks)
             faults += _trust_faults(said.trust, checked, same)
         if attacks and not faults:
             search = _search(said, loaded, other, images, place)
@@ -189,22 +191,36 @@ def _images(run: Run, loaded: Loaded, given: str | Images | None, data_dir: Path
 
 
 def _attacks(
-    run: Run, given: Sequence[Attack], other: Loaded | None, random_network: bool
+    said: Sequence[AttackInfo], given: Sequence[Attack], other: Loaded | None, random_network: bool
 ) -> tuple[dict[str, Attack], list[str]]:
-    """The attacks that can be run again by their names in the records, and a sentence for each of the others."""
-    timing = read_timing(run)
-    staged = set(timing.loc[timing["stage"] != "", "attack"])
+    """The attacks that can be run again by their ids, and a sentence for each of the others."""
     attacks, skipped = {}, []
-    for name in run.manifest.attacks:
-        built = rebuild(name, given)
-        searched = f", source={source_name(other.info)!r})" if other is not None else ""
-        if name.startswith("Transfer(") and not (searched and name.endswith(searched)):
-            skipped.append(f"{name} was not run again: name its source with --from")
+    for info in said:
+        sources = [layer.params.get("source") for layer in info.layers if layer.name == TRANSFER]
+        built = rebuild(info, given)
+        if sources and (other is None or sources != [source_name(other.info)]):
+            skipped.append(f"{info.id} was not run again: name its source with --from")
         elif built is None:
-            skipped.append(f"{name} was not run again: it is not satbench's own; name it with --attack")
+            skipped.append(f"{info.id} was not run again: it is not satbench's own; name it with --attack")
         else:
-            attacks[name] = continued(built, random_network) if name in staged else built
+            attacks[info.id] = continued(built, random_network) if info.stages else built
     return attacks, skipped
+
+
+def _info_faults(said: AttackInfo, attacks: Mapping[str, Attack], stages: Stages) -> list[str]:
+    """Where the run describes an attack otherwise than the attack of this id describes itself."""
+    if said.id not in attacks:
+        claimed = said.tier not in (TIERS[0], "another attack")
+        return [f"{said.id} is recorded as {said.tier}, but is no attack of satbench's"] if claimed else []
+    found = info_as_run(attacks[said.id], stages[said.id])
+    faults = [
+        f"{said.id}: its {key} is {getattr(found, key)}, recorded {getattr(said, key)}"
+        for key in ("kind", "tier", "effort", "label", "settings")
+        if getattr(found, key) != getattr(said, key)
+    ]
+    if [(one.id, one.kind) for one in found.stages] != [(one.id, one.kind) for one in said.stages]:
+        faults.append(f"{said.id}: its stages are {ids(found.stages)}, recorded {ids(said.stages)}")
+    return faults
 
 
 def _search(said: Manifest, loaded: Loaded, other: Loaded | None, images: Images, place: torch.device) -> Search:
@@ -238,9 +254,3 @@ def _trust_faults(recorded: Trust, found: Trust, same: bool) -> list[str]:
         return [] if recorded == found else [f"trust checked again says {found.verdict}; {differing}"]
     apart = {recorded.verdict, found.verdict} == {get_args(Verdict)[0], get_args(Verdict)[-1]}
     return [f"trust checked again says {found.verdict}, recorded {recorded.verdict}"] if apart else []
-
-
-def _stages_as_run(attack: Attack, random_network: bool) -> tuple[Attack, ...]:
-    """The stages of an attack, without early stop where one verdict of the searched network decides nothing."""
-    stages = stages_of(attack)
-    return tuple(map(exhaustive, stages)) if random_network or isinstance(attack, Transfer) else stages

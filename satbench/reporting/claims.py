@@ -1,6 +1,6 @@
 """Published figures, and what a run says of them. A published and a measured figure never share a column."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from satbench.eps import default_step, format_eps, parse_eps, sat_step
 from satbench.errors import BadInput
-from satbench.reporting.names import parse_repr
 from satbench.reporting.rounding import down, outward
 from satbench.reporting.summary import Row
+from satbench.results.attack_info import Parameter
 from satbench.results.metrics import wilson
 from satbench.results.schema import DataInfo
 from satbench.strict_yaml import read_mapping, shipped, validated
@@ -167,16 +167,18 @@ def _test_of(claims: Claims, claim: Claim, source: Source, rows: Sequence[Row]) 
     fits = [
         row
         for row in rows
-        if row.norm == claims.threat.norm
-        and abs(row.eps - eps) < 1e-9
-        and parse_repr(row.attack)[0] == "PGD"
-        and parse_repr(row.attack)[1].get("steps") == claim.steps
+        if row.norm == claims.threat.norm and abs(row.eps - eps) < 1e-9 and _is_pgd(row, claim.steps)
     ]
 
     def strange(row: Row) -> tuple[int, bool]:
-        return len(_attack_differences(source, row)), parse_repr(row.attack)[1].get("init") == "uniform"
+        return len(_attack_differences(source, row)), row.attacks[0].params["init"] == "uniform"
 
     return min(fits, key=strange, default=None)
+
+
+def _is_pgd(row: Row, steps: int) -> bool:
+    """Whether the row is of PGD with so many steps and of no other attack."""
+    return len(row.attacks) == 1 and row.attacks[0].name == "pgd" and row.attacks[0].params["steps"] == steps
 
 
 def _differences(claims: Claims, claim: Claim, source: Source, card: DataInfo, data: DataInfo, row: Row) -> list[str]:
@@ -193,7 +195,7 @@ def _differences(claims: Claims, claim: Claim, source: Source, card: DataInfo, d
 
 
 def _attack_differences(source: Source, row: Row) -> list[str]:
-    params = parse_repr(row.attack)[1]
+    params = row.attacks[0].settings
     differs = [
         f"other attack ({key} {params.get(key)}, published with {usual[0]})"
         for key, usual in PUBLISHED_ATTACK.items()
@@ -208,7 +210,7 @@ def _attack_differences(source: Source, row: Row) -> list[str]:
     return differs
 
 
-def _step(eps: float, params: dict[str, object]) -> float:
+def _step(eps: float, params: Mapping[str, Parameter]) -> float:
     stated, steps = params.get("step_size"), int(str(params["steps"]))
     if stated == "sat":
         return sat_step(eps, steps)

@@ -10,7 +10,7 @@ import pandas as pd
 from satbench.eps import NORMS
 from satbench.errors import BadInput
 from satbench.reporting.lines import model_lines
-from satbench.reporting.names import TIERS, strength
+from satbench.reporting.names import strength
 from satbench.reporting.render import render
 from satbench.reporting.rounding import down, outward
 from satbench.reporting.summary import Row, canonical, least_trusted
@@ -18,6 +18,7 @@ from satbench.reporting.tables import (
     MISSING,
     accuracy_table,
     doubts,
+    json_line,
     markdown_table,
     markdown_text,
     notes,
@@ -26,6 +27,7 @@ from satbench.reporting.tables import (
     to_csv,
     trust_words,
 )
+from satbench.results.attack_info import TIERS, AttackInfo, ids
 from satbench.results.metrics import UNION, WORST
 from satbench.results.store import to_json, write_text
 
@@ -169,7 +171,7 @@ def _part(split: str, lines: pd.DataFrame) -> _Part:
 
 def _strongest_first(line: dict[str, object]) -> tuple[object, ...]:
     attacks = _attacks(line)
-    return strength(attacks)[0], len(attacks), strength(attacks), line["n"], line["seeds"], attacks
+    return _tier(line), len(attacks), strength(attacks), line["n"], line["seeds"], ids(attacks)
 
 
 def _place(line: dict[str, object], ordered: Sequence[dict[str, object]]) -> _Place:
@@ -191,7 +193,7 @@ def _kind(line: dict[str, object]) -> str:
     return f"{WORST}, {tier} included" if len(_attacks(line)) > 1 else tier
 
 
-def _attacks(line: dict[str, object]) -> list[str]:
+def _attacks(line: dict[str, object]) -> list[AttackInfo]:
     attacks = line["attacks"]
     assert isinstance(attacks, list)
     return attacks
@@ -243,7 +245,7 @@ def _readable(places: Sequence[_Place]) -> pd.DataFrame:
 def _json(board: _Board) -> str:
     def lines(places: Sequence[_Place]) -> list[dict[str, object]]:
         return [
-            {"rank": place.rank, "evaluation": place.evaluation, "remark": place.remark, **place.line}
+            {"rank": place.rank, "evaluation": place.evaluation, "remark": place.remark, **json_line(place.line)}
             for place in places
         ]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from satbench.reporting.names import strength, threat_name
 from satbench.reporting.summary import Row
+from satbench.results.attack_info import ids
 from satbench.results.metrics import WORST
 from satbench.results.schema import ModelInfo
 
@@ -107,7 +108,7 @@ def group_rows(rows: Sequence[Row]) -> list[tuple[ModelLine, list[Row]]]:
     groups: dict[tuple[object, ...], tuple[ModelLine, list[Row]]] = {}
     for row in sorted(rows, key=lambda row: _reading_order(row, lines[row.network])):
         line = lines[row.network]
-        place = (row.dataset, row.split, row.loader, line, row.norm, row.eps, row.threats, row.attack, row.attacks)
+        place = (row.dataset, row.split, row.loader, line, row.norm, row.eps, row.threats, row.attack, ids(row.attacks))
         groups.setdefault(place, (line, []))[1].append(row)
     return list(groups.values())
 
@@ -115,6 +116,6 @@ def group_rows(rows: Sequence[Row]) -> list[tuple[ModelLine, list[Row]]]:
 def _reading_order(row: Row, line: ModelLine) -> tuple[object, ...]:
     place = (row.dataset, row.split, row.loader or "", line.model, line.method, line.trained_for)
     threat = (row.norm, row.eps, [(one.norm, one.eps) for one in row.threats])
-    attack = (strength(row.attacks), row.attack == WORST, row.attack, row.attacks)
+    attack = (strength(row.attacks), row.attack == WORST, row.attack, ids(row.attacks))
     seed = -1 if row.seed is None else row.seed
     return (*place, *threat, *attack, line.activation, seed, row.model_digest, row.label)

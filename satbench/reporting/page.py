@@ -185,13 +185,10 @@ def _trust(runs: Sequence[Run]) -> pd.DataFrame:
             passed = sum(one.outcome == "pass" for one in trust.findings)
             passes = f"{trust.forward} + {trust.backward}"
             seen = (trust.verdict, trust.depth, str(len(trust.findings)), str(passed), passes)
-        lines.append((names[network_of(run)], threats, ", ".join(_short(manifest.attacks)), *seen))
+        attacks = ", ".join(sorted(short_names(manifest.attacks).values()))
+        lines.append((names[network_of(run)], threats, attacks, *seen))
     columns = ["model", "threats", "attacks", "trust", "depth", "checks", "passed", "passes"]
     return pd.DataFrame(sorted(lines), columns=columns)
-
-
-def _short(attacks: Sequence[str]) -> list[str]:
-    return sorted(short_names(attacks).values())
 
 
 def _stages(runs: Sequence[Run]) -> pd.DataFrame:

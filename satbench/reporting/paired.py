@@ -7,9 +7,9 @@ import pandas as pd
 
 from satbench.errors import BadInput
 from satbench.reporting.lines import network_names
-from satbench.reporting.names import display_name, short_names, strength, threat_name
+from satbench.reporting.names import display_name, short_names, threat_name
 from satbench.reporting.rounding import down, inward, outward
-from satbench.reporting.summary import Trusted, images_name, network_of
+from satbench.reporting.summary import Trusted, attacks_of, images_name, network_of
 from satbench.reporting.tables import markdown_table
 from satbench.reporting.verdict import NOISE
 from satbench.results.metrics import (
@@ -96,9 +96,11 @@ def compare_runs(a: Run, b: Run) -> Comparison:
     figures = [_figure("clean accuracy", clean_table(ours), clean_table(theirs))]
     met = [{key for key, _ in one.groupby(["norm", "eps", "attack"])} for one in (ours, theirs)]
     both = met[0] & met[1]
-    shorts = short_names(attack for _, _, attack in both)
+    known = attacks_of([a, b])
+    shorts = short_names(known[attack] for _, _, attack in both)
     for norm, eps in sorted({(norm, eps) for norm, eps, _ in both}):
-        members = sorted((one for one in {key[2] for key in both if key[:2] == (norm, eps)}), key=_weakest_first)
+        met_here = {attack for *threat, attack in both if threat == [norm, eps]}
+        members = sorted(met_here, key=lambda attack: (known[attack].strength, attack))
         tables = [robust_table(one[one["attack"].isin(members)], norm, eps) for one in (ours, theirs)]
         singles = [
             [robust_table(one[one["attack"] == attack], norm, eps)[attack] for one in (ours, theirs)]
@@ -112,10 +114,6 @@ def compare_runs(a: Run, b: Run) -> Comparison:
             if len(one.index.intersection(other.index)):
                 figures.append(_figure(quantity, one, other))
     return Comparison(a, b, len(shared), tuple(figures))
-
-
-def _weakest_first(attack: str) -> tuple[object, ...]:
-    return strength([attack]), attack
 
 
 def _shared_images(a: Run, b: Run) -> "pd.Index[str]":

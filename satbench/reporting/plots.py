@@ -20,6 +20,7 @@ from satbench.reporting.lines import group_rows, unseeded
 from satbench.reporting.names import strength
 from satbench.reporting.summary import Row, images_name
 from satbench.reporting.tables import accuracy_table
+from satbench.results.attack_info import AttackInfo, ids
 from satbench.results.metrics import UNION, WORST
 from satbench.results.store import atomic_file
 
@@ -74,8 +75,9 @@ def robustness_curves(rows: Sequence[Row]) -> Figure:
     frame = _frame(rows)
     panels = []
     for _, here in frame.groupby([*_IMAGES, "norm"]):
-        radii = {met: here.loc[_met(here, met), "eps_value"].nunique() for met in set(here["attacks"])}
-        widest = max(radii, key=lambda met: (radii[met], strength(met), met))
+        attacks = _attacks(here)
+        radii = {met: here.loc[_met(here, met), "eps_value"].nunique() for met in attacks}
+        widest = max(radii, key=lambda met: (radii[met], strength(attacks[met]), met))
         panels.append(here[_met(here, widest)])
     with _style():
         figure, axes = _panels(len(panels))
@@ -129,8 +131,9 @@ def clean_against_robust(rows: Sequence[Row]) -> Figure:
     panels = []
     for place, here in frame.groupby([*_IMAGES, "norm", "eps_value"]):
         if place in headline:
-            networks = {met: here.loc[_met(here, met), "seeds"].sum() for met in set(here["attacks"])}
-            best = max(networks, key=lambda met: (networks[met], strength(met), len(met), met))
+            attacks = _attacks(here)
+            networks = {met: here.loc[_met(here, met), "seeds"].sum() for met in attacks}
+            best = max(networks, key=lambda met: (networks[met], strength(attacks[met]), len(met), met))
             panels.append(here[_met(here, best)])
     with _style():
         figure, axes = _panels(len(panels))
@@ -234,8 +237,13 @@ def _frame(rows: Sequence[Row]) -> pd.DataFrame:
     return accuracy_table(drawn).assign(rows=[group for _, group in group_rows(drawn)])
 
 
+def _attacks(frame: pd.DataFrame) -> dict[tuple[str, ...], tuple[AttackInfo, ...]]:
+    """The sets of attacks in a frame, by their ids."""
+    return {ids(attacks): attacks for attacks in frame["attacks"]}
+
+
 def _met(frame: pd.DataFrame, attacks: tuple[str, ...]) -> list[bool]:
-    return [met == attacks for met in frame["attacks"]]
+    return [ids(met) == attacks for met in frame["attacks"]]
 
 
 def _names(frame: pd.DataFrame) -> dict[tuple[str, ...], str]:

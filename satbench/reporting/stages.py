@@ -17,10 +17,11 @@ def stage_table(run: Run) -> pd.DataFrame:
     """
     timing = read_timing(run)
     timing = timing[timing["stage"] != ""]
-    ensembles = list(dict.fromkeys(timing["attack"]))
-    attacks, stages = short_names(ensembles), short_names(timing["stage"])
+    ensembles = {one.id: one for one in run.manifest.attacks if one.id in set(timing["attack"])}
+    attacks = short_names(ensembles.values())
+    stages = short_names(stage for one in ensembles.values() for stage in one.stages)
     lines = []
-    for ensemble in ensembles:
+    for ensemble in dict.fromkeys(timing["attack"]):
         chosen = run.records[run.records["attack"] == ensemble]
         for (norm, eps), records in chosen.groupby(["norm", "eps"], sort=True):
             left = len(records)

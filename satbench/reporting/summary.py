@@ -1,22 +1,19 @@
-"""Runs condensed to one row per model, images, threat and attack: the form in which results are committed."""
+"""Runs condensed to one row per model, images, threat and attack."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self, get_args
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from satbench.errors import BadInput
 from satbench.reporting.names import threat_name
+from satbench.results.attack_info import AttackInfo
 from satbench.results.metrics import UNION, WORST, clean_table, robust_table, union_table, weighted_accuracy
 from satbench.results.schema import Manifest, ModelInfo, Threat, Trust, Verdict
-from satbench.results.store import Run, to_json, write_text
+from satbench.results.store import Run
 
-SUMMARY_VERSION = 2
 PACKAGES = ("satbench", "torch")  # the versions that a row repeats
 NOT_CHECKED: Verdict = "not checked"
 
@@ -56,10 +53,11 @@ def least_trusted(found: Iterable[Trusted]) -> Trusted:
 class Row(BaseModel):
     """Counts of one model on `n` images: `clean_correct` of them without attack, `robust` of them against `attack`.
 
-    `attack` is a repr or `metrics.WORST`, and `attacks` the reprs that a sample had to withstand: that one, or all that
-    the worst case joins. Likewise `norm` is `metrics.UNION`, and `eps` 0, where a sample had to withstand all of
-    `threats`, which is empty otherwise. What several runs contributed is listed together; `trust` is their worst
-    verdict. `forward` and `backward` are the passes that the attacks took on all `n` images together.
+    `attack` is an id or `metrics.WORST`, and `attacks` what a sample had to withstand: that one, or all that the worst
+    case joins, described without their stages, which may differ from run to run. Likewise `norm` is `metrics.UNION`,
+    and `eps` 0, where a sample had to withstand all of `threats`, which is empty otherwise. What several runs
+    contributed is listed together; `trust` is their worst verdict. `forward` and `backward` are the passes that the
+    attacks took on all `n` images together.
 
     `draws` are the passes of which a random network's prediction is the majority; with more than one, `weighted` is
     the probability-weighted robust accuracy (`metrics.weighted_accuracy`). `bad_gradients` counts the images of which
@@ -85,7 +83,7 @@ class Row(BaseModel):
     eps: float = Field(ge=0, allow_inf_nan=False)
     threats: tuple[Threat, ...] = ()
     attack: str
-    attacks: tuple[str, ...] = Field(min_length=1)
+    attacks: tuple[AttackInfo, ...] = Field(min_length=1)
     n: int = Field(gt=0)
     clean_correct: int = Field(ge=0)
     robust: int = Field(ge=0)
@@ -139,6 +137,22 @@ class Measured:
     @property
     def images(self) -> str:
         return images_name(self.dataset, self.split, self.loader)
+
+    @property
+    def attacks(self) -> dict[str, AttackInfo]:
+        """What is known of each attack by its id."""
+        return infos_by_id(info for manifest in self.manifests for info in manifest.attacks)
+
+
+def attacks_of(runs: Sequence[Run]) -> dict[str, AttackInfo]:
+    """What the runs say of each of their attacks, by its id."""
+    return infos_by_id(info for run in runs for info in run.manifest.attacks)
+
+
+def infos_by_id(infos: Iterable[AttackInfo]) -> dict[str, AttackInfo]:
+    """The infos without their stages; of several for one id, the last in the order of their JSON."""
+    bare = (one.model_copy(update={"stages": ()}) for one in infos)
+    return {one.id: one for one in sorted(bare, key=AttackInfo.model_dump_json)}
 
 
 def images_name(dataset: str, split: str, loader: str | None) -> str:
@@ -196,7 +210,7 @@ def summarise(runs: Sequence[Run]) -> list[Row]:
 
 def canonical(rows: Sequence[Row]) -> list[Row]:
     """The rows in the one order in which they are stored, whatever order they came in."""
-    return sorted(rows, key=lambda row: (*_key(row), row.model_dump_json()))
+    return sorted(rows, key=lambda row: (*key(row), row.model_dump_json()))
 
 
 def _rows(measured: Measured) -> list[Row]:
@@ -251,7 +265,7 @@ def _row(measured: Measured, records: pd.DataFrame, robust: "pd.Series[bool]", *
         eps=0.0 if union else threats[0].eps,
         threats=threats if union else (),
         attack=WORST if len(attacks) > 1 else attacks[0],
-        attacks=attacks,
+        attacks=tuple(measured.attacks[attack] for attack in attacks),
         n=len(robust),
         clean_correct=int(clean_table(records).sum()),
         robust=int(robust.sum()),
@@ -292,12 +306,13 @@ def _side_by_side(values: Iterable[str | None]) -> str | None:
     return " + ".join(sorted({value for value in values if value is not None})) or None
 
 
-def _key(row: Row) -> tuple[str | float, ...]:
+def key(row: Row) -> tuple[str | float, ...]:
     """What no two rows of a summary share: network, images, threat and attack."""
-    return (*_measurement(row), row.config or "", row.group or "")
+    return (*measurement(row), row.config or "", row.group or "")
 
 
-def _measurement(row: Row) -> tuple[str | float, ...]:
+def measurement(row: Row) -> tuple[str | float, ...]:
+    """What the rows of one measurement share, whatever config or group its network was said to be of."""
     return (
         row.dataset,
         row.split,
@@ -313,57 +328,3 @@ def _measurement(row: Row) -> tuple[str | float, ...]:
         row.attack,
         row.label,
     )
-
-
-def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
-    """Both lists as one; a new row replaces the old one of the same network, images, threat and attack.
-
-    That also holds where the network's `config` or `group` has changed since: a group can be declared later.
-    """
-    measured = {_measurement(row) for row in new}
-    return canonical([*(row for row in old if _measurement(row) not in measured), *new])
-
-
-def write_summary(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows as JSON, canonically ordered, atomically; equal rows give equal bytes."""
-    stored = [row.model_dump(mode="json") for row in canonical(rows)]
-    write_text(path, to_json({"schema_version": SUMMARY_VERSION, "rows": stored}))
-
-
-def read_summary(path: Path) -> list[Row]:
-    """The rows of a file made by `write_summary`, in canonical order; one of version 1 is read as if it were of today.
-
-    Raises `BadInput`, naming file, row and field, when anything is missing, unknown, doubled or of the wrong type.
-    """
-    again = "restore it, or make it with `satbench leaderboard --add FOLDER`"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadInput(f"summary {path} is missing or damaged ({type(error).__name__}); {again}") from None
-    if not isinstance(raw, dict) or set(raw) != {"schema_version", "rows"} or not isinstance(raw["rows"], list):
-        raise BadInput(f"summary {path} is not an object with schema_version and a list of rows; {again}")
-    version = raw["schema_version"]
-    if version not in (1, SUMMARY_VERSION):
-        raise BadInput(f"summary {path} has schema version {version!r}, not {SUMMARY_VERSION}; {again}")
-    rows: dict[tuple[str | float, ...], Row] = {}
-    for position, entry in enumerate(raw["rows"]):
-        try:
-            row = Row.model_validate_json(json.dumps(_from_version_1(entry) if version == 1 else entry))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "counts"
-            raise BadInput(f"summary {path}, row {position}, field {field!r}: {first['msg']}; {again}") from None
-        if rows.setdefault(_key(row), row) is not row:
-            raise BadInput(f"summary {path}, row {position}, field 'attack': the same as an earlier row; {again}")
-    return canonical(list(rows.values()))
-
-
-def _from_version_1(entry: object) -> object:
-    """The entry with a `config` of what the seeds of one model had in common in version 1."""
-    if not isinstance(entry, dict):
-        return entry
-    entry = {key: value for key, value in entry.items() if key != "trust" or value is not None}
-    if entry.get("recipe") is None or entry.get("seed") is None:
-        return entry
-    shared = json.dumps([entry.get(key) for key in ("recipe", "activation", "method", "trained_for")])
-    return entry | {"config": hashlib.sha256(shared.encode()).hexdigest()[:16]}

@@ -10,9 +10,10 @@ import pandas as pd
 
 from satbench.eps import format_eps
 from satbench.reporting.lines import ModelLine, group_rows
-from satbench.reporting.names import display_name, parse_repr, short_names, threat_name
+from satbench.reporting.names import display_name, short_names, threat_name
 from satbench.reporting.rounding import down, outward, up
 from satbench.reporting.summary import Row, images_name, least_trusted
+from satbench.results.attack_info import ids
 from satbench.results.metrics import UNION, wilson
 from satbench.results.store import to_json as json_text
 
@@ -63,7 +64,7 @@ COLUMNS = (
     "eps",  # as people write it
     "eps_value",
     "attack",
-    "attacks",  # the reprs joined by it
+    "attacks",  # what is known of each attack joined by it; written by their ids
     "group",
     "digests",  # of the networks, one for each seed
     "seeds",
@@ -126,7 +127,7 @@ def _line(line: ModelLine, group: list[Row], shorts: dict[str, str]) -> dict[str
         "norm": first.norm,
         "eps": _eps(first),
         "eps_value": first.eps,
-        "attack": display_name(first.attack, first.attacks, shorts),
+        "attack": display_name(first.attack, ids(first.attacks), shorts),
         "attacks": first.attacks,
         "group": first.group or "",
         "digests": tuple(row.model_digest for row in group),
@@ -175,14 +176,14 @@ def _passes(counts: Sequence[tuple[int | None, int]]) -> float | str:
 
 def notes(frame: pd.DataFrame) -> tuple[str, ...]:
     """How to read the frame's lines, and which of them only give an upper bound."""
-    kinds = {parse_repr(attack)[0] for attacks in frame["attacks"] for attack in attacks}
+    joined = [attack for attacks in frame["attacks"] for attack in attacks]
     asked = (
         (GROUP_NOTE, (frame["group"] != "").any()),
         (UNION_NOTE, (frame["norm"] == UNION).any()),
         (PASSES_NOTE, (frame["forward"] != "").any()),
         (WEIGHTED_NOTE, (frame["weighted"] != "").any()),
-        (RAPID_NOTE, "Rapid" in kinds),
-        (TRANSFER_NOTE, "Transfer" in kinds),
+        (RAPID_NOTE, any(attack.tier == "rapid" for attack in joined)),
+        (TRANSFER_NOTE, any(attack.kind == "transfer" for attack in joined)),
     )
     return (*NOTES, *(note for note, wanted in asked if wanted), *_of_some_models(frame))
 
@@ -221,7 +222,7 @@ def trust_words(line: Mapping[str, object]) -> str:
 
 
 def records_of(frame: pd.DataFrame) -> list[dict[str, object]]:
-    """The frame's lines as plain JSON values; "" becomes None."""
+    """The frame's lines; "" becomes None, and a tuple a list."""
     return [
         {
             key: list(value) if isinstance(value, tuple) else None if value == "" else value
@@ -229,6 +230,13 @@ def records_of(frame: pd.DataFrame) -> list[dict[str, object]]:
         }
         for line in frame.to_dict("records")
     ]
+
+
+def json_line(line: Mapping[str, object]) -> dict[str, object]:
+    """A line of `records_of` as plain JSON values, its attacks as their ids."""
+    attacks = line["attacks"]
+    assert isinstance(attacks, list)
+    return {**line, "attacks": list(ids(attacks))}
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -298,6 +306,7 @@ def to_csv(frame: pd.DataFrame) -> str:
     percent = {column: [_known(value, down) for value in frame[column]] for column in _LOWER}
     percent |= {column: [_known(value, up) for value in frame[column]] for column in _UPPER}
     named = {column: f"{column}_percent" for column in (*_LOWER, *_UPPER)}
+    frame = frame.assign(attacks=[ids(attacks) for attacks in frame["attacks"]])
     joined = {column: [" + ".join(texts) for texts in frame[column]] for column in _LISTS}
     passes = {column: [_known(value, "{:.1f}".format) for value in frame[column]] for column in _PASSES}
     frame = frame.assign(**percent, **joined, **passes).rename(columns=named)
@@ -312,7 +321,7 @@ def _known(value: object, text: Callable[[float], str]) -> str:
 
 def to_json(frame: pd.DataFrame) -> str:
     """The frame as JSON: fractions at full precision, with the notes on how to read them."""
-    return json_text({"notes": list(notes(frame)), "rows": records_of(frame)})
+    return json_text({"notes": list(notes(frame)), "rows": list(map(json_line, records_of(frame)))})
 
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {

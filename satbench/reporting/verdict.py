@@ -12,9 +12,10 @@ import pandas as pd
 from satbench.errors import BadInput
 from satbench.reporting.headline import headline_threats
 from satbench.reporting.lines import model_lines
-from satbench.reporting.names import PGD, Strength, display_name, short_names, strength, threat_name
+from satbench.reporting.names import display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import inward, outward
 from satbench.reporting.summary import Measured, join_runs
+from satbench.results.attack_info import AttackInfo, Strength
 from satbench.results.metrics import WORST, Z95, Paired, clean_table, mcnemar, paired_interval, robust_table
 from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
@@ -168,12 +169,11 @@ def _against(
     shared = [_threats(pair[0]) & _threats(pair[1]) for pair in pairs.values()]
     measured_threats = set().union(*shared)
     headline = headline_threats(measured_threats, [measured.model.trained_for for measured in pairs[seeds[0]]])
-    shorts = short_names(
-        str(attack) for pair in pairs.values() for one in pair for attack in one.records["attack"].unique()
-    )
+    known = {id: info for pair in pairs.values() for one in pair for id, info in one.attacks.items()}
+    shorts = short_names(known.values())
     asked: list[tuple[str, Sequence[int | None], Callable[[Measured], Outcomes]]] = [("clean accuracy", seeds, _clean)]
     for norm, eps in [*sorted(headline), *sorted(measured_threats - headline)]:
-        for members, shared_by in _headline_attacks(pairs, norm, eps):
+        for members, shared_by in _headline_attacks(pairs, known, norm, eps):
             attack = display_name(members[0] if len(members) == 1 else WORST, members, shorts)
             quantity = f"robust accuracy at {threat_name(norm, eps)} under {attack}"
             asked.append((quantity, shared_by, partial(_robust, norm=norm, eps=eps, members=members)))
@@ -206,7 +206,7 @@ def _robust(measured: Measured, norm: str, eps: float, members: Sequence[str]) -
 
 
 def _headline_attacks(
-    pairs: Mapping[int | None, tuple[Measured, Measured]], norm: str, eps: float
+    pairs: Mapping[int | None, tuple[Measured, Measured]], known: Mapping[str, AttackInfo], norm: str, eps: float
 ) -> list[tuple[tuple[str, ...], list[int | None]]]:
     """The PGD with the most images and the strongest evaluation, each with the seeds for which both models met it."""
     met = {seed: tuple(_met(measured, norm, eps) for measured in pair) for seed, pair in pairs.items()}
@@ -221,23 +221,24 @@ def _headline_attacks(
         samples = [set(table[attack]) for seed in seeds(members) for table in met[seed] for attack in members]
         return len(set.intersection(*samples))
 
+    def strongest(members: tuple[str, ...]) -> Strength:
+        return strength(known[member] for member in members)
+
     def size_first(members: tuple[str, ...]) -> tuple[int, int, Strength, tuple[str, ...]]:
-        return images(members), len(seeds(members)), strength(members), members
+        return images(members), len(seeds(members)), strongest(members), members
 
     def strength_first(members: tuple[str, ...]) -> tuple[int, int, int, int, tuple[str, ...]]:
-        return strength(members)[0], len(members), len(seeds(members)), images(members), members
+        return strongest(members)[0], len(members), len(seeds(members)), images(members), members
 
     usable = [members for members in sets if images(members)]
-    single_pgd: list[tuple[str, ...]] = [members for members in usable if len(members) == 1 and _is_pgd(members[0])]
+    single_pgd: list[tuple[str, ...]] = [
+        members for members in usable if len(members) == 1 and known[members[0]].tier == "PGD"
+    ]
     chosen: list[tuple[str, ...]] = [max(single_pgd, key=size_first)] if single_pgd else []
     if usable:
-        strongest = max(usable, key=strength_first)
-        chosen += [strongest] if strongest not in chosen else []
+        best = max(usable, key=strength_first)
+        chosen += [best] if best not in chosen else []
     return [(members, seeds(members)) for members in chosen]
-
-
-def _is_pgd(attack: str) -> bool:
-    return strength([attack])[0] == PGD
 
 
 def _met(measured: Measured, norm: str, eps: float) -> dict[str, set[str]]:

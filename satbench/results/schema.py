@@ -6,7 +6,9 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 3
+from satbench.results.attack_info import AttackInfo
+
+SCHEMA_VERSION = 4
 
 RECORDS = pa.schema(
     [
@@ -14,7 +16,7 @@ RECORDS = pa.schema(
         ("sample_hash", pa.string()),  # of the pixels, so that a changed image is noticed
         ("label", pa.int32()),
         ("clean_prediction", pa.int32()),
-        ("attack", pa.string()),  # the attack's repr: its identity
+        ("attack", pa.string()),  # the attack's `AttackInfo.id`
         ("norm", pa.string()),
         ("eps", pa.float64()),  # pixel scale of [0, 1]
         ("broken", pa.bool_()),  # misclassified by an example that passed the check; clean mistakes count
@@ -28,7 +30,7 @@ RECORDS = pa.schema(
         ("forward", pa.int32()),  # passes of this image that were counted; 0 where a smaller eps had broken it already
         ("backward", pa.int32()),
         ("bad_gradient", pa.bool_()),  # whether a gradient of this image had entries that are NaN or infinite
-        ("stage", pa.string()),  # which attack of an ensemble broke it, or ""
+        ("stage", pa.string()),  # the id of the attack of an ensemble that broke it, or ""
         ("violation", pa.string()),  # "" or what was wrong with the returned example; such a row is never broken by it
     ]
 )
@@ -136,17 +138,17 @@ class Trust(_Strict):
 class Manifest(_Strict):
     """Everything about a run that is not a record; equal runs differ in `seconds`, `created`, `host` and `seal` alone.
 
-    `search` says on what copy of the network the attacks searched; `notes` are what the attacks' libraries said;
-    `fingerprint` is of the network's answers and of attacks from outside. `draws` is how many passes of a random
-    network the judge takes a majority of; `threads` are torch's, and `numerics` is
-    `evaluation.fingerprint.numerics_fingerprint` with them. `seal` is `store.seal_of` the run.
+    `attacks` describes each attack that the records name. `search` says on what copy of the network they searched;
+    `notes` are what the attacks' libraries said; `fingerprint` is of the network's answers and of attacks from outside.
+    `draws` is how many passes of a random network the judge takes a majority of; `threads` are torch's, and `numerics`
+    is `evaluation.fingerprint.numerics_fingerprint` with them. `seal` is `store.seal_of` the run.
     """
 
     schema_version: int
     model: ModelInfo
     data: DataInfo
     threats: list[Threat]
-    attacks: list[str]
+    attacks: list[AttackInfo]
     seed: int
     batch_size: int
     search: str

@@ -4,10 +4,11 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from satbench.errors import BadInput
+from satbench.results.attack_info import ids
 from satbench.results.schema import EXAMPLES, RECORDS, SCHEMA_VERSION, TIMING, Manifest
 
 MANIFEST = "manifest.json"
@@ -23,6 +25,10 @@ TIMING_FILE = "timing.parquet"
 EXAMPLES_FILE = "examples.parquet"
 SEALED = (RECORDS_FILE, TIMING_FILE, EXAMPLES_FILE)  # together with the manifest
 PARTS = "parts"  # finished batches
+
+
+class Outdated(BadInput):
+    """A run folder or a summary of the schema before, which `satbench migrate` turns into the present one."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +102,25 @@ def write_run(
         digests = {name: file_digest(out / name) for name in examples["example_file"].unique()}
         examples = examples.assign(example_digest=examples["example_file"].map(digests))
         _write_table(out / EXAMPLES_FILE, examples, EXAMPLES)
-    manifest = manifest.model_copy(update={"seal": seal_of(out, manifest)})
-    write_text(out / MANIFEST, to_json(manifest.model_dump(mode="json")))
+    write_manifest(out, manifest)
     return read_run(out)
 
 
-def seal_of(path: Path, manifest: Manifest) -> str:
-    """SHA-256 over the manifest without its seal and the tables of the run folder `path`.
+def write_manifest(out: Path, manifest: Manifest) -> str:
+    """Write the manifest of run folder `out` with the seal of all its files, which is returned."""
+    manifest = manifest.model_copy(update={"seal": seal_of(out, manifest.model_dump(mode="json"))})
+    write_text(out / MANIFEST, to_json(manifest.model_dump(mode="json")))
+    return manifest.seal
+
+
+def seal_of(path: Path, manifest: Mapping[str, object]) -> str:
+    """SHA-256 over the manifest, as JSON holds it, without its seal and the tables of the run folder `path`.
 
     The example files are covered through their digests in the table of examples, so that a reader of figures need not
     read them. The seal has no key: it shows edits only to a reader who knows the published seal or recomputes the run.
     """
-    digest = hashlib.sha256(json.dumps(manifest.model_dump(mode="json", exclude={"seal"}), sort_keys=True).encode())
+    sealed = {key: value for key, value in manifest.items() if key != "seal"}
+    digest = hashlib.sha256(json.dumps(sealed, sort_keys=True).encode())
     for name in SEALED:
         digest.update(f"\n{name} {file_digest(path / name)}".encode())
     return digest.hexdigest()
@@ -130,34 +143,60 @@ def _write_table(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
 def read_run(path: Path) -> Run:
     """Load a run folder.
 
-    Raises `BadInput` when it is missing, damaged, of another schema version, or changed since its seal was computed.
+    Raises `BadInput` when it is missing, damaged, of another schema version, or changed since its seal was computed;
+    for the version before it is an `Outdated`.
     """
     manifest_file = path / MANIFEST
-    if not manifest_file.is_file():
-        raise BadInput(f"{path} is not a run folder: it has no {MANIFEST}; make one with `satbench eval --out {path}`")
-    try:
-        raw = json.loads(manifest_file.read_text(encoding="utf-8"))
-        version = raw["schema_version"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise BadInput(f"{manifest_file} is damaged ({type(error).__name__}); run `satbench eval` again") from None
+    raw = read_manifest(path)
+    version = raw["schema_version"]
+    if version == SCHEMA_VERSION - 1:
+        raise Outdated(
+            f"{path} was written by an earlier satbench (schema {version}); run `satbench migrate {path}` once"
+        )
     if version != SCHEMA_VERSION:
         raise BadInput(
             f"{manifest_file} has schema version {version!r}, this satbench reads {SCHEMA_VERSION}; "
             "run `satbench eval` again or use the satbench that wrote it"
         )
+    manifest = parse_manifest(path, raw)
+    records = _read_table(path / RECORDS_FILE, RECORDS)
+    check_seal(path, raw)
+    unknown = set(records["attack"].unique()) - set(ids(manifest.attacks))
+    if unknown:
+        raise BadInput(f"{path}: {MANIFEST} does not describe the attack {min(unknown)!r} of the records")
+    return Run(path, manifest, records)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run folder as JSON holds it; raises `BadInput` where it is missing or damaged."""
+    file = path / MANIFEST
+    if not file.is_file():
+        raise BadInput(f"{path} is not a run folder: it has no {MANIFEST}; make one with `satbench eval --out {path}`")
     try:
-        manifest = Manifest.model_validate(raw)
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw["schema_version"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
+        raise BadInput(f"{file} is damaged ({type(error).__name__}); run `satbench eval` again") from None
+    return dict(raw)
+
+
+def parse_manifest(path: Path, raw: Mapping[str, object]) -> Manifest:
+    """The manifest of run folder `path`; raises `BadInput` that names the first field that is wrong."""
+    try:
+        return Manifest.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{manifest_file}: field {field!r}: {first['msg']}; run `satbench eval` again") from None
-    records = _read_table(path / RECORDS_FILE, RECORDS)
-    if seal_of(path, manifest) != manifest.seal:
+        raise BadInput(f"{path / MANIFEST}: field {field!r}: {first['msg']}; run `satbench eval` again") from None
+
+
+def check_seal(path: Path, manifest: Mapping[str, object]) -> None:
+    """Refuse a run folder whose files are not those that its manifest was sealed with."""
+    if seal_of(path, manifest) != manifest.get("seal"):
         raise BadInput(
             f"{path} does not match its seal: {MANIFEST} or one of {', '.join(SEALED)} was changed after the run; "
             "run the same `satbench eval` again"
         )
-    return Run(path, manifest, records)
 
 
 def read_examples(run: Run) -> pd.DataFrame:
@@ -169,7 +208,12 @@ def read_examples(run: Run) -> pd.DataFrame:
 
 def read_timing(run: Run) -> pd.DataFrame:
     """Times and passes, with the columns of `schema.TIMING`; raises `BadInput` when they are missing or damaged."""
-    return _read_table(run.path / TIMING_FILE, TIMING)
+    return read_timing_table(run.path)
+
+
+def read_timing_table(path: Path) -> pd.DataFrame:
+    """What `read_timing` gives, of a run folder of any schema."""
+    return _read_table(path / TIMING_FILE, TIMING)
 
 
 def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:

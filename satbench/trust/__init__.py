@@ -1,6 +1,6 @@
 """Whether a robustness number can be believed: checks that a sound network, soundly attacked, passes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,6 +12,7 @@ from torch import nn
 from satbench.data import Images
 from satbench.errors import BadInput
 from satbench.progress import Progress, silent
+from satbench.results.attack_info import AttackInfo
 from satbench.results.metrics import clean_table
 from satbench.results.schema import Finding, Trust, Verdict
 from satbench.threat import ThreatModel
@@ -99,17 +100,18 @@ def examine(
     clean_accuracy: tuple[int, int] | None = None,
     expected_clean: tuple[float, int] | None = None,
     records: pd.DataFrame | None = None,
+    attacks: Sequence[AttackInfo] = (),
     source: nn.Module | None = None,
     progress: Progress = silent,
 ) -> Trust:
     """Check whether what attacks say of a model, on such images and under such a threat, can be believed.
 
     The quick form looks at the first 64 images and then searches those that the run's attacks left standing: by
-    `records`, the columns of `results.schema.RECORDS`, or after 10 steps of PGD without them. `budget` bounds its
-    passes of images, forward and backward together. The full form attacks up to 1,000 images in several ways; with
-    `source`, also by examples made on that network, whose passes count as well. `clean_accuracy` is measured
-    (right, images), from the records or the sample where it is not given; `expected_clean` is the share that the
-    model's card claims, and of how many images.
+    `records`, the columns of `results.schema.RECORDS`, or after 10 steps of PGD without them; `attacks` describes those
+    that the records name. `budget` bounds its passes of images, forward and backward together. The full form attacks up
+    to 1,000 images in several ways; with `source`, also by examples made on that network, whose passes count as well.
+    `clean_accuracy` is measured (right, images), from the records or the sample where it is not given; `expected_clean`
+    is the share that the model's card claims, and of how many images.
 
     The verdict is the worst outcome. What lacks passes or images is "not checked"; what does not apply is left out.
     Modes, buffers, gradients and generators are as before afterwards, and equal arguments give equal findings. A
@@ -117,7 +119,11 @@ def examine(
     """
     if budget is not None and depth == "full":
         raise BadInput("a budget bounds the quick form of the trust battery; leave it out for the full one")
-    found = [] if records is None else [(name, look(records)) for name, look in RECORD_CHECKS.items()]
+    known = {one.id: one for one in attacks}
+    unknown = set() if records is None else set(records["attack"].unique()) - set(known)
+    if unknown:
+        raise BadInput(f"nothing is said of the attack {min(unknown)!r} of the records; give its AttackInfo in attacks")
+    found = [] if records is None else [(name, look(records, known)) for name, look in RECORD_CHECKS.items()]
     findings = [_finding(name, seen) for name, seen in found if seen is not None]
     if depth == "quick":
         checks = {**FIRST, STANDING: _standing_check(records, images, threat, seed, budget), **LATER}

@@ -1,27 +1,32 @@
-"""Checks of a finished run's records: they cost no pass."""
+"""Checks of a finished run's records: they cost no pass.
 
-import re
-from collections.abc import Callable, Iterator
+Each is called with the records and what is known of each attack in them, by its id.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations, pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
 from satbench.eps import format_eps
+from satbench.results.attack_info import AttackInfo, count
 from satbench.results.metrics import clean_table
 from satbench.trust.seen import Seen, rate, surely_above, surely_below
 from satbench.trust.strength import LEFT, LUCK, better_by
 
-SQUARE = "AutoAttackComponent(name='square'"  # the one stage known to use no gradient
+Infos: TypeAlias = Mapping[str, AttackInfo]
 ADDED = 0.01  # share of images that black-box attacks may add to white-box ones
 LATE = 0.05  # share of images that may fall in the last tenth of an attack
-EFFORT = re.compile(r"\b(?:steps|restarts)=(\d+)|init='[^']*'")
+EFFORT = ("steps", "restarts", "init")  # attacks that differ in these alone can be compared
+LONG = 10  # steps from which an attack should be done before its last tenth
 HALFWAY = 0.1  # share of images that must have fallen, and must stand, for a curve to have room to fall further
 FLAT = 0.1  # share of the standing images that at least fall while the radius doubles
 GREY = 0.5  # the Linf radius from which every image can become the same grey one
 
 
-def sound(records: pd.DataFrame) -> Seen:
+def sound(records: pd.DataFrame, attacks: Infos) -> Seen:
     """What was wrong as it is counts as broken, and examples keep to ball and box."""
     mistaken = (records["clean_prediction"] != records["label"]) & ~records["broken"]
     n, outside = len(records), int((records["violation"] != "").sum())
@@ -35,7 +40,7 @@ def sound(records: pd.DataFrame) -> Seen:
     return Seen("pass", f"{said}, and every image that is wrong as it is counts as broken.")
 
 
-def growing_radius(records: pd.DataFrame) -> Seen | None:
+def growing_radius(records: pd.DataFrame, attacks: Infos) -> Seen | None:
     """A larger radius never helps the defender, goes on breaking images, and at Linf 0.5 nearly nothing stands.
 
     Images that a smaller radius broke are carried along without an attack; they say nothing about the larger one.
@@ -80,14 +85,14 @@ def growing_radius(records: pd.DataFrame) -> Seen | None:
     return Seen("pass", f"Accuracy falls with the radius in all {len(radii)} pairs of attack and norm.")
 
 
-def more_effort(records: pd.DataFrame) -> Seen | None:
+def more_effort(records: pd.DataFrame, attacks: Infos) -> Seen | None:
     """Of attacks that differ in steps and restarts alone, the longer one is not weaker."""
-    kinds = records.assign(kind=records["attack"].str.replace(EFFORT, "", regex=True))
+    kinds = records.assign(kind=records["attack"].map({id: _kind(info) for id, info in attacks.items()}))
     compared = 0
     for (_, norm, eps), table in _wide(kinds, ["kind", "norm", "eps"], "attack"):
         for weaker in table.columns:
             for stronger in table.columns:
-                if not _less(_effort(weaker), _effort(stronger)):
+                if not _less(_effort(attacks[weaker]), _effort(attacks[stronger])):
                     continue
                 compared += 1
                 lost, gained = _apart(table[weaker], table[stronger])
@@ -103,14 +108,12 @@ def more_effort(records: pd.DataFrame) -> Seen | None:
     return Seen("pass", f"In {compared} pairs of attacks, more steps or restarts never helped the defender.")
 
 
-def converged(records: pd.DataFrame) -> Seen | None:
-    """PGD no longer breaks images when it stops."""
+def converged(records: pd.DataFrame, attacks: Infos) -> Seen | None:
+    """An attack that follows gradients and judges every iterate no longer breaks images when it stops."""
     seen = []
     for (attack, norm, eps), rows in records.groupby(["attack", "norm", "eps"], sort=True):
-        steps, restarts = _effort(attack)
-        draws = re.search(r"\beot=(\d+)", attack)
-        passes = (steps + 1) * restarts * (int(draws[1]) if draws else 1)
-        if not attack.startswith("PGD(") or steps < 10 or "keep='last'" in attack or "targeted" in attack:
+        passes = _passes(attacks[attack])
+        if passes is None:
             continue
         late, n = int((rows["broken"] & (rows["fell_at"] > 0.9 * passes)).sum()), len(rows)
         seen.append(f"{rate(late, n)} in {attack} at {norm} {format_eps(eps)}")
@@ -123,26 +126,39 @@ def converged(records: pd.DataFrame) -> Seen | None:
     return Seen("pass", f"Images that fell in the last tenth of an attack: {'; '.join(seen)}.") if seen else None
 
 
-def black_box_stage(records: pd.DataFrame) -> Seen | None:
-    """In an ensemble with AutoAttack's Square, that stage adds next to nothing to the stages before it."""
+def _passes(attack: AttackInfo) -> int | None:
+    """Forward passes of an attack that ascends one loss and judges every iterate; None for another, or a short one."""
+    params, (steps, restarts) = attack.params, _effort(attack)
+    targeted = "targeted" in str(params.get("loss"))
+    if attack.kind != "gradient" or attack.wraps or params.get("keep") != "best" or targeted or steps < LONG:
+        return None
+    return (steps + 1) * restarts * (count(params, "eot") or 1)
+
+
+def black_box_stage(records: pd.DataFrame, attacks: Infos) -> Seen | None:
+    """In an ensemble, the stages without gradients add next to nothing to those that follow gradients."""
+    black = [stage.id for attack in attacks.values() for stage in attack.stages if stage.is_black_box]
     staged = records.groupby(["attack", "norm", "eps"]).filter(
-        lambda rows: bool(rows["stage"].str.startswith(SQUARE).any()) and bool((rows["backward"] > 0).any())
+        lambda rows: bool(rows["stage"].isin(black).any()) and bool((rows["backward"] > 0).any())
     )
     return _added(
-        (attack, norm, eps, int((rows["broken"] & rows["stage"].str.startswith(SQUARE)).sum()), len(rows))
+        (attack, norm, eps, int((rows["broken"] & rows["stage"].isin(black)).sum()), len(rows))
         for (attack, norm, eps), rows in staged.groupby(["attack", "norm", "eps"])
     )
 
 
-def black_box_attack(records: pd.DataFrame) -> Seen | None:
+def black_box_attack(records: pd.DataFrame, attacks: Infos) -> Seen | None:
     """Attacks without gradients add next to nothing to white-box attacks on the same images."""
-    return _added(_alone(records))
+    return _added(_alone(records, attacks))
 
 
-def _alone(records: pd.DataFrame) -> Iterator[tuple[str, str, float, int, int]]:
+def _alone(records: pd.DataFrame, attacks: Infos) -> Iterator[tuple[str, str, float, int, int]]:
     passes = records.groupby("attack")[["forward", "backward"]].sum()
-    black = passes.index[(passes["backward"] == 0) & (passes["forward"] > 0)]
-    white = passes.index[passes["backward"] > 0]
+    took_gradients = passes["backward"] > 0
+    known = pd.Series({id: attacks[id].is_black_box for id in passes.index}, dtype=bool)
+    foreign = pd.Series({id: attacks[id].kind == "foreign" for id in passes.index}, dtype=bool)
+    black = passes.index[(passes["forward"] > 0) & (known | foreign & ~took_gradients)]
+    white = passes.index[took_gradients & ~known]
     for (norm, eps), table in _wide(records, ["norm", "eps"], "attack"):
         without, along = table.columns.intersection(black), table.columns.intersection(white)
         if len(without) and len(along):
@@ -178,9 +194,15 @@ def _right(records: pd.DataFrame, table: pd.DataFrame) -> "pd.Series[bool]":
     return clean_table(records).loc[table.index]
 
 
-def _effort(attack: str) -> tuple[int, int]:
-    found = {key: re.search(rf"\b{key}=(\d+)", attack) for key in ("steps", "restarts")}
-    return tuple(int(one[1]) if one else 1 for one in found.values())  # type: ignore[return-value]
+def _kind(attack: AttackInfo) -> str:
+    """Equal for attacks that differ in `EFFORT` alone."""
+    rest = {key: value for key, value in attack.settings.items() if key not in EFFORT}
+    return json.dumps([[layer.name for layer in attack.layers], rest], sort_keys=True)
+
+
+def _effort(attack: AttackInfo) -> tuple[int, int]:
+    """Steps and restarts, 1 where the attack has no such parameter."""
+    return count(attack.settings, "steps") or 1, count(attack.settings, "restarts") or 1
 
 
 def _less(a: tuple[int, int], b: tuple[int, int]) -> bool:
@@ -200,7 +222,7 @@ def _apart(weaker: "pd.Series[bool]", stronger: "pd.Series[bool]") -> tuple[int,
     return int((weaker & ~stronger).sum()), int((stronger & ~weaker).sum())
 
 
-RECORD_CHECKS: dict[str, Callable[[pd.DataFrame], Seen | None]] = {
+RECORD_CHECKS: dict[str, Callable[[pd.DataFrame, Infos], Seen | None]] = {
     "records": sound,
     "records, growing radius": growing_radius,
     "records, more effort": more_effort,

@@ -6,15 +6,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from satbench.attacks.base import info_of
+from satbench.evaluation.migrate import attack_of
+from satbench.results.attack_info import AttackInfo
 from satbench.results.schema import SCHEMA_VERSION, TIMING, DataInfo, Finding, Manifest, ModelInfo, Threat, Trust
 from satbench.results.store import Run, write_run
 
 PGD = "PGD(steps=50, step_size=None, loss='ce', init='uniform', restarts=1, keep='best')"
 FGSM = "PGD(steps=1, step_size=None, loss='ce', init='zero', restarts=1, keep='best')"
-AA = "AutoAttack(version='standard', components='')"
+AA = "AutoAttack(version='standard', components='', unit=250)"
 EPS = 8 / 255
 Outcomes = Sequence[bool]
 MakeRun = Callable[..., Run]
+
+
+def known(id: str) -> AttackInfo:
+    """What a run says of the attack of this id; of an id that is none of satbench's, that it is foreign."""
+    return info_of(attack_of(id))
 
 
 @pytest.fixture
@@ -81,7 +89,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             model=ModelInfo(ref="runs/x", activation=activation, seed=seed, **settings),  # type: ignore[arg-type]
             data=DataInfo(name=dataset, split=split, n=len(clean), digest="sha256:data"),
             threats=[Threat(norm=norm, eps=eps) for norm, eps in threats],  # type: ignore[attr-defined]
-            attacks=sorted({key[0] for key in robust}),
+            attacks=[known(id) for id in sorted({key[0] for key in robust})],
             seed=0,
             batch_size=8,
             search="a folded copy",

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from satbench.cli import app
 from satbench.errors import BadInput
 from satbench.reporting.leaderboard import INSEPARABLE, build, check, write
-from satbench.reporting.summary import SUMMARY_VERSION, Row, read_summary, summarise
+from satbench.reporting.summary import Row, summarise
+from satbench.reporting.summary_file import SUMMARY_VERSION, read_summary
 from satbench.results.metrics import WORST
 
 from .made import AA, EPS, PGD, MakeRun, first, trust

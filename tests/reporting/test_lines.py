@@ -11,12 +11,15 @@ import torch
 from torch import nn
 
 from satbench.data import load_images
+from satbench.errors import BadInput
 from satbench.evaluation import evaluate
+from satbench.evaluation.migrate import migrate
 from satbench.reporting import page, plots
 from satbench.reporting.leaderboard import build
 from satbench.reporting.lines import network_names
 from satbench.reporting.paired import compare_runs, to_markdown
-from satbench.reporting.summary import merge, read_summary, summarise, write_summary
+from satbench.reporting.summary import summarise
+from satbench.reporting.summary_file import merge, read_summary, write_summary
 from satbench.reporting.tables import accuracy_table, to_csv
 from satbench.results.store import Run
 
@@ -219,6 +222,9 @@ def test_a_summary_of_version_1_keeps_its_seeds_together(make_run: MakeRun, tmp_
             del entry[key]
         entry["trust"] = None
     path.write_text(json.dumps({"schema_version": 1, "rows": raw["rows"]}))
+    with pytest.raises(BadInput, match=r"schema 1; run `satbench migrate .*runs.json`"):
+        read_summary(path)
+    assert [done for _, done in migrate(path)] == ["schema 1 to 3"]
     rows = read_summary(path)
     frame = accuracy_table(rows)
     assert frame[["model", "activation", "seeds"]].to_numpy().tolist() == [
@@ -229,7 +235,7 @@ def test_a_summary_of_version_1_keeps_its_seeds_together(make_run: MakeRun, tmp_
     ]
     assert set(frame["trust"]) == {"not checked"}
     write_summary(path, rows)
-    assert json.loads(path.read_text())["schema_version"] == 2
+    assert json.loads(path.read_text())["schema_version"] == 3
     assert read_summary(path) == rows
 
 

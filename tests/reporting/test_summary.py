@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 
 from satbench.attacks import ATTACKS, build_attack
+from satbench.attacks.base import info_of
 from satbench.errors import BadInput
-from satbench.reporting.names import TIERS, parse_repr, short_name, short_names, strength
+from satbench.reporting.names import short_names, strength
 from satbench.reporting.rounding import down, inward, outward, up
-from satbench.reporting.summary import Row, Trusted, least_trusted, read_summary, summarise, write_summary
+from satbench.reporting.summary import Row, Trusted, least_trusted, summarise
+from satbench.reporting.summary_file import read_summary, write_summary
+from satbench.results.attack_info import TIERS, ids
 from satbench.results.metrics import WORST
 
-from .made import AA, EPS, FGSM, PGD, MakeRun, first, trust
+from .made import AA, EPS, FGSM, PGD, MakeRun, first, known, trust
 
 SAT = PGD.replace("None", "'sat'").replace("'uniform'", "'uniform-unclipped'").replace("'best'", "'last'")
 
@@ -31,7 +34,7 @@ def test_two_runs_of_one_model_are_joined(make_run: MakeRun) -> None:
         (4, 4, 2),
     ]
     worst = row_of(rows, WORST)
-    assert (worst.n, worst.clean_correct, worst.robust, worst.attacks) == (4, 4, 2, (AA, PGD))
+    assert (worst.n, worst.clean_correct, worst.robust, ids(worst.attacks)) == (4, 4, 2, (AA, PGD))
     assert (row_of(rows, PGD).violations, worst.violations) == (1, 0)
     assert worst.eval_seeds == (0,)
     assert worst.versions == {"satbench": "0.1.0", "torch": "2.11.0"}
@@ -126,26 +129,26 @@ def test_damaged_missing_and_newer_summaries_are_refused(tmp_path: Path) -> None
             read_summary(path)
 
 
-def test_attack_names() -> None:
-    assert short_name(PGD) == "PGD-50"
-    assert short_name(PGD.replace("restarts=1", "restarts=5")) == "PGD-50x5"
-    assert short_name(FGSM) == "FGSM"
-    assert short_name(AA) == "AutoAttack standard"
-    assert short_name("AutoAttack(version='custom', components='apgd-ce+square')") == "AutoAttack custom apgd-ce+square"
-    assert short_name("not a call (") == "not a call ("
-    margin = PGD.replace("'ce'", "'margin'")
-    assert short_names([PGD, margin, AA])[margin] == "PGD-50 (loss=margin)"
-    assert short_names([PGD, PGD[:-1] + ", momentum=0.75)"]) == {
-        PGD: "PGD-50",
-        PGD[:-1] + ", momentum=0.75)": "PGD-50 (momentum=0.75)",
-    }
+def test_attacks_of_one_label_show_the_parameters_in_which_they_differ() -> None:
+    margin, momentum = PGD.replace("'ce'", "'margin'"), PGD[:-1] + ", momentum=0.75)"
+    shorts = short_names(map(known, [PGD, margin, AA]))
+    assert (shorts[PGD], shorts[margin]) == ("PGD-50 (loss=ce)", "PGD-50 (loss=margin)")
+    assert shorts[AA] == "AutoAttack standard"
+    assert short_names(map(known, [PGD, momentum])) == {PGD: "PGD-50", momentum: "PGD-50 (momentum=0.75)"}
+    twins = [known("Mine(1)"), known("Mine(2)")]
+    assert short_names(one.model_copy(update={"label": "Mine"}) for one in twins) == {id: id for id in ids(twins)}
 
 
 @pytest.mark.parametrize(
     ("attack", "name", "tier"),
     [
+        (PGD, "PGD-50", "PGD"),
+        (PGD.replace("restarts=1", "restarts=5"), "PGD-50x5", "PGD"),
+        (FGSM, "FGSM", "another attack"),
+        ("not a call (", "not a call (", "another attack"),
         (SAT, "SAT PGD-50", "PGD"),
         ("AutoAttackComponent(name='apgd-t', unit=250)", "APGD-T", "part of AutoAttack"),
+        ("AutoAttackComponent(name='fab', unit=250, version='plus')", "FAB", "part of AutoAttack"),
         ("AutoAttackComponent(name='fab-t', unit=250)", "FAB-T", "part of AutoAttack"),
         ("AutoAttackComponent(name='square', unit=250)", "Square", "another attack"),
         ("AutoAttack(version='standard', components='', unit=250)", "AutoAttack standard", "AutoAttack"),
@@ -153,7 +156,7 @@ def test_attack_names() -> None:
         ("AutoAttack(version='custom', components='square', unit=250)", "AutoAttack custom square", "another attack"),
         ("Cascade(unit=250)", "Cascade", "AutoAttack"),
         ("Rapid()", "Rapid", "rapid"),
-        ("Foolbox(name='LinfDeepFoolAttack', steps=50)", "foolbox LinfDeepFoolAttack", "another attack"),
+        (repr(build_attack("foolbox:LinfDeepFoolAttack", {})), "foolbox LinfDeepFoolAttack", "another attack"),
         ("Adaptive(attack='pack.mod:call', steps=20)", "adaptive pack.mod:call", "another attack"),
         (f"Transfer(attack={PGD}, source='net a@0123456789ab')", "PGD-50 from net a", "attack from another model"),
         (f"Transfer(attack={AA}, source='b@01')", "AutoAttack standard from b", "attack from another model"),
@@ -161,45 +164,53 @@ def test_attack_names() -> None:
         (f"Transfer(attack=Bf16(attack={SAT}), source='b')", "SAT PGD-50, bf16 search from b", TIERS[0]),
         ("Bf16(attack=Cascade(unit=250))", "Cascade, bf16 search", "AutoAttack"),
         (f"Surrogate(attack={PGD})", "PGD-50, surrogate search", "another attack"),
-        ("Transfer()", "Transfer", "attack from another model"),
-        ("Bf16()", "Bf16", "another attack"),
+        ("Transfer()", "Transfer", "another attack"),
     ],
 )
-def test_every_identity_has_a_name_and_a_tier(attack: str, name: str, tier: str) -> None:
-    assert short_name(attack) == name
-    assert TIERS[strength([attack])[0]] == tier
+def test_every_attack_has_a_label_and_a_tier(attack: str, name: str, tier: str) -> None:
+    info = known(attack)
+    assert (info.id, info.label, info.tier) == (attack, name, tier)
 
 
 def test_evaluations_are_ordered_by_what_they_can_say() -> None:
     transfer = f"Transfer(attack={AA}, source='b')"
     rising = [transfer, FGSM, SAT, "AutoAttackComponent(name='apgd-t', unit=250)", "Rapid()", AA]
-    assert [strength([attack]) for attack in rising] == sorted(strength([attack]) for attack in rising)
-    assert len({strength([attack])[0] for attack in rising}) == len(TIERS) == len(rising)
-    assert strength([FGSM, AA]) == strength([AA])
-    assert strength([FGSM, transfer]) == strength([FGSM])
+    strengths = [strength([known(attack)]) for attack in rising]
+    assert strengths == sorted(strengths)
+    assert len({tier for tier, _ in strengths}) == len(TIERS) == len(rising)
+    assert strength(map(known, [FGSM, AA])) == strength([known(AA)])
+    assert strength(map(known, [FGSM, transfer])) == strength([known(FGSM)])
+    assert known(PGD.replace("restarts=1", "restarts=3")).strength > known(PGD).strength
 
 
 def test_nested_attacks_are_told_apart_by_what_differs_inside() -> None:
     one, other = (f"Transfer(attack={attack}, source='b@01')" for attack in (PGD, PGD.replace("'ce'", "'dlr'")))
-    assert parse_repr(one)[1] == {"attack": PGD, "source": "b@01"}
-    assert short_names([one, other]) == {one: "PGD-50 from b (loss=ce)", other: "PGD-50 from b (loss=dlr)"}
+    assert [layer.id for layer in known(one).layers] == [one, PGD]
+    assert short_names(map(known, [one, other])) == {
+        one: "PGD-50 from b (loss=ce)",
+        other: "PGD-50 from b (loss=dlr)",
+    }
     smooth = [f"Surrogate(attack={attack})" for attack in (PGD, PGD.replace("'ce'", "'dlr'"))]
-    assert list(short_names(smooth).values()) == [f"PGD-50, surrogate search (loss={loss})" for loss in ("ce", "dlr")]
+    shorts = short_names(map(known, smooth))
+    assert list(shorts.values()) == [f"PGD-50, surrogate search (loss={loss})" for loss in ("ce", "dlr")]
     twin = one.replace("b@01", "b@02")
-    assert short_names([one, twin]) == {one: "PGD-50 from b (source=b@01)", twin: "PGD-50 from b (source=b@02)"}
+    assert short_names(map(known, [one, twin])) == {
+        one: "PGD-50 from b (source=b@01)",
+        twin: "PGD-50 from b (source=b@02)",
+    }
 
 
-def test_the_attacks_own_identities_are_known() -> None:
-    """No name falls back to a class and no attack of the table to the tier of what is unknown, but these."""
-    shown = {name: short_name(repr(build_attack(name, {}))) for name in ATTACKS}
-    tiers = {name: TIERS[strength([repr(build_attack(name, {}))])[0]] for name in ATTACKS}
+def test_the_tables_own_attacks_are_labelled_and_ranked() -> None:
+    """No attack of the table has the tier of what is unknown, but these."""
+    infos = {name: info_of(build_attack(name, {})) for name in ATTACKS}
+    shown = {name: info.label for name, info in infos.items()}
     assert shown["fgsm"] == "FGSM"
     assert shown["sat-pgd"] == "SAT PGD-50"
     assert all(shown[name] == name.upper() for name in ATTACKS if name.startswith(("apgd", "fab")))
     assert (shown["cascade"], shown["rapid"], shown["square"]) == ("Cascade", "Rapid", "Square")
-    assert {name for name, tier in tiers.items() if tier == "another attack"} == {"fgsm", "square"}
-    assert tiers["rapid"] == "rapid"
-    assert {name for name, tier in tiers.items() if tier == "AutoAttack"} == {"autoattack", "cascade"}
+    assert {name for name, info in infos.items() if info.tier == "another attack"} == {"fgsm", "square"}
+    assert infos["rapid"].tier == "rapid"
+    assert {name for name, info in infos.items() if info.tier == "AutoAttack"} == {"autoattack", "cascade"}
 
 
 # trust and passes

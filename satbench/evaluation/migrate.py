@@ -1,0 +1,176 @@
+"""Run folders and summaries of earlier schemas, rewritten in the present one.
+
+Before `AttackInfo`, an attack's repr was all that a run said of it. This is the only module that reads one.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from satbench.attacks import Attack, build_attack
+from satbench.attacks.base import info_of, scalars
+from satbench.errors import BadInput
+from satbench.evaluation.continued import continued
+from satbench.evaluation.executor import info_as_run, stages_as_run
+from satbench.evaluation.search import WRAPPERS
+from satbench.reporting.summary_file import (
+    AGAIN,
+    OLD_VERSIONS,
+    SUMMARY_VERSION,
+    parse_rows,
+    read_raw_summary,
+    write_summary,
+)
+from satbench.results.attack_info import AttackInfo, label_with_counts
+from satbench.results.schema import SCHEMA_VERSION
+from satbench.results.store import (
+    MANIFEST,
+    check_seal,
+    parse_manifest,
+    read_manifest,
+    read_timing_table,
+    write_manifest,
+)
+from satbench.seeding import Randomness
+from satbench.threat import ThreatModel
+
+NAMES = {
+    "PGD": "pgd",
+    "AutoAttack": "autoattack",
+    "Cascade": "cascade",
+    "Rapid": "rapid",
+}  # by class
+AROUND = {wrapper.__name__: wrapper for wrapper in WRAPPERS.values()}
+
+
+def migrate(path: Path) -> Iterator[tuple[Path, str]]:
+    """Rewrite a summary, or every run folder below `path`, that is of an earlier schema; each with what was done.
+
+    Records, times and finished batches stay as they are, so the run resumes and verifies as before; the seal covers the
+    manifest and is computed anew. Raises `BadInput` for a path without runs, and for a file that is damaged, does not
+    match its seal or is of an unknown schema.
+    """
+    if path.is_file():
+        yield path, _migrate_summary(path)
+        return
+    folders = sorted({file.parent for file in path.rglob(MANIFEST)})
+    if not folders:
+        raise BadInput(f"no run in {path}; give run folders, folders that hold some, or a summary such as runs.json")
+    for folder in folders:
+        yield folder, _migrate_run(folder)
+
+
+def _migrate_run(folder: Path) -> str:
+    raw = read_manifest(folder)
+    version, names = raw["schema_version"], raw.get("attacks")
+    if version == SCHEMA_VERSION:
+        return f"is of schema {SCHEMA_VERSION} already"
+    if version != SCHEMA_VERSION - 1 or not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        raise BadInput(f"{folder} is of schema {version!r}, which cannot be migrated; run `satbench eval` again")
+    check_seal(folder, raw)
+    ran = read_timing_table(folder).groupby("attack", sort=False)["stage"].unique()
+    random_network = raw.get("draws") != 1
+    attacks = [_as_it_ran(one, [stage for stage in ran.get(one, ()) if stage], random_network) for one in names]
+    described = [one.model_dump(mode="json") for one in attacks]
+    manifest = parse_manifest(folder, raw | {"schema_version": SCHEMA_VERSION, "attacks": described})
+    seal = write_manifest(folder, manifest)
+    return f"schema {version} to {SCHEMA_VERSION}, seal {str(raw['seal'])[:16]} to {seal[:16]}"
+
+
+def _migrate_summary(path: Path) -> str:
+    raw = read_raw_summary(path)
+    version, entries = raw["schema_version"], raw["rows"]
+    if version == SUMMARY_VERSION:
+        return f"is of schema {SUMMARY_VERSION} already"
+    if version not in OLD_VERSIONS:
+        raise BadInput(f"summary {path} is of schema {version!r}, which cannot be migrated; {AGAIN}")
+    if version == 1:
+        entries = list(map(_from_version_1, entries))
+    named = {one for entry in entries if isinstance(entry, dict) for one in entry.get("attacks") or ()}
+    known = {one: info_of(attack_of(one)).model_copy(update={"stages": ()}) for one in named if isinstance(one, str)}
+    write_summary(path, parse_rows(path, entries, known))
+    return f"schema {version} to {SUMMARY_VERSION}"
+
+
+def _as_it_ran(text: str, stages: Sequence[str], random_network: bool) -> AttackInfo:
+    """The info of the attack of this repr, whose `stages` ran, with all the stages that it has in such a run.
+
+    Whether the network draws random numbers decides between versions of AutoAttack of which no stage was needed.
+    """
+    attack = attack_of(text)
+    for whole in (attack, continued(attack, random_network), continued(attack, not random_network)):
+        for to_the_end in (False, True):
+            info = info_as_run(whole, stages_as_run(whole, to_the_end))
+            if set(stages) <= {stage.id for stage in info.stages}:
+                return info
+    return info_of(attack).model_copy(update={"stages": tuple(info_of(attack_of(stage)) for stage in stages)})
+
+
+@dataclass(frozen=True)
+class _Described:
+    """Stands for an attack of which nothing but its repr is there."""
+
+    info: AttackInfo
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        raise NotImplementedError
+
+
+def attack_of(text: str) -> Attack:
+    """The attack of this repr: one of satbench's own, or a stand-in that only has an `info`; it imports nothing."""
+    name, params = _parsed(text)
+    built: Attack | None = None
+    try:
+        if name in AROUND:
+            built = AROUND[name](attack_of(str(params.pop("attack"))), **params)
+        elif name in NAMES:
+            built = build_attack(NAMES[name], params)
+        elif name == "AutoAttackComponent":
+            built = build_attack(str(params.pop("name")), params)
+        elif name == "Foolbox":
+            built = build_attack(f"foolbox:{params.pop('name')}", params)
+    except (BadInput, KeyError, TypeError):
+        built = None
+    if built is not None and info_of(built).id == text:
+        return built
+    name, params = _parsed(text)
+    label = label_with_counts(name, params)
+    if name == "Adaptive" and "attack" in params:
+        name = str(params.pop("attack"))
+        label = f"adaptive {name}"
+    return _Described(AttackInfo.foreign(text, name, label, scalars(params)))
+
+
+def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+    """Class name and parameters of a repr; a text that is no such call is its own name. Other calls stay text."""
+    try:
+        call = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return text, {}
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+        return text, {}
+    return call.func.id, {keyword.arg: _value(text, keyword.value) for keyword in call.keywords if keyword.arg}
+
+
+def _value(text: str, node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, RecursionError, MemoryError):
+        return ast.get_source_segment(text, node)
+
+
+def _from_version_1(entry: object) -> object:
+    """The entry with a `config` of what the seeds of one model had in common in version 1."""
+    if not isinstance(entry, dict):
+        return entry
+    entry = {key: value for key, value in entry.items() if key != "trust" or value is not None}
+    if entry.get("recipe") is None or entry.get("seed") is None:
+        return entry
+    shared = json.dumps([entry.get(key) for key in ("recipe", "activation", "method", "trained_for")])
+    return entry | {"config": hashlib.sha256(shared.encode()).hexdigest()[:16]}

@@ -1,0 +1,91 @@
+"""Summary rows as a file: the form in which results are committed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from satbench.errors import BadInput, reason
+from satbench.reporting.summary import Row, canonical, infos_by_id, key, measurement
+from satbench.results.attack_info import AttackInfo, ids
+from satbench.results.store import Outdated, to_json, write_text
+
+SUMMARY_VERSION = 3
+OLD_VERSIONS = (1, 2)  # which `satbench migrate` reads
+AGAIN = "restore it, or make it with `satbench leaderboard --add FOLDER`"
+
+
+def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """Both lists as one; a new row replaces the old one of the same network, images, threat and attack.
+
+    That also holds where the network's `config` or `group` has changed since: a group can be declared later.
+    """
+    measured = {measurement(row) for row in new}
+    return canonical([*(row for row in old if measurement(row) not in measured), *new])
+
+
+def write_summary(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows as JSON, in canonical order and atomically, each attack described once.
+
+    Equal rows give equal bytes.
+    """
+    known = infos_by_id(info for row in rows for info in row.attacks)
+    attacks = [known[id].model_dump(mode="json") for id in sorted(known)]
+    stored = [row.model_dump(mode="json") | {"attacks": ids(row.attacks)} for row in canonical(rows)]
+    write_text(path, to_json({"schema_version": SUMMARY_VERSION, "attacks": attacks, "rows": stored}))
+
+
+def read_summary(path: Path) -> list[Row]:
+    """The rows of a file made by `write_summary`, in canonical order.
+
+    Raises `BadInput`, naming file, row and field, when anything is missing, unknown, doubled or of the wrong type; an
+    `Outdated` for a file of an earlier version.
+    """
+    raw = read_raw_summary(path)
+    version = raw["schema_version"]
+    if version in OLD_VERSIONS:
+        raise Outdated(f"summary {path} is of schema {version}; run `satbench migrate {path}` once")
+    if version != SUMMARY_VERSION:
+        raise BadInput(f"summary {path} has schema version {version!r}, not {SUMMARY_VERSION}; {AGAIN}")
+    try:
+        known = {one.id: one for one in map(AttackInfo.model_validate, raw.get("attacks", []))}
+    except (TypeError, ValidationError) as error:
+        raise BadInput(f"summary {path}, list of attacks: {reason(error)}; {AGAIN}") from None
+    return parse_rows(path, raw["rows"], known)
+
+
+def read_raw_summary(path: Path) -> dict[str, Any]:
+    """A summary of any version as JSON holds it; raises `BadInput` where it is none."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(f"summary {path} is missing or damaged ({type(error).__name__}); {AGAIN}") from None
+    if not isinstance(raw, dict) or set(raw) - {"attacks"} != {"schema_version", "rows"}:
+        raise BadInput(f"summary {path} is not an object with schema_version, attacks and rows; {AGAIN}")
+    if not isinstance(raw["rows"], list):
+        raise BadInput(f"summary {path}: rows is not a list; {AGAIN}")
+    return raw
+
+
+def parse_rows(path: Path, entries: Sequence[object], known: Mapping[str, AttackInfo]) -> list[Row]:
+    """Rows of a summary, in canonical order, whose attacks are the ids of `known`; `path` is for messages."""
+    rows: dict[tuple[str | float, ...], Row] = {}
+    for position, entry in enumerate(entries):
+        where = f"summary {path}, row {position}"
+        named = entry.get("attacks") if isinstance(entry, dict) else None
+        if isinstance(entry, dict) and isinstance(named, list):
+            unknown = [one for one in named if not isinstance(one, str) or one not in known]
+            if unknown:
+                raise BadInput(f"{where}, field 'attacks': {unknown[0]!r} is not in the list of attacks; {AGAIN}")
+            entry = entry | {"attacks": [known[one].model_dump(mode="json") for one in named]}
+        try:
+            row = Row.model_validate_json(json.dumps(entry))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "counts"
+            raise BadInput(f"{where}, field {field!r}: {first['msg']}; {AGAIN}") from None
+        if rows.setdefault(key(row), row) is not row:
+            raise BadInput(f"{where}, field 'attack': the same as an earlier row; {AGAIN}")
+    return canonical(list(rows.values()))

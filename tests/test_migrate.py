@@ -1,0 +1,240 @@
+"""Runs and summaries of the schema before become those of today, and their records stay as they are."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+from typer.testing import CliRunner, Result
+
+from satbench import evaluate
+from satbench.attacks import PGD, build_attack
+from satbench.attacks.base import info_of
+from satbench.attacks.rapid import Rapid
+from satbench.cli import app
+from satbench.errors import BadInput
+from satbench.evaluation.continued import Continued
+from satbench.evaluation.migrate import attack_of, migrate
+from satbench.evaluation.verify import verify
+from satbench.reporting.summary import summarise
+from satbench.reporting.summary_file import read_summary, write_summary
+from satbench.results.store import Outdated, Run, read_run
+from satbench.seeding import Randomness
+from satbench.threat import ThreatModel
+
+TABLES = ("records.parquet", "timing.parquet", "examples.parquet")
+
+
+@dataclass(frozen=True)
+class Mine:
+    steps: int
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+        return PGD(steps=self.steps)(model, x, y, threat, randomness)
+
+
+def sealed(folder: Path, manifest: dict[str, Any]) -> str:
+    """The seal of schema 3: SHA-256 of the manifest without it, and of the tables' digests."""
+    rest = {key: value for key, value in manifest.items() if key != "seal"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name in TABLES:
+        file = folder / name
+        of_file = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "absent"
+        digest.update(f"\n{name} {of_file}".encode())
+    return digest.hexdigest()
+
+
+def downgrade(run: Run, **changes: Any) -> None:
+    """Make a run what satbench wrote at schema 3: attacks by their reprs alone."""
+    raw = json.loads((run.path / "manifest.json").read_text())
+    raw |= {"schema_version": 3, "attacks": [one["id"] for one in raw["attacks"]], **changes}
+    raw["seal"] = sealed(run.path, raw)
+    (run.path / "manifest.json").write_text(json.dumps(raw, indent=2))
+
+
+def measured(out: Path, **options: Any) -> Run:
+    settings: dict[str, Any] = {"attack": "pgd", "eps": 0.2, "n": 24, "device": "cpu", "trust": False}
+    return evaluate("digits-relu", out, **settings | options)
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(app, words)
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "parameters": {"attack": ["fgsm", "sat-pgd:steps=3", "pgd:steps=4,restarts=2,momentum=0.5"], "save_examples": True},
+    "ensemble": {"attack": "autoattack:version=custom,components=apgd-ce+apgd-dlr", "n": 6, "eps": 0.9},
+    "foolbox": {"attack": "foolbox:LinfPGD,steps=4"},
+    "bf16": {"search": "bf16"},
+    "surrogate ensemble": {
+        "search": "surrogate",
+        "attack": "autoattack:version=custom,components=apgd-ce+apgd-dlr",
+        "n": 6,
+        "eps": 0.9,
+    },
+    "transfer": {"source": "digits-silu", "attack": ["pgd:steps=3", "rapid"]},
+    "from outside": {"attack": Mine(3)},
+    "named": {"attack": "satbench.attacks.gradient:fgsm:loss=margin"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_of_the_schema_before_becomes_what_it_would_be_today(case: str, tmp_path: Path) -> None:
+    run = measured(tmp_path / "run", **CASES[case])
+    tables = {name: (run.path / name).read_bytes() for name in TABLES if (run.path / name).is_file()}
+    downgrade(run)
+    assert [folder for folder, _ in migrate(tmp_path)] == [run.path]
+    found = read_run(run.path)
+    drop = {"name"} if case == "from outside" else set()  # its module was not part of the repr
+    dumped = [[one.model_dump(exclude=drop) for one in each.manifest.attacks] for each in (found, run)]
+    assert dumped[0] == dumped[1]
+    assert found.manifest.model_dump(exclude={"attacks", "seal"}) == run.manifest.model_dump(
+        exclude={"attacks", "seal"}
+    )
+    assert {name: (run.path / name).read_bytes() for name in tables} == tables
+    if case not in ("from outside", "named", "transfer"):
+        assert verify(found, device="cpu").faults == []
+        assert measured(run.path, **CASES[case]).reused
+
+
+class Noisy(nn.Module):
+    """Draws random numbers, so attacks run without early stop."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.inner(x)
+        return logits + 0.5 * logits.new_empty(logits.shape).normal_()
+
+
+def test_stages_that_were_not_needed_are_named_as_they_would_have_run(tmp_path: Path) -> None:
+    from satbench.zoo import load
+
+    network = Noisy(load("digits-relu").model)
+    settings: dict[str, Any] = {"eps": 0.9, "n": 4, "device": "cpu", "trust": False, "dataset": "digits", "draws": 3}
+    run = evaluate(network, tmp_path / "run", Continued(Rapid(), "rand"), **settings)
+    stages = [one.id for one in run.manifest.attacks[0].stages]
+    assert (len(stages), stages[0]) == (3, "Rapid(early_stop=False)")
+    assert set(run.records["stage"]) <= {"", stages[0]}  # the other two had nothing to do
+    downgrade(run)
+    list(migrate(run.path))
+    assert [one.id for one in read_run(run.path).manifest.attacks[0].stages] == stages
+
+
+def test_an_old_folder_is_named_with_the_command_and_left_as_it_is(tmp_path: Path) -> None:
+    run = measured(tmp_path / "run")
+    downgrade(run)
+    before = (run.path / "manifest.json").read_bytes()
+    wanted = (
+        f"satbench: {run.path} was written by an earlier satbench (schema 3); run `satbench migrate {run.path}` once\n"
+    )
+    with pytest.raises(Outdated):
+        read_run(run.path)
+    folder = str(run.path)
+    for words in (
+        ("report", folder, "--out", str(tmp_path / "report")),
+        ("verify", folder),
+        ("leaderboard", "--add", folder, "--dir", str(tmp_path / "boards")),
+        ("eval", "--model", "digits-relu", "--attack", "fgsm", "--eps", "0.2", "--device", "cpu", "--out", folder),
+    ):
+        done = call(*words)
+        assert (done.exit_code, done.stderr) == (2, wanted), words
+    assert (run.path / "manifest.json").read_bytes() == before
+    done = call("migrate", folder)
+    assert done.exit_code == 0, done.output
+    seal = read_run(run.path).manifest.seal
+    assert done.stdout == f"{folder}: schema 3 to 4, seal {json.loads(before)['seal'][:16]} to {seal[:16]}\n"
+    assert call("migrate", folder).stdout == f"{folder}: is of schema 4 already\n"
+
+
+def test_what_cannot_be_migrated_is_refused(tmp_path: Path) -> None:
+    run = measured(tmp_path / "run")
+    downgrade(run)
+    edited = shutil.copytree(run.path, tmp_path / "edited")
+    raw = json.loads((edited / "manifest.json").read_text())
+    (edited / "manifest.json").write_text(json.dumps(raw | {"attacks": ["Rapid()"]}))
+    older = shutil.copytree(run.path, tmp_path / "older")
+    (older / "manifest.json").write_text(json.dumps(raw | {"schema_version": 2}))
+    empty, summary = tmp_path / "empty", tmp_path / "runs.json"
+    empty.mkdir()
+    summary.write_text('{"schema_version": 9, "rows": []}')
+    for path, message in (
+        (edited, "does not match its seal"),
+        (older, "schema 2, which cannot be migrated"),
+        (empty, "no run in"),
+        (tmp_path / "nowhere", "no run in"),
+        (summary, "schema 9, which cannot be migrated"),
+    ):
+        done = call("migrate", str(path))
+        assert done.exit_code == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_summary_of_the_version_before_has_the_rows_of_today(tmp_path: Path) -> None:
+    rows = summarise([measured(tmp_path / "run", attack=["pgd:steps=3", "fgsm"])])
+    path = tmp_path / "runs.json"
+    write_summary(path, rows)
+    today = path.read_bytes()
+    raw = json.loads(today)
+    assert len(raw["attacks"]) == 2
+    path.write_text(json.dumps({"schema_version": 2, "rows": raw["rows"]}))
+    with pytest.raises(Outdated, match=f"satbench migrate {path}"):
+        read_summary(path)
+    assert list(migrate(path)) == [(path, "schema 2 to 3")]
+    assert path.read_bytes() == today
+    assert read_summary(path) == rows
+    assert list(migrate(path)) == [(path, "is of schema 3 already")]
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (lambda raw: raw["attacks"].pop(), "row .*'attacks'.*is not in the list of attacks"),
+    (lambda raw: raw["attacks"][0].pop("kind"), "list of attacks"),
+    (lambda raw: raw.update(attacks={}), "is not in the list of attacks"),
+    (lambda raw: raw["rows"][0].update(attacks=[["x"]]), "is not in the list of attacks"),
+])  # fmt: skip
+def test_a_summary_whose_attacks_are_missing_is_refused(damage: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "runs.json"
+    write_summary(path, summarise([measured(tmp_path / "run", n=8)]))
+    raw = json.loads(path.read_text())
+    damage(raw)
+    path.write_text(json.dumps(raw))
+    with pytest.raises(BadInput, match=message) as refusal:
+        read_summary(path)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PGD(steps=10",
+        "PGD(steps=0)",
+        "PGD(steps=print(1))",
+        "PGD(10)",
+        "AutoAttack(version='standard', components='')",
+        "__import__('os').system('true')",
+        "Adaptive(attack='os:system', command='true')",
+        "Bf16(attack=Mine())",
+        "Bf16(attack='PGD()')",
+        "Transfer()",
+        "lambda: 0",
+        "",
+        "(" * 3000,
+    ],
+)
+def test_a_repr_that_is_none_of_satbenchs_is_foreign(text: str) -> None:
+    info = info_of(attack_of(text))
+    assert info.id == text
+    inner = list(info.layers)[-1]
+    assert (inner.kind, inner.tier) == ("foreign", "another attack")
+
+
+def test_a_repr_of_satbenchs_is_the_attack() -> None:
+    for attack in (PGD(), Rapid(), build_attack("cascade", {}), build_attack("foolbox:LinfPGD", {})):
+        assert attack_of(repr(attack)) == attack
