@@ -1,4 +1,4 @@
-"""What a run says of an attack: a value that readers ask, so that nobody has to read its id."""
+"""What a run says of an attack: a value, so that no code has to parse its id."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, get_args
