@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from small_networks import nearest_mean
 from torch import Tensor, nn
 
 from satbench import ThreatModel, evaluate
@@ -24,17 +25,6 @@ pytestmark = pytest.mark.numeric
 
 EPS = 0.1
 N = 30
-
-
-def nearest_mean() -> nn.Module:
-    """Linear: the class whose mean training image is nearest, which is right on most digits."""
-    images = load_images("digits", "train")
-    means = torch.stack([images.x[images.y == label].mean(0).flatten() for label in range(10)])
-    linear = nn.Linear(64, 10)
-    with torch.no_grad():
-        linear.weight.copy_(2 * means)
-        linear.bias.copy_(-means.square().sum(1))
-    return nn.Sequential(nn.Flatten(), linear)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from small_networks import nearest_mean
 from tiny_training import tiny, write_rows
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -30,17 +31,6 @@ from satbench.training import train
 from satbench.zoo import Loaded, load
 
 N = 60
-
-
-def nearest_mean() -> nn.Module:
-    """Linear: the class whose mean training image is nearest, which is right on most digits."""
-    images = load_images("digits", "train")
-    means = torch.stack([images.x[images.y == label].mean(0).flatten() for label in range(10)])
-    linear = nn.Linear(64, 10)
-    with torch.no_grad():
-        linear.weight.copy_(2 * means)
-        linear.bias.copy_(-means.square().sum(1))
-    return nn.Sequential(nn.Flatten(), linear).eval()
 
 
 def measure(model: Any, out: Path, **options: Any) -> Run:
