@@ -130,6 +130,22 @@ def test_a_run_goes_on_from_the_save_before_under_another_length(dataset: str, t
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
+def test_what_cannot_continue_leaves_the_folder_as_it_was(dataset: str, tmp_path: Path) -> None:
+    train(quick(dataset, 2), tmp_path / "run", "cpu", log_steps=1)
+    other = train(quick(dataset, 2, seed=9), tmp_path / "other", "cpu").folder
+    for name, damage, line in (
+        ("steps.jsonl", b'{"update": 0}\n{}\n', "steps.jsonl is damaged; remove it"),
+        ("best.safetensors", (other / "best.safetensors").read_bytes(), "holds the weights of another training"),
+    ):
+        folder = tmp_path / name
+        shutil.copytree(tmp_path / "run", folder)
+        (folder / name).write_bytes(damage)
+        before = everything(folder)
+        with pytest.raises(BadInput, match=line):
+            train(quick(dataset, 3), folder, "cpu")
+        assert everything(folder) == before
+
+
 # not longer
 
 

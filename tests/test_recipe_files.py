@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from satbench import train
 from satbench.cli import app
 from satbench.errors import BadInput
-from satbench.recipes import RECIPES, recipe
+from satbench.recipes import RECIPES, named, recipe
 from satbench.training import TrainConfig
 
 
@@ -44,6 +44,47 @@ def test_a_run_trained_again_from_its_config_has_the_same_bytes(
     assert done.exit_code == 0, done.output
     again = contents(tmp_path / "again")
     assert {name: again[name] for name in contents(first)} == contents(first)
+
+
+def test_parameters_in_a_file_are_read_as_on_the_command_line(tmp_path: Path) -> None:
+    file, settings = tmp_path / "mine.yaml", RECIPES["digits-sat"]().model_dump()
+    file.write_text(yaml.safe_dump(settings | {"method": {"name": "pgd_at", "params": {"step_size": "2/255"}}}))
+    assert recipe(file).method.params == {"step_size": 2 / 255}
+    for wrong, line in (
+        ({"epochs": True}, "epochs: a number or a word is expected, not true or false"),
+        ({"data": {"val": "abc"}}, r"data\.val: give a share between 0 and 1, a number of images from 2, or none"),
+    ):
+        file.write_text(yaml.safe_dump(settings | wrong))
+        with pytest.raises(BadInput, match=line):
+            recipe(file)
+
+
+def test_a_setting_given_twice_is_refused() -> None:
+    done = CliRunner().invoke(app, ["train", "digits-sat", "--epochs", "1", "--set", "epochs=3"])
+    assert (done.exit_code, done.stderr) == (2, "satbench: epochs is given twice; give it once\n")
+
+
+def test_equal_settings_have_equal_names_and_digests_however_they_were_written(tmp_path: Path) -> None:
+    start = RECIPES["digits-sat"]()
+    once = start.with_values({"epochs": 3, "schedule": "constant"})
+    twice = named(start.with_values({"schedule": "constant"}).with_values({"epochs": 3}))
+    assert once.recipe == twice.recipe == "digits-sat [epochs=3, schedule=constant]"
+    assert once == twice
+    assert once.digest("0") == once.model_copy(update={"recipe": "mine"}).digest("0") != start.digest("0")
+    relu = once.with_values({"activation": "relu"})
+    assert relu.digest("0") != once.digest("0")
+    assert relu.family("0") == once.family("0") != start.family("0")
+
+
+def test_an_edited_file_is_named_after_its_settings(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    edited = RECIPES["digits-sat"]().model_dump() | {"recipe": "digits-sat [epochs=3]", "epochs": 7}
+    file.write_text(yaml.safe_dump(edited))
+    assert recipe(file).recipe == "digits-sat [epochs=7]"
+    file.write_text(yaml.safe_dump(edited | {"recipe": "mine"}))
+    assert recipe(file).recipe == "mine"
+    with pytest.raises(BadInput, match=r"is a folder; give its .*config\.json"):
+        recipe(tmp_path)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -194,6 +194,10 @@ def other_activation(tensors: dict[str, torch.Tensor], header: dict) -> None:
     header["spec"]["activation"] = "gelu"
 
 
+def other_logits(tensors: dict[str, torch.Tensor], header: dict) -> None:
+    tensors["probe.logits"] *= 1.01
+
+
 def no_probe(tensors: dict[str, torch.Tensor], header: dict) -> None:
     del tensors["probe.logits"]
 
@@ -201,8 +205,9 @@ def no_probe(tensors: dict[str, torch.Tensor], header: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (flip_weight, "the weights are not those that were saved"),
-        (other_activation, "other logits on the probe batch"),
+        (flip_weight, "are not what was saved"),
+        (other_activation, "are not what was saved"),
+        (other_logits, "other logits on the probe batch"),
         (no_probe, "lacks its probe batch"),
     ],
 )

@@ -89,7 +89,7 @@ def test_a_drawing_shows_every_drop_of_the_rate_however_long_the_run(epochs: int
     """Milestones at 1/2 and 3/4: half of the columns are full, the rest is at most a tenth of that."""
     blocks, numbers = drawing(RECIPES["cifar10-pgd-at"]().with_values({"epochs": epochs, "schedule": "piecewise"}))
     assert blocks == "█" * 30 + "▂" * 15 + "▁" * 15
-    assert numbers == f"0.1 in epoch 1, 0.01 in epoch {second}, 0.001 in epoch {third}"
+    assert numbers == f"0.1 in epoch 1, 0.01 in epoch {second}, 0.001 in epoch {third} (in the middle of each)"
 
 
 def test_a_drawing_of_a_smooth_schedule_is_of_five_epochs() -> None:
@@ -97,7 +97,7 @@ def test_a_drawing_of_a_smooth_schedule_is_of_five_epochs() -> None:
     blocks, numbers = drawing(config)
     assert (len(blocks), blocks[0], blocks[-1]) == (60, "█", "▁")
     assert list(blocks) == sorted(blocks, reverse=True)
-    shown = [part.split(" in epoch ") for part in numbers.split(", ")]
+    shown = [part.split(" in epoch ") for part in numbers.removesuffix(" (in the middle of each)").split(", ")]
     assert [int(epoch) for _, epoch in shown] == [1, 26, 51, 76, 101]
     for rate, epoch in shown:
         assert float(rate) == pytest.approx(0.1 * (1 + math.cos(math.pi * (int(epoch) - 0.5) / 101)), rel=0.01)

@@ -32,6 +32,7 @@ SOURCE = Provenance(
     epoch=0,
     train_digest="sha256:0",
     config="0",
+    family="0",
 )
 
 

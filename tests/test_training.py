@@ -35,6 +35,7 @@ from satbench.training import TrainConfig
 from satbench.training.averaging import AVERAGES
 from satbench.training.config import parse_config
 from satbench.training.schedule import SCHEDULES
+from satbench.zoo import load
 
 RESULTS = ("best.safetensors", "last.safetensors", "metrics.jsonl", "config.json")
 STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
@@ -408,6 +409,32 @@ def test_weights_that_were_lost_are_noticed(
     damage(folder / name)
     with pytest.raises(BadInput, match=rf"{name}.*; remove .*run to train it again"):
         train(config, folder, device="cpu")
+
+
+def test_weights_of_another_training_are_noticed(config: TrainConfig, finished: Path, tmp_path: Path) -> None:
+    """Of the same epochs, but another seed."""
+    shutil.copytree(finished, tmp_path / "run")
+    other = train(config.with_values({"seed": 9}), tmp_path / "other", device="cpu").folder
+    shutil.copy(other / "last.safetensors", tmp_path / "run")
+    with pytest.raises(BadInput, match=r"last\.safetensors holds the weights of another training"):
+        train(config, tmp_path / "run", device="cpu")
+
+
+def test_an_unfinished_training_is_no_seed_and_says_so(config: TrainConfig, finished: Path, tmp_path: Path) -> None:
+    folder = interrupted_run(config, tmp_path / "run")
+    begun, whole = load(str(folder)), load(str(finished))
+    of = f"of {config.epochs}"
+    assert begun.info.config is None
+    assert begun.info.recipe is not None
+    assert begun.info.recipe.startswith(f"{config.recipe}, epoch ")
+    assert begun.info.recipe.endswith(of)
+    assert begun.note is not None
+    assert f"{of} of a training that has not ended" in begun.note
+    assert (whole.info.recipe, whole.note) == (config.recipe, None)
+    assert whole.info.config is not None
+    run = evaluate(str(folder), tmp_path / "eval", "fgsm", eps="0.1", n=5, device="cpu", trust=False)
+    assert begun.note in run.manifest.notes
+    assert contents(train(config, folder, device="cpu").folder) == contents(finished)
 
 
 def test_a_damaged_log_of_a_run_that_goes_on_is_written_again(

@@ -33,7 +33,7 @@ from satbench.methods import METHODS, Method, Passes, Step
 from satbench.methods.free import Free
 from satbench.methods.pgd_at import PGDAT
 from satbench.methods.standard import Standard
-from satbench.models.weights import load_model_file
+from satbench.models.weights import load_model_file, tensors_digest
 from satbench.recipes import RECIPES
 from satbench.seeding import generator
 from satbench.threat import ThreatModel
@@ -495,7 +495,7 @@ PGD_AT = {"method.steps": 10, "method.init": "uniform"}
 
 
 def digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return tensors_digest(load_file(file))
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ PROVENANCE = Provenance(
     epoch=0,
     train_digest="sha256:0",
     config="0",
+    family="0",
 )
 
 

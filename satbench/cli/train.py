@@ -44,6 +44,7 @@ def command(
     from satbench.device import resolve_device
     from satbench.errors import BadInput
     from satbench.progress import silent
+    from satbench.recipes import named
     from satbench.recipes import recipe as recipe_of
     from satbench.reporting.plots import save, training_curves
     from satbench.reporting.rounding import inward
@@ -68,8 +69,10 @@ def command(
             key, equals, value = item.partition("=")
             if not equals:
                 raise BadInput(f"--set {item!r} is not KEY=VALUE; write --set optimizer.lr=0.05")
+            if key.strip() in values:
+                raise BadInput(f"{key.strip()} is given twice; give it once")
             values[key.strip()] = value.strip()
-        config = recipe_of(recipe).with_values(values)
+        config = named(recipe_of(recipe).with_values(values))
         out = out or Path("reports", "runs", _name(config))
         is_first = processes.rank == 0
         if is_dry:
@@ -89,6 +92,8 @@ def command(
             )
     if not is_first:
         return
+    if trained.was_finished:
+        typer.echo("the run was finished before: nothing was trained, logged or tracked")
     best, last = trained.history[trained.best_epoch], trained.history[trained.last_epoch]
     if "val_n" in best:
         typer.echo(

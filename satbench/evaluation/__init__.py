@@ -223,7 +223,7 @@ def _labelled(attacks: list[Attack], search: str, sources: list[Loaded]) -> list
 def _notes(loaded: Loaded, images: Images, records: pd.DataFrame, outputs: int, moved: list[str]) -> list[str]:
     """What a reader must know of the network, of its classes, and of how it was run."""
     correct = int(clean_table(records).sum())
-    given = chance_note(correct, len(images), outputs), images.note
+    given = chance_note(correct, len(images), outputs), images.note, loaded.note
     notes = [note for note in given if note is not None]
     notes += [loaded.model.note] if isinstance(loaded.model, Float32Ends) else []
     if moved:

@@ -50,7 +50,8 @@ class Provenance(BaseModel):
     """Which training made the weights.
 
     threat: the one they were trained for. epoch: from 0. train_digest: of the images they were trained on.
-    config: `TrainConfig.digest`, equal for the seeds of one training.
+    config: `TrainConfig.digest`, equal for the seeds of one training. family: the same without the activation.
+    unfinished: the epochs of the training, while it has not come to its end.
     class_names: of the outputs, where the images lay in class folders.
     val: size of the validation split where it was not the data set's own, as `DataConfig.val`.
     """
@@ -66,6 +67,8 @@ class Provenance(BaseModel):
     epoch: int
     train_digest: str
     config: str
+    family: str
+    unfinished: int | None = None
     class_names: tuple[str, ...] | None = None
     val: int | float | str | None = None
 
@@ -100,12 +103,12 @@ def save_model(path: Path, model: Classifier, provenance: Provenance | Conversio
     """Write weights, buffers, spec and provenance to one file; equal models give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {"schema_version": SCHEMA_VERSION, "spec": model.spec.to_dict()}
+    kind = "conversion" if isinstance(provenance, Conversion) else "provenance"
+    header[kind] = provenance.model_dump(mode="json", exclude_none=True)
+    header["digest"] = _digest(header, tensors)
     if isinstance(provenance, Conversion):
-        header["conversion"] = provenance.model_dump()
         tensors[PROBE_IMAGES] = _probe_images(model.spec)
         tensors[PROBE_LOGITS] = _probe(model, tensors[PROBE_IMAGES])
-    else:
-        header |= {"provenance": provenance.model_dump(exclude_none=True), "digest": model_digest(model)}
     write_safetensors(path, tensors, {HEADER: json.dumps(header, sort_keys=True)})
 
 
@@ -136,14 +139,15 @@ def load_model_file(path: Path) -> tuple[Classifier, Provenance | Conversion]:
     """The network of a file written by `save_model`, in eval mode on the CPU, and where its weights come from.
 
     Raises `BadInput` when the file is missing, truncated, not from satbench, or does not fit its own spec, when the
-    network differs from the digest in the file, and a converted one from its logits on the probe batch.
+    network or what is said of it differs from the digest in the file, and a converted one from its logits on the probe
+    batch.
     """
     tensors, metadata = read_safetensors(path)
     probe = [tensors.pop(key, None) for key in (PROBE_IMAGES, PROBE_LOGITS)]
-    spec, origin, digest = _header(path, metadata)
+    spec, origin, header = _header(path, metadata)
     model = empty_model(spec)
     load_strictly(model, tensors, path, assign=True)
-    _check_digest(path, tensors, digest)
+    _check_digest(path, header, tensors)
     model.eval()
     if isinstance(origin, Conversion):
         _check_conversion(path, model, origin, *probe)
@@ -156,8 +160,8 @@ def read_header(path: Path) -> tuple[ModelSpec, Provenance | Conversion]:
     return spec, origin
 
 
-def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance | Conversion, str]:
-    """The network's spec, where its weights come from, and their digest."""
+def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance | Conversion, dict[str, Any]]:
+    """The network's spec, where its weights come from, and the whole header."""
     try:
         header = json.loads(metadata[HEADER])
         version = header["schema_version"]
@@ -172,7 +176,7 @@ def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance
     try:
         spec = ModelSpec.from_json(json.dumps(header["spec"]))
         origin = ORIGINS[kind].model_validate(header[kind])
-        return spec, origin, origin.digest if isinstance(origin, Conversion) else header["digest"]
+        return spec, origin, header
     except KeyError as error:
         raise BadInput(f"{path}: its header lacks {error}; make it again") from None
     except ValidationError as error:
@@ -181,9 +185,17 @@ def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance
         raise BadInput(f"{path}: {field}: {first['msg']}; make it again") from None
 
 
-def _check_digest(path: Path, tensors: dict[str, Tensor], digest: str) -> None:
-    if tensors_digest(tensors) != digest:
-        raise BadInput(f"{path}: the weights are not those that were saved; fetch, import or train them again")
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the network's tensors and of everything else that the header says."""
+    said = json.dumps({key: value for key, value in header.items() if key != "digest"}, sort_keys=True)
+    return f"sha256:{hashlib.sha256(f'{tensors_digest(tensors)} {said}'.encode()).hexdigest()}"
+
+
+def _check_digest(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    if header.get("digest") != _digest(header, tensors):
+        raise BadInput(
+            f"{path}: the weights, or what is said of them, are not what was saved; fetch, import or train them again"
+        )
 
 
 def _check_conversion(
@@ -232,7 +244,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         tensors, metadata = read_safetensors(path)
         if HEADER in metadata:
             weights = {name: tensors[name] for name in tensors.keys() - {PROBE_IMAGES, PROBE_LOGITS}}
-            _check_digest(path, weights, _header(path, metadata)[2])
+            _check_digest(path, _header(path, metadata)[2], weights)
         return tensors
     if not path.is_file():
         raise BadInput(f"no such checkpoint: {path}")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from satbench.errors import BadInput
 from satbench.lookup import find
 from satbench.recipes import cifar10, digits, imagenet
 from satbench.recipes.file import SUFFIXES, read_recipe
@@ -52,5 +53,16 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 def recipe(name: str | Path) -> TrainConfig:
     """The config of a named recipe, or the one in a .json, .yaml or .yml file; raises `BadInput` for any other."""
     if name not in RECIPES and Path(name).suffix in SUFFIXES:
-        return read_recipe(Path(name))
+        return named(read_recipe(Path(name)))
+    if Path(name).is_dir():
+        raise BadInput(f"{name} is a folder; give its {Path(name, 'config.json')} to train by the same settings")
     return find(RECIPES, str(name), "recipe")()
+
+
+def named(config: TrainConfig) -> TrainConfig:
+    """The config under the name of its recipe, with all settings in brackets in which it differs from that.
+
+    Equal trainings so have equal names, however they were written. A name that is no recipe's stays.
+    """
+    start = RECIPES.get(config.recipe.partition(" [")[0])
+    return config if start is None else config.named_after(start())

@@ -29,7 +29,7 @@ RULE_NOTE = (
     "Each interval stands for itself: none is corrected for the number of comparisons."
 )
 
-Family = tuple[str, str, str, str]  # images, recipe, method, trained_for
+Family = tuple[str, str, str, str, str]  # images, recipe, method, trained_for, `ModelInfo.family`
 Outcomes: TypeAlias = "pd.Series[bool]"  # by sample id
 
 
@@ -106,7 +106,7 @@ class Comparison:
 def compare(runs: Sequence[Run], reference: str = "relu") -> list[str]:
     """Sentences that compare every other activation with the reference, and say what could not be compared.
 
-    Compared are models that differ in activation alone: same data, recipe, method, threat trained for, and seed.
+    Compared are models that differ in activation alone: same data, recipe, settings, threat trained for, and seed.
     Networks without a recipe are left out, because it is not known in what else they differ.
     """
     return [item if isinstance(item, str) else item.sentence() for item in _all(runs, reference)]
@@ -123,7 +123,7 @@ def _all(runs: Sequence[Run], reference: str) -> list[Comparison | str]:
     lines = model_lines(measured.model for measured in joined)
     for measured in joined:
         model = measured.model
-        family = (measured.images, model.recipe or "", model.method or "", _trained_for(model))
+        family = (measured.images, model.recipe or "", model.method or "", _trained_for(model), model.family or "")
         if model.activation and model.recipe:
             families.setdefault(family, {}).setdefault(model.activation, []).append(measured)
     found: list[Comparison | str] = []
@@ -144,7 +144,7 @@ def _all(runs: Sequence[Run], reference: str) -> list[Comparison | str]:
 
 
 def _where(family: Family) -> str:
-    images, recipe, method, trained_for = family
+    images, recipe, method, trained_for, _ = family
     model = ", ".join(filter(None, (recipe, method, f"trained for {trained_for}" if trained_for else "")))
     return images + (f" ({model})" if model else "")
 

@@ -78,8 +78,9 @@ class ModelInfo(_Strict):
     """Which network was measured; `recipe`, `activation`, `method` and `seed` are known for satbench's own runs.
 
     `digest` is of the weights, and `code`, for a network that satbench did not build, of its modules' structure, plain
-    attributes and source. `config` is a digest of the training config without its seed. Networks of equal `config`, or
-    of one `group` that the user named, are seeds of one model; no others are.
+    attributes and source. `config` is a digest of the training config without its seed, None while the training has
+    not ended, and `family` one without its activation too. Networks of equal `config`, or of one `group` that the user
+    named, are seeds of one model; no others are.
     """
 
     ref: str
@@ -91,6 +92,7 @@ class ModelInfo(_Strict):
     seed: int | None = None
     trained_for: Threat | None = None
     config: str | None = None
+    family: str | None = None
     group: str | None = None
     code: str | None = None
 

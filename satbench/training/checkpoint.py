@@ -10,19 +10,29 @@ epochs/0010.safetensors   those of epoch 10, counted from 1 as in tables, where 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from satbench.errors import BadInput
 from satbench.methods import Method
 from satbench.models.classifier import Classifier
-from satbench.models.weights import SCHEMA_VERSION, Provenance, load_model_file, read_header, save_model
+from satbench.models.weights import (
+    SCHEMA_VERSION,
+    Conversion,
+    Provenance,
+    load_model_file,
+    read_header,
+    save_model,
+)
 from satbench.results.schema import Threat
 from satbench.results.store import atomic_file, to_json, write_text
 from satbench.training.config import TrainConfig, parse_config
 from satbench.training.continuation import fixed, obstacle
 from satbench.training.ending import is_over
+from satbench.training.log import best_epoch, last_epoch
 from satbench.training.state import CONFIG, STATE, Position, Saved, newest_state
+from satbench.training.steps import STEPS, read_steps
 from satbench.zoo import BEST, LAST
 
 METRICS = "metrics.jsonl"
@@ -57,14 +67,16 @@ def open_folder(out: Path, config: TrainConfig, data: dict[str, str], updates: i
             raise BadInput(f"{refusal}, and no state to continue from; give another --out or the same settings")
         if why := obstacle(there, config, saved.position, updates, method):
             raise BadInput(f"{refusal} and cannot continue: {why}")
+        read_steps(out / STEPS)  # refused here where it is damaged
+        if history := saved.position.history:
+            check_weights(out, (there,), best_epoch(history, method), last_epoch(history), going_on=True)
         write_metrics(out, saved.position)
     write_text(file, to_json({"schema_version": SCHEMA_VERSION, "config": config.model_dump(), "data": data}))
 
 
 def check_state(saved: Saved, config: TrainConfig, data: dict[str, str], updates: int, method: Method) -> None:
     """Raise `BadInput` for a state from which a run of `config` cannot go on, such as that of another run."""
-    wrapped = json.loads(saved.config)
-    there = parse_config(wrapped["config"], str(saved.file))
+    wrapped, there = json.loads(saved.config), config_of(saved)
     if there == config and wrapped["data"] == data:
         return
     if changed := _first_difference(fixed(there), fixed(config)):
@@ -73,6 +85,11 @@ def check_state(saved: Saved, config: TrainConfig, data: dict[str, str], updates
         raise BadInput(f"{saved.file} is of another run, on other images")
     if why := obstacle(there, config, saved.position, updates, method):
         raise BadInput(f"{saved.file} is of another run: {why}")
+
+
+def config_of(saved: Saved) -> TrainConfig:
+    """The config that a state was saved under."""
+    return parse_config(json.loads(saved.config)["config"], str(saved.file))
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -101,19 +118,29 @@ def finished(out: Path, config: TrainConfig) -> bool:
         return False
 
 
-def check_weights(out: Path, best_epoch: int, last_epoch: int, going_on: bool = False) -> None:
-    """Raise `BadInput` where the weights of these epochs are not what lies in the folder.
+def check_weights(out: Path, configs: Sequence[TrainConfig], best: int, last: int, going_on: bool = False) -> None:
+    """Raise `BadInput` where the weights in the folder are not those of these epochs and of one of `configs`.
 
-    A run that goes on may have written those of the epoch that it is about to repeat.
+    A run that continues may have written those of the epoch that it is about to repeat.
     """
-    for name, epoch in ((BEST, best_epoch), (LAST, last_epoch)):
+    for name, epoch in ((BEST, best), (LAST, last)):
         try:
             _, origin = load_model_file(out / name)
         except BadInput as error:
             raise BadInput(f"{error}; remove {out} to train it again") from None
         found = origin.epoch if isinstance(origin, Provenance) else -1
+        if not _is_of(origin, configs):
+            raise BadInput(f"{out / name} holds the weights of another training; remove {out} to train it again")
         if found != epoch and not (going_on and found > epoch):
             raise BadInput(f"{out / name} does not hold the weights of epoch {epoch}; remove {out} to train it again")
+
+
+def _is_of(origin: Provenance | Conversion, configs: Sequence[TrainConfig]) -> bool:
+    """Whether weights come from a training of one of these configs, at whatever epoch."""
+    return isinstance(origin, Provenance) and any(
+        (origin.config.partition(" ")[0], origin.seed) == (config.digest(origin.train_digest), config.seed)
+        for config in configs
+    )
 
 
 def epoch_file(out: Path, epoch: int) -> Path:
@@ -122,19 +149,31 @@ def epoch_file(out: Path, epoch: int) -> Path:
 
 
 def provenance(
-    config: TrainConfig, epoch: int, train_digest: str, class_names: tuple[str, ...] | None = None
+    config: TrainConfig,
+    epoch: int,
+    ended: bool,
+    train_digest: str,
+    class_names: tuple[str, ...] | None = None,
+    is_kept: bool = False,
 ) -> Provenance:
-    """What a weights file says of the training that made it."""
+    """What a weights file says of the training that made it.
+
+    ended: whether that has come to its end. is_kept: whether the epoch was kept on request; it is then another network
+    than the best and the last, and seeds are networks of the same epoch.
+    """
+    own = f" at epoch {epoch + 1}" if is_kept else ""
     return Provenance(
         label=config.label,
-        recipe=config.recipe,
+        recipe=config.recipe + own,
         method=config.method.name,
         dataset=config.dataset,
         seed=config.seed,
         threat=Threat(norm=config.threat.norm, eps=config.threat.eps),
         epoch=epoch,
         train_digest=train_digest,
-        config=config.digest(train_digest),
+        config=config.digest(train_digest) + own,
+        family=config.family(train_digest) + own,
+        unfinished=None if ended or is_kept else config.epochs,
         class_names=class_names,
         val=config.data.val,
     )
@@ -147,13 +186,23 @@ def save_weights(path: Path, model: Classifier, origin: Provenance) -> None:
 
 
 def relabel_weights(
-    out: Path, config: TrainConfig, train_digest: str, class_names: tuple[str, ...] | None = None
+    out: Path,
+    configs: Sequence[TrainConfig],
+    ended: bool,
+    train_digest: str,
+    class_names: tuple[str, ...] | None = None,
 ) -> None:
-    """Give the weights in a folder the provenance of `config`, where they were saved before the run was made longer."""
+    """Give the weights in a folder the provenance of the last of `configs`, of a run that has `ended` or not.
+
+    The others are those that the run had before it was made longer. Raises `BadInput` for weights of another training.
+    """
     for path in (out / BEST, out / LAST, *sorted((out / EPOCHS).glob("[!.]*.safetensors"))):
         _, origin = read_header(path)
-        wanted = provenance(config, origin.epoch, train_digest, class_names) if isinstance(origin, Provenance) else None
-        if wanted is not None and origin != wanted:
+        if not isinstance(origin, Provenance) or not _is_of(origin, configs):
+            raise BadInput(f"{path} holds the weights of another training; remove {out} to train it again")
+        is_kept = path.parent.name == EPOCHS
+        wanted = provenance(configs[-1], origin.epoch, ended, train_digest, class_names, is_kept)
+        if origin != wanted:
             save_weights(path, load_model_file(path)[0], wanted)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from satbench.eps import parse_eps
 from satbench.errors import BadInput
@@ -22,12 +22,25 @@ DEFAULTS = 1  # version of the defaults below; raise it with a change of one tha
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object, info: ValidationInfo) -> object:
+        """pydantic takes true for the number 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation not in (bool, bool | None):
+            raise ValueError("a number or a word is expected, not true or false")
+        return value
+
 
 class Named(_Frozen):
     """An entry of a table with its keyword arguments."""
 
     name: str
     params: dict[str, Any] = {}
+
+    @field_validator("params")
+    @classmethod
+    def _spelled(cls, params: dict[str, Any]) -> dict[str, Any]:
+        return {key: _number(key, value) for key, value in params.items()}
 
 
 class ThreatConfig(_Frozen):
@@ -124,9 +137,12 @@ class DataConfig(_Frozen):
 
     val: int | float | Literal["none"] | None = None
 
-    @field_validator("val")
+    @field_validator("val", mode="before")
     @classmethod
-    def _size(cls, value: float | str | None) -> float | str | None:
+    def _size(cls, value: Any) -> Any:
+        value = _number("val", value)
+        if isinstance(value, str) and value != "none":
+            raise ValueError("give a share between 0 and 1, a number of images from 2, or none")
         if isinstance(value, int | float) and (value <= 0 or (value > 1 and value != int(value)) or value == 1):
             raise ValueError("give a share between 0 and 1, a number of images from 2, or none")
         return value
@@ -202,10 +218,17 @@ class TrainConfig(_Frozen):
     def digest(self, train_digest: str) -> str:
         """A hash of the training images and all settings but the seed: equal for the seeds of one training.
 
-        A setting at its default does not count, so that a new setting renames no earlier run; nor does where the images
-        lie, or whether activations are recomputed.
+        A setting at its default does not count, so that a new setting renames no earlier run; nor does the recipe's
+        name, where the images lie, or whether activations are recomputed.
         """
-        left_out: dict[str, Any] = {"seed": True, "speed": set(WITHOUT_EFFECT)}
+        return self._hash(train_digest, "seed")
+
+    def family(self, train_digest: str) -> str:
+        """The same hash without the activation: equal for trainings that differ in it, and the seed, alone."""
+        return self._hash(train_digest, "seed", "activation")
+
+    def _hash(self, train_digest: str, *without: str) -> str:
+        left_out: dict[str, Any] = {**dict.fromkeys(("recipe", *without), True), "speed": set(WITHOUT_EFFECT)}
         settings = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
         settings = {key: value for key, value in settings.items() if value != {}}
         text = json.dumps([DEFAULTS, settings, train_digest], sort_keys=True)
@@ -228,10 +251,13 @@ class TrainConfig(_Frozen):
             if key not in NAMED:
                 _put(raw, key, value)
         changed = parse_config(raw, "the settings")
-        differences = [] if "recipe" in values else _differences(self.model_dump(), changed.model_dump())
-        if not differences:
-            return changed
-        return changed.model_copy(update={"recipe": f"{self.recipe} [{', '.join(differences)}]"})
+        return changed if "recipe" in values else changed.named_after(self)
+
+    def named_after(self, start: "TrainConfig") -> "TrainConfig":
+        """A copy whose recipe is called as `start`, with the settings in brackets in which it differs from that."""
+        differences = _differences(start.model_dump(), self.model_dump())
+        name = f"{start.recipe} [{', '.join(differences)}]" if differences else start.recipe
+        return self.model_copy(update={"recipe": name})
 
 
 def parse_config(raw: object, source: str) -> TrainConfig:
@@ -242,7 +268,7 @@ def parse_config(raw: object, source: str) -> TrainConfig:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         given = f" (given {first['input']!r})" if not isinstance(first["input"], dict) else ""
-        raise BadInput(f"{source}: {field}: {first['msg']}{given}") from None
+        raise BadInput(f"{source}: {field}: {first['msg'].removeprefix('Value error, ')}{given}") from None
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
@@ -252,7 +278,7 @@ def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = ""
         old, new = before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{prefix}{key}.")
-        elif old != new and key in after and f"{prefix}{key}" not in unnamed:
+        elif old != new and key in after and f"{prefix}{key}" not in unnamed and key != "recipe":
             found.append(f"{prefix}{key}={new}".replace(".params.", ".").replace(".name=", "="))
     return found
 
@@ -269,7 +295,7 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> None:
     elif not tail:
         raise BadInput(f"{head!r} has parts; set one, such as {head}.{next(iter(raw[head]))}")
     elif head in NAMED:
-        raw[head]["params"][tail] = _number(tail, value)
+        raw[head]["params"][tail] = value
     elif tail in raw[head]:
         raw[head][tail] = value
     else:

@@ -95,7 +95,7 @@ def drawing(config: TrainConfig, columns: int = 60) -> list[str]:
     chosen = [i for i, rate in enumerate(by_epoch) if i == 0 or rate != by_epoch[i - 1]]
     if len(chosen) > MOST_CHANGES:
         chosen = sorted({round(share * (config.epochs - 1)) for share in (0, 0.25, 0.5, 0.75, 1)})
-    return [blocks, ", ".join(f"{by_epoch[i]:.3g} in epoch {i + 1}" for i in chosen)]
+    return [blocks, ", ".join(f"{by_epoch[i]:.3g} in epoch {i + 1}" for i in chosen) + " (in the middle of each)"]
 
 
 def warmup(epoch: float, length: float) -> float:

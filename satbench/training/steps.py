@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from satbench.errors import BadInput
 from satbench.results.store import write_text
 
 STEPS = "steps.jsonl"
@@ -25,9 +26,7 @@ class StepLog:
         self._file, self._every = out / STEPS, every
         self._new: list[dict[str, Any]] = []
         if self._file.is_file():
-            lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
-            rows = [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may have cut the last one
-            self._new = [row for row in rows if row["update"] < taken]
+            self._new = [row for row in read_steps(self._file) if row["update"] < taken]
             write_text(self._file, "".join(json.dumps(row) + "\n" for row in self._new))
 
     def add(self, update: int, epoch: int, lr: float, loss: Tensor, accuracy: Tensor | None) -> None:
@@ -43,3 +42,20 @@ class StepLog:
         """The rows that were read or added since the last call."""
         rows, self._new = self._new, []
         return rows
+
+
+def read_steps(file: Path) -> list[dict[str, Any]]:
+    """The rows of a log of steps, but for a last one that a kill has cut; none without a file.
+
+    Raises `BadInput` for a damaged one.
+    """
+    if not file.is_file():
+        return []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        if not all(type(row["update"]) is int for row in rows):
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise BadInput(f"{file} is damaged; remove it to continue without the steps so far") from None
+    return rows

@@ -32,8 +32,8 @@ class Tracking:
     """The trackers of a run: names of `TRACKERS`, or the user's own objects.
 
     tracking.json in the run's folder holds how many rows each named one was given, so that a resumed run gives it the
-    rest; an object is given the whole log again. What a tracker raises becomes a `BadInput` that names it. Nothing is
-    lost then, for the run was saved before.
+    rest; an object is given the whole log again. Each gets rows of its own. What a tracker raises of the usual kinds,
+    or of its own `faults`, becomes a `BadInput` that names it. Nothing is lost then, for the run was saved before.
     """
 
     def __init__(self, trackers: Sequence[str | Tracker]) -> None:
@@ -49,10 +49,10 @@ class Tracking:
     def begin(self, config: TrainConfig, out: Path) -> None:
         """The run in the folder `out` starts or continues; its log so far is to be offered next."""
         self._file = out / TRACKING
-        there = json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
+        there = self._stored()
         for one in self._tracked:
             if one.stored and one.name in there:
-                one.epochs, one.steps = there[one.name]["epochs"], there[one.name]["steps"]
+                one.epochs, one.steps = there[one.name]
             with _reported(one):
                 one.tracker.on_train_begin(config, out)
             self._begun.append(one)
@@ -64,14 +64,24 @@ class Tracking:
             rows += [(row["epoch"], 1, row) for row in epochs[max(0, one.epochs - self._epochs) :]]
             with _reported(one):
                 for _, is_epoch, row in sorted(rows, key=lambda entry: entry[:2]):
-                    (one.tracker.on_epoch_end if is_epoch else one.tracker.on_step_end)(row)
+                    (one.tracker.on_epoch_end if is_epoch else one.tracker.on_step_end)(dict(row))
             one.epochs = max(one.epochs, self._epochs + len(epochs))
             one.steps = max(one.steps, self._steps + len(steps))
         self._epochs, self._steps = self._epochs + len(epochs), self._steps + len(steps)
-        stored = {one.name: {"epochs": one.epochs, "steps": one.steps} for one in self._begun if one.stored}
-        if stored:
-            there = json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
-            write_text(self._file, json.dumps(there | stored) + "\n")
+        given = {one.name: (one.epochs, one.steps) for one in self._begun if one.stored}
+        if given:
+            counts = {name: {"epochs": n, "steps": m} for name, (n, m) in (self._stored() | given).items()}
+            write_text(self._file, json.dumps(counts) + "\n")
+
+    def _stored(self) -> dict[str, tuple[int, int]]:
+        """How many rows of epochs and of steps each named tracker was given."""
+        if not self._file.is_file():
+            return {}
+        try:
+            there = json.loads(self._file.read_text(encoding="utf-8"))
+            return {name: (int(one["epochs"]), int(one["steps"])) for name, one in there.items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise BadInput(f"{self._file} is damaged; remove it, and each tracker is given the whole log") from None
 
     def end(self, finished: bool) -> None:
         """The run has come to its end, or is left before it."""

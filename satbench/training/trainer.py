@@ -50,13 +50,17 @@ SAVE_SECONDS = 600.0  # between two saves within an epoch
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: its folder, its log (a dictionary an epoch), the epochs whose weights are kept, and its times."""
+    """A finished run: its folder, its log (a dictionary an epoch), the epochs whose weights are kept, and its times.
+
+    was_finished: whether it was so before, and nothing was trained.
+    """
 
     folder: Path
     history: list[dict[str, Any]]
     best_epoch: int
     last_epoch: int
     times: list[dict[str, Any]]
+    was_finished: bool = False
 
 
 def train(
@@ -101,13 +105,14 @@ def train(
             if is_first:
                 checkpoint.open_folder(out, config, run.data, run.updates, run.method)
             run.processes.wait()
-            if not checkpoint.finished(out, config):
+            was_finished = checkpoint.finished(out, config)
+            if not was_finished:
                 run.go_on()
             run.processes.wait()
     history = checkpoint.read_metrics(out)
     best, last = best_epoch(history, run.method), last_epoch(history)
-    checkpoint.check_weights(out, best, last)
-    return Trained(out, history, best, last, checkpoint.read_times(out))
+    checkpoint.check_weights(out, (config,), best, last)
+    return Trained(out, history, best, last, checkpoint.read_times(out), was_finished)
 
 
 @contextmanager
@@ -200,10 +205,11 @@ class Training:
             self.out, lambda one: checkpoint.check_state(one, self.config, self.data, self.updates, self.method)
         )
         position = Position() if saved is None else restore(saved, self.run)
+        before = self.config if saved is None else checkpoint.config_of(saved)
         if position.history:
             best, last = best_epoch(position.history, self.method), last_epoch(position.history)
-            checkpoint.check_weights(self.out, best, last, going_on=True)
-        with self._writing(position), interruptible() as pressed:
+            checkpoint.check_weights(self.out, (before, self.config), best, last, going_on=True)
+        with self._writing(position, before), interruptible() as pressed:
             learner = self.learner()
             while not is_over(self.config, position.history):
                 self._epoch(position, learner, pressed)
@@ -213,13 +219,13 @@ class Training:
                     raise KeyboardInterrupt
 
     @contextmanager
-    def _writing(self, position: Position) -> Iterator[None]:
+    def _writing(self, position: Position, before: TrainConfig) -> Iterator[None]:
         """The writer begins at `position`, and ends with the block, however that is left."""
         if self.writer is None:
             yield
             return
         try:
-            self.writer.begin(position, position.epoch * self.updates + position.step)
+            self.writer.begin(position, position.epoch * self.updates + position.step, before)
             yield
         finally:
             self.writer.end(is_over(self.config, position.history))

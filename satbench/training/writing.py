@@ -35,10 +35,13 @@ class Writer:
         self.keep_every, self.log_steps, self.tracking = keep_every, log_steps, tracking
         self.offered = 0  # epochs that the trackers were offered
 
-    def begin(self, position: Position, taken: int) -> None:
-        """Bring the folder to the state of a run at `position`, which has taken `taken` updates; the trackers begin."""
+    def begin(self, position: Position, taken: int, before: TrainConfig) -> None:
+        """Bring the folder to the state of a run at `position`, which has taken `taken` updates; the trackers begin.
+
+        before: the config that the state was saved under.
+        """
         if position.history:
-            checkpoint.relabel_weights(self.out, self.config, *self.source)
+            self._relabel((before, self.config), position)
         self.steps = StepLog(self.out, self.log_steps, taken)
         self.tracking.begin(self.config, self.out)
         self._log(position)
@@ -54,14 +57,21 @@ class Writer:
         The log comes last: what is logged to the run's end has been saved, and given to its trackers.
         """
         epoch, history = position.epoch - 1, position.history
-        origin = checkpoint.provenance(self.config, epoch, *self.source)
+        ended = is_over(self.config, history)
+        origin = checkpoint.provenance(self.config, epoch, ended, *self.source)
         if best_epoch(history, self.method) == epoch:
             checkpoint.save_weights(self.out / BEST, kept, origin)
         if not is_rolled_back(self.config, history):
             checkpoint.save_weights(self.out / LAST, kept, origin)
         if self.keep_every is not None and position.epoch % self.keep_every == 0:
+            origin = checkpoint.provenance(self.config, epoch, ended, *self.source, is_kept=True)
             checkpoint.save_weights(checkpoint.epoch_file(self.out, epoch), kept, origin)
+        if ended:
+            self._relabel((self.config,), position)
         self.save(run, position)
+
+    def _relabel(self, configs: tuple[TrainConfig, ...], position: Position) -> None:
+        checkpoint.relabel_weights(self.out, configs, is_over(self.config, position.history), *self.source)
 
     def end(self, finished: bool) -> None:
         self.tracking.end(finished)

@@ -174,16 +174,21 @@ def _from_file(ref: str, path: Path) -> Loaded:
 
 
 def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
+    recipe, note = origin.recipe, None
+    if origin.unfinished is not None:
+        recipe = f"{recipe}, epoch {origin.epoch + 1} of {origin.unfinished}"
+        note = f"epoch {origin.epoch + 1} of {origin.unfinished} of a training that has not ended; it counts as no seed"
     info = ModelInfo(
         ref=ref,
         digest=model_digest(model),
         label=origin.label,
         activation=model.spec.activation,
         method=origin.method,
-        recipe=origin.recipe,
+        recipe=recipe,
         seed=origin.seed,
         trained_for=origin.threat,
-        config=origin.config,
+        config=origin.config if note is None else None,
+        family=origin.family,
     )
     return Loaded(
         model,
@@ -191,6 +196,7 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         origin.dataset,
         model.spec.image_size,
         origin.train_digest,
+        note=note,
         class_names=origin.class_names,
         val=origin.val,
     )
