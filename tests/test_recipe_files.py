@@ -71,6 +71,9 @@ def test_equal_settings_have_equal_names_and_digests_however_they_were_written(t
     assert once.recipe == twice.recipe == "digits-sat [epochs=3, schedule=constant]"
     assert once == twice
     assert once.digest("0") == once.model_copy(update={"recipe": "mine"}).digest("0") != start.digest("0")
+    assert start.with_values({"method.steps": "10"}).digest("0") == start.digest("0")
+    explicit = RECIPES["cifar10-pgd-at"]().with_values({"method.steps": "10", "averaging.start": "0"})
+    assert explicit.recipe == "cifar10-pgd-at [averaging.start=0]"
     relu = once.with_values({"activation": "relu"})
     assert relu.digest("0") != once.digest("0")
     assert relu.family("0") == once.family("0") != start.family("0")

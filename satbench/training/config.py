@@ -1,9 +1,10 @@
 """A training run as plain, frozen, printable data."""
 
 import hashlib
+import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -11,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from satbench.eps import parse_eps
 from satbench.errors import BadInput
 from satbench.lookup import nearest
-from satbench.models import canonical
+from satbench.methods import METHODS
+from satbench.models import ARCHITECTURES, canonical
+from satbench.training.averaging import AVERAGES
 
 NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
 NAMES = tuple(f"{part}.name" for part in NAMED)
@@ -218,8 +221,8 @@ class TrainConfig(_Frozen):
     def digest(self, train_digest: str) -> str:
         """A hash of the training images and all settings but the seed: equal for the seeds of one training.
 
-        A setting at its default does not count, so that a new setting renames no earlier run; nor does the recipe's
-        name, where the images lie, or whether activations are recomputed.
+        A setting or parameter at its default does not count, so that a new one renames no earlier run; nor does the
+        recipe's name, where the images lie, or whether activations are recomputed.
         """
         return self._hash(train_digest, "seed")
 
@@ -229,7 +232,7 @@ class TrainConfig(_Frozen):
 
     def _hash(self, train_digest: str, *without: str) -> str:
         left_out: dict[str, Any] = {**dict.fromkeys(("recipe", *without), True), "speed": set(WITHOUT_EFFECT)}
-        settings = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+        settings = self._without_defaults().model_dump(mode="json", exclude=left_out, exclude_defaults=True)
         settings = {key: value for key, value in settings.items() if value != {}}
         text = json.dumps([DEFAULTS, settings, train_digest], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -253,9 +256,24 @@ class TrainConfig(_Frozen):
         changed = parse_config(raw, "the settings")
         return changed if "recipe" in values else changed.named_after(self)
 
+    def _without_defaults(self) -> "TrainConfig":
+        """A copy without the parameters of table entries that have their default, which say nothing."""
+        from satbench.training.schedule import SCHEDULES  # which imports this module
+
+        tables: tuple[Mapping[str, Callable[..., Any]], ...] = (ARCHITECTURES, METHODS, SCHEDULES, AVERAGES)
+        changed = {}
+        for part, table in zip(NAMED, tables, strict=True):
+            entry: Named = getattr(self, part)
+            known = inspect.signature(table[entry.name]).parameters if entry.name in table else {}
+            params = {
+                key: value for key, value in entry.params.items() if key not in known or known[key].default != value
+            }
+            changed[part] = Named(name=entry.name, params=params)
+        return self.model_copy(update=changed)
+
     def named_after(self, start: "TrainConfig") -> "TrainConfig":
         """A copy whose recipe is called as `start`, with the settings in brackets in which it differs from that."""
-        differences = _differences(start.model_dump(), self.model_dump())
+        differences = _differences(start._without_defaults().model_dump(), self._without_defaults().model_dump())
         name = f"{start.recipe} [{', '.join(differences)}]" if differences else start.recipe
         return self.model_copy(update={"recipe": name})
 
