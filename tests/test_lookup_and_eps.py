@@ -1,14 +1,18 @@
 """Names become objects and spellings become radii, or one line says what was meant."""
 
 import math
+import pickle
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from satbench.eps import NORMS, format_eps, parse_eps
+from satbench.eps import NORMS, Threat, format_eps, parse_eps
 from satbench.errors import BadInput, reason
 from satbench.lookup import find, nearest, pick
+from satbench.threat import ThreatModel
+from satbench.training.config import ThreatConfig
 
 CALM = settings(deadline=None, derandomize=True)
 
@@ -158,3 +162,34 @@ def test_of_very_many_names_only_the_first_are_listed() -> None:
     names = [f"n{number:04d}" for number in range(1000)]
     assert nearest("?", names) == f"known: {', '.join(names[:60])} and 940 more"
     assert nearest("?", names[:60]) == f"known: {', '.join(names[:60])}"
+
+
+@pytest.mark.parametrize("eps", [8 / 255, "8/255", "0.03137254901960784"])
+def test_a_threat_is_one_value_wherever_it_is_read(eps: float | str) -> None:
+    threat = Threat(norm="Linf", eps=eps)
+    assert threat.model_dump() == {"norm": "Linf", "eps": 8 / 255}
+    assert ThreatConfig(eps=eps).model_dump() == {"norm": "Linf", "eps": 8 / 255, "warmup_epochs": 0}
+    geometry = ThreatModel("Linf", eps)
+    assert pickle.loads(pickle.dumps(geometry)) == geometry
+    assert geometry.model_dump() == threat.model_dump()
+    assert str(geometry) == str(threat) == "Linf 8/255"
+    assert repr(geometry) == "ThreatModel(norm='Linf', eps=0.03137254901960784)"  # part of the names of stored results
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps"),
+    [
+        ("linf", 0.1),
+        ("Linf", 8),
+        ("Linf", "8"),
+        ("L2", -1),
+        ("L2", math.nan),
+        ("L2", "inf"),
+        ("L1", True),
+        ("L1", None),
+    ],
+)
+@pytest.mark.parametrize("schema", [Threat, ThreatConfig])
+def test_no_schema_accepts_a_threat_that_is_none(schema: type[Threat], norm: str, eps: object) -> None:
+    with pytest.raises(ValidationError):
+        schema.model_validate({"norm": norm, "eps": eps})

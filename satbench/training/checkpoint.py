@@ -13,11 +13,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from satbench.eps import Threat
 from satbench.errors import BadInput
 from satbench.methods import Method
 from satbench.models.classifier import Classifier
 from satbench.models.weights import SCHEMA_VERSION, Provenance, load_model_file, read_header, save_model
-from satbench.results.schema import Threat
 from satbench.results.store import atomic_file, to_json, write_text
 from satbench.training.config import TrainConfig, parse_config
 from satbench.training.continuation import fixed, obstacle

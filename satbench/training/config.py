@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from satbench.eps import parse_eps
+from satbench.eps import Norm, Threat, parse_eps
 from satbench.errors import BadInput
 from satbench.lookup import nearest
 from satbench.models import canonical
@@ -30,20 +30,14 @@ class Named(_Frozen):
     params: dict[str, Any] = {}
 
 
-class ThreatConfig(_Frozen):
-    """The training threat; `eps` is in the pixel scale of [0, 1] and may be written as "8/255".
+class ThreatConfig(Threat):
+    """The training threat.
 
     In the first `warmup_epochs` the radius grows linearly from 0; it is always measured at the full one.
     """
 
-    norm: Literal["Linf", "L2", "L1"] = "Linf"
-    eps: float = Field(ge=0)
-    warmup_epochs: float = Field(default=0, ge=0)
-
-    @field_validator("eps", mode="before")
-    @classmethod
-    def _spelled(cls, value: object) -> object:
-        return parse_eps(value, norm="L2") if isinstance(value, str) else value
+    norm: Norm = "Linf"
+    warmup_epochs: float = Field(default=0, ge=0, allow_inf_nan=False)
 
 
 class OptimizerConfig(_Frozen):

@@ -161,7 +161,7 @@ def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
         activation=card.activation,
         method=card.method if released else None,
         recipe=card.recipe if released else None,
-        trained_for=card.trained_for.threat() if released or known is None else None,
+        trained_for=card.trained_for if released or known is None else None,
     )
     return Loaded(model, info, card.dataset, card.image_size, loader=card.loader)
 
