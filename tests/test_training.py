@@ -120,7 +120,7 @@ def test_a_finished_folder_holds_results_and_one_state(finished: Path, config: T
 
 def test_the_best_epoch_has_the_highest_logged_robust_accuracy(config: TrainConfig, tmp_path: Path) -> None:
     trained = train(config.with_values({"epochs": 6, "optimizer.lr": 0.3}), tmp_path / "run", device="cpu")
-    figures = [(row["val_robust"], row["val_clean"]) for row in trained.history]
+    figures = [(row.val.robust, row.val.clean) for row in trained.history]
     assert len(set(figures)) > 1
     assert trained.best_epoch == figures.index(max(figures))
     assert provenance(tmp_path / "run" / "best.safetensors")["epoch"] == trained.best_epoch
@@ -140,8 +140,8 @@ def test_the_best_weights_give_the_logged_validation_figures(
 
 def test_training_learns(config: TrainConfig, tmp_path: Path) -> None:
     trained = train(config.with_values({"epochs": 8, "method": "standard"}), tmp_path / "run", device="cpu")
-    assert trained.history[-1]["val_clean"] > 0.9
-    assert trained.history[-1]["train_loss"] < trained.history[0]["train_loss"]
+    assert trained.history[-1].val.clean > 0.9
+    assert trained.history[-1].train_loss < trained.history[0].train_loss
 
 
 def test_equal_configs_give_equal_bytes_and_another_seed_does_not(
@@ -679,8 +679,8 @@ def test_a_recipe_says_what_to_expect_and_whether_it_was_measured(name: str) -> 
 
 def test_the_best_epoch_of_clean_training_has_the_highest_clean_accuracy(tmp_path: Path) -> None:
     trained = train(RECIPES["digits-standard"]().with_values({"epochs": 5, "model.width": 4}), tmp_path, "cpu")
-    by_clean = [(row["val_clean"], row["val_robust"]) for row in trained.history]
-    by_robust = [(row["val_robust"], row["val_clean"]) for row in trained.history]
+    by_clean = [(row.val.clean, row.val.robust) for row in trained.history]
+    by_robust = [(row.val.robust, row.val.clean) for row in trained.history]
     assert trained.best_epoch == by_clean.index(max(by_clean)) != by_robust.index(max(by_robust))
     assert provenance(tmp_path / "best.safetensors")["epoch"] == trained.best_epoch
 
@@ -804,4 +804,4 @@ def test_seeds_of_one_training_share_a_digest_and_nothing_else_does() -> None:
 def test_the_log_holds_the_learning_rate_of_the_last_update(config: TrainConfig, tmp_path: Path) -> None:
     """One cycle falls linearly to 0 after 30% of the run, and an update has the rate of its middle."""
     for row in train(config, tmp_path, "cpu").history:
-        assert row["lr"] == pytest.approx(0.1 * (1 - ((row["epoch"] + 1) * STEPS - 0.5) / (EPOCHS * STEPS)) / 0.7)
+        assert row.lr == pytest.approx(0.1 * (1 - ((row.epoch + 1) * STEPS - 0.5) / (EPOCHS * STEPS)) / 0.7)

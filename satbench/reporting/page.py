@@ -18,6 +18,7 @@ from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import NOT_CHECKED, Row, network_of, summarise
 from satbench.reporting.verdict import RULE_NOTE, compare
 from satbench.results.store import Run, write_text
+from satbench.results.training_log import Epoch
 
 NUMBERS = (
     "n",
@@ -39,7 +40,7 @@ FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
     "table.tex": tables.to_latex,
     "table.json": tables.to_json,
 }
-Curves = Mapping[str, Sequence[Mapping[str, float | int | None]]]
+Curves = Mapping[str, Sequence[Epoch]]
 
 
 @dataclass(frozen=True)
