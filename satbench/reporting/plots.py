@@ -235,7 +235,7 @@ _IMAGES = ("dataset", "split", "loader")
 def _frame(rows: Sequence[Row]) -> pd.DataFrame:
     """The accuracy table without unions, which have no radius to draw, and the rows behind each line."""
     drawn = [row for row in rows if row.norm != UNION]
-    return accuracy_table(drawn).assign(rows=[group for _, group in group_rows(drawn)])
+    return pd.DataFrame(map(vars, accuracy_table(drawn))).assign(rows=[group for _, group in group_rows(drawn)])
 
 
 def _attacks(frame: pd.DataFrame) -> dict[tuple[str, ...], tuple[AttackInfo, ...]]:
