@@ -12,6 +12,7 @@ LAYER = {
     "errors": 0,
     "lookup": 1,
     "eps": 1,
+    "parsing": 1,
     "progress": 1,
     "home": 1,
     "seeding": 1,
@@ -33,7 +34,7 @@ LAYER = {
     "study": 8,
     "cli": 9,
 }
-WITHOUT_TORCH = ("results", "reporting", "regression", "errors", "lookup", "eps", "progress", "strict_yaml")
+WITHOUT_TORCH = ("results", "reporting", "regression", "errors", "lookup", "eps", "parsing", "progress", "strict_yaml")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

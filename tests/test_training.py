@@ -29,11 +29,11 @@ from satbench.errors import BadInput
 from satbench.home import HOME, LOCK, alone_in
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
+from satbench.parsing import parsed
 from satbench.recipes import RECIPES
 from satbench.study import Measurement, job_name, run_study
 from satbench.training import TrainConfig
 from satbench.training.averaging import AVERAGES
-from satbench.training.config import parse_config
 from satbench.training.schedule import SCHEDULES
 
 RESULTS = ("best.safetensors", "last.safetensors", "metrics.jsonl", "config.json")
@@ -650,8 +650,8 @@ def test_with_values_leaves_the_original_alone() -> None:
 def test_every_recipe_is_plain_data_that_names_known_things(name: str) -> None:
     config = RECIPES[name]()
     assert config.recipe == name
-    assert parse_config(json.loads(json.dumps(config.model_dump())), "here") == config
-    assert parse_config(json.loads(config.model_dump_json()), "here") == config
+    assert parsed(TrainConfig, json.loads(json.dumps(config.model_dump())), "here") == config
+    assert parsed(TrainConfig, json.loads(config.model_dump_json()), "here") == config
     assert config.model.name in ARCHITECTURES
     assert config.activation == canonical(config.activation)
     METHODS[config.method.name](**config.method.params)
@@ -687,10 +687,10 @@ def test_the_best_epoch_of_clean_training_has_the_highest_clean_accuracy(tmp_pat
 
 def test_unknown_keys_of_a_stored_config_are_refused() -> None:
     raw = RECIPES["digits-sat"]().model_dump()
-    with pytest.raises(BadInput, match=r"somewhere: optimizer\.warmup"):
-        parse_config({**raw, "optimizer": {**raw["optimizer"], "warmup": 3}}, "somewhere")
-    with pytest.raises(BadInput, match="somewhere: epochs"):
-        parse_config({key: value for key, value in raw.items() if key != "epochs"}, "somewhere")
+    with pytest.raises(BadInput, match=r"somewhere, field 'optimizer\.warmup'"):
+        parsed(TrainConfig, {**raw, "optimizer": {**raw["optimizer"], "warmup": 3}}, "somewhere")
+    with pytest.raises(BadInput, match=r"somewhere, field 'epochs': Field required$"):
+        parsed(TrainConfig, {key: value for key, value in raw.items() if key != "epochs"}, "somewhere")
 
 
 # optimisation

@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from satbench.eps import Threat, default_step, format_eps, parse_eps, sat_step
 from satbench.errors import BadInput
+from satbench.parsing import parsed
 from satbench.reporting.rounding import down, outward
 from satbench.reporting.summary import Row
 from satbench.results.attack_info import Parameter
 from satbench.results.metrics import wilson
 from satbench.results.schema import DataInfo
-from satbench.strict_yaml import read_mapping, shipped, validated
+from satbench.strict_yaml import read_mapping, shipped
 
 CLEAN = "clean"
 CARD = "card"  # a source whose images were loaded as the network's card says
@@ -80,11 +81,11 @@ class Claim:
 def read_claims(path: Path | None = None) -> Claims:
     """The published figures; raises `BadInput` naming file and field of the first that is wrong."""
     path = path or shipped("claims.yaml", "leaderboards")
-    claims = validated(path, None, read_mapping(path), Claims)
+    claims = parsed(Claims, read_mapping(path), str(path))
     for model, sources in claims.claims.items():
         for source in sources:
             if source not in claims.sources:
-                raise BadInput(f"{path}: field 'claims.{model}.{source}': no such source in the list of sources")
+                raise BadInput(f"{path}, field 'claims.{model}.{source}': no such source in the list of sources")
     return claims
 
 

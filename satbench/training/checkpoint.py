@@ -18,9 +18,10 @@ from satbench.errors import BadInput
 from satbench.methods import Method
 from satbench.models.classifier import Classifier
 from satbench.models.weights import SCHEMA_VERSION, Provenance, load_model_file, read_header, save_model
+from satbench.parsing import parsed
 from satbench.results.store import atomic_file, to_json, write_text
 from satbench.results.training_log import Epoch, Times
-from satbench.training.config import TrainConfig, parse_config
+from satbench.training.config import TrainConfig
 from satbench.training.continuation import fixed, obstacle
 from satbench.training.ending import is_over
 from satbench.training.state import CONFIG, STATE, Position, Saved, newest_state
@@ -66,7 +67,7 @@ def open_folder(out: Path, config: TrainConfig, data: dict[str, str], updates: i
 def check_state(saved: Saved, config: TrainConfig, data: dict[str, str], updates: int, method: Method) -> None:
     """Raise `BadInput` for a state from which a run of `config` cannot go on, such as that of another run."""
     wrapped = json.loads(saved.config)
-    there = parse_config(wrapped["config"], str(saved.file))
+    there = parsed(TrainConfig, wrapped["config"], str(saved.file))
     if there == config and wrapped["data"] == data:
         return
     if changed := _first_difference(fixed(there), fixed(config)):
@@ -87,7 +88,7 @@ def read_config(folder: Path) -> TrainConfig:
         raise BadInput(f"{file} is missing or damaged ({type(error).__name__}); train into a new folder") from None
     if version != SCHEMA_VERSION:
         raise BadInput(f"{file} has schema version {version!r}, this satbench reads {SCHEMA_VERSION}; train it again")
-    return parse_config(config, str(file))
+    return parsed(TrainConfig, config, str(file))
 
 
 def finished(out: Path, config: TrainConfig) -> bool:
@@ -179,10 +180,8 @@ def read_times(folder: Path) -> list[Times]:
 def _read_rows(file: Path, schema: type[Row]) -> list[Row]:
     if not file.is_file():
         return []
-    try:
-        return [schema.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except ValueError:
-        raise BadInput(f"{file} is damaged; train into a new folder") from None
+    lines = enumerate(file.read_bytes().splitlines(), start=1)
+    return [parsed(schema, line, f"{file}, line {number}", "train into a new folder") for number, line in lines]
 
 
 def _first_difference(there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:

@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from satbench.eps import Norm, Threat, parse_eps
 from satbench.errors import BadInput
 from satbench.lookup import nearest
 from satbench.models import canonical
+from satbench.parsing import parsed
 
 NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
 NAMES = tuple(f"{part}.name" for part in NAMED)
@@ -221,22 +222,11 @@ class TrainConfig(_Frozen):
         for key, value in values.items():
             if key not in NAMED:
                 _put(raw, key, value)
-        changed = parse_config(raw, "the settings")
+        changed = parsed(TrainConfig, raw, "the settings")
         differences = [] if "recipe" in values else _differences(self.model_dump(), changed.model_dump())
         if not differences:
             return changed
         return changed.model_copy(update={"recipe": f"{self.recipe} [{', '.join(differences)}]"})
-
-
-def parse_config(raw: object, source: str) -> TrainConfig:
-    """The config in JSON data; raises `BadInput` naming `source` and the first field that is wrong."""
-    try:
-        return TrainConfig.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        given = f" (given {first['input']!r})" if not isinstance(first["input"], dict) else ""
-        raise BadInput(f"{source}: {field}: {first['msg']}{given}") from None
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:

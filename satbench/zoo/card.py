@@ -11,7 +11,8 @@ from satbench.eps import Threat
 from satbench.errors import BadInput
 from satbench.lookup import find, nearest
 from satbench.models import ARCHITECTURES, ModelSpec, canonical
-from satbench.strict_yaml import PACKAGE, read_mapping, shipped, validated
+from satbench.parsing import parsed
+from satbench.strict_yaml import PACKAGE, read_mapping, shipped
 
 REGISTRY = "model_zoo.yaml"
 CLASSES = 1000
@@ -162,9 +163,9 @@ def _read(path: Path) -> tuple[dict[str, Card], dict[str, Alias]]:
     aliases = {}
     for name, entry in read_mapping(path).items():
         if isinstance(entry, dict) and "alias" in entry:
-            aliases[name] = validated(path, name, entry, Alias)
+            aliases[name] = parsed(Alias, entry, f"{path}: entry {name!r}")
         else:
-            cards[name] = validated(path, name, entry, _schema(path, name, entry))
+            cards[name] = parsed(_schema(path, name, entry), entry, f"{path}: entry {name!r}")
     for name, alias in aliases.items():
         if alias.alias not in cards:
             raise BadInput(f"{path}: entry {name!r}, field 'alias': {alias.alias!r} is no card of this file")

@@ -231,5 +231,5 @@ def test_a_slip_is_named_by_file_and_field(old: str, new: str, field: str, tmp_p
     text = (Path(__file__).parents[2] / "leaderboards" / "claims.yaml").read_text(encoding="utf-8")
     assert old in text
     (tmp_path / "claims.yaml").write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(BadInput, match=rf"claims\.yaml: field '{field}"):
+    with pytest.raises(BadInput, match=rf"claims\.yaml, field '{field}"):
         read_claims(tmp_path / "claims.yaml")
