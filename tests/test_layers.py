@@ -18,6 +18,7 @@ LAYER = {
     "seeding": 1,
     "strict_yaml": 1,
     "device": 1,
+    "modes": 1,
     "threat": 2,
     "results": 2,
     "models": 3,
