@@ -1,23 +1,48 @@
-"""How a radius is spelled: `8/255` for people, 0.0314 for the code. Needs no torch."""
+"""A threat as a value, and how its radius is spelled: `8/255` for people, 0.0314 for the code. Needs no torch."""
 
 import math
 from fractions import Fraction
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from satbench.errors import BadInput
 
-NORMS = ("Linf", "L2", "L1")
+Norm = Literal["Linf", "L2", "L1"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
-def parse_eps(text: str, norm: str = "Linf") -> float:
-    """The radius written as `8/255` or `0.03`, in the pixel scale of [0, 1].
+class Threat(BaseModel):
+    """A norm and a radius in the pixel scale of [0, 1], a number or text that `parse_eps` accepts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    norm: Norm
+    eps: float = Field(strict=True)  # which refuses true and false
+
+    @field_validator("eps", mode="before")
+    @classmethod
+    def _radius(cls, given: object, others: ValidationInfo) -> object:
+        norm = others.data.get("norm", "L2")  # missing where it was refused
+        if isinstance(given, bool) or not isinstance(given, str | int | float):
+            return given
+        return parse_eps(given, norm)
+
+    def __str__(self) -> str:
+        return f"{self.norm} {format_eps(self.eps)}"
+
+
+def parse_eps(text: str | float, norm: str = "Linf") -> float:
+    """The radius given as a number or written as `8/255` or `0.03`, in the pixel scale of [0, 1].
 
     Raises `BadInput` for anything that is not a finite number >= 0, and for an Linf radius above 1, which is nearly
     always a radius in units of 0..255; the message then gives the spelling that was probably meant.
     """
-    numerator, slash, denominator = text.partition("/")
     try:
+        text = text if isinstance(text, str) else repr(float(text))
+        numerator, slash, denominator = text.partition("/")
         value = float(numerator) / (float(denominator) if slash else 1.0)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, OverflowError, ZeroDivisionError):
         raise BadInput(f"eps {text!r} is not a number; write it as 8/255 or 0.03") from None
     if not math.isfinite(value) or (slash and not math.isfinite(float(denominator))):
         raise BadInput(f"eps {text!r} is not a finite number; write it as 8/255 or 0.03")

@@ -1,11 +1,10 @@
-"""Hand-written YAML files, read so that a slip is named by file, entry and field."""
+"""Hand-written YAML files; a key that occurs twice is refused."""
 
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from satbench.errors import BadInput
 
@@ -13,7 +12,6 @@ _POWER = re.compile(
     r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+"
 )  # which YAML 1.1 takes for text without . and sign
 PACKAGE = Path(__file__).resolve().parent
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -48,14 +46,3 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise BadInput(f"{path} holds a {type(raw).__name__}; expected a mapping")
     return {str(name): entry for name, entry in raw.items()}
-
-
-def validated(path: Path, name: str | None, entry: object, schema: type[Model]) -> Model:
-    """An entry of a file, or the whole (None), as `schema`; raises `BadInput` naming the first field that is wrong."""
-    try:
-        return schema.model_validate(entry)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the entry"
-        where = f"entry {name!r}, " if name is not None else ""
-        raise BadInput(f"{path}: {where}field {field!r}: {first['msg']}") from None

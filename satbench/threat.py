@@ -1,12 +1,11 @@
 """What the adversary may do: a norm ball around the image, cut by the pixel box [0, 1]."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from satbench.eps import NORMS, format_eps, parse_eps
+from satbench.eps import NORMS, Threat, parse_eps
 from satbench.errors import BadInput
 from satbench.lookup import nearest
 from satbench.seeding import Randomness, normal, uniform
@@ -15,30 +14,21 @@ ORDERS = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}
 TOLERANCE = 1e-5  # relative slack for attacks that project in float32; ball and box both
 
 
-@dataclass(frozen=True)
-class ThreatModel:
-    """An `eps`-ball of `norm` ("Linf", "L2" or "L1") in the pixel scale of [0, 1].
+class ThreatModel(Threat):
+    """A threat with its geometry: an `eps`-ball of `norm` ("Linf", "L2" or "L1") in the pixel scale of [0, 1].
 
     Images are float tensors (N, C, H, W). Raises `BadInput` for an unknown norm or an eps that `parse_eps` refuses.
     """
 
-    norm: str
-    eps: float
-
-    def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise BadInput(f"unknown norm {self.norm!r}; {nearest(self.norm, NORMS)}")
-        object.__setattr__(self, "eps", parse_eps(repr(float(self.eps)), self.norm))
+    def __init__(self, norm: str, eps: float | str) -> None:
+        if norm not in NORMS:
+            raise BadInput(f"unknown norm {norm!r}; {nearest(norm, NORMS)}")
+        super().__init__(norm=norm, eps=parse_eps(eps, norm))
 
     @classmethod
     def parse(cls, norm: str, eps: str) -> "ThreatModel":
         """The threat as a command line spells it, such as ("Linf", "8/255")."""
-        if norm not in NORMS:
-            raise BadInput(f"unknown norm {norm!r}; {nearest(norm, NORMS)}")
-        return cls(norm, parse_eps(eps, norm))
-
-    def __str__(self) -> str:
-        return f"{self.norm} {format_eps(self.eps)}"
+        return cls(norm, eps)
 
     def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """The length of each perturbation in this threat's norm, float64 (N,); see `distance`."""

@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 from satbench.cli import app
 from satbench.errors import BadInput
 from satbench.models.search_copy import search_copy
+from satbench.parsing import parsed
 from satbench.recipes import RECIPES
 from satbench.reporting.summary import summarise
 from satbench.reporting.tables import accuracy_table
 from satbench.results.store import read_run
-from satbench.training.config import parse_config
+from satbench.training.config import TrainConfig
 from satbench.zoo import load_model
 from satbench.zoo.card import read_cards
 
@@ -46,15 +47,15 @@ def test_parameters_reach_config_weights_search_copy_and_table(tmp_path: Path) -
     ):
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, result.output
-    config = parse_config(json.loads((out / "config.json").read_text())["config"], "here")
+    config = parsed(TrainConfig, json.loads((out / "config.json").read_text())["config"], "here")
     assert config.activation == "celu:alpha=2"
     assert config.recipe == "digits-quick [epochs=1, model.width=4, selection_steps=1]"
     model = load_model(out)
     assert model.spec.activation == "celu:alpha=2"
     for network in (model, search_copy(model, torch.rand(2, 1, 8, 8)).module):
         assert [site.alpha for site in network.modules() if isinstance(site, nn.CELU)] == [2.0] * 3
-    (line,) = accuracy_table(summarise([read_run(measured)])).to_dict("records")
-    assert line["activation"] == "celu:alpha=2"
+    (line,) = accuracy_table(summarise([read_run(measured)]))
+    assert line.activation == "celu:alpha=2"
 
 
 def test_spellings_of_one_activation_are_one_training() -> None:

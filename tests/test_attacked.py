@@ -261,7 +261,7 @@ def test_a_compiled_network_is_attacked_itself(dataset: str) -> None:
 
 def test_passes_through_the_copy_are_counted(dataset: str, tmp_path: Path) -> None:
     history = train(tiny(dataset, **PGD4, epochs=1), tmp_path, "cpu").history
-    assert (history[0]["forward"], history[0]["backward"]) == (5, 5)
+    assert (history[0].forward, history[0].backward) == (5, 5)
 
 
 def test_a_continued_run_decides_on_the_fresh_network(

@@ -341,7 +341,7 @@ def passes(attack: Any, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatMo
 def test_pass_counts(threat: ThreatModel, steps: int) -> None:
     model, x, y = trained_net()
     assert passes(PGD(steps=steps, keep="last"), model, x, y, threat) == [100] * steps
-    out_of_reach = replace(threat, eps=1e-5)
+    out_of_reach = ThreatModel(threat.norm, 1e-5)
     right = loss_values(model, x, y)[1].logical_not()
     for restarts in (1, 3):
         attack = PGD(steps=steps, restarts=restarts)

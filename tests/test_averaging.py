@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from satbench.errors import BadInput
 from satbench.lookup import pick
+from satbench.modes import evaluating
 from satbench.training.averaging import AVERAGES, EMA, SWA, Average, refresh_batch_norm
 
 pytestmark = pytest.mark.numeric
@@ -252,3 +253,19 @@ def test_modes_come_back_after_an_error() -> None:
 def test_unusable_settings_are_refused(name: str, params: dict[str, object], hint: str) -> None:
     with pytest.raises(BadInput, match=hint):
         pick(AVERAGES, name, "averaging", network(), **params)
+
+
+class Stubborn(nn.Module):
+    """A part that refuses eval mode."""
+
+    def train(self, mode: bool = True) -> "Stubborn":
+        if not mode:
+            raise NotImplementedError
+        return super().train(mode)
+
+
+def test_modes_come_back_where_eval_mode_is_refused_half_way() -> None:
+    net = nn.Sequential(nn.Dropout(), Stubborn(), nn.Dropout().eval())
+    with pytest.raises(NotImplementedError), evaluating(net):
+        pytest.fail("it was entered")
+    assert [module.training for module in net.modules()] == [True, True, True, False]

@@ -200,7 +200,7 @@ def test_a_run_that_ended_early_is_not_made_longer(dataset: str, tmp_path: Path)
 def test_nor_one_that_would_have_ended_early(dataset: str, tmp_path: Path) -> None:
     """Its patience was over with its last epoch, where there was nothing left to end."""
     first = quick(dataset, 2, **{"stop.patience": 1, "optimizer.lr": 1e-6})
-    assert train(first, tmp_path / "run", "cpu").history[-1]["ended"] == ""
+    assert train(first, tmp_path / "run", "cpu").history[-1].ended == ""
     with pytest.raises(BadInput, match=r"it would have ended after epoch 2 \(no better epoch in 1\)"):
         train(first.with_values({"epochs": 4}), tmp_path / "run", "cpu")
 

@@ -40,7 +40,7 @@ def test_it_counts_what_the_run_then_does(
     learnt = sum(4 * weights[name].numel() for name in weights if name.endswith(("weight", "bias")))
     assert found.parameters == found.optimizer == learnt  # SGD keeps a momentum of every weight
     assert found.peak > 10 * learnt
-    assert trained.history[0]["forward"] == found.passes.forward
+    assert trained.history[0].forward == found.passes.forward
 
 
 def test_its_times_are_those_of_updates(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -369,8 +369,8 @@ def test_training_decodes_batch_by_batch_and_never_sees_what_networks_are_measur
     changes = {"dataset": "imagenet:sets", "image_size": 8, "augment": "random-resized-crop", "selection_steps": 1}
     changes |= {"model": "mlp", "model.width": 4, "epochs": 1, "method": "standard"}
     row = train(RECIPES["digits-sat"]().with_values(changes), here / "run", "cpu").history[0]
-    assert row["val_n"] == 1000
-    assert row["forward"] == row["backward"] == 1
+    assert row.val.n == 1000
+    assert row.forward == row.backward == 1
 
 
 # the sample

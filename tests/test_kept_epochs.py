@@ -109,8 +109,8 @@ def test_the_step_log_holds_every_kth_update(config: TrainConfig, tmp_path: Path
     every = train(config, tmp_path / "every", "cpu", log_steps=1)
     losses = [json.loads(line)["loss"] for line in (every.folder / STEPS).read_text().splitlines()]
     for row in trained.history:
-        own = losses[row["epoch"] * BATCHES : (row["epoch"] + 1) * BATCHES]
-        assert row["train_loss"] == pytest.approx(sum(own) / BATCHES)
+        own = losses[row.epoch * BATCHES : (row.epoch + 1) * BATCHES]
+        assert row.train_loss == pytest.approx(sum(own) / BATCHES)
     assert [row["loss"] for row in rows] == losses[1::2]
 
 
@@ -129,7 +129,7 @@ def test_accuracy_is_left_out_where_it_is_not_known(
     rows = [json.loads(line) for line in (tmp_path / STEPS).read_text().splitlines()]
     assert len(rows) == BATCHES
     assert all(row.keys() == {"update", "epoch", "lr", "loss"} for row in rows)
-    assert "train_accuracy" not in trained.history[0]
+    assert trained.history[0].train_accuracy is None
 
 
 @pytest.mark.parametrize("name", ["keep_every", "log_steps"])

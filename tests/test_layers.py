@@ -12,11 +12,13 @@ LAYER = {
     "errors": 0,
     "lookup": 1,
     "eps": 1,
+    "parsing": 1,
     "progress": 1,
     "home": 1,
     "seeding": 1,
     "strict_yaml": 1,
     "device": 1,
+    "modes": 1,
     "threat": 2,
     "results": 2,
     "models": 3,
@@ -33,7 +35,7 @@ LAYER = {
     "study": 8,
     "cli": 9,
 }
-WITHOUT_TORCH = ("results", "reporting", "regression", "errors", "lookup", "eps", "progress", "strict_yaml")
+WITHOUT_TORCH = ("results", "reporting", "regression", "errors", "lookup", "eps", "parsing", "progress", "strict_yaml")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

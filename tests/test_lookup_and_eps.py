@@ -1,14 +1,19 @@
 """Names become objects and spellings become radii, or one line says what was meant."""
 
 import math
+import pickle
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from satbench.eps import NORMS, format_eps, parse_eps
+from satbench.eps import NORMS, Threat, format_eps, parse_eps
 from satbench.errors import BadInput, reason
 from satbench.lookup import find, nearest, pick
+from satbench.parsing import parsed
+from satbench.threat import ThreatModel
+from satbench.training.config import ThreatConfig
 
 CALM = settings(deadline=None, derandomize=True)
 
@@ -158,3 +163,61 @@ def test_of_very_many_names_only_the_first_are_listed() -> None:
     names = [f"n{number:04d}" for number in range(1000)]
     assert nearest("?", names) == f"known: {', '.join(names[:60])} and 940 more"
     assert nearest("?", names[:60]) == f"known: {', '.join(names[:60])}"
+
+
+@pytest.mark.parametrize("eps", [8 / 255, "8/255", "0.03137254901960784"])
+def test_a_threat_is_one_value_wherever_it_is_read(eps: float | str) -> None:
+    threat = Threat(norm="Linf", eps=eps)
+    assert threat.model_dump() == {"norm": "Linf", "eps": 8 / 255}
+    assert ThreatConfig(eps=eps).model_dump() == {"norm": "Linf", "eps": 8 / 255, "warmup_epochs": 0}
+    geometry = ThreatModel("Linf", eps)
+    assert pickle.loads(pickle.dumps(geometry)) == geometry
+    assert geometry.model_dump() == threat.model_dump()
+    assert str(geometry) == str(threat) == "Linf 8/255"
+    assert repr(geometry) == "ThreatModel(norm='Linf', eps=0.03137254901960784)"  # part of the names of stored results
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps"),
+    [
+        ("linf", 0.1),
+        ("Linf", 8),
+        ("Linf", "8"),
+        ("L2", -1),
+        ("L2", math.nan),
+        ("L2", "inf"),
+        ("L1", True),
+        ("L1", None),
+    ],
+)
+@pytest.mark.parametrize("schema", [Threat, ThreatConfig])
+def test_no_schema_accepts_a_threat_that_is_none(schema: type[Threat], norm: str, eps: object) -> None:
+    with pytest.raises(ValidationError):
+        schema.model_validate({"norm": norm, "eps": eps})
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (
+            {"norm": "Linf", "eps": 8},
+            "FILE, field 'eps': eps '8.0' is larger than the whole pixel range [0, 1]; did you ",
+        ),
+        ({"norm": "linf", "eps": 1}, "FILE, field 'norm': Input should be 'Linf', 'L2' or 'L1' (given 'linf'); AGAIN"),
+        ({"norm": "L2"}, "FILE, field 'eps': Field required; AGAIN"),
+        ({"norm": "L2", "eps": 1, "step": 2}, "FILE, field 'step': Extra inputs are not permitted (given 2); AGAIN"),
+        ({"norm": "L2", "eps": [1]}, "FILE, field 'eps': Input should be a valid number; AGAIN"),
+        (b'{"norm": "L2", "eps": 1', "FILE: Invalid JSON: EOF while parsing an object at line 1 column 23; AGAIN"),
+        ("L2 1", "FILE: Input should be a valid dictionary or instance of Threat (given 'L2 1'); AGAIN"),
+    ],
+)
+def test_data_that_fits_no_schema_is_named_by_source_and_field(raw: object, said: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        parsed(Threat, raw, "FILE", "AGAIN")
+    assert str(refused.value).startswith(said)
+
+
+def test_json_and_plain_data_are_parsed_to_the_same() -> None:
+    threat = Threat(norm="L2", eps=0.5)
+    assert parsed(Threat, b'{"norm": "L2", "eps": "0.5"}', "here") == threat
+    assert parsed(list[Threat], [{"norm": "L2", "eps": "1/2"}], "here") == [threat]

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from satbench.eps import Threat
 from satbench.errors import BadInput
 from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, build_model
 from satbench.models.activations import activation as make
@@ -28,7 +29,6 @@ from satbench.models.weights import (
     save_model,
     write_safetensors,
 )
-from satbench.results.schema import Threat
 
 pytestmark = pytest.mark.numeric
 

@@ -51,8 +51,8 @@ def test_parameters_in_a_file_are_read_as_on_the_command_line(tmp_path: Path) ->
     file.write_text(yaml.safe_dump(settings | {"method": {"name": "pgd_at", "params": {"step_size": "2/255"}}}))
     assert recipe(file).method.params == {"step_size": 2 / 255}
     for wrong, line in (
-        ({"epochs": True}, "epochs: a number or a word is expected, not true or false"),
-        ({"data": {"val": "abc"}}, r"data\.val: give a share between 0 and 1, a number of images from 2, or none"),
+        ({"epochs": True}, "field 'epochs': a number or a word is expected, not true or false"),
+        ({"data": {"val": "abc"}}, r"field 'data\.val': give a share between 0 and 1, a number of images from 2, or none"),
     ):
         file.write_text(yaml.safe_dump(settings | wrong))
         with pytest.raises(BadInput, match=line):
@@ -137,9 +137,9 @@ def changed(config: TrainConfig, **changes: object) -> str:
         ("a.json", '{"schema_version": 1, "config": {}}', "has schema version 1, this satbench reads 2"),
         ("a.json", '{"schema_version": 2, "config": {}, "seed": 1}', "unknown field 'seed' beside config"),
         ("a.json", '{"schema_version": 2, "config": 3}', "valid dictionary"),
-        ("a.json", {"epoch": 3}, "epoch: Extra inputs are not permitted"),
-        ("a.json", {"epochs": 0}, "epochs: .*given 0"),
-        ("a.json", {"activation": "sillu"}, "activation: .*unknown activation 'sillu'"),
+        ("a.json", {"epoch": 3}, "field 'epoch': Extra inputs are not permitted"),
+        ("a.json", {"epochs": 0}, "field 'epochs': .*given 0"),
+        ("a.json", {"activation": "sillu"}, "field 'activation': unknown activation 'sillu'"),
         ("a.json", {"optimizer": {"lr": 0.1, "momentun": 0.9}}, r"optimizer\.momentun"),
         ("a.json", {"method": {"name": "pgd_ta"}}, "unknown method 'pgd_ta'; did you mean pgd_at"),
         ("a.json", {"method": {"name": "pgd_at", "params": {"stepz": 2}}}, "unknown parameter 'stepz'"),

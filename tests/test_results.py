@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest
 
+from satbench.eps import Threat
 from satbench.errors import BadInput
 from satbench.results.attack_info import AttackInfo
 from satbench.results.metrics import (
@@ -39,7 +40,6 @@ from satbench.results.schema import (
     Finding,
     Manifest,
     ModelInfo,
-    Threat,
     Trust,
 )
 from satbench.results.store import (

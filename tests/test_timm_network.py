@@ -13,10 +13,10 @@ from timm.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
+from satbench.eps import Threat
 from satbench.errors import BadInput
 from satbench.models import ModelSpec, build_model, empty_model
 from satbench.models.weights import Provenance, load_model_file, model_digest, save_model
-from satbench.results.schema import Threat
 
 pytestmark = pytest.mark.numeric
 

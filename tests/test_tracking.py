@@ -58,8 +58,8 @@ def logged(out: Path) -> list[dict[str, Any]]:
     steps = [json.loads(line) for line in (out / STEPS).read_text().splitlines()]
     found = []
     for row, times in zip(read_metrics(out), read_times(out), strict=True):
-        found += [step for step in steps if step["epoch"] == row["epoch"]]
-        found.append(row | times)
+        found += [step for step in steps if step["epoch"] == row.epoch]
+        found.append(row.to_dict() | times.to_dict())
     return found
 
 

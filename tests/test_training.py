@@ -29,11 +29,11 @@ from satbench.errors import BadInput
 from satbench.home import HOME, LOCK, alone_in
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
+from satbench.parsing import parsed
 from satbench.recipes import RECIPES
 from satbench.study import Measurement, job_name, run_study
 from satbench.training import TrainConfig
 from satbench.training.averaging import AVERAGES
-from satbench.training.config import parse_config
 from satbench.training.schedule import SCHEDULES
 from satbench.zoo import load
 
@@ -121,7 +121,7 @@ def test_a_finished_folder_holds_results_and_one_state(finished: Path, config: T
 
 def test_the_best_epoch_has_the_highest_logged_robust_accuracy(config: TrainConfig, tmp_path: Path) -> None:
     trained = train(config.with_values({"epochs": 6, "optimizer.lr": 0.3}), tmp_path / "run", device="cpu")
-    figures = [(row["val_robust"], row["val_clean"]) for row in trained.history]
+    figures = [(row.val.robust, row.val.clean) for row in trained.history]
     assert len(set(figures)) > 1
     assert trained.best_epoch == figures.index(max(figures))
     assert provenance(tmp_path / "run" / "best.safetensors")["epoch"] == trained.best_epoch
@@ -141,8 +141,8 @@ def test_the_best_weights_give_the_logged_validation_figures(
 
 def test_training_learns(config: TrainConfig, tmp_path: Path) -> None:
     trained = train(config.with_values({"epochs": 8, "method": "standard"}), tmp_path / "run", device="cpu")
-    assert trained.history[-1]["val_clean"] > 0.9
-    assert trained.history[-1]["train_loss"] < trained.history[0]["train_loss"]
+    assert trained.history[-1].val.clean > 0.9
+    assert trained.history[-1].train_loss < trained.history[0].train_loss
 
 
 def test_equal_configs_give_equal_bytes_and_another_seed_does_not(
@@ -677,8 +677,8 @@ def test_with_values_leaves_the_original_alone() -> None:
 def test_every_recipe_is_plain_data_that_names_known_things(name: str) -> None:
     config = RECIPES[name]()
     assert config.recipe == name
-    assert parse_config(json.loads(json.dumps(config.model_dump())), "here") == config
-    assert parse_config(json.loads(config.model_dump_json()), "here") == config
+    assert parsed(TrainConfig, json.loads(json.dumps(config.model_dump())), "here") == config
+    assert parsed(TrainConfig, json.loads(config.model_dump_json()), "here") == config
     assert config.model.name in ARCHITECTURES
     assert config.activation == canonical(config.activation)
     METHODS[config.method.name](**config.method.params)
@@ -706,18 +706,18 @@ def test_a_recipe_says_what_to_expect_and_whether_it_was_measured(name: str) -> 
 
 def test_the_best_epoch_of_clean_training_has_the_highest_clean_accuracy(tmp_path: Path) -> None:
     trained = train(RECIPES["digits-standard"]().with_values({"epochs": 5, "model.width": 4}), tmp_path, "cpu")
-    by_clean = [(row["val_clean"], row["val_robust"]) for row in trained.history]
-    by_robust = [(row["val_robust"], row["val_clean"]) for row in trained.history]
+    by_clean = [(row.val.clean, row.val.robust) for row in trained.history]
+    by_robust = [(row.val.robust, row.val.clean) for row in trained.history]
     assert trained.best_epoch == by_clean.index(max(by_clean)) != by_robust.index(max(by_robust))
     assert provenance(tmp_path / "best.safetensors")["epoch"] == trained.best_epoch
 
 
 def test_unknown_keys_of_a_stored_config_are_refused() -> None:
     raw = RECIPES["digits-sat"]().model_dump()
-    with pytest.raises(BadInput, match=r"somewhere: optimizer\.warmup"):
-        parse_config({**raw, "optimizer": {**raw["optimizer"], "warmup": 3}}, "somewhere")
-    with pytest.raises(BadInput, match="somewhere: epochs"):
-        parse_config({key: value for key, value in raw.items() if key != "epochs"}, "somewhere")
+    with pytest.raises(BadInput, match=r"somewhere, field 'optimizer\.warmup'"):
+        parsed(TrainConfig, {**raw, "optimizer": {**raw["optimizer"], "warmup": 3}}, "somewhere")
+    with pytest.raises(BadInput, match=r"somewhere, field 'epochs': Field required$"):
+        parsed(TrainConfig, {key: value for key, value in raw.items() if key != "epochs"}, "somewhere")
 
 
 # optimisation
@@ -831,4 +831,4 @@ def test_seeds_of_one_training_share_a_digest_and_nothing_else_does() -> None:
 def test_the_log_holds_the_learning_rate_of_the_last_update(config: TrainConfig, tmp_path: Path) -> None:
     """One cycle falls linearly to 0 after 30% of the run, and an update has the rate of its middle."""
     for row in train(config, tmp_path, "cpu").history:
-        assert row["lr"] == pytest.approx(0.1 * (1 - ((row["epoch"] + 1) * STEPS - 0.5) / (EPOCHS * STEPS)) / 0.7)
+        assert row.lr == pytest.approx(0.1 * (1 - ((row.epoch + 1) * STEPS - 0.5) / (EPOCHS * STEPS)) / 0.7)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +34,7 @@ from satbench.methods.pgd_at import PGDAT
 from satbench.methods.standard import Standard
 from satbench.models.weights import load_model_file, tensors_digest
 from satbench.recipes import RECIPES
+from satbench.results.training_log import Ending, Epoch, Validated
 from satbench.seeding import generator
 from satbench.threat import ThreatModel
 from satbench.training import TrainConfig
@@ -274,9 +274,9 @@ def test_the_radius_grows_for_the_method_and_not_for_validation(
 
     slow = config.with_values({"epochs": 4, "threat.warmup_epochs": 3.9})
     row = train(slow, tmp_path / "slow", "cpu", progress=keep).history[0]
-    assert rates(tmp_path / "early", tmp_path / "full", config) == (row["val_clean"], row["val_robust"])
+    assert rates(tmp_path / "early", tmp_path / "full", config) == (row.val.clean, row.val.robust)
     small = config.with_values({"threat.eps": 0.3 / 4})
-    assert rates(tmp_path / "early", tmp_path / "small", small) != (row["val_clean"], row["val_robust"])
+    assert rates(tmp_path / "early", tmp_path / "small", small) != (row.val.clean, row.val.robust)
 
 
 # the optimizer
@@ -357,7 +357,7 @@ def test_a_faster_step_changes_the_result_by_its_rounding(
     config = in_a_continuous_way(dataset, **changes)
     fast = train(config, tmp_path / "fast", "cpu")
     for one, two in zip(plain.history, fast.history, strict=True):
-        assert two["train_loss"] == pytest.approx(one["train_loss"], rel=rounding)
+        assert two.train_loss == pytest.approx(one.train_loss, rel=rounding)
     weights, others = (load_file(run.folder / "last.safetensors") for run in (plain, fast))
     assert weights.keys() == others.keys()
     off = torch.cat([(weights[name] - others[name]).flatten() for name in weights])
@@ -371,8 +371,8 @@ def test_a_faster_step_changes_the_result_by_its_rounding(
     best = fast.history[fast.best_epoch]
     attack = PGD(steps=2)
     run = evaluate(str(fast.folder), tmp_path / "eval", [attack], norm="L2", eps="0.5", split="val", device="cpu")
-    assert (run.records["clean_prediction"] == run.records["label"]).mean() == pytest.approx(best["val_clean"])
-    assert 1 - run.records["broken"].mean() == pytest.approx(best["val_robust"])
+    assert (run.records["clean_prediction"] == run.records["label"]).mean() == pytest.approx(best.val.clean)
+    assert 1 - run.records["broken"].mean() == pytest.approx(best.val.robust)
 
 
 # passes
@@ -385,14 +385,14 @@ def test_the_log_counts_the_passes_that_the_method_states(name: str, dataset: st
     config = tiny(dataset, **WAYS[name])
     stated = METHODS[name](**config.method.params).passes
     for row in train(config, tmp_path, "cpu").history:
-        assert (row["forward"], row["backward"]) == (stated.forward, stated.backward)
+        assert (row.forward, row.backward) == (stated.forward, stated.backward)
 
 
 def test_attacks_that_stop_early_cost_less(dataset: str, tmp_path: Path) -> None:
     config = tiny(dataset, **{"method.steps": 3, "method.early_stop": [[0, 1]]})
     stated = PGDAT(steps=3).passes
     for row in train(config, tmp_path, "cpu").history:
-        assert 2 < row["forward"] == row["backward"] < stated.forward == stated.backward
+        assert 2 < row.forward == row.backward < stated.forward == stated.backward
 
 
 def test_trades_draws_clean_and_attacked_predictions_together_as_beta_grows(tmp_path: Path) -> None:
@@ -415,29 +415,28 @@ def test_trades_draws_clean_and_attacked_predictions_together_as_beta_grows(tmp_
 
 
 @pytest.fixture(scope="module")
-def patient(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, list[dict[str, Any]], int]:
+def patient(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, list[Epoch], int]:
     """A config without patience, its log, and after how many epochs patience 2 ends it."""
     config = tiny(dataset, epochs=12, **{"optimizer.lr": 0.3})
     history = train(config, tmp_path_factory.mktemp("patient"), "cpu").history
-    figures = [(row["val_robust"], row["val_clean"]) for row in history]
+    figures = [(row.val.robust, row.val.clean) for row in history]
     waited = [last - figures.index(max(figures[: last + 1])) for last in range(len(figures))]
     return config, history, waited.index(2) + 1
 
 
-def test_patience_ends_a_run_that_gets_no_better(
-    patient: tuple[TrainConfig, list[dict[str, Any]], int], tmp_path: Path
-) -> None:
+def test_patience_ends_a_run_that_gets_no_better(patient: tuple[TrainConfig, list[Epoch], int], tmp_path: Path) -> None:
     config, history, length = patient
     assert 3 < length < 12
     trained = train(config.with_values({"stop.patience": 2}), tmp_path, "cpu")
-    assert trained.history == [*history[: length - 1], {**history[length - 1], "ended": "no better epoch in 2"}]
+    assert trained.history == [
+        *history[: length - 1],
+        history[length - 1].model_copy(update={"ended": Ending.PATIENCE}),
+    ]
     assert epoch_of(tmp_path / "last.safetensors") == length - 1
     assert epoch_of(tmp_path / "best.safetensors") == trained.best_epoch == length - 3
 
 
-def test_a_run_that_ended_early_is_left_alone(
-    patient: tuple[TrainConfig, list[dict[str, Any]], int], tmp_path: Path
-) -> None:
+def test_a_run_that_ended_early_is_left_alone(patient: tuple[TrainConfig, list[Epoch], int], tmp_path: Path) -> None:
     """Also when it died between its last save and its end."""
     config, _, length = patient
     config = config.with_values({"stop.patience": 2})
@@ -460,9 +459,10 @@ def test_a_run_that_ended_early_is_left_alone(
 # the alarm
 
 
-def row(epoch: int, fgsm: float, robust: float, n: int = 100_000, by_fgsm_alone: float = 0) -> dict[str, Any]:
+def row(epoch: int, fgsm: float, robust: float, n: int = 100_000, by_fgsm_alone: float = 0) -> Epoch:
     alone = round((fgsm - robust + by_fgsm_alone) * n)
-    return {"epoch": epoch, "val_n": n, "val_fgsm": fgsm, "val_robust": robust, "val_broken_by_pgd_alone": alone}
+    val = Validated(n=n, clean=1, fgsm=fgsm, robust=robust, broken_by_pgd_alone=alone)
+    return Epoch(epoch=epoch, lr=0.1, train_loss=1, val=val)
 
 
 @pytest.mark.parametrize(
@@ -486,7 +486,7 @@ def row(epoch: int, fgsm: float, robust: float, n: int = 100_000, by_fgsm_alone:
         ([row(0, 0.70, 0.60), row(1, 0.65, 0.39), row(2, 0.70, 0.55)], False),  # the last epoch counts
     ],
 )
-def test_the_alarm_at_its_edges(history: list[dict[str, Any]], raised: bool) -> None:
+def test_the_alarm_at_its_edges(history: list[Epoch], raised: bool) -> None:
     assert bool(collapse(history)) is raised
 
 
@@ -511,10 +511,10 @@ def test_fgsm_training_raises_the_alarm_and_ends_there(stopped: tuple[Path, str]
     folder, said = stopped
     history = read_metrics(folder)
     assert 3 < len(history) <= 16
-    assert [bool(row["alarm"]) for row in history] == [False] * (len(history) - 1) + [True]
-    assert [row["ended"] for row in history] == [""] * (len(history) - 1) + [COLLAPSE]
+    assert [bool(row.alarm) for row in history] == [False] * (len(history) - 1) + [True]
+    assert [row.ended for row in history] == [Ending.NONE] * (len(history) - 1) + [Ending.COLLAPSE]
     assert epoch_of(folder / "last.safetensors") == len(history) - 1
-    assert f"alarm in epoch {len(history)}, {COLLAPSE}: {history[-1]['alarm']}\n" in said
+    assert f"alarm in epoch {len(history)}, {COLLAPSE}: {history[-1].alarm}\n" in said
     assert f"ended after epoch {len(history)} of 40: {COLLAPSE}\n" in said
 
 
@@ -529,8 +529,7 @@ def test_a_rollback_keeps_the_weights_of_the_epoch_before(stopped: tuple[Path, s
     config = RECIPES["digits-collapse"]().with_values({"stop.collapse": "rollback"})
     trained = train(config, tmp_path, "cpu", progress=look)
     history = read_metrics(stopped[0])
-    assert [{**row, "ended": ""} for row in trained.history] == [{**row, "ended": ""} for row in history]
-    assert trained.history[-1]["ended"] == f"{COLLAPSE}; the last weights are those of the epoch before"
+    assert trained.history == [*history[:-1], history[-1].model_copy(update={"ended": Ending.ROLLBACK})]
     assert len(digests) == len(history) - 1
     assert digest(tmp_path / "last.safetensors") == digests[-1]
     assert epoch_of(tmp_path / "last.safetensors") == len(history) - 2
@@ -542,15 +541,15 @@ def test_a_rollback_keeps_the_weights_of_the_epoch_before(stopped: tuple[Path, s
 def test_an_epoch_that_is_rolled_back_is_never_the_best(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def alarm(history: list[dict[str, Any]]) -> str:
+    def alarm(history: list[Epoch]) -> str:
         """At the first epoch that is better than the one before."""
-        robust = [row["val_robust"] for row in history]
+        robust = [row.val.robust for row in history]
         return "a reason" if len(robust) > 1 and robust[-1] > robust[-2] else ""
 
     monkeypatch.setattr("satbench.training.trainer.collapse", alarm)
     config = tiny(dataset, epochs=12, **{"optimizer.lr": 0.3, "stop.collapse": "rollback"})
     trained = train(config, tmp_path, "cpu")
-    robust = [row["val_robust"] for row in trained.history]
+    robust = [row.val.robust for row in trained.history]
     assert robust[-1] == max(robust) > max(robust[:-1])
     assert trained.last_epoch == len(robust) - 2 == epoch_of(tmp_path / "last.safetensors")
     assert trained.best_epoch == robust.index(max(robust[:-1])) == epoch_of(tmp_path / "best.safetensors")
@@ -560,14 +559,13 @@ def test_an_epoch_that_is_rolled_back_is_never_the_best(
 def test_a_rollback_has_no_weights_before_the_first_epoch(
     alarmed: int, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def alarm(history: list[dict[str, Any]]) -> str:
+    def alarm(history: list[Epoch]) -> str:
         return "a reason" if len(history) == alarmed else ""
 
     monkeypatch.setattr("satbench.training.trainer.collapse", alarm)
     trained = train(tiny(dataset, epochs=3, **{"stop.collapse": "rollback"}), tmp_path, "cpu")
     assert len(trained.history) == alarmed
-    before = "; the last weights are those of the epoch before"
-    assert trained.history[-1]["ended"] == COLLAPSE + (before if alarmed == 2 else "")
+    assert trained.history[-1].ended == (Ending.ROLLBACK if alarmed == 2 else Ending.COLLAPSE)
     assert epoch_of(tmp_path / "last.safetensors") == 0
 
 
@@ -581,7 +579,7 @@ def test_pgd_training_raises_none_by_then(tmp_path: Path) -> None:
         train(RECIPES["digits-collapse"]().with_values(PGD_AT), tmp_path, "cpu", progress=stop)
     history = read_metrics(tmp_path)
     assert len(history) == 16
-    assert [row["alarm"] for row in history] == [""] * 16
+    assert [row.alarm for row in history] == [""] * 16
 
 
 @pytest.mark.slow
@@ -591,9 +589,44 @@ def test_the_alarm_tells_the_two_apart_for_every_seed(seed: int, tmp_path: Path)
     fgsm = train(config, tmp_path / "fgsm", "cpu").history
     pgd = train(config.with_values(PGD_AT), tmp_path / "pgd", "cpu").history
     assert len(fgsm) == len(pgd) == 40
-    assert any(row["alarm"] for row in fgsm[:16])
-    assert not any(row["alarm"] for row in pgd)
-    assert fgsm[-1]["val_fgsm"] - fgsm[-1]["val_robust"] > 2 * (pgd[-1]["val_fgsm"] - pgd[-1]["val_robust"])
+    assert any(row.alarm for row in fgsm[:16])
+    assert not any(row.alarm for row in pgd)
+    assert fgsm[-1].val.fgsm - fgsm[-1].val.robust > 2 * (pgd[-1].val.fgsm - pgd[-1].val.robust)
+
+
+LINE = (
+    '{"epoch": 3, "lr": 0.1, "train_loss": 2.0, "train_accuracy": 0.5, "alarm": "", "ended": %s, "val_n": 10, '
+    '"val_clean": 1.0, "val_fgsm": 0.4, "val_robust": 0.3, "val_broken_by_pgd_alone": 2}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "ending"),
+    [
+        ("", Ending.NONE),
+        ("no better epoch in 7", Ending.PATIENCE),
+        (COLLAPSE, Ending.COLLAPSE),
+        (f"{COLLAPSE}; the last weights are those of the epoch before", Ending.ROLLBACK),
+    ],
+)
+def test_a_log_whose_ending_is_a_sentence_is_read(sentence: str, ending: Ending, tmp_path: Path) -> None:
+    """Earlier versions wrote it so; every other column is written as it was read."""
+    (tmp_path / "metrics.jsonl").write_text(LINE % json.dumps(sentence), encoding="utf-8")
+    (row,) = read_metrics(tmp_path)
+    assert row.ended is ending
+    assert json.dumps(row.to_dict()) + "\n" == LINE % json.dumps(ending.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [LINE % '"tired"', LINE.replace('"val_robust": 0.3, ', "") % '""', LINE.replace('"lr": 0.1', '"lr": "x"') % '""'],
+)
+def test_a_log_with_a_wrong_row_is_refused(line: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(line, encoding="utf-8")
+    with pytest.raises(
+        BadInput, match=r"metrics\.jsonl, line 1, field '(ended|val\.robust|lr)'.*; train into a new folder"
+    ):
+        read_metrics(tmp_path)
 
 
 # faults and signals
@@ -619,7 +652,7 @@ def test_an_attack_that_gives_nan_stops_the_run_with_its_step(
         written = {name for name in contents(tmp_path) if name != "state.previous.safetensors"}
         assert written == {"best.safetensors", "config.json", "last.safetensors", "metrics.jsonl"}
         assert (tmp_path / STATE).is_file()
-        assert [row["epoch"] for row in read_metrics(tmp_path)] == [0]
+        assert [row.epoch for row in read_metrics(tmp_path)] == [0]
         assert epoch_of(tmp_path / "last.safetensors") == 0
         for file in tmp_path.glob("*.safetensors"):
             assert all(tensor.isfinite().all() for tensor in load_file(file).values())
@@ -726,9 +759,9 @@ def test_the_weights_kept_and_measured_are_the_average(
         assert epoch_of(tmp_path / "ema" / f"{file}.safetensors") == epoch
         for name, tensor in kept.items():
             torch.testing.assert_close(tensor, at_epoch[epoch][name].to(tensor.dtype), rtol=1e-5, atol=1e-6)
-        logged = trained.history[epoch]["val_clean"], trained.history[epoch]["val_robust"]
+        logged = trained.history[epoch].val.clean, trained.history[epoch].val.robust
         weights = tmp_path / "ema" / f"{file}.safetensors"
         assert rates(weights, tmp_path / file, config) == pytest.approx(logged)
-    figures = [[(row["val_clean"], row["val_robust"]) for row in run.history] for run in (plain, trained)]
+    figures = [[(row.val.clean, row.val.robust) for row in run.history] for run in (plain, trained)]
     assert figures[0] != figures[1]
-    assert [row["train_loss"] for row in plain.history] == [row["train_loss"] for row in trained.history]
+    assert [row.train_loss for row in plain.history] == [row.train_loss for row in trained.history]

@@ -59,13 +59,12 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def test_measuring_less_often_changes_neither_weights_nor_figures(dataset: str, tmp_path: Path) -> None:
     often = train(tiny(dataset, epochs=5), tmp_path / "often", "cpu")
     seldom = train(tiny(dataset, epochs=5, **{"measure.every": 2}), tmp_path / "seldom", "cpu")
-    assert [row["epoch"] for row in seldom.history if "val_n" in row] == [1, 3, 4]
+    assert [row.epoch for row in seldom.history if row.val is not None] == [1, 3, 4]
     for one, other in zip(often.history, seldom.history, strict=True):
-        missing = FIGURES if other["epoch"] in (0, 2) else set()
-        assert {key: value for key, value in one.items() if key not in missing} == other
-    measured = [row for row in often.history if row["epoch"] in (1, 3, 4)]
-    best = max(measured, key=lambda row: (row["val_robust"], row["val_clean"], -row["epoch"]))
-    assert seldom.best_epoch == best["epoch"]
+        assert other == (one.model_copy(update={"val": None}) if other.epoch in (0, 2) else one)
+    measured = [row for row in often.history if row.epoch in (1, 3, 4)]
+    best = max(measured, key=lambda row: (row.val.robust, row.val.clean, -row.epoch))
+    assert seldom.best_epoch == best.epoch
 
 
 def test_patience_waits_for_a_measurement(dataset: str, tmp_path: Path) -> None:
@@ -140,9 +139,9 @@ def test_the_share_of_measuring_is_shown_and_kept_out_of_the_log(dataset: str, t
     assert any("measuring" in what for what in shown)
     assert "of the time" in shown[-1]
     assert trained.times == read_times(tmp_path)
-    assert [row["epoch"] for row in trained.times] == [0, 1]
+    assert [row.epoch for row in trained.times] == [0, 1]
     for row in trained.times:
-        assert row["seconds"] > 0
-        assert row["measuring_seconds"] > 0
-        assert row["images_per_second"] == pytest.approx(72 / row["seconds"], rel=0.1)
+        assert row.seconds > 0
+        assert row.measuring_seconds > 0
+        assert row.images_per_second == pytest.approx(72 / row.seconds, rel=0.1)
     assert not {"seconds", "images_per_second", "measuring_seconds"} & {key for row in rows_of(tmp_path) for key in row}

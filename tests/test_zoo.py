@@ -19,10 +19,10 @@ from torch import nn
 
 from satbench import load_model, strict_yaml
 from satbench.data import load_images
+from satbench.eps import Threat
 from satbench.errors import BadInput
 from satbench.models import ACTIVATIONS, ARCHITECTURES, Classifier, ModelSpec, build_model
 from satbench.models.weights import Provenance, load_model_file, model_digest, save_model
-from satbench.results.schema import Threat
 from satbench.zoo import card as cards
 from satbench.zoo import load
 from satbench.zoo.card import PackagedCard, ReleasedCard, find_card, read_aliases, read_cards, registry_path
@@ -348,6 +348,9 @@ def test_a_misspelled_architecture_is_recognised() -> None:
         ("summary", 3),
         ("trained_for", "Linf"),
         ("trained_for.eps", None),
+        ("trained_for.eps", 4),  # in Linf
+        ("trained_for.eps", True),
+        ("trained_for.norm", "linf"),
         ("trained_for.mood", "good"),
         ("architecture", "mpl"),
         ("activation", "slu"),

@@ -79,7 +79,13 @@ class AutoAttackComponent(Described):
         return in_units(craft, self.unit, self.name, model, x, y, threat, randomness)
 
     def _reference(self, predict: Any, classes: int, threat: ThreatModel, seed: int, device: torch.device) -> Any:
-        shared = {"norm": threat.norm, "eps": threat.eps, "seed": seed, "device": device, "verbose": False}
+        shared: dict[str, Any] = {
+            "norm": threat.norm,
+            "eps": threat.eps,
+            "seed": seed,
+            "device": device,
+            "verbose": False,
+        }
         shrinking = threat.norm == "L1" and self.version == "standard"
         thorough = self.version in ("plus", "custom")
         if self.name == "square":

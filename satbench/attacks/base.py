@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from satbench.modes import evaluating
 from satbench.results.attack_info import AttackInfo, Kind, Parameter, Tier, label_with_counts
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
@@ -170,18 +171,6 @@ def layers(attack: Attack) -> Iterator[object]:
 
 def _is_own(owner: type | FunctionType) -> bool:
     return owner.__module__.partition(".")[0] == "satbench"
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode, and every module back in its own mode afterwards, also after an error."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`
     typer.echo(own if own == name else f"{name} is {own}: {read_aliases()[name].because}")
     for field, value in card.model_dump(exclude={"digests", "sources", "trained_for"}).items():
         typer.echo(f"  {field}: {value:,}" if field == "parameters" else f"  {field}: {value}")
-    typer.echo(f"  trained_for: {card.trained_for.norm} {card.trained_for.eps}")
+    typer.echo(f"  trained_for: {card.trained_for}")
     if isinstance(card, ReleasedCard):
         typer.echo("  sources (Google Drive ids):")
         for part, source in card.sources.model_dump().items():

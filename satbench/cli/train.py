@@ -52,6 +52,7 @@ def command(
     from satbench.training.checkpoint import epoch_file
     from satbench.training.distributed import joined
     from satbench.training.dry_run import described, dry_run
+    from satbench.training.ending import in_words
     from satbench.training.log import measuring_share
     from satbench.zoo import BEST
 
@@ -95,27 +96,27 @@ def command(
     if trained.was_finished:
         typer.echo("the run was finished before: nothing was trained, logged or tracked")
     best, last = trained.history[trained.best_epoch], trained.history[trained.last_epoch]
-    if "val_n" in best:
+    if best.val is not None and last.val is not None:
         typer.echo(
-            f"on {best['val_n']} validation images, on which the best epoch was chosen, at {config.threat.norm} "
+            f"on {best.val.n} validation images, on which the best epoch was chosen, at {config.threat.norm} "
             f"{_eps(config.threat.eps)}:"
         )
-        for word, row in (("best", best), ("last", last)):
+        for word, epoch, val in (("best", best.epoch, best.val), ("last", last.epoch, last.val)):
             typer.echo(
-                f"{word} epoch {row['epoch'] + 1} of {config.epochs}: clean % {_rate(row, 'val_clean')}, "
-                f"PGD-{config.selection_steps} % {_rate(row, 'val_robust')}"
+                f"{word} epoch {epoch + 1} of {config.epochs}: clean % {_rate(val.clean, val.n)}, "
+                f"PGD-{config.selection_steps} % {_rate(val.robust, val.n)}"
             )
         typer.echo(
-            f"best - last: {inward(best['val_robust'] - last['val_robust'])} points under PGD-{config.selection_steps}"
+            f"best - last: {inward(best.val.robust - last.val.robust)} points under PGD-{config.selection_steps}"
         )
     else:
         typer.echo("no validation split: nothing was measured, and the best epoch is the last one")
     if trained.times:
         typer.echo(f"measuring took {measuring_share(trained.times):.0%} of the time")
     for row in trained.history:
-        if row["alarm"]:
-            typer.echo(f"alarm in epoch {row['epoch'] + 1}, catastrophic overfitting: {row['alarm']}")
-    if ended := trained.history[-1]["ended"]:
+        if row.alarm:
+            typer.echo(f"alarm in epoch {row.epoch + 1}, catastrophic overfitting: {row.alarm}")
+    if ended := in_words(trained.history[-1].ended, config):
         typer.echo(f"ended after epoch {len(trained.history)} of {config.epochs}: {ended}")
     if keep_every is not None:
         wanted = [epoch_file(out, epoch - 1) for epoch in range(keep_every, len(trained.history) + 1, keep_every)]
@@ -137,13 +138,12 @@ def _name(config: Any) -> str:
     return f"{recipe}-{config.model.name}-{config.activation}-seed{config.seed}-{digest}"
 
 
-def _rate(row: dict[str, Any], figure: str) -> str:
-    """A figure of the log in percent with its 95% interval."""
+def _rate(accuracy: float, n: int) -> str:
+    """An accuracy on `n` images in percent with its 95% interval."""
     from satbench.reporting.rounding import down, outward
     from satbench.results.metrics import wilson
 
-    n = row["val_n"]
-    return f"{down(row[figure])} {outward(*wilson(round(row[figure] * n), n))}"
+    return f"{down(accuracy)} {outward(*wilson(round(accuracy * n), n))}"
 
 
 def _eps(eps: float) -> str:

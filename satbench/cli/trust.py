@@ -50,7 +50,6 @@ def command(
     from satbench.evaluation.batch import usual_threads
     from satbench.evaluation.sources import identified
     from satbench.reporting.trust_page import TRUST_FILE, write_trust
-    from satbench.results.schema import Threat
     from satbench.results.store import check_output_folder
     from satbench.threat import ThreatModel
     from satbench.trust import ASKS, SAMPLE, examine
@@ -91,7 +90,7 @@ def command(
         typer.echo(f"{finding.outcome:<11}  {finding.check}: {finding.sentence}{tried}")
     typer.echo(f"{loaded.info.label} at {threat}: {trust.verdict}")
     data = data_info(images, images.digest)
-    for path in write_trust(folder, trust, loaded.info, data, Threat(norm=norm, eps=threat.eps), seed, ASKS):
+    for path in write_trust(folder, trust, loaded.info, data, threat, seed, ASKS):
         typer.echo(f"{path}")
     raise typer.Exit(int(trust.verdict == "fail"))
 

@@ -18,6 +18,7 @@ from satbench.attacks import Attack
 from satbench.attacks.base import from_outside, info_of, stages_of
 from satbench.data import Images, load_images, takes_loader, training_splits
 from satbench.device import check_threads, resolve_device, using_threads
+from satbench.eps import Threat
 from satbench.errors import BadInput
 from satbench.evaluation import resume, sweep
 from satbench.evaluation.batch import usual_batch_size, usual_threads
@@ -37,7 +38,7 @@ from satbench.models.buffers import buffers_kept
 from satbench.models.precision import Float32Ends
 from satbench.progress import Progress, silent
 from satbench.results.metrics import clean_table
-from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, Threat
+from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest
 from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satbench.attacks.base import batch_statistics, evaluating
+from satbench.attacks.base import batch_statistics
 from satbench.attacks.gradient import usable
 from satbench.methods.base import Method, Passes, Step
 from satbench.methods.checks import refuse_unless_positive
 from satbench.methods.single_step import gradient_at
+from satbench.modes import evaluating
 from satbench.seeding import uniform
 
 

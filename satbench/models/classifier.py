@@ -4,12 +4,13 @@ from dataclasses import asdict, field
 from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from satbench.errors import BadInput
 from satbench.models.activations import canonical
+from satbench.parsing import parsed
 
 Size = Annotated[int, Field(gt=0)]
 
@@ -45,12 +46,7 @@ class ModelSpec:
     @classmethod
     def from_json(cls, text: str) -> "ModelSpec":
         """The spec a file carries; raises `BadInput` naming the first field that is missing, unknown or mistyped."""
-        try:
-            return TypeAdapter(cls).validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise BadInput(f"not a model spec: {where}: {first['msg']}") from None
+        return parsed(cls, text.encode(), "not a model spec")
 
 
 class Classifier(nn.Module):

@@ -19,6 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from satbench.errors import FAULTS, BadInput, reason
 from satbench.models.precision import Autocast
+from satbench.modes import evaluating
 
 TOLERANCE = 1e-4  # of the largest absolute value compared
 PRECISIONS = ("float32", "bf16")
@@ -208,16 +209,13 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _logits(model: nn.Module, probe: Tensor) -> Tensor:
     """In eval mode, with the same random numbers at every call; modes and buffers are put back."""
-    modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     torch.manual_seed(0)
     try:
-        with torch.no_grad():
-            logits: Tensor = model.eval()(probe.clone())
+        with evaluating(model), torch.no_grad():
+            logits: Tensor = model(probe.clone())
             return logits.detach().clone()
     finally:
-        for module, mode in modes:
-            module.training = mode
         for buffer, kept in buffers:
             if not torch.equal(buffer, kept):
                 buffer.copy_(kept)

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from satbench.eps import Threat
 from satbench.errors import BadInput
 from satbench.models import ModelSpec, empty_model
 from satbench.models.classifier import Classifier
-from satbench.results.schema import Threat
+from satbench.parsing import parsed
 
 SCHEMA_VERSION = 2
 PROBE_IMAGES, PROBE_LOGITS = "probe.images", "probe.logits"
@@ -175,14 +176,10 @@ def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance
     kind = "conversion" if "conversion" in header else "provenance"
     try:
         spec = ModelSpec.from_json(json.dumps(header["spec"]))
-        origin = ORIGINS[kind].model_validate(header[kind])
+        origin = parsed(ORIGINS[kind], header[kind], f"{path}, {kind}", "make it again")
         return spec, origin, header
     except KeyError as error:
         raise BadInput(f"{path}: its header lacks {error}; make it again") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in (kind, *first["loc"]))
-        raise BadInput(f"{path}: {field}: {first['msg']}; make it again") from None
 
 
 def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

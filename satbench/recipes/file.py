@@ -11,10 +11,11 @@ from satbench.lookup import find, pick
 from satbench.methods import METHODS
 from satbench.models import ModelSpec, empty_model
 from satbench.models.weights import SCHEMA_VERSION
+from satbench.parsing import parsed
 from satbench.strict_yaml import read_mapping
 from satbench.training.augment import AUGMENTATIONS, WHILE_DECODING
 from satbench.training.averaging import AVERAGES
-from satbench.training.config import TrainConfig, parse_config
+from satbench.training.config import TrainConfig
 from satbench.training.schedule import lr_factor
 
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -42,7 +43,7 @@ def read_recipe(file: Path) -> TrainConfig:
                 "write it anew"
             )
         raw = raw["config"]
-    config = parse_config(raw, str(file))
+    config = parsed(TrainConfig, raw, str(file))
     try:
         _check_parameters(config)
     except BadInput as error:

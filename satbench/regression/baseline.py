@@ -5,10 +5,11 @@ from typing import Self
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from satbench.errors import BadInput
 from satbench.lookup import nearest
+from satbench.parsing import parsed
 from satbench.results.metrics import WORST, clean_table, robust_table
 from satbench.results.store import write_text
 
@@ -81,12 +82,7 @@ def read_baseline(path: Path, suite: str) -> Baseline:
     raw = _read(path)
     if suite not in raw:
         raise BadInput(f"{path} has no suite {suite!r}; {nearest(suite, raw)}")
-    try:
-        return Baseline.model_validate(raw[suite])
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{path}: entry {suite!r}, field {field!r}: {first['msg']}") from None
+    return parsed(Baseline, raw[suite], f"{path}: entry {suite!r}")
 
 
 def write_baseline(path: Path, suite: str, baseline: Baseline) -> None:

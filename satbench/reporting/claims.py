@@ -7,14 +7,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from satbench.eps import default_step, format_eps, parse_eps, sat_step
+from satbench.eps import Threat, default_step, format_eps, parse_eps, sat_step
 from satbench.errors import BadInput
+from satbench.parsing import parsed
 from satbench.reporting.rounding import down, outward
 from satbench.reporting.summary import Row
 from satbench.results.attack_info import Parameter
 from satbench.results.metrics import wilson
 from satbench.results.schema import DataInfo
-from satbench.strict_yaml import read_mapping, shipped, validated
+from satbench.strict_yaml import read_mapping, shipped
 
 CLEAN = "clean"
 CARD = "card"  # a source whose images were loaded as the network's card says
@@ -38,11 +39,6 @@ class Images(_Strict):
     n: int = Field(gt=0)
 
 
-class PublishedThreat(_Strict):
-    norm: str
-    eps: str
-
-
 class Source(_Strict):
     """Where figures were published, the image loader they were made with, and the attack's step where it is known."""
 
@@ -59,7 +55,7 @@ class Claims(_Strict):
     """`leaderboards/claims.yaml`: for each network and source, accuracies in percent, clean or against PGD-N."""
 
     images: Images
-    threat: PublishedThreat
+    threat: Threat
     sources: dict[str, Source]
     claims: dict[str, dict[str, dict[Figure, Percent]]]
 
@@ -85,11 +81,11 @@ class Claim:
 def read_claims(path: Path | None = None) -> Claims:
     """The published figures; raises `BadInput` naming file and field of the first that is wrong."""
     path = path or shipped("claims.yaml", "leaderboards")
-    claims = validated(path, None, read_mapping(path), Claims)
+    claims = parsed(Claims, read_mapping(path), str(path))
     for model, sources in claims.claims.items():
         for source in sources:
             if source not in claims.sources:
-                raise BadInput(f"{path}: field 'claims.{model}.{source}': no such source in the list of sources")
+                raise BadInput(f"{path}, field 'claims.{model}.{source}': no such source in the list of sources")
     return claims
 
 
@@ -163,12 +159,8 @@ def _test_of(claims: Claims, claim: Claim, source: Source, rows: Sequence[Row]) 
     """The row that measures the claim's figure; if there is a choice, the one nearest to the published attack."""
     if not claim.steps:
         return max(rows, key=lambda row: row.n, default=None)
-    eps = parse_eps(claims.threat.eps, claims.threat.norm)
-    fits = [
-        row
-        for row in rows
-        if row.norm == claims.threat.norm and abs(row.eps - eps) < 1e-9 and _is_pgd(row, claim.steps)
-    ]
+    norm, eps = claims.threat.norm, claims.threat.eps
+    fits = [row for row in rows if row.norm == norm and abs(row.eps - eps) < 1e-9 and _is_pgd(row, claim.steps)]
 
     def strange(row: Row) -> tuple[int, bool]:
         return len(_attack_differences(source, row)), row.attacks[0].params["init"] == "uniform"

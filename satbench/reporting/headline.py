@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from satbench.eps import Threat
 from satbench.reporting.summary import Row
 from satbench.results.metrics import UNION
-from satbench.results.schema import Threat
 
 Threats = set[tuple[str, float]]
 

@@ -1,8 +1,9 @@
 """Leaderboards: files made of summary rows, the same bytes on every machine."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -12,22 +13,24 @@ from satbench.errors import BadInput
 from satbench.reporting.lines import model_lines
 from satbench.reporting.names import strength
 from satbench.reporting.render import render
-from satbench.reporting.rounding import down, outward
 from satbench.reporting.summary import Row, canonical, least_trusted
 from satbench.reporting.tables import (
     MISSING,
+    Line,
     accuracy_table,
+    csv_line,
+    csv_text,
     doubts,
+    interval,
     json_line,
     markdown_table,
     markdown_text,
     notes,
-    records_of,
     spread,
-    to_csv,
     trust_words,
+    weighted,
 )
-from satbench.results.attack_info import TIERS, AttackInfo, ids
+from satbench.results.attack_info import TIERS, ids
 from satbench.results.metrics import UNION, WORST
 from satbench.results.store import to_json, write_text
 
@@ -49,7 +52,7 @@ class _Place:
     """One line of a board; without a rank where it cannot be trusted."""
 
     rank: int | None
-    line: dict[str, object]
+    line: Line
     evaluation: str
     remark: str
 
@@ -84,8 +87,8 @@ def build(summary_rows: Sequence[Row]) -> dict[str, str]:
     Splits of one data set are ranked apart, each in its own section. The order of the rows does not matter. Raises
     `BadInput` when two data sets would share a file name.
     """
-    frame = accuracy_table(_failed_together(summary_rows))
-    boards = _boards(frame)
+    lines = accuracy_table(_failed_together(summary_rows))
+    boards = _boards(lines)
     files = {}
     for board in boards:
         files[f"{board.stem}.json"] = _json(board)
@@ -97,7 +100,7 @@ def build(summary_rows: Sequence[Row]) -> dict[str, str]:
         boards=boards,
         numbers=("rank", "n", "seeds", "violations"),
         ranking_note=RANKING_NOTE,
-        table_notes=notes(frame),
+        table_notes=notes(lines),
     )
     return files
 
@@ -144,101 +147,84 @@ def _failed_together(rows: Sequence[Row]) -> list[Row]:
     return shared
 
 
-def _boards(frame: pd.DataFrame) -> list[_Board]:
+def _boards(lines: Sequence[Line]) -> list[_Board]:
     boards: dict[str, _Board] = {}
-    for (dataset, norm, eps), lines in frame.groupby(["dataset", "norm", "eps"]):
+    for (dataset, norm, eps), here in _grouped(lines, lambda line: (line.dataset, line.norm, line.eps)):
         stem = f"{re.sub(r'[^A-Za-z0-9.]+', '_', dataset)}-{norm}-{re.sub('[^A-Za-z0-9.+-]+', '_', eps)}"
         title = f"{dataset}, {norm} {eps}"
         if stem in boards:
             raise BadInput(f"{boards[stem].title} and {title} would share the file {stem}.json; rename one data set")
-        parts = tuple(_part(split, part) for split, part in lines.groupby("split"))
-        boards[stem] = _Board(stem, title, parts, (RANKING_NOTE, *notes(lines)))
+        parts = tuple(_part(key[0], part) for key, part in _grouped(here, lambda line: (line.split,)))
+        boards[stem] = _Board(stem, title, parts, (RANKING_NOTE, *notes(here)))
     return [boards[stem] for stem in sorted(boards)]
 
 
-def _part(split: str, lines: pd.DataFrame) -> _Part:
-    identity = ["model", "activation", "method", "trained_for"]
-    strongest = [max(records_of(model), key=_strongest_first) for _, model in lines.groupby(identity)]
-    chosen, failed = ([line for line in strongest if (line["trust"] == "fail") is wanted] for wanted in (False, True))
-    ordered = sorted(
-        chosen, key=lambda line: (-_tier(line), -_number(line, "robust"), *map(str, map(line.get, identity)))
-    )
+def _grouped(
+    lines: Sequence[Line], key: Callable[[Line], tuple[str, ...]]
+) -> Iterator[tuple[tuple[str, ...], list[Line]]]:
+    """The lines of each key, in the order of the keys."""
+    for found, group in groupby(sorted(lines, key=key), key):
+        yield found, list(group)
+
+
+def _part(split: str, lines: Sequence[Line]) -> _Part:
+    strongest = [max(model, key=_strongest_first) for _, model in _grouped(lines, lambda line: line.identity)]
+    chosen, failed = ([line for line in strongest if (line.trust == "fail") is wanted] for wanted in (False, True))
+    ordered = sorted(chosen, key=lambda line: (-_tier(line), -line.robust, line.identity))
     places = tuple(_place(line, ordered) for line in ordered)
     unranked = tuple(_Place(None, line, _kind(line), FAILED) for line in failed)
-    shown = pd.DataFrame([*ordered, *failed])
-    return _Part(split, places, unranked, tuple(doubts(shown)))
+    return _Part(split, places, unranked, tuple(doubts([*ordered, *failed])))
 
 
-def _strongest_first(line: dict[str, object]) -> tuple[object, ...]:
-    attacks = _attacks(line)
-    return _tier(line), len(attacks), strength(attacks), line["n"], line["seeds"], ids(attacks)
+def _strongest_first(line: Line) -> tuple[object, ...]:
+    return _tier(line), len(line.attacks), strength(line.attacks), line.n, line.seeds, ids(line.attacks)
 
 
-def _place(line: dict[str, object], ordered: Sequence[dict[str, object]]) -> _Place:
+def _place(line: Line, ordered: Sequence[Line]) -> _Place:
     best, tier = ordered[0], _tier(line)
-    ahead = [other for other in ordered if (_tier(other), _number(other, "robust")) > (tier, _number(line, "robust"))]
+    ahead = [other for other in ordered if (_tier(other), other.robust) > (tier, line.robust)]
     if line is best:
         remark = "highest"
     elif tier < _tier(best):
         remark = "weaker evaluation: an upper bound, not comparable with the best"
-    elif _number(line, "robust_hi") >= _number(best, "robust_lo"):
+    elif line.robust_hi >= best.robust_lo:
         remark = INSEPARABLE
     else:
         remark = ""
     return _Place(len(ahead) + 1, line, _kind(line), remark)
 
 
-def _kind(line: dict[str, object]) -> str:
+def _kind(line: Line) -> str:
     tier = TIERS[_tier(line)]
-    return f"{WORST}, {tier} included" if len(_attacks(line)) > 1 else tier
+    return f"{WORST}, {tier} included" if len(line.attacks) > 1 else tier
 
 
-def _attacks(line: dict[str, object]) -> list[AttackInfo]:
-    attacks = line["attacks"]
-    assert isinstance(attacks, list)
-    return attacks
-
-
-def _tier(line: dict[str, object]) -> int:
-    return strength(_attacks(line))[0]
-
-
-def _number(line: dict[str, object], key: str) -> float:
-    value = line[key]
-    assert isinstance(value, int | float)
-    return value
+def _tier(line: Line) -> int:
+    return strength(line.attacks)[0]
 
 
 def _readable(places: Sequence[_Place]) -> pd.DataFrame:
-    def interval(line: dict[str, object], key: str) -> str:
-        if line[key] is None:
-            return MISSING
-        low, high = _number(line, f"{key}_lo"), _number(line, f"{key}_hi")
-        return f"{down(_number(line, key))} {outward(low, high)}"
-
-    several = any(place.line["seeds"] != 1 for place in places)
-    random = any(place.line["weighted"] is not None for place in places)
+    several = any(place.line.seeds != 1 for place in places)
+    random = any(place.line.weighted is not None for place in places)
     return pd.DataFrame(
-        [
-            {
-                "rank": str(place.rank or MISSING),
-                "model": str(place.line["model"]),
-                "activation": str(place.line["activation"] or MISSING),
-                "method": str(place.line["method"] or MISSING),
-                "trained for": str(place.line["trained_for"] or MISSING),
-                "robust %": interval(place.line, "robust"),
-                **({"robust range over seeds %": spread(place.line, "robust")} if several else {}),
-                **({"weighted robust %": interval(place.line, "weighted")} if random else {}),
-                "clean %": interval(place.line, "clean"),
-                "n": str(place.line["n"]),
-                "seeds": str(place.line["seeds"]),
-                "evaluation": str(place.line["attack"]),
-                "violations": str(place.line["violations"]),
-                "trust": trust_words(place.line),
-                "remark": place.remark or MISSING,
-            }
-            for place in places
-        ]
+        {
+            "rank": str(place.rank or MISSING),
+            "model": line.model,
+            "activation": line.activation or MISSING,
+            "method": line.method or MISSING,
+            "trained for": line.trained_for or MISSING,
+            "robust %": interval(line.robust, line.robust_lo, line.robust_hi),
+            **({"robust range over seeds %": spread(line, line.robust_min, line.robust_max)} if several else {}),
+            **({"weighted robust %": weighted(line)} if random else {}),
+            "clean %": interval(line.clean, line.clean_lo, line.clean_hi),
+            "n": str(line.n),
+            "seeds": str(line.seeds),
+            "evaluation": line.attack,
+            "violations": str(line.violations),
+            "trust": trust_words(line),
+            "remark": place.remark or MISSING,
+        }
+        for place, line in ((place, place.line) for place in places)
     )
 
 
@@ -258,10 +244,10 @@ def _json(board: _Board) -> str:
 def _csv(board: _Board) -> str:
     places = [place for part in board.parts for place in (*part.places, *part.unranked)]
     lines = [
-        {"rank": place.rank or "", **place.line, "evaluation": place.evaluation, "remark": place.remark}
+        {"rank": place.rank or "", **csv_line(place.line), "evaluation": place.evaluation, "remark": place.remark}
         for place in places
     ]
-    return to_csv(pd.DataFrame(lines))
+    return csv_text(lines)
 
 
 def _markdown(board: _Board) -> str:

@@ -18,6 +18,7 @@ from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import NOT_CHECKED, Row, network_of, summarise
 from satbench.reporting.verdict import RULE_NOTE, compare
 from satbench.results.store import Run, write_text
+from satbench.results.training_log import Epoch
 
 NUMBERS = (
     "n",
@@ -33,13 +34,13 @@ NUMBERS = (
     "passes",
     "passes an image",
 )  # columns set to the right
-FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
+FORMATS: dict[str, Callable[[Sequence[tables.Line]], str]] = {
     "table.md": tables.to_markdown,
     "table.csv": tables.to_csv,
     "table.tex": tables.to_latex,
     "table.json": tables.to_json,
 }
-Curves = Mapping[str, Sequence[Mapping[str, float | int | None]]]
+Curves = Mapping[str, Sequence[Epoch]]
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,10 @@ def write_report(
     rows = summarise(runs)
     if not rows:
         raise BadInput("no records to report on; give run folders made by `satbench eval` with at least one attack")
-    frame = tables.accuracy_table(rows)
+    lines = tables.accuracy_table(rows)
     files = [folder / name for name in FORMATS]
     for path in files:
-        write_text(path, FORMATS[path.name](frame))
+        write_text(path, FORMATS[path.name](lines))
     figures = []
     for stem, caption, alt, figure in _drawn(rows, curves):
         written = plots.save(figure, folder, stem)
@@ -82,7 +83,7 @@ def write_report(
         data = "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode("ascii")
         figures.append(_Figure(stem, caption, alt, data, float(figure.get_figwidth())))
         files += written
-    headline = frame[_at(frame, headline_rows(rows))]
+    headline = _at(lines, headline_rows(rows))
     page = render(
         "report.html.j2",
         title=title,
@@ -90,15 +91,15 @@ def write_report(
         numbers=NUMBERS,
         headline=tables.readable(headline),
         headline_caption=_threats(headline),
-        whole=None if len(headline) == len(frame) else tables.readable(frame),
-        table_notes=tables.notes(frame),
+        whole=None if len(headline) == len(lines) else tables.readable(lines),
+        table_notes=tables.notes(lines),
         trust=_trust(runs),
-        doubts=tables.doubts(frame),
+        doubts=tables.doubts(lines),
         stages=_stages(runs),
         sentences=compare(runs, reference),
         rule=RULE_NOTE,
         figures=figures,
-        measured=_measured(frame, runs),
+        measured=_measured(lines, runs),
         attacks=_attacks(rows),
         models=_models(runs),
     )
@@ -132,26 +133,25 @@ def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, Fig
     return drawn
 
 
-def _at(frame: pd.DataFrame, rows: Sequence[Row]) -> list[bool]:
-    """Which lines are at the threats of these rows."""
+def _at(lines: Sequence[tables.Line], rows: Sequence[Row]) -> list[tables.Line]:
+    """The lines at the threats of these rows."""
     chosen = {(row.dataset, row.split, row.norm, row.eps) for row in rows}
-    places = zip(*(frame[column] for column in ("dataset", "split", "norm", "eps_value")), strict=True)
-    return [place in chosen for place in places]
+    return [line for line in lines if (line.dataset, line.split, line.norm, line.eps_value) in chosen]
 
 
-def _threats(frame: pd.DataFrame) -> str:
-    ordered = frame.sort_values(["norm", "eps_value", "eps"])
-    return ", ".join(dict.fromkeys(ordered["norm"] + " " + ordered["eps"]))
+def _threats(lines: Sequence[tables.Line]) -> str:
+    ordered = sorted(lines, key=lambda line: (line.norm, line.eps_value, line.eps))
+    return ", ".join(dict.fromkeys(line.threat for line in ordered))
 
 
-def _measured(frame: pd.DataFrame, runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def _measured(lines: Sequence[tables.Line], runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     manifests = [run.manifest for run in runs]
     images = {
         f"{item.data.name}/{item.data.split}: {item.data.n} images, digest {item.data.digest}" for item in manifests
     }
     versions = {f"{name} {version}" for item in manifests for name, version in item.versions.items()}
     return [
-        ("Threats", [_threats(frame)]),
+        ("Threats", [_threats(lines)]),
         ("Images", sorted(images)),
         ("Training seeds", [_listed({item.model.seed for item in manifests})]),
         ("Evaluation seeds", [_listed({item.seed for item in manifests})]),

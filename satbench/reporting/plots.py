@@ -23,6 +23,7 @@ from satbench.reporting.tables import accuracy_table
 from satbench.results.attack_info import AttackInfo, ids
 from satbench.results.metrics import UNION, WORST
 from satbench.results.store import atomic_file
+from satbench.results.training_log import Epoch
 
 # the palette of Okabe & Ito (2008) for all kinds of colour vision, without its yellow, which is faint on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -181,11 +182,11 @@ def _arms(line: "pd.Series[float]", accuracy: str) -> list[list[float]]:
     return [[max(0.0, mean - low) * 100], [max(0.0, high - mean) * 100]]
 
 
-def training_curves(curves: Mapping[str, Sequence[Mapping[str, float | int | None]]]) -> Figure:
+def training_curves(curves: Mapping[str, Sequence[Epoch]]) -> Figure:
     """Training loss, clean validation accuracy, and validation accuracy under attack, over epochs.
 
-    `curves` maps the name of a run to the rows of its metrics.jsonl; runs that differ only in a seed at the end of the
-    name share a colour. A row without one of the values leaves a gap of one point.
+    `curves` maps the name of a run to its log; runs that differ only in a seed at the end of the name share a colour.
+    An epoch that was not measured leaves a gap of one point.
     """
     groups = sorted({unseeded(name) for name in curves})
     with _style():
@@ -198,9 +199,9 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, float | int | Non
                 (2, "val_robust", "-", 100),
                 (2, "val_fgsm", "--", 100),
             ):
-                points = [(row["epoch"], value) for row in curves[name] if (value := row.get(field)) is not None]
-                x, y = [epoch or 0 for epoch, _ in points], [value * scale for _, value in points]
-                marker = look.marker if len(points) == 1 else ""
+                rows = [row for row in map(Epoch.to_dict, curves[name]) if field in row]
+                x, y = [row["epoch"] for row in rows], [row[field] * scale for row in rows]
+                marker = look.marker if len(rows) == 1 else ""
                 axes[panel].plot(x, y, color=look.colour, linestyle=line, lw=1.3, alpha=0.85, marker=marker)
         titles = (
             "Training loss",
@@ -234,7 +235,7 @@ _IMAGES = ("dataset", "split", "loader")
 def _frame(rows: Sequence[Row]) -> pd.DataFrame:
     """The accuracy table without unions, which have no radius to draw, and the rows behind each line."""
     drawn = [row for row in rows if row.norm != UNION]
-    return accuracy_table(drawn).assign(rows=[group for _, group in group_rows(drawn)])
+    return pd.DataFrame(map(vars, accuracy_table(drawn))).assign(rows=[group for _, group in group_rows(drawn)])
 
 
 def _attacks(frame: pd.DataFrame) -> dict[tuple[str, ...], tuple[AttackInfo, ...]]:

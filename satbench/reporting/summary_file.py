@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from satbench.errors import BadInput, reason
+from satbench.errors import BadInput
+from satbench.parsing import parsed
 from satbench.reporting.summary import Row, canonical, infos_by_id, key, measurement
 from satbench.results.attack_info import AttackInfo, ids
 from satbench.results.store import Outdated, to_json, write_text
@@ -49,11 +48,8 @@ def read_summary(path: Path) -> list[Row]:
         raise Outdated(f"summary {path} is of schema {version}; run `satbench migrate {path}` once")
     if version != SUMMARY_VERSION:
         raise BadInput(f"summary {path} has schema version {version!r}, not {SUMMARY_VERSION}; {AGAIN}")
-    try:
-        known = {one.id: one for one in map(AttackInfo.model_validate, raw.get("attacks", []))}
-    except (TypeError, ValidationError) as error:
-        raise BadInput(f"summary {path}, list of attacks: {reason(error)}; {AGAIN}") from None
-    return parse_rows(path, raw["rows"], known)
+    attacks = parsed(list[AttackInfo], raw.get("attacks", []), f"summary {path}, list of attacks", AGAIN)
+    return parse_rows(path, raw["rows"], {one.id: one for one in attacks})
 
 
 def read_raw_summary(path: Path) -> dict[str, Any]:
@@ -80,12 +76,7 @@ def parse_rows(path: Path, entries: Sequence[object], known: Mapping[str, Attack
             if unknown:
                 raise BadInput(f"{where}, field 'attacks': {unknown[0]!r} is not in the list of attacks; {AGAIN}")
             entry = entry | {"attacks": [known[one].model_dump(mode="json") for one in named]}
-        try:
-            row = Row.model_validate_json(json.dumps(entry))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "counts"
-            raise BadInput(f"{where}, field {field!r}: {first['msg']}; {AGAIN}") from None
+        row = parsed(Row, json.dumps(entry).encode(), where, AGAIN)
         if rows.setdefault(key(row), row) is not row:
             raise BadInput(f"{where}, field 'attack': the same as an earlier row; {AGAIN}")
     return canonical(list(rows.values()))

@@ -1,9 +1,8 @@
 """The one accuracy table, and its Markdown, CSV, LaTeX and JSON forms."""
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 
 import pandas as pd
@@ -13,8 +12,9 @@ from satbench.reporting.lines import ModelLine, group_rows
 from satbench.reporting.names import display_name, short_names, threat_name
 from satbench.reporting.rounding import down, outward, up
 from satbench.reporting.summary import Row, images_name, least_trusted
-from satbench.results.attack_info import ids
+from satbench.results.attack_info import AttackInfo, ids
 from satbench.results.metrics import UNION, wilson
+from satbench.results.schema import Verdict
 from satbench.results.store import to_json as json_text
 
 INTERVAL_NOTE = (
@@ -52,64 +52,83 @@ NOTES = (INTERVAL_NOTE, ROUNDING_NOTE, TRUST_NOTE)  # on every table
 
 MISSING = "-"
 
-COLUMNS = (
-    "model",  # told apart from every other line, see `lines.model_lines`
-    "activation",
-    "method",
-    "trained_for",
-    "dataset",
-    "split",
-    "loader",
-    "norm",
-    "eps",  # as people write it
-    "eps_value",
-    "attack",
-    "attacks",  # what is known of each attack joined by it; written by their ids
-    "group",
-    "digests",  # of the networks, one for each seed
-    "seeds",
-    "n",
-    "clean",
-    "clean_lo",
-    "clean_hi",
-    "clean_min",  # of the lowest seed
-    "clean_max",
-    "robust",
-    "robust_lo",
-    "robust_hi",
-    "robust_min",
-    "robust_max",
-    "draws",  # passes in the majority vote of a random network
-    "weighted",  # by the probability of a correct answer, where draws are several
-    "weighted_lo",
-    "weighted_hi",
-    "forward",  # passes an image
-    "backward",
-    "violations",
-    "bad_gradients",
-    "trust",
-    "reasons",  # sentences behind a verdict that is no pass
-    "next_attacks",
-)
 _LOWER = ("clean", "clean_lo", "clean_min", "robust", "robust_lo", "robust_min", "weighted", "weighted_lo")
-_LISTS = ("attacks", "digests", "reasons", "next_attacks")
 _PASSES = ("forward", "backward")
 _UPPER = ("clean_hi", "clean_max", "robust_hi", "robust_max", "weighted_hi")
+_ROUNDED: Mapping[str, Callable[[float], str]] = dict.fromkeys(_LOWER, down) | dict.fromkeys(_UPPER, up)
 
 
-def accuracy_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """The frame behind every form of the table: a line per model, threat and attack, its seeds joined.
+@dataclass(frozen=True)
+class Line:
+    """A line of the table, whose fields are the columns of its files; what is unknown is "" or None.
 
     Accuracies are fractions at full precision: means over seeds, with 95% Wilson intervals on n distinct images.
-    `robust_min` and `robust_max` are the lowest and the highest seed. What is unknown is "". Models are told apart
-    among these rows, so a part of a table is a part of this frame, not the table of some of the rows.
+    """
+
+    model: str  # told apart from every other line, see `lines.model_lines`
+    activation: str
+    method: str
+    trained_for: str
+    dataset: str
+    split: str
+    loader: str
+    norm: str
+    eps: str  # as people write it
+    eps_value: float
+    attack: str
+    attacks: tuple[AttackInfo, ...]  # what is known of each attack joined by it; written by their ids
+    group: str
+    digests: tuple[str, ...]  # of the networks, one for each seed
+    seeds: int
+    n: int
+    clean: float
+    clean_lo: float
+    clean_hi: float
+    clean_min: float  # of the lowest seed
+    clean_max: float
+    robust: float
+    robust_lo: float
+    robust_hi: float
+    robust_min: float
+    robust_max: float
+    draws: str  # passes in the majority vote of a random network
+    weighted: float | None  # by the probability of a correct answer, where draws are several
+    weighted_lo: float | None
+    weighted_hi: float | None
+    forward: float | None  # passes an image
+    backward: float | None
+    violations: int
+    bad_gradients: int
+    trust: Verdict
+    reasons: tuple[str, ...]  # sentences behind a verdict that is no pass
+    next_attacks: tuple[str, ...]
+
+    @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """The model, as `lines.ModelLine`."""
+        return self.model, self.activation, self.method, self.trained_for
+
+    @property
+    def name(self) -> str:
+        """Model and activation, as sentences call them."""
+        return " ".join(filter(None, self.identity[:2]))
+
+    @property
+    def threat(self) -> str:
+        return f"{self.norm} {self.eps}"
+
+
+def accuracy_table(rows: Sequence[Row]) -> list[Line]:
+    """The lines behind every form of the table: one per model, threat and attack, its seeds joined.
+
+    Models are told apart among these rows, so a part of a table is a part of these lines, not the table of some of the
+    rows.
     """
     shorts = short_names(attack for row in rows for attack in row.attacks)
-    lines = [_line(line, group, shorts) for line, group in group_rows(rows)]
-    return pd.DataFrame(lines, columns=list(COLUMNS))
+    return [_line(line, group, shorts) for line, group in group_rows(rows)]
 
 
-def _line(line: ModelLine, group: list[Row], shorts: dict[str, str]) -> dict[str, object]:
+def _line(line: ModelLine, group: list[Row], shorts: dict[str, str]) -> Line:
     first = group[0]
     n = min(row.n for row in group)
     robust = [Fraction(row.robust, row.n) for row in group]
@@ -118,43 +137,43 @@ def _line(line: ModelLine, group: list[Row], shorts: dict[str, str]) -> dict[str
     clean_mean, clean_lo, clean_hi = _mean(clean, n)
     robust_mean, robust_lo, robust_hi = _mean(robust, n)
     shares = [Fraction(row.weighted) for row in group if row.weighted is not None]
-    weighted, weighted_lo, weighted_hi = _mean(shares, n) if len(shares) == len(group) else ("", "", "")
-    return {
+    weighted, weighted_lo, weighted_hi = _mean(shares, n) if len(shares) == len(group) else (None,) * 3
+    return Line(
         **asdict(line),
-        "dataset": first.dataset,
-        "split": first.split,
-        "loader": first.loader or "",
-        "norm": first.norm,
-        "eps": _eps(first),
-        "eps_value": first.eps,
-        "attack": display_name(first.attack, ids(first.attacks), shorts),
-        "attacks": first.attacks,
-        "group": first.group or "",
-        "digests": tuple(row.model_digest for row in group),
-        "seeds": len(group),
-        "n": n,
-        "clean": clean_mean,
-        "clean_lo": clean_lo,
-        "clean_hi": clean_hi,
-        "clean_min": float(min(clean)),
-        "clean_max": float(max(clean)),
-        "robust": robust_mean,
-        "robust_lo": robust_lo,
-        "robust_hi": robust_hi,
-        "robust_min": float(min(robust)),
-        "robust_max": float(max(robust)),
-        "draws": " + ".join(map(str, sorted({draws for row in group for draws in row.draws}))),
-        "weighted": weighted,
-        "weighted_lo": weighted_lo,
-        "weighted_hi": weighted_hi,
-        "forward": _passes([(row.forward, row.n) for row in group]),
-        "backward": _passes([(row.backward, row.n) for row in group]),
-        "violations": sum(row.violations for row in group),
-        "bad_gradients": sum(row.bad_gradients for row in group),
-        "trust": trust.verdict,
-        "reasons": trust.reasons,
-        "next_attacks": trust.next_attacks,
-    }
+        dataset=first.dataset,
+        split=first.split,
+        loader=first.loader or "",
+        norm=first.norm,
+        eps=_eps(first),
+        eps_value=first.eps,
+        attack=display_name(first.attack, ids(first.attacks), shorts),
+        attacks=first.attacks,
+        group=first.group or "",
+        digests=tuple(row.model_digest for row in group),
+        seeds=len(group),
+        n=n,
+        clean=clean_mean,
+        clean_lo=clean_lo,
+        clean_hi=clean_hi,
+        clean_min=float(min(clean)),
+        clean_max=float(max(clean)),
+        robust=robust_mean,
+        robust_lo=robust_lo,
+        robust_hi=robust_hi,
+        robust_min=float(min(robust)),
+        robust_max=float(max(robust)),
+        draws=" + ".join(map(str, sorted({draws for row in group for draws in row.draws}))),
+        weighted=weighted,
+        weighted_lo=weighted_lo,
+        weighted_hi=weighted_hi,
+        forward=_passes([(row.forward, row.n) for row in group]),
+        backward=_passes([(row.backward, row.n) for row in group]),
+        violations=sum(row.violations for row in group),
+        bad_gradients=sum(row.bad_gradients for row in group),
+        trust=trust.verdict,
+        reasons=trust.reasons,
+        next_attacks=trust.next_attacks,
+    )
 
 
 def _eps(row: Row) -> str:
@@ -168,126 +187,131 @@ def _mean(rates: Sequence[Fraction], n: int) -> tuple[float, float, float]:
     return float(mean), *wilson(float(mean * n), n)
 
 
-def _passes(counts: Sequence[tuple[int | None, int]]) -> float | str:
-    """Passes an image, averaged over seeds; "" where those of some seed were not counted."""
+def _passes(counts: Sequence[tuple[int | None, int]]) -> float | None:
+    """Passes an image, averaged over seeds; None where those of some seed were not counted."""
     known = [Fraction(count, n) for count, n in counts if count is not None]
-    return float(sum(known, Fraction()) / len(known)) if len(known) == len(counts) else ""
+    return float(sum(known, Fraction()) / len(known)) if len(known) == len(counts) else None
 
 
-def notes(frame: pd.DataFrame) -> tuple[str, ...]:
-    """How to read the frame's lines, and which of them only give an upper bound."""
-    joined = [attack for attacks in frame["attacks"] for attack in attacks]
+def notes(lines: Sequence[Line]) -> tuple[str, ...]:
+    """How to read the lines, and which of them only give an upper bound."""
+    joined = [attack for line in lines for attack in line.attacks]
     asked = (
-        (GROUP_NOTE, (frame["group"] != "").any()),
-        (UNION_NOTE, (frame["norm"] == UNION).any()),
-        (PASSES_NOTE, (frame["forward"] != "").any()),
-        (WEIGHTED_NOTE, (frame["weighted"] != "").any()),
+        (GROUP_NOTE, any(line.group for line in lines)),
+        (UNION_NOTE, any(line.norm == UNION for line in lines)),
+        (PASSES_NOTE, any(line.forward is not None for line in lines)),
+        (WEIGHTED_NOTE, any(line.weighted is not None for line in lines)),
         (RAPID_NOTE, any(attack.tier == "rapid" for attack in joined)),
         (TRANSFER_NOTE, any(attack.kind == "transfer" for attack in joined)),
     )
-    return (*NOTES, *(note for note, wanted in asked if wanted), *_of_some_models(frame))
+    return (*NOTES, *(note for note, wanted in asked if wanted), *_of_some_models(lines))
 
 
-def _of_some_models(frame: pd.DataFrame) -> list[str]:
+def _of_some_models(lines: Sequence[Line]) -> list[str]:
     """What holds for some models only: predictions by majority, and gradients that were not finite."""
     said: dict[str, None] = {}
-    for line in records_of(frame):
-        model = " ".join(str(line[key]) for key in ("model", "activation") if line[key])
-        if line["draws"] != "1":
-            said[f"{model}: a prediction is the majority of {line['draws']} passes."] = None
-        if bad := line["bad_gradients"]:
-            where = f"{model}, {line['norm']} {line['eps']}, {line['attack']}"
+    for line in lines:
+        if line.draws != "1":
+            said[f"{line.name}: a prediction is the majority of {line.draws} passes."] = None
+        if bad := line.bad_gradients:
+            where = f"{line.name}, {line.threat}, {line.attack}"
             said[f"{where}: a gradient was not finite for {bad} images, counted over all seeds."] = None
     return list(said)
 
 
-def doubts(frame: pd.DataFrame) -> list[str]:
+def doubts(lines: Sequence[Line]) -> list[str]:
     """Why models did not pass the trust battery: a sentence each."""
-    found: dict[str, None] = {}
-    for line in records_of(frame):
-        name = " ".join(str(line[key]) for key in ("model", "activation") if line[key])
-        reasons = line["reasons"]
-        assert isinstance(reasons, list)
-        found |= dict.fromkeys(f"{name}, {trust_words(line)}: {reason}" for reason in reasons)
-    return list(found)
+    found = (f"{line.name}, {trust_words(line)}: {reason}" for line in lines for reason in line.reasons)
+    return list(dict.fromkeys(found))
 
 
-def trust_words(line: Mapping[str, object]) -> str:
-    """The verdict of a line of the frame, with the attacks to try where it is in doubt."""
-    following = line["next_attacks"]
-    assert isinstance(following, Sequence)
-    if line["trust"] != "suspicious" or not following:
-        return str(line["trust"])
-    return f"suspicious (try {', '.join(following)})"
+def trust_words(line: Line) -> str:
+    """The verdict of a line, with the attacks to try where it is in doubt."""
+    if line.trust != "suspicious" or not line.next_attacks:
+        return line.trust
+    return f"suspicious (try {', '.join(line.next_attacks)})"
 
 
-def records_of(frame: pd.DataFrame) -> list[dict[str, object]]:
-    """The frame's lines; "" becomes None, and a tuple a list."""
-    return [
+def json_line(line: Line) -> dict[str, object]:
+    """A line as plain JSON values: its attacks as their ids, null for what is unknown."""
+    known = {key: None if value == "" else value for key, value in vars(line).items()}
+    return known | {"attacks": ids(line.attacks)}
+
+
+def csv_line(line: Line) -> dict[str, object]:
+    """A line as cells of CSV: percent with one decimal, rounded down or outward; lists are joined by " + "."""
+    cells: dict[str, object] = {}
+    for key, value in (vars(line) | {"attacks": ids(line.attacks)}).items():
+        if key in _ROUNDED:
+            cells[f"{key}_percent"] = "" if value is None else _ROUNDED[key](value)
+        elif key in _PASSES:
+            cells[key] = "" if value is None else f"{value:.1f}"
+        else:
+            cells[key] = " + ".join(value) if isinstance(value, tuple) else value
+    return cells
+
+
+def readable(lines: Sequence[Line]) -> pd.DataFrame:
+    """The lines as text for people: an accuracy shares a cell with its interval; trained_for shows if it varies."""
+    is_varied = len({line.trained_for for line in lines}) > 1
+    has_seeds = any(line.seeds > 1 for line in lines)
+    is_random = any(line.weighted is not None for line in lines)
+    is_counted = any(line.forward is not None for line in lines)
+    return pd.DataFrame(
         {
-            key: list(value) if isinstance(value, tuple) else None if value == "" else value
-            for key, value in line.items()
+            "model": line.model or MISSING,
+            "activation": line.activation or MISSING,
+            "method": line.method or MISSING,
+            **({"trained for": line.trained_for or MISSING} if is_varied else {}),
+            "data": images_name(line.dataset, line.split, line.loader),
+            "threat": line.threat,
+            "attack": line.attack,
+            "seeds": str(line.seeds),
+            "n": str(line.n),
+            "clean %": interval(line.clean, line.clean_lo, line.clean_hi),
+            **({"clean range over seeds %": spread(line, line.clean_min, line.clean_max)} if has_seeds else {}),
+            "robust %": interval(line.robust, line.robust_lo, line.robust_hi),
+            **({"robust range over seeds %": spread(line, line.robust_min, line.robust_max)} if has_seeds else {}),
+            **({"weighted robust %": weighted(line)} if is_random else {}),
+            **({"passes an image": _passes_cell(line)} if is_counted else {}),
+            "violations": str(line.violations),
+            "trust": trust_words(line),
         }
-        for line in frame.to_dict("records")
-    ]
+        for line in lines
+    )
 
 
-def json_line(line: Mapping[str, object]) -> dict[str, object]:
-    """A line of `records_of` as plain JSON values, its attacks as their ids."""
-    attacks = line["attacks"]
-    assert isinstance(attacks, list)
-    return {**line, "attacks": list(ids(attacks))}
+def interval(mean: float, low: float, high: float) -> str:
+    """An accuracy with its interval in percent."""
+    return f"{down(mean)} {outward(low, high)}"
 
 
-def readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame as text for people: an accuracy shares a cell with its interval; trained_for shows if it varies."""
-    text = pd.DataFrame(index=frame.index)
-    for column in ("model", "activation", "method"):
-        text[column] = frame[column].replace("", MISSING)
-    if frame["trained_for"].nunique() > 1:
-        text["trained for"] = frame["trained_for"].replace("", MISSING)
-    places = zip(frame["dataset"], frame["split"], frame["loader"], strict=True)
-    text["data"] = [images_name(*place) for place in places]
-    text["threat"] = frame["norm"] + " " + frame["eps"]
-    text["attack"] = frame["attack"]
-    for column in ("seeds", "n"):
-        text[column] = frame[column].astype(str)
-    for column in ("clean", "robust"):
-        bounds = zip(frame[column], frame[f"{column}_lo"], frame[f"{column}_hi"], strict=True)
-        text[f"{column} %"] = [f"{down(mean)} {outward(low, high)}" for mean, low, high in bounds]
-        if (frame["seeds"] > 1).any():
-            text[f"{column} range over seeds %"] = [spread(line, column) for line in records_of(frame)]
-    if (frame["weighted"] != "").any():
-        shares = zip(frame["weighted"], frame["weighted_lo"], frame["weighted_hi"], strict=True)
-        text["weighted robust %"] = [
-            f"{down(mean)} {outward(low, high)}" if mean != "" else MISSING for mean, low, high in shares
-        ]
-    if (frame["forward"] != "").any():
-        passes = zip(frame["forward"], frame["backward"], strict=True)
-        text["passes an image"] = [
-            f"{_count(one)} + {_count(other)}" if one != "" else MISSING for one, other in passes
-        ]
-    text["violations"] = frame["violations"].astype(str)
-    text["trust"] = [trust_words(line) for line in records_of(frame)]
-    return text
+def weighted(line: Line) -> str:
+    """The weighted accuracy with its interval, where it is known."""
+    if line.weighted is None or line.weighted_lo is None or line.weighted_hi is None:
+        return MISSING
+    return interval(line.weighted, line.weighted_lo, line.weighted_hi)
 
 
-def spread(line: Mapping[str, object], column: str) -> str:
-    """The lowest and the highest seed of an accuracy of the frame, where there are several."""
-    low, high = line[f"{column}_min"], line[f"{column}_max"]
-    assert isinstance(low, float)
-    assert isinstance(high, float)
-    return MISSING if line["seeds"] == 1 else f"{down(low)} to {up(high)}"
+def spread(line: Line, low: float, high: float) -> str:
+    """The lowest and the highest seed of an accuracy of the line, where there are several."""
+    return MISSING if line.seeds == 1 else f"{down(low)} to {up(high)}"
+
+
+def _passes_cell(line: Line) -> str:
+    if line.forward is None or line.backward is None:
+        return MISSING
+    return f"{_count(line.forward)} + {_count(line.backward)}"
 
 
 def _count(passes: float) -> str:
     return f"{passes:.0f}" if passes >= 100 else f"{passes:.1f}"
 
 
-def to_markdown(frame: pd.DataFrame) -> str:
+def to_markdown(lines: Sequence[Line]) -> str:
     """The readable table in Markdown, with doubts and notes below."""
-    below = [*(f"- {markdown_text(doubt)}" for doubt in doubts(frame)), *notes(frame)]
-    return markdown_table(readable(frame)) + "\n" + "\n".join(f"{line}\n" for line in below)
+    below = [*(f"- {markdown_text(doubt)}" for doubt in doubts(lines)), *notes(lines)]
+    return markdown_table(readable(lines)) + "\n" + "\n".join(f"{line}\n" for line in below)
 
 
 def markdown_table(text: pd.DataFrame) -> str:
@@ -301,27 +325,20 @@ def markdown_text(cell: str) -> str:
     return re.sub(r"([\\|<*])", r"\\\1", cell).replace("\n", " ")
 
 
-def to_csv(frame: pd.DataFrame) -> str:
-    """The frame as CSV: percent with one decimal, rounded down or outward; lists are joined by " + "."""
-    percent = {column: [_known(value, down) for value in frame[column]] for column in _LOWER}
-    percent |= {column: [_known(value, up) for value in frame[column]] for column in _UPPER}
-    named = {column: f"{column}_percent" for column in (*_LOWER, *_UPPER)}
-    frame = frame.assign(attacks=[ids(attacks) for attacks in frame["attacks"]])
-    joined = {column: [" + ".join(texts) for texts in frame[column]] for column in _LISTS}
-    passes = {column: [_known(value, "{:.1f}".format) for value in frame[column]] for column in _PASSES}
-    frame = frame.assign(**percent, **joined, **passes).rename(columns=named)
-    text: str = frame.to_csv(index=False, lineterminator="\n")
+def to_csv(lines: Sequence[Line]) -> str:
+    """The table as CSV, a `csv_line` each."""
+    return csv_text([csv_line(line) for line in lines])
+
+
+def csv_text(cells: Sequence[Mapping[str, object]]) -> str:
+    """Lines of cells under their names."""
+    text: str = pd.DataFrame(cells).to_csv(index=False, lineterminator="\n")
     return text
 
 
-def _known(value: object, text: Callable[[float], str]) -> str:
-    """The number as text; "" where it is unknown."""
-    return text(value) if isinstance(value, float) and not math.isnan(value) else ""
-
-
-def to_json(frame: pd.DataFrame) -> str:
-    """The frame as JSON: fractions at full precision, with the notes on how to read them."""
-    return json_text({"notes": list(notes(frame)), "rows": list(map(json_line, records_of(frame)))})
+def to_json(lines: Sequence[Line]) -> str:
+    """The table as JSON: fractions at full precision, with the notes on how to read them."""
+    return json_text({"notes": notes(lines), "rows": [json_line(line) for line in lines]})
 
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
@@ -336,15 +353,15 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 }
 
 
-def to_latex(frame: pd.DataFrame) -> str:
+def to_latex(lines: Sequence[Line]) -> str:
     """The readable table as a LaTeX `tabular`; the document loads booktabs."""
-    text = readable(frame)
+    text = readable(lines)
     numbers = {"seeds", "n", "violations"}
     head = " & ".join(map(_latex, text.columns))
     body = [" & ".join(map(_latex, line)) for line in text.to_numpy().tolist()]
     rows = [r"\toprule", rf"{head} \\", r"\midrule", *(rf"{line} \\" for line in body), r"\bottomrule"]
     columns = "".join("r" if column in numbers else "l" for column in text.columns)
-    above = [f"% {note}" for note in (*notes(frame), *doubts(frame))]
+    above = [f"% {note}" for note in (*notes(lines), *doubts(lines))]
     return "\n".join([*above, rf"\begin{{tabular}}{{{columns}}}", *rows, r"\end{tabular}"]) + "\n"
 
 

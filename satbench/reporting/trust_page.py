@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from satbench.eps import Threat
 from satbench.reporting.names import threat_name
 from satbench.reporting.render import render
 from satbench.reporting.tables import MISSING
-from satbench.results.schema import DataInfo, ModelInfo, Threat, Trust
+from satbench.results.schema import DataInfo, ModelInfo, Trust
 from satbench.results.store import to_json, write_text
 
 TRUST_FILE = "trust.json"

@@ -6,6 +6,7 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from satbench.eps import Threat
 from satbench.results.attack_info import AttackInfo
 
 SCHEMA_VERSION = 4
@@ -65,13 +66,6 @@ Verdict = Literal["pass", "not checked", "suspicious", "fail"]  # from best to w
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Threat(_Strict):
-    """A norm and a radius in the pixel scale of [0, 1]."""
-
-    norm: str
-    eps: float
 
 
 class ModelInfo(_Strict):

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from satbench.errors import BadInput
+from satbench.parsing import parsed
 from satbench.results.attack_info import ids
 from satbench.results.schema import EXAMPLES, RECORDS, SCHEMA_VERSION, TIMING, Manifest
 
@@ -182,12 +182,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def parse_manifest(path: Path, raw: Mapping[str, object]) -> Manifest:
     """The manifest of run folder `path`; raises `BadInput` that names the first field that is wrong."""
-    try:
-        return Manifest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{path / MANIFEST}: field {field!r}: {first['msg']}; run `satbench eval` again") from None
+    return parsed(Manifest, raw, str(path / MANIFEST), "run `satbench eval` again")
 
 
 def check_seal(path: Path, manifest: Mapping[str, object]) -> None:

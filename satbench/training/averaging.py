@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from satbench.errors import BadInput
+from satbench.modes import evaluating
+from satbench.training.schedule import is_number
 
 
 class Average(ABC):
@@ -72,9 +74,9 @@ class EMA(Average):
     """
 
     def __init__(self, net: nn.Module, decay: float = 0.995, warmup: float = 0.025) -> None:
-        if not _is_number(decay) or not 0 <= decay <= 1:
+        if not is_number(decay) or not 0 <= decay <= 1:
             raise BadInput(f"decay {decay!r} of averaging 'ema'; give a number from 0 to 1")
-        if not _is_number(warmup) or not 0 <= warmup < 1:
+        if not is_number(warmup) or not 0 <= warmup < 1:
             raise BadInput(f"warmup {warmup!r} of averaging 'ema'; give a share of the run, from 0 to below 1")
         super().__init__(net)
         self.decay, self.warmup = decay, warmup
@@ -142,25 +144,18 @@ def refresh_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None:
     norms = [one for one in module.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
     if not norms:
         return
-    modes: list[tuple[nn.Module, bool]] = [(one, one.training) for one in module.modules()]
     momenta: list[Any] = [norm.momentum for norm in norms]
-    module.eval()
     seen = 0
     try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.train()
-        for x in batches:
-            seen += len(x)
+        with evaluating(module):
             for norm in norms:
-                norm.momentum = len(x) / seen
-            module(x)
+                norm.reset_running_stats()
+                norm.train()
+            for x in batches:
+                seen += len(x)
+                for norm in norms:
+                    norm.momentum = len(x) / seen
+                module(x)
     finally:
-        for one, training in modes:
-            one.training = training
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

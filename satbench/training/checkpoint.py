@@ -1,10 +1,9 @@
 """What a training folder holds, beside its state (`state`) and its log of steps (`steps`).
 
 config.json        the frozen config, written first
-metrics.jsonl      one line an epoch, no times, so that equal runs are equal bytes; lr: of the last update,
-                   train_accuracy: on the crafted images as they were learnt from, in training mode. Written after the
-                   state, so that a log that has come to its end says that the run is finished
-times.jsonl        one line an epoch: seconds of training and of measuring, images a second
+metrics.jsonl      an `Epoch` of `results.training_log` a line. Written after the state, so that a log that has come to
+                   its end says that the run is finished
+times.jsonl        a `Times` a line
 best.safetensors, last.safetensors   the weights, each a file that rebuilds its network alone
 epochs/0010.safetensors   those of epoch 10, counted from 1 as in tables, where every so many were asked for
 """
@@ -12,8 +11,9 @@ epochs/0010.safetensors   those of epoch 10, counted from 1 as in tables, where 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from satbench.eps import Threat
 from satbench.errors import BadInput
 from satbench.methods import Method
 from satbench.models.classifier import Classifier
@@ -25,9 +25,10 @@ from satbench.models.weights import (
     read_header,
     save_model,
 )
-from satbench.results.schema import Threat
+from satbench.parsing import parsed
 from satbench.results.store import atomic_file, to_json, write_text
-from satbench.training.config import TrainConfig, parse_config
+from satbench.results.training_log import Epoch, Times
+from satbench.training.config import TrainConfig
 from satbench.training.continuation import fixed, obstacle
 from satbench.training.ending import is_over
 from satbench.training.log import best_epoch, last_epoch
@@ -38,6 +39,7 @@ from satbench.zoo import BEST, LAST
 METRICS = "metrics.jsonl"
 TIMES = "times.jsonl"
 EPOCHS = "epochs"
+Row = TypeVar("Row", Epoch, Times)
 TEMPORARY = (".*.json.*", ".*.jsonl.*", ".*.safetensors.*", f"{EPOCHS}/.*.safetensors.*")  # of `atomic_file`
 
 
@@ -89,7 +91,7 @@ def check_state(saved: Saved, config: TrainConfig, data: dict[str, str], updates
 
 def config_of(saved: Saved) -> TrainConfig:
     """The config that a state was saved under."""
-    return parse_config(json.loads(saved.config)["config"], str(saved.file))
+    return parsed(TrainConfig, json.loads(saved.config)["config"], str(saved.file))
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -102,7 +104,7 @@ def read_config(folder: Path) -> TrainConfig:
         raise BadInput(f"{file} is missing or damaged ({type(error).__name__}); train into a new folder") from None
     if version != SCHEMA_VERSION:
         raise BadInput(f"{file} has schema version {version!r}, this satbench reads {SCHEMA_VERSION}; train it again")
-    return parse_config(config, str(file))
+    return parsed(TrainConfig, config, str(file))
 
 
 def finished(out: Path, config: TrainConfig) -> bool:
@@ -208,30 +210,26 @@ def relabel_weights(
 
 def write_metrics(out: Path, position: Position) -> None:
     """Write the whole log and the times again, so that they never hold an epoch twice."""
-    for name, rows in ((TIMES, position.times), (METRICS, position.history)):
-        write_text(out / name, "".join(json.dumps(row) + "\n" for row in rows))
+    logs: tuple[tuple[str, Sequence[Epoch | Times]], ...] = ((TIMES, position.times), (METRICS, position.history))
+    for name, rows in logs:
+        write_text(out / name, "".join(json.dumps(row.to_dict()) + "\n" for row in rows))
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The log of a training folder, a dictionary an epoch; empty when there is none."""
-    return _read_rows(folder / METRICS)
+def read_metrics(folder: Path) -> list[Epoch]:
+    """The log of a training folder; empty when there is none."""
+    return _read_rows(folder / METRICS, Epoch)
 
 
-def read_times(folder: Path) -> list[dict[str, Any]]:
-    """The seconds of each epoch of a training folder."""
-    return _read_rows(folder / TIMES)
+def read_times(folder: Path) -> list[Times]:
+    """The times of each epoch of a training folder."""
+    return _read_rows(folder / TIMES, Times)
 
 
-def _read_rows(file: Path) -> list[dict[str, Any]]:
+def _read_rows(file: Path, schema: type[Row]) -> list[Row]:
     if not file.is_file():
         return []
-    try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        if not all("epoch" in row and ("val_n" in row) == ("val_robust" in row) for row in rows):
-            raise ValueError
-    except (ValueError, AttributeError):
-        raise BadInput(f"{file} is damaged; train into a new folder") from None
-    return rows
+    lines = enumerate(file.read_bytes().splitlines(), start=1)
+    return [parsed(schema, line, f"{file}, line {number}", "train into a new folder") for number, line in lines]
 
 
 def _first_difference(there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:

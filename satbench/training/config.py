@@ -7,13 +7,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from satbench.eps import parse_eps
+from satbench.eps import Norm, Threat, parse_eps
 from satbench.errors import BadInput
 from satbench.lookup import nearest
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
+from satbench.parsing import parsed
 from satbench.training.averaging import AVERAGES
 
 NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
@@ -46,20 +47,14 @@ class Named(_Frozen):
         return {key: _number(key, value) for key, value in params.items()}
 
 
-class ThreatConfig(_Frozen):
-    """The training threat; `eps` is in the pixel scale of [0, 1] and may be written as "8/255".
+class ThreatConfig(Threat):
+    """The training threat.
 
     In the first `warmup_epochs` the radius grows linearly from 0; it is always measured at the full one.
     """
 
-    norm: Literal["Linf", "L2", "L1"] = "Linf"
-    eps: float = Field(ge=0)
-    warmup_epochs: float = Field(default=0, ge=0)
-
-    @field_validator("eps", mode="before")
-    @classmethod
-    def _spelled(cls, value: object) -> object:
-        return parse_eps(value, norm="L2") if isinstance(value, str) else value
+    norm: Norm = "Linf"
+    warmup_epochs: float = Field(default=0, ge=0, allow_inf_nan=False)
 
 
 class OptimizerConfig(_Frozen):
@@ -253,7 +248,7 @@ class TrainConfig(_Frozen):
         for key, value in values.items():
             if key not in NAMED:
                 _put(raw, key, value)
-        changed = parse_config(raw, "the settings")
+        changed = parsed(TrainConfig, raw, "the settings")
         return changed if "recipe" in values else changed.named_after(self)
 
     def _without_defaults(self) -> "TrainConfig":
@@ -276,17 +271,6 @@ class TrainConfig(_Frozen):
         differences = _differences(start._without_defaults().model_dump(), self._without_defaults().model_dump())
         name = f"{start.recipe} [{', '.join(differences)}]" if differences else start.recipe
         return self.model_copy(update={"recipe": name})
-
-
-def parse_config(raw: object, source: str) -> TrainConfig:
-    """The config in JSON data; raises `BadInput` naming `source` and the first field that is wrong."""
-    try:
-        return TrainConfig.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        given = f" (given {first['input']!r})" if not isinstance(first["input"], dict) else ""
-        raise BadInput(f"{source}: {field}: {first['msg'].removeprefix('Value error, ')}{given}") from None
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:

@@ -6,9 +6,10 @@ from torch import nn
 
 from satbench.lookup import pick
 from satbench.methods import Method
+from satbench.results.training_log import Ending
 from satbench.training.averaging import AVERAGES, Average
 from satbench.training.config import TrainConfig
-from satbench.training.ending import is_measured, reason_to_end
+from satbench.training.ending import ending, in_words, is_measured
 from satbench.training.schedule import rate_of_update
 from satbench.training.state import Position
 
@@ -28,8 +29,8 @@ def obstacle(there: TrainConfig, config: TrainConfig, position: Position, update
     one of them, and the same epochs measured. `updates`: of an epoch.
     """
     done, history = position.epoch, position.history
-    if history and history[-1]["ended"]:
-        return f"the run ended after epoch {done} ({history[-1]['ended']}); give another --out"
+    if history and history[-1].ended != Ending.NONE:
+        return f"the run ended after epoch {done} ({in_words(history[-1].ended, there)}); give another --out"
     if config.epochs <= done:
         return f"{done} epochs are done; give more epochs, or another --out"
     averages = [(one, average) for one in (there, config) if (average := _average(one)) is not None]
@@ -46,10 +47,12 @@ def obstacle(there: TrainConfig, config: TrainConfig, position: Position, update
     if len({min(average.first_epoch, done) for _, average in averages}) > 1:
         return "the average of the weights would have started in another epoch; give another --out"
     for row in history:
-        if "val_n" in row and not is_measured(config, row["epoch"]):
-            return f"epoch {row['epoch'] + 1} was measured, as the last, and would not have been; give another --out"
-    if history and "val_n" in history[-1] and (ended := reason_to_end(config, method, history)):
-        return f"it would have ended after epoch {done} ({ended}); give another --out"
+        if row.val is not None and not is_measured(config, row.epoch):
+            return f"epoch {row.epoch + 1} was measured, as the last, and would not have been; give another --out"
+    if history and history[-1].val is not None:
+        ended = ending(config, method, history)
+        if ended != Ending.NONE:
+            return f"it would have ended after epoch {done} ({in_words(ended, config)}); give another --out"
     return ""
 
 

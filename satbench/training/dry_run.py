@@ -71,8 +71,7 @@ def dry_run(config: TrainConfig, device: str = "auto", data_dir: Path | None = N
         started, val_images = _now(run.place), 0
         if run.held_out is not None:
             val_images = len(run.held_out)
-            run.held_out = run.held_out.head(min(MEASURED, val_images))
-            run.validated(run.net, f"update {position.step}")
+            run.validated(run.net, run.held_out.head(min(MEASURED, val_images)), f"update {position.step}")
         elapsed = _now(run.place) - started
         return DryRun(
             attacked=run.attacked.how,

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from satbench.errors import BadInput
 from satbench.models.weights import load_strictly, read_safetensors, write_safetensors
 from satbench.results.store import atomic_file
+from satbench.results.training_log import Epoch, Times
 from satbench.training.averaging import Average
 
 CONFIG = "config.json"
@@ -37,13 +37,23 @@ class Position:
     backward: int = 0
     images: int = 0  # that this process updated on, each as often as it did
     seconds: float = 0.0  # of the updates of this epoch
-    history: list[dict[str, Any]] = field(default_factory=list)
-    times: list[dict[str, Any]] = field(default_factory=list)  # as `history`, what two equal runs need not share
+    history: list[Epoch] = field(default_factory=list)
+    times: list[Times] = field(default_factory=list)  # as `history`, what two equal runs need not share
 
     def begin_epoch(self) -> None:
         """Go to the start of the next epoch."""
         self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
         self.forward = self.backward = self.images = self.correct = 0
+
+    def to_json(self) -> str:
+        return json.dumps(vars(self), default=lambda row: row.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> "Position":
+        position = cls(**json.loads(text))
+        position.history = [Epoch.model_validate(row) for row in position.history]
+        position.times = [Times.model_validate(row) for row in position.times]
+        return position
 
 
 @dataclass
@@ -78,7 +88,7 @@ def save_state(out: Path, run: Remembered, position: Position) -> None:
     if run.average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in run.average.state().items()}
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    metadata = {"position": json.dumps(vars(position)), "config": (out / CONFIG).read_text(encoding="utf-8")}
+    metadata = {"position": position.to_json(), "config": (out / CONFIG).read_text(encoding="utf-8")}
     metadata["digest"] = _digest(tensors, metadata["position"], metadata["config"])
     if (out / STATE).is_file():
         os.replace(out / STATE, out / PREVIOUS)
@@ -136,7 +146,7 @@ def _read(file: Path) -> Saved:
     config = metadata.get("config") or (file.parent / CONFIG).read_text(encoding="utf-8")  # earlier ones lack it
     if metadata.get("digest") != _digest(tensors, position, config):
         raise BadInput(f"{file} is damaged, or of another run or version of satbench: its digest is not its own")
-    return Saved(file, tensors, Position(**json.loads(position)), config)
+    return Saved(file, tensors, Position.from_json(position), config)
 
 
 def _digest(tensors: dict[str, Tensor], position: str, config: str) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from satbench.models.activation_checkpointing import blocks_of
 from satbench.models.classifier import Classifier
 from satbench.progress import Progress, silent
 from satbench.results.store import check_output_folder
+from satbench.results.training_log import Epoch, Times, Validated
 from satbench.seeding import Share, generator
 from satbench.threat import ThreatModel
 from satbench.training import checkpoint
@@ -31,10 +31,10 @@ from satbench.training.build import network, optimizer
 from satbench.training.combinations import refuse_small_parts, refuse_undefined
 from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined, share_gradients
-from satbench.training.ending import is_measured, is_over, reason_to_end
+from satbench.training.ending import ending, is_measured, is_over
 from satbench.training.feed import Feed, is_resident
 from satbench.training.interrupt import interruptible
-from satbench.training.log import best_epoch, last_epoch, measured, newest, timed, trained
+from satbench.training.log import best_epoch, last_epoch, newest, timed, trained
 from satbench.training.passes import PassCount
 from satbench.training.schedule import lr_factor, rate_of_update, warmup
 from satbench.training.state import CONFIG, Position, Remembered, newest_state, restore
@@ -50,16 +50,16 @@ SAVE_SECONDS = 600.0  # between two saves within an epoch
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: its folder, its log (a dictionary an epoch), the epochs whose weights are kept, and its times.
+    """A finished run: its folder, its log, the epochs whose weights are kept, and its times.
 
     was_finished: whether it was so before, and nothing was trained.
     """
 
     folder: Path
-    history: list[dict[str, Any]]
+    history: list[Epoch]
     best_epoch: int
     last_epoch: int
-    times: list[dict[str, Any]]
+    times: list[Times]
     was_finished: bool = False
 
 
@@ -331,24 +331,23 @@ class Training:
         assert isinstance(kept, Classifier)
         lr = rate_of_update(self.config, (position.epoch + 1) * self.updates - 1, self.updates)
         row = trained(position, lr, self.images_an_epoch, counted=not self.config.speed.compile)
-        position.history.append(row)
         started = time.monotonic()
         if self.held_out is not None and is_measured(self.config, position.epoch):
             done = (position.epoch + 1) * self.updates
             self.report(done, self.total, f"measuring  {newest(position.history, position.times)}")
-            row |= self.validated(kept, f"epoch {position.epoch}, step {position.step - 1}")
-            row["alarm"] = collapse(measured(position.history))
-            row["ended"] = reason_to_end(self.config, self.method, position.history)
+            val = self.validated(kept, self.held_out, f"epoch {position.epoch}, step {position.step - 1}")
+            row = row.model_copy(update={"val": val})
+            row = row.model_copy(update={"alarm": collapse([*position.history, row])})
+            row = row.model_copy(update={"ended": ending(self.config, self.method, [*position.history, row])})
+        position.history.append(row)
         position.times.append(timed(position, self.images_an_epoch, time.monotonic() - started))
         position.begin_epoch()
         if self.writer is not None:
             self.writer.save_epoch(kept, self.run, position)
 
-    def validated(self, kept: nn.Module, after: str) -> dict[str, Any]:
-        """The figures of `validate`; none without a validation split."""
-        if self.held_out is None:
-            return {}
-        return validate(kept, self.held_out, self.config, self.place, self.processes, after)
+    def validated(self, kept: nn.Module, images: Images, after: str) -> Validated:
+        """The figures of `validate` on `images`."""
+        return validate(kept, images, self.config, self.place, self.processes, after)
 
     def _save(self, position: Position) -> None:
         if self.writer is not None:

@@ -1,7 +1,5 @@
 """What a network is measured by while it is trained."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -13,13 +11,14 @@ from satbench.evaluation.harness import measure
 from satbench.methods import Processes
 from satbench.models.precision import Autocast
 from satbench.results.metrics import clean_table
+from satbench.results.training_log import Validated
 from satbench.threat import ThreatModel
 from satbench.training.config import TrainConfig
 
 
 def validate(
     net: nn.Module, images: Images, config: TrainConfig, device: torch.device, processes: Processes, after: str
-) -> dict[str, Any]:
+) -> Validated:
     """Clean accuracy and accuracy under FGSM and PGD on the validation split, of which every process measures a part.
 
     The precision is that of the training: with "bf16" the whole network runs in bfloat16, with "bf16-attack" only
@@ -46,10 +45,4 @@ def validate(
         int((~by_fgsm & by_pgd).sum()),
     ]
     n, clean, stood_fgsm, stood_pgd, pgd_alone = processes.total(counts, device)
-    return {
-        "val_n": n,
-        "val_clean": clean / n,
-        "val_fgsm": stood_fgsm / n,
-        "val_robust": stood_pgd / n,
-        "val_broken_by_pgd_alone": pgd_alone,
-    }
+    return Validated(n=n, clean=clean / n, fgsm=stood_fgsm / n, robust=stood_pgd / n, broken_by_pgd_alone=pgd_alone)

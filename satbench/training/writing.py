@@ -6,8 +6,8 @@ from satbench.methods import Method
 from satbench.models.classifier import Classifier
 from satbench.training import checkpoint
 from satbench.training.config import TrainConfig
-from satbench.training.ending import is_over, is_rolled_back
-from satbench.training.log import best_epoch
+from satbench.training.ending import is_over
+from satbench.training.log import best_epoch, last_epoch
 from satbench.training.state import PREVIOUS, Position, Remembered, save_state
 from satbench.training.steps import StepLog
 from satbench.training.tracking import Tracking
@@ -61,7 +61,7 @@ class Writer:
         origin = checkpoint.provenance(self.config, epoch, ended, *self.source)
         if best_epoch(history, self.method) == epoch:
             checkpoint.save_weights(self.out / BEST, kept, origin)
-        if not is_rolled_back(self.config, history):
+        if last_epoch(history) == epoch:
             checkpoint.save_weights(self.out / LAST, kept, origin)
         if self.keep_every is not None and position.epoch % self.keep_every == 0:
             origin = checkpoint.provenance(self.config, epoch, ended, *self.source, is_kept=True)
@@ -77,8 +77,8 @@ class Writer:
         self.tracking.end(finished)
 
     def _log(self, position: Position) -> None:
-        times = {row["epoch"]: row for row in position.times}
-        rows = [row | times.get(row["epoch"], {}) for row in position.history[self.offered :]]
+        times = {row.epoch: row.to_dict() for row in position.times}
+        rows = [row.to_dict() | times.get(row.epoch, {}) for row in position.history[self.offered :]]
         self.offered = len(position.history)
         self.tracking.offer(rows, self.steps.take())
         if is_over(self.config, position.history):

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from satbench.attacks.base import evaluating
 from satbench.device import resolve_device
 from satbench.errors import BadInput, reason
 from satbench.lookup import imported
@@ -23,6 +22,7 @@ from satbench.models.weights import (
     model_digest,
     read_weights,
 )
+from satbench.modes import evaluating
 from satbench.progress import Progress, silent
 from satbench.results.schema import ModelInfo
 from satbench.zoo.card import CLASSES, Card, ReleasedCard, find_card, read_aliases, read_cards
@@ -161,7 +161,7 @@ def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
         activation=card.activation,
         method=card.method if released else None,
         recipe=card.recipe if released else None,
-        trained_for=card.trained_for.threat() if released or known is None else None,
+        trained_for=card.trained_for if released or known is None else None,
     )
     return Loaded(model, info, card.dataset, card.image_size, loader=card.loader)
 

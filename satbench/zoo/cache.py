@@ -6,15 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
 
 from satbench.errors import BadInput
 from satbench.home import home
+from satbench.parsing import parsed
 from satbench.results.store import to_json, write_text
 
 PINS = "zoo.lock"
-
-_PINS = TypeAdapter(dict[str, dict[str, str]])
 
 
 def folder(name: str) -> Path:
@@ -92,11 +90,7 @@ def _lock(name: str) -> FileLock:
 
 def _read_pins() -> dict[str, dict[str, str]]:
     path = home() / PINS
-    try:
-        return _PINS.validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except ValidationError:
-        raise BadInput(
-            f"{path} is damaged; expected the SHA-256 of each file by model; restore it, or delete it to pin anew"
-        ) from None
+    advice = "restore the SHA-256 of each file by model, or delete it to pin anew"
+    return parsed(dict[str, dict[str, str]], path.read_bytes(), str(path), advice)

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from satbench.data.loaders import LOADERS
-from satbench.eps import parse_eps
+from satbench.eps import Threat
 from satbench.errors import BadInput
 from satbench.lookup import find, nearest
 from satbench.models import ARCHITECTURES, ModelSpec, canonical
-from satbench.results.schema import Threat
-from satbench.strict_yaml import PACKAGE, read_mapping, shipped, validated
+from satbench.parsing import parsed
+from satbench.strict_yaml import PACKAGE, read_mapping, shipped
 
 REGISTRY = "model_zoo.yaml"
 CLASSES = 1000
@@ -25,22 +25,6 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class TrainedFor(_Strict):
-    """The threat of the training recipe; `eps` is spelled as on a command line."""
-
-    norm: Literal["Linf", "L2", "L1"]
-    eps: str
-
-    @field_validator("eps")
-    @classmethod
-    def _a_radius(cls, text: str) -> str:
-        parse_eps(text, "L2")
-        return text
-
-    def threat(self) -> Threat:
-        return Threat(norm=self.norm, eps=parse_eps(self.eps, self.norm))
-
-
 class _Card(_Strict):
     summary: str
     architecture: str
@@ -48,7 +32,7 @@ class _Card(_Strict):
     dataset: str
     recipe: str
     method: str
-    trained_for: TrainedFor
+    trained_for: Threat
     parameters: int = Field(gt=0)
     licence: str
 
@@ -179,9 +163,9 @@ def _read(path: Path) -> tuple[dict[str, Card], dict[str, Alias]]:
     aliases = {}
     for name, entry in read_mapping(path).items():
         if isinstance(entry, dict) and "alias" in entry:
-            aliases[name] = validated(path, name, entry, Alias)
+            aliases[name] = parsed(Alias, entry, f"{path}: entry {name!r}")
         else:
-            cards[name] = validated(path, name, entry, _schema(path, name, entry))
+            cards[name] = parsed(_schema(path, name, entry), entry, f"{path}: entry {name!r}")
     for name, alias in aliases.items():
         if alias.alias not in cards:
             raise BadInput(f"{path}: entry {name!r}, field 'alias': {alias.alias!r} is no card of this file")

@@ -127,7 +127,7 @@ def is_release(spec: ModelSpec, origin: Provenance | Conversion, name: str, card
         return False
     found = (origin.card, origin.sources, origin.converter, origin.averaged, origin.channel_order)
     wanted = (name, known_digests(name, card), CONVERTER, card.variables == "averaged", card.channel_order)
-    told = (origin.threat, origin.dataset, origin.loader) == (card.trained_for.threat(), card.dataset, card.loader)
+    told = (origin.threat, origin.dataset, origin.loader) == (card.trained_for, card.dataset, card.loader)
     return found == wanted and told
 
 
@@ -185,7 +185,7 @@ def state(name: str, card: Card) -> str:
 def _conversion(name: str, card: ReleasedCard, digests: dict[str, str], converted: Converted) -> Conversion:
     return Conversion(
         card=name,
-        threat=card.trained_for.threat(),
+        threat=card.trained_for,
         dataset=card.dataset,
         loader=card.loader,
         channel_order=card.channel_order,

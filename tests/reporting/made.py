@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from satbench.attacks.base import info_of
+from satbench.eps import Threat
 from satbench.evaluation.migrate import attack_of
 from satbench.results.attack_info import AttackInfo
-from satbench.results.schema import SCHEMA_VERSION, TIMING, DataInfo, Finding, Manifest, ModelInfo, Threat, Trust
+from satbench.results.schema import SCHEMA_VERSION, TIMING, DataInfo, Finding, Manifest, ModelInfo, Trust
 from satbench.results.store import Run, write_run
 
 PGD = "PGD(steps=50, step_size=None, loss='ce', init='uniform', restarts=1, keep='best')"

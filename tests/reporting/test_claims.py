@@ -222,11 +222,14 @@ def test_the_figures_are_those_of_the_readme() -> None:
         ("    readme: {clean: 65.2}", "    log: {clean: 65.2}", "claims.effnet-b0.log"),
         ("    loader: card", "    loder: card", "sources.readme.loader"),
         ("eps: 4/255", "radius: 4/255", "threat.eps"),
+        ("eps: 4/255", "eps: 4", "threat.eps"),  # pixel values of 0..255
+        ("eps: 4/255", "eps: four", "threat.eps"),
+        ("norm: Linf", "norm: linf", "threat.norm"),
     ],
 )
 def test_a_slip_is_named_by_file_and_field(old: str, new: str, field: str, tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "leaderboards" / "claims.yaml").read_text(encoding="utf-8")
     assert old in text
     (tmp_path / "claims.yaml").write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(BadInput, match=rf"claims\.yaml: field '{field}"):
+    with pytest.raises(BadInput, match=rf"claims\.yaml, field '{field}"):
         read_claims(tmp_path / "claims.yaml")

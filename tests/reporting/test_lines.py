@@ -45,8 +45,7 @@ def build_networks(make_run: MakeRun, labels: tuple[str, str] = ("build", "build
 
 
 def lines_of(runs: list[Run]) -> list[tuple[object, ...]]:
-    frame = accuracy_table(summarise(runs))
-    return list(frame[["model", "seeds", "clean", "robust"]].itertuples(index=False, name=None))
+    return [(line.model, line.seeds, line.clean, line.robust) for line in accuracy_table(summarise(runs))]
 
 
 def test_two_networks_of_one_name_have_a_line_each_with_a_short_digest(make_run: MakeRun) -> None:
@@ -104,11 +103,11 @@ def test_a_training_repeated_elsewhere_is_no_seed(make_run: MakeRun) -> None:
 
 def test_a_group_joins_what_its_user_says(make_run: MakeRun) -> None:
     runs = build_networks(make_run, group="five baselines")
-    frame = accuracy_table(summarise(runs))
-    (line,) = frame.to_dict("records")
+    lines = accuracy_table(summarise(runs))
+    (line,) = map(vars, lines)
     assert (line["model"], line["group"], line["seeds"]) == ("five baselines", "five baselines", 2)
     assert (line["clean"], line["clean_min"], line["clean_max"]) == (0.514, 0.096, 0.932)
-    (stored,) = csv.DictReader(io.StringIO(to_csv(frame)))
+    (stored,) = csv.DictReader(io.StringIO(to_csv(lines)))
     assert stored["digests"] == " + ".join(DIGESTS)
     named_alike = build_networks(make_run, ("five baselines", "x"))[:1]
     assert {line[0] for line in lines_of([*runs[1:], *named_alike])} == {
@@ -122,7 +121,7 @@ def test_a_group_of_different_activations_states_none(make_run: MakeRun) -> None
         make_run(name, first(9, 10), {(PGD, "Linf", EPS): first(5, 10)}, group="both", method="pgd-at")
         for name in ("relu", "silu")
     ]
-    (line,) = accuracy_table(summarise(runs)).to_dict("records")
+    (line,) = map(vars, accuracy_table(summarise(runs)))
     assert (line["model"], line["activation"], line["method"], line["seeds"]) == ("both", "", "pgd-at", 2)
 
 
@@ -226,14 +225,14 @@ def test_a_summary_of_version_1_keeps_its_seeds_together(make_run: MakeRun, tmp_
         read_summary(path)
     assert [done for _, done in migrate(path)] == ["schema 1 to 3"]
     rows = read_summary(path)
-    frame = accuracy_table(rows)
-    assert frame[["model", "activation", "seeds"]].to_numpy().tolist() == [
+    lines = accuracy_table(rows)
+    assert [[line.model, line.activation, line.seeds] for line in lines] == [
         ["build (3f2a91c0)", "", 1],
         ["build (77aa00bb)", "", 1],
         ["digits-cnn", "relu", 2],
         ["digits-cnn", "silu", 2],
     ]
-    assert set(frame["trust"]) == {"not checked"}
+    assert {line.trust for line in lines} == {"not checked"}
     write_summary(path, rows)
     assert json.loads(path.read_text())["schema_version"] == 3
     assert read_summary(path) == rows
@@ -253,7 +252,7 @@ def test_two_sequentials_measured_from_python_are_two_lines(tmp_path: Path) -> N
         runs[run.manifest.model.short[:8]] = run
         shares.append((labels == winner).float().mean().item())
     assert shares[0] != shares[1]
-    frame = accuracy_table(summarise(list(runs.values())))
-    assert frame["model"].tolist() == sorted(f"Sequential ({digest})" for digest in runs)
-    assert sorted(frame["robust"]) == pytest.approx(sorted(shares))
-    assert frame["seeds"].tolist() == [1, 1]
+    lines = accuracy_table(summarise(list(runs.values())))
+    assert [line.model for line in lines] == sorted(f"Sequential ({digest})" for digest in runs)
+    assert sorted(line.robust for line in lines) == pytest.approx(sorted(shares))
+    assert [line.seeds for line in lines] == [1, 1]

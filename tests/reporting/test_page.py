@@ -12,12 +12,18 @@ from satbench.reporting import page
 from satbench.reporting.summary import summarise
 from satbench.reporting.tables import accuracy_table, readable
 from satbench.results.store import Run
+from satbench.results.training_log import Epoch, Validated
 
 from .made import AA, EPS, PGD, MakeRun, first, trust
 
 CURVES = {
     f"digits-cnn {name} seed {seed}": [
-        {"epoch": e, "lr": 0.1, "train_loss": 2 / e, "val_clean": 0.9, "val_fgsm": None, "val_robust": 0.4}
+        Epoch(
+            epoch=e,
+            lr=0.1,
+            train_loss=2 / e,
+            val=Validated(n=10, clean=0.9, fgsm=0.5, robust=0.4, broken_by_pgd_alone=1),
+        )
         for e in range(1, 4)
     ]
     for name in ("relu", "silu")

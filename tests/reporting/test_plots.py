@@ -5,6 +5,7 @@ import pytest
 
 from satbench.reporting import plots
 from satbench.reporting.summary import summarise
+from satbench.results.training_log import Epoch, Validated
 
 from .made import EPS, PGD, MakeRun, first
 
@@ -29,10 +30,8 @@ def test_scatter_has_a_point_a_seed_and_a_mean(make_run: MakeRun) -> None:
 
 
 def test_training_curves_skip_what_was_not_measured() -> None:
-    rows: list[dict[str, float | None]] = [
-        {"epoch": 1, "train_loss": 1.0, "val_robust": None},
-        {"epoch": 2, "train_loss": 0.5, "val_robust": 0.25},
-    ]
+    val = Validated(n=4, clean=1, fgsm=0.5, robust=0.25, broken_by_pgd_alone=1)
+    rows = [Epoch(epoch=1, lr=0.1, train_loss=1), Epoch(epoch=2, lr=0.1, train_loss=0.5, val=val)]
     figure = plots.training_curves({"a seed 0": rows, "a seed 1": rows})
     assert [len(axes.lines) for axes in figure.axes] == [2, 2, 4]
     assert figure.axes[2].lines[0].get_xydata() == pytest.approx(np.array([[2, 25.0]]))
@@ -40,7 +39,7 @@ def test_training_curves_skip_what_was_not_measured() -> None:
 
 
 def test_saved_figures_are_the_same_bytes(tmp_path: Path) -> None:
-    rows = [{"epoch": 1, "train_loss": 1.0}, {"epoch": 2, "train_loss": 0.5}]
+    rows = [Epoch(epoch=epoch, lr=0.1, train_loss=1 / epoch) for epoch in (1, 2)]
     one, two = (plots.save(plots.training_curves({"a": rows}), tmp_path / name, "t") for name in "ab")
     assert [path.name for path in one] == ["t.png", "t.svg"]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]

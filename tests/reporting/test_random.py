@@ -24,17 +24,17 @@ def random_rows(make_run: MakeRun, **more: object) -> list[Row]:
 
 
 def test_weighted_accuracy_is_the_mean_share_with_an_interval(make_run: MakeRun) -> None:
-    frame = accuracy_table(random_rows(make_run))
-    (line,) = frame.to_dict("records")
+    table = accuracy_table(random_rows(make_run))
+    (line,) = map(vars, table)
     assert line["robust"] == 0.6
     assert line["weighted"] == pytest.approx(14 / 25)  # shares are float32
     assert (line["weighted_lo"], line["weighted_hi"]) == pytest.approx(wilson(14 / 5, 5))
-    (cells,) = readable(frame).to_dict("records")
+    (cells,) = readable(table).to_dict("records")
     assert cells["weighted robust %"].startswith("56.0 [" if line["weighted"] >= 0.56 else "55.9 [")
-    text = to_markdown(frame)
+    text = to_markdown(table)
     assert "digits-cnn silu: a prediction is the majority of 5 passes." in text
     assert "Weighted robust accuracy" in text
-    assert "weighted" in to_latex(frame)
+    assert "weighted" in to_latex(table)
 
 
 def test_the_smallest_share_over_attacks_counts(make_run: MakeRun) -> None:
@@ -46,7 +46,7 @@ def test_the_smallest_share_over_attacks_counts(make_run: MakeRun) -> None:
 
 def test_seeds_are_averaged_and_the_column_is_missing_without_votes(make_run: MakeRun) -> None:
     rows = [row for seed in range(2) for row in random_rows(make_run, seed=seed)]
-    (line,) = accuracy_table(rows).to_dict("records")
+    (line,) = map(vars, accuracy_table(rows))
     assert (line["seeds"], line["weighted"]) == (2, pytest.approx(14 / 25))
     plain = summarise([make_run("relu", first(5, 5), {(PGD, "Linf", EPS): first(3, 5)})])
     assert plain[0].weighted is None

@@ -6,8 +6,9 @@ from typing import get_args
 
 import pytest
 
+from satbench.eps import Threat
 from satbench.reporting.trust_page import write_trust
-from satbench.results.schema import DataInfo, ModelInfo, Threat, Verdict
+from satbench.results.schema import DataInfo, ModelInfo, Verdict
 
 from .made import EPS, trust
 

@@ -1,0 +1,91 @@
+"""The rows of a training's log: `Epoch` of metrics.jsonl and `Times` of times.jsonl, one each an epoch."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+VALIDATED = "val_"  # what the figures of the validation split are called in the file
+
+
+class Ending(StrEnum):
+    """Why a run ended with an epoch, by the setting of `stop` that ended it; NONE where it went on to its last epoch.
+
+    After a ROLLBACK the last weights are those of the epoch before.
+    """
+
+    NONE = ""
+    PATIENCE = "patience"
+    COLLAPSE = "collapse"
+    ROLLBACK = "rollback"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Ending | None":
+        """The ending that earlier logs hold as a sentence."""
+        return next((ending for start, ending in _SENTENCES.items() if str(value).startswith(start)), None)
+
+
+_SENTENCES = {
+    "no better epoch in ": Ending.PATIENCE,
+    "catastrophic overfitting;": Ending.ROLLBACK,
+    "catastrophic overfitting": Ending.COLLAPSE,
+}
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as its line in the file; what is not known is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class Validated(_Row):
+    """Accuracies on `n` validation images: clean, under FGSM and under PGD (`robust`)."""
+
+    n: int
+    clean: float
+    fgsm: float
+    robust: float
+    broken_by_pgd_alone: int
+
+
+class Epoch(_Row):
+    """An epoch, counted from 0. It has no times, so that equal runs are equal bytes.
+
+    lr: of the last update. train_accuracy: on the crafted images as they were learnt from, in training mode.
+    forward, backward: passes of an image and update, as the first process counted them. alarm: why it looks like
+    catastrophic overfitting, "" where it does not. val: where the epoch was measured on the validation split.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float | None = None
+    forward: float | None = None
+    backward: float | None = None
+    alarm: str = ""
+    ended: Ending = Ending.NONE
+    val: Validated | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_line(cls, line: Any) -> Any:
+        if not isinstance(line, dict) or not (flat := [key for key in line if key.startswith(VALIDATED)]):
+            return line
+        rest = {key: value for key, value in line.items() if key not in flat}
+        return rest | {"val": {key.removeprefix(VALIDATED): line[key] for key in flat}}
+
+    def to_dict(self) -> dict[str, Any]:
+        row = super().to_dict()
+        val = row.pop("val", {})
+        return row | {f"{VALIDATED}{key}": value for key, value in val.items()}
+
+
+class Times(_Row):
+    """How long an epoch took: its updates in `seconds`, and measuring it on the validation split."""
+
+    epoch: int
+    seconds: float
+    images_per_second: float
+    measuring_seconds: float
