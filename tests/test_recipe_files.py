@@ -52,7 +52,7 @@ def test_parameters_in_a_file_are_read_as_on_the_command_line(tmp_path: Path) ->
     assert recipe(file).method.params == {"step_size": 2 / 255}
     for wrong, line in (
         ({"epochs": True}, "field 'epochs': a number or a word is expected, not true or false"),
-        ({"data": {"val": "abc"}}, r"field 'data\.val': give a share between 0 and 1, a number of images from 2, or none"),
+        ({"data": {"val": "abc"}}, r"field 'data\.val': give a share between 0 and 1, a number of images"),
     ):
         file.write_text(yaml.safe_dump(settings | wrong))
         with pytest.raises(BadInput, match=line):

@@ -15,7 +15,6 @@ from satbench.lookup import nearest
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
 from satbench.parsing import parsed
-from satbench.training.averaging import AVERAGES
 
 NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
 NAMES = tuple(f"{part}.name" for part in NAMED)
@@ -253,7 +252,8 @@ class TrainConfig(_Frozen):
 
     def _without_defaults(self) -> "TrainConfig":
         """A copy without the parameters of table entries that have their default, which say nothing."""
-        from satbench.training.schedule import SCHEDULES  # which imports this module
+        from satbench.training.averaging import AVERAGES  # which import this module
+        from satbench.training.schedule import SCHEDULES
 
         tables: tuple[Mapping[str, Callable[..., Any]], ...] = (ARCHITECTURES, METHODS, SCHEDULES, AVERAGES)
         changed = {}
