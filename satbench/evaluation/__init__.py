@@ -30,14 +30,14 @@ from satbench.evaluation.harness import measure
 from satbench.evaluation.judge import DRAWS
 from satbench.evaluation.probe import Answers, answers
 from satbench.evaluation.provenance import revision, versions
-from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on, source_name
+from satbench.evaluation.search import LABELLED, PROBE, Transfer, check_search, search_on, source_name
 from satbench.evaluation.sources import ADDRESS, identified
 from satbench.home import alone_in
 from satbench.models.buffers import buffers_kept
 from satbench.models.precision import Float32Ends
 from satbench.progress import Progress, silent
 from satbench.results.metrics import clean_table
-from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, Threat
+from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, SearchForm, Threat
 from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
@@ -63,7 +63,7 @@ def evaluate(
     device: str = "auto",
     checkpoint: Path | None = None,
     source: str | nn.Module | Loaded | None = None,
-    search: str = FOLDED,
+    search: str = "folded",
     draws: int | None = None,
     save_examples: bool = False,
     trust: bool = True,
@@ -112,7 +112,7 @@ def evaluate(
     if draws is not None and draws < 1:
         raise BadInput(f"--draws {draws}; give a positive number")
     check_threads(threads)
-    check_search(search)
+    form = check_search(search)
     place = resolve_device(device)
     loaded = _named(identified(_loaded(model, checkpoint, device)), name, group)
     networks = [loaded] if source is None else [loaded, identified(_loaded(source, None, device))]
@@ -122,7 +122,7 @@ def evaluate(
     threads = threads or max(usual_threads(one.model, images.shape, place) for one in networks)
     attacks = _labelled(attacks, search, networks[1:])
     with using_threads(threads), buffers_kept(*(one.model for one in networks)) as buffers:
-        where, answered = _where(networks, images, search, place)
+        where, answered = _where(networks, images, form, place)
         draws = draws or (DRAWS if answered[0].random else 1)
         described = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -132,7 +132,7 @@ def evaluate(
             attacks=[info_of(one) for one in attacks],
             seed=seed,
             batch_size=batch_size,
-            search=where.how,
+            search=where.info,
             examples=save_examples,
             trust=None,
             notes=[],
@@ -277,7 +277,9 @@ def data_info(images: Images, digest: str) -> DataInfo:
     )
 
 
-def _where(networks: list[Loaded], images: Images, search: str, place: torch.device) -> tuple[Search, list[Answers]]:
+def _where(
+    networks: list[Loaded], images: Images, search: SearchForm, place: torch.device
+) -> tuple[Search, list[Answers]]:
     """Where the attacks search, on the last of the networks, and what each answers on the first images.
 
     Raises `BadInput` for a network that does not fit the images.

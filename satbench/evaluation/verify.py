@@ -31,7 +31,7 @@ from satbench.evaluation.judge import is_random, logits_of
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.reattack import Reattacked, reattack
 from satbench.evaluation.rebuild import rebuild
-from satbench.evaluation.search import PROBE, TRANSFER, Transfer, option_of, search_on, source_name
+from satbench.evaluation.search import PROBE, TRANSFER, Transfer, search_on, source_name
 from satbench.evaluation.sources import identified
 from satbench.evaluation.stored import stored_faults
 from satbench.progress import Progress, silent
@@ -145,8 +145,8 @@ def verify(
             faults += _trust_faults(said.trust, checked, same)
         if attacks and not faults:
             search = _search(said, loaded, other, images, place)
-            if same and search.how != said.search:
-                faults.append(f"the attacks search on {search.how}, recorded {said.search}")
+            if same and search.info.identity != said.search.identity:
+                faults.append(f"the attacks search on {search.info.note}, recorded {said.search.identity}")
             again = reattack(
                 run, loaded.model, images, attacks, stages, place, search, same, random_network, sample, progress
             )
@@ -227,7 +227,7 @@ def _search(said: Manifest, loaded: Loaded, other: Loaded | None, images: Images
     """Where the run's attacks searched."""
     _, probe, _ = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
     model = (other or loaded).model.to(place)
-    return search_on(model, probe.to(place), option_of(said.search, said.attacks), another=other is not None)
+    return search_on(model, probe.to(place), said.search.form, another=other is not None)
 
 
 def _is_random(model: nn.Module, images: Images, place: torch.device) -> bool:
