@@ -122,6 +122,8 @@ class Work:
         for batch, part in self.by_batch.items():
             after._write(batch, part)
             (self.folder / f"{batch}.parquet").unlink()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def _write(self, name: str, part: Part) -> None:
         if self.folder:

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor, nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import Described, describe, exhaustive, info_of, stages_of, unit_of
-from satbench.errors import BadInput
 from satbench.evaluation.executor import Search
-from satbench.lookup import nearest
 from satbench.models.search_copy import search_copy
 from satbench.models.surrogate import relus, surrogate_derivative
 from satbench.results.attack_info import AttackInfo
@@ -99,14 +97,6 @@ WRAPPERS: dict[str, Callable[..., Searched]] = {**LABELLED, TRANSFER: Transfer} 
 def source_name(info: ModelInfo) -> str:
     """How `Transfer` names the network that it searched on: label and the start of the digest."""
     return f"{info.label}@{info.short}"
-
-
-def check_search(text: str) -> SearchForm:
-    """The form of this name; raises `BadInput` where there is none."""
-    for form in get_args(SearchForm):
-        if text == form:
-            return form  # type: ignore[no-any-return]
-    raise BadInput(f"unknown --search {text!r}; {nearest(text, get_args(SearchForm))}")
 
 
 def search_on(model: nn.Module, probe: Tensor, form: SearchForm, another: bool) -> Search:
