@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from satbench.errors import BadInput
-from satbench.evaluation import EvaluationSpec, Progress, evaluate, request
+from satbench.evaluation import EvaluationSpec, Progress, evaluate, make_request
 from satbench.results.attack_info import AttackInfo
 from satbench.results.store import Run
 from satbench.training import TrainConfig, train
@@ -60,7 +60,7 @@ def job_name(config: TrainConfig) -> str:
 
 def run_name(spec: EvaluationSpec) -> str:
     """The folder of one evaluation of a training, such as `pgd-1a2b3c4d`."""
-    asked = request(spec).spec
+    asked = make_request(spec).spec
     words = "-".join(dict.fromkeys(info.name for info in asked.attacks if isinstance(info, AttackInfo)))
     return f"{re.sub(r'[^A-Za-z0-9.]+', '-', words)[:40]}-{asked.digest[:8]}"
 

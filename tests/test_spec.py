@@ -19,7 +19,7 @@ from satbench.cli import app
 from satbench.cli.evaluate import command
 from satbench.data import load_images
 from satbench.errors import BadInput
-from satbench.evaluation.request import request
+from satbench.evaluation.request import make_request
 from satbench.recipes import RECIPES
 from satbench.results.spec import spec_of
 from satbench.study import job_name, run_name, run_study
@@ -34,7 +34,7 @@ FIELDS: dict[str, Any] = {
 
 
 def digest(fields: Mapping[str, Any]) -> str:
-    return request(EvaluationSpec(**fields)).spec.digest
+    return make_request(EvaluationSpec(**fields)).spec.digest
 
 
 SAME: dict[str, dict[str, Any]] = {
@@ -80,7 +80,7 @@ def test_every_field_decides_the_digest() -> None:
 
 
 def test_arguments_and_options_make_the_same_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = request("digits-relu", "pgd:loss=margin", "Linf", "8/255", 3, fields={"n": 20, "trust": False}).spec
+    asked = make_request("digits-relu", "pgd:loss=margin", "Linf", "8/255", 3, fields={"n": 20, "trust": False}).spec
     assert asked.digest == digest(FIELDS | {"trust": False})
     monkeypatch.chdir(tmp_path)
     words = [
@@ -106,7 +106,7 @@ def test_arguments_and_options_make_the_same_spec(tmp_path: Path, monkeypatch: p
 
 def test_a_spec_goes_through_json_and_gives_the_bytes_of_the_call(tmp_path: Path) -> None:
     called = evaluate("digits-relu", tmp_path / "called", "pgd:loss=margin", eps="8/255", steps=3, n=20, device="cpu")
-    asked = json.loads(request(EvaluationSpec(**FIELDS)).spec.model_dump_json())
+    asked = json.loads(make_request(EvaluationSpec(**FIELDS)).spec.model_dump_json())
     carried = evaluate(EvaluationSpec(**asked), tmp_path / "carried", device="cpu")
     assert (carried.path / "records.parquet").read_bytes() == (called.path / "records.parquet").read_bytes()
 
@@ -176,7 +176,7 @@ def test_settings_beside_a_spec_are_refused(tmp_path: Path) -> None:
 
 def test_images_and_networks_may_stand_for_their_names(tmp_path: Path) -> None:
     images = load_images("digits", "test")
-    asked = request("digits-relu", "fgsm", fields={"dataset": images, "n": 5})
+    asked = make_request("digits-relu", "fgsm", fields={"dataset": images, "n": 5})
     assert asked.images is images
     assert (asked.spec.dataset, asked.spec.n) == ("digits", 5)
     run = evaluate("digits-relu", tmp_path, "fgsm", dataset=images, n=5, device="cpu")

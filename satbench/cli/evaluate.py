@@ -91,7 +91,7 @@ def command(
     import sys
 
     from satbench.cli.progress import progress_bar
-    from satbench.evaluation import request, run_request
+    from satbench.evaluation import make_request, run_request
     from satbench.reporting.claims import compare, read_claims
     from satbench.reporting.claims import to_markdown as claims_table
     from satbench.reporting.stages import stage_table
@@ -117,7 +117,7 @@ def command(
         "name": name,
         "group": group,
     }
-    asked = request(model, attack, norm, eps, steps, restarts, threat or (), fields)
+    asked = make_request(model, attack, norm, eps, steps, restarts, threat or (), fields)
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
     with progress_bar(f"fetch {model}", "bytes") as report:

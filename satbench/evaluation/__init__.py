@@ -29,7 +29,7 @@ from satbench.evaluation.harness import measure
 from satbench.evaluation.judge import DRAWS
 from satbench.evaluation.probe import Answers, answers
 from satbench.evaluation.provenance import revision, versions
-from satbench.evaluation.request import Network, Numbers, Request, request
+from satbench.evaluation.request import Network, Numbers, Request, make_request
 from satbench.evaluation.search import LABELLED, PROBE, Transfer, search_on, source_name
 from satbench.home import alone_in
 from satbench.models.buffers import buffers_kept
@@ -83,7 +83,7 @@ def evaluate(
     model, data set, seed or search, or one that this call would shrink: more images, attacks or threats, or examples or
     a trust verdict where it asks for none.
     """
-    asked = request(model, attack, norm, eps, steps, restarts, threat, fields)
+    asked = make_request(model, attack, norm, eps, steps, restarts, threat, fields)
     return run_request(asked, Path(out), data_dir, device, command, progress)
 
 
@@ -288,7 +288,7 @@ __all__ = [
     "data_info",
     "evaluate",
     "images_for",
-    "request",
+    "make_request",
     "run_request",
     "silent",
 ]

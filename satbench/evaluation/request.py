@@ -49,7 +49,7 @@ class Request:
         return replace(loaded, info=loaded.info.model_copy(update=changed))
 
 
-def request(
+def make_request(
     model: Network | EvaluationSpec,
     attack: str | Attack | Sequence[str | Attack] | None = None,
     norm: str | None = None,
