@@ -79,6 +79,17 @@ def test_every_field_decides_the_digest() -> None:
     assert len({digest(FIELDS), *(digest(FIELDS | change) for change in OTHER.values())}) == 1 + len(OTHER)
 
 
+class Later(EvaluationSpec):
+    """The spec with a field that is added later."""
+
+    crop: int | None = None
+
+
+def test_a_new_field_renames_no_evaluation_that_leaves_it_out() -> None:
+    assert make_request(Later(**FIELDS)).spec.digest == digest(FIELDS)
+    assert make_request(Later(**FIELDS, crop=4)).spec.digest != digest(FIELDS)
+
+
 def test_arguments_and_options_make_the_same_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = make_request("digits-relu", "pgd:loss=margin", "Linf", "8/255", 3, fields={"n": 20, "trust": False}).spec
     assert asked.digest == digest(FIELDS | {"trust": False})
