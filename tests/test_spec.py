@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
 from satbench import EvaluationSpec, evaluate
@@ -191,6 +192,19 @@ def test_images_and_networks_may_stand_for_their_names(tmp_path: Path) -> None:
     assert asked.images is images
     assert (asked.spec.dataset, asked.spec.n) == ("digits", 5)
     run = evaluate("digits-relu", tmp_path, "fgsm", dataset=images, n=5, device="cpu")
+    assert len(run.records) == 5
+
+
+class Countable(nn.Sequential):
+    """A network that Python takes for false."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_a_network_without_a_length_is_a_network(tmp_path: Path) -> None:
+    network = Countable(nn.Flatten(), nn.Linear(64, 10))
+    run = evaluate(network, tmp_path, "fgsm", eps=0.1, dataset="digits", n=5, trust=False, device="cpu")
     assert len(run.records) == 5
 
 

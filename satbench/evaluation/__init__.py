@@ -103,9 +103,8 @@ def run_request(
     networks = asked.networks(device)
     loaded = networks[0]
     threats = sweep.threats_of(spec, loaded.info)
-    images = images_for(loaded, asked.images or spec.dataset, spec.split, spec.image_size, data_dir, spec.loader).head(
-        spec.n
-    )
+    dataset = spec.dataset if asked.images is None else asked.images
+    images = images_for(loaded, dataset, spec.split, spec.image_size, data_dir, spec.loader).head(spec.n)
     batch_size = spec.batch_size or usual_batch_size(loaded.model, images.shape, place)
     threads = spec.threads or max(usual_threads(one.model, images.shape, place) for one in networks)
     attacks = _labelled(list(asked.attacks), spec.search, networks[1:])

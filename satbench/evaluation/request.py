@@ -37,9 +37,10 @@ class Request:
         """The judged network, and the one to search on if there is another."""
         if self.spec.model is None:
             raise BadInput("the evaluation names no model; give one")
-        judged = identified(_loaded(self.model or self.spec.model, self.spec.checkpoint, device))
-        source = self.source or self.spec.source
-        return [self._named(judged), *([] if source is None else [identified(_loaded(source, None, device))])]
+        model = self.spec.model if self.model is None else self.model
+        networks = [self._named(identified(_loaded(model, self.spec.checkpoint, device)))]
+        source = self.spec.source if self.source is None else self.source
+        return networks if source is None else [*networks, identified(_loaded(source, None, device))]
 
     def _named(self, loaded: Loaded) -> Loaded:
         """It with the name and group that the user gave."""
