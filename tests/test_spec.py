@@ -124,7 +124,7 @@ def test_a_spec_goes_through_json_and_gives_the_bytes_of_the_call(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "options", [{"search": "surrogate"}, {"search": "bf16"}, {"source": "digits-silu"}, {"attack": "rapid"}]
+    "options", [{"search": "surrogate"}, {"search": "bf16"}, {"source": "digits-silu"}, {"attack": "rapid", "n": 8}]
 )
 def test_the_spec_of_a_run_repeats_it(options: dict[str, Any], tmp_path: Path) -> None:
     settings: dict[str, Any] = {"attack": "pgd:steps=3", "eps": 0.2, "n": 20, "device": "cpu"}
