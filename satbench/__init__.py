@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from satbench.evaluation import evaluate as evaluate
     from satbench.evaluation.verify import verify as verify
+    from satbench.results.spec import EvaluationSpec as EvaluationSpec
     from satbench.threat import ThreatModel as ThreatModel
     from satbench.training import TrainConfig as TrainConfig
     from satbench.training import train as train
     from satbench.zoo import load_model as load_model
 
 _PUBLIC = {
+    "EvaluationSpec": "satbench.results.spec",
     "ThreatModel": "satbench.threat",
     "TrainConfig": "satbench.training",
     "evaluate": "satbench.evaluation",
@@ -22,7 +24,7 @@ _PUBLIC = {
     "train": "satbench.training",
     "verify": "satbench.evaluation.verify",
 }
-__all__ = ["ThreatModel", "TrainConfig", "evaluate", "load_model", "train", "verify"]
+__all__ = ["EvaluationSpec", "ThreatModel", "TrainConfig", "evaluate", "load_model", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:

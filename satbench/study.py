@@ -1,43 +1,40 @@
-"""Several recipes trained and measured in the same way, in parallel on the machine's cores."""
+"""Several recipes trained and evaluated in the same way, in parallel on the machine's cores."""
 
 import concurrent.futures
 import multiprocessing
 import os
+import re
 import signal
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from satbench.evaluation import Progress, evaluate
+from satbench.errors import BadInput
+from satbench.evaluation import EvaluationSpec, Progress, evaluate, make_request
+from satbench.results.attack_info import AttackInfo
 from satbench.results.store import Run
 from satbench.training import TrainConfig, train
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One evaluation of every trained network, as `evaluate` takes it; `n` None means the whole test split."""
-
-    name: str
-    attack: str
-    norm: str
-    eps: str
-    steps: str | None = None
-    n: int | None = None
-
-
 def run_study(
-    configs: Sequence[TrainConfig], measurements: Sequence[Measurement], out: Path, workers: int, report: Progress
+    configs: Sequence[TrainConfig], specs: Sequence[EvaluationSpec], out: Path, workers: int, report: Progress
 ) -> list[Run]:
-    """Train every config and measure its best weights; the runs lie in `out/<job>/<measurement>`.
+    """Train every config and evaluate its best weights; the runs lie in `out/<job_name>/<run_name>`.
 
-    The jobs run side by side in `workers` processes of one thread each, so the figures do not depend on their number. A
-    study that was stopped keeps its trainings, continues the unfinished ones and measures again. Returns the runs in
-    the order of `configs`, then of `measurements`.
+    Each spec is taken for the trained network and its seed, in place of `model` and `seed`. The jobs run side by side
+    in `workers` processes of one thread each, so the figures do not depend on their number. A study that was stopped
+    keeps its trainings, continues the unfinished ones and evaluates again. Returns the runs in the order of `configs`,
+    then of `specs`. Raises `BadInput`, before anything is trained, for a config or a spec that is there twice, and for
+    one that is wrong.
     """
-    jobs = [(config, tuple(measurements), out / job_name(config)) for config in configs]
+    runs_in = {run_name(spec): spec for spec in specs}
+    jobs = [(config, runs_in, out / job_name(config)) for config in configs]
+    for what, names in (("training", [job[2].name for job in jobs]), ("evaluation", [run_name(one) for one in specs])):
+        doubled = [name for name in names if names.count(name) > 1]
+        if doubled:
+            raise BadInput(f"the study has the {what} {doubled[0]} twice; remove one")
     runs: dict[int, list[Run]] = {}
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker) as pool:
@@ -56,8 +53,16 @@ def run_study(
 
 
 def job_name(config: TrainConfig) -> str:
-    """The folder of one run of a study, such as `silu-seed0`."""
-    return f"{config.activation}-seed{config.seed}"
+    """The folder of one training, such as `digits-sat-silu-seed0-1a2b3c4d`; equal where every weight would be."""
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{config.recipe} {config.activation} seed{config.seed}").strip("-")
+    return f"{words}-{config.digest('')[:8]}"
+
+
+def run_name(spec: EvaluationSpec) -> str:
+    """The folder of one evaluation of a training, such as `pgd-1a2b3c4d`."""
+    asked = make_request(spec).spec
+    words = "-".join(dict.fromkeys(info.name for info in asked.attacks if isinstance(info, AttackInfo)))
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', words)[:40]}-{asked.digest[:8]}"
 
 
 def default_workers() -> int:
@@ -80,19 +85,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_job(config: TrainConfig, measurements: Sequence[Measurement], folder: Path) -> list[Run]:
+def _run_job(config: TrainConfig, specs: Mapping[str, EvaluationSpec], folder: Path) -> list[Run]:
     train(config, folder / "training", device="cpu")
-    return [
-        evaluate(
-            str(folder / "training"),
-            folder / one.name,
-            attack=one.attack,
-            norm=one.norm,
-            eps=one.eps,
-            steps=one.steps,
-            n=one.n,
-            seed=config.seed,
-            device="cpu",
-        )
-        for one in measurements
-    ]
+    trained = {"model": str(folder / "training"), "seed": config.seed}
+    return [evaluate(spec.model_copy(update=trained), folder / name, device="cpu") for name, spec in specs.items()]

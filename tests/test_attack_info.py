@@ -21,7 +21,7 @@ from satbench.attacks.base import Described, info_of, later, stages_of
 from satbench.attacks.foolbox import Foolbox, names
 from satbench.cli import app
 from satbench.errors import BadInput
-from satbench.evaluation.search import Bf16, Surrogate, Transfer, option_of
+from satbench.evaluation.search import Bf16, Surrogate, Transfer
 from satbench.evaluation.verify import verify
 from satbench.reporting.leaderboard import build
 from satbench.reporting.page import write_report
@@ -169,11 +169,6 @@ def test_a_search_says_what_it_is_built_around() -> None:
     wrapped = Transfer(Bf16(PGD(steps=3)), source="net@01").info
     assert [layer.name for layer in wrapped.layers] == ["transfer", "bf16", "pgd"]
     assert (wrapped.kind, wrapped.tier, wrapped.effort) == ("transfer", TIERS[0], 3)
-    how = "folded 2 batch norms, float32"
-    assert option_of(how, [Surrogate(PGD()).info]) == "surrogate"
-    assert option_of(how, [wrapped]) == "bf16"
-    assert option_of(how, [PGD().info]) == "folded"
-    assert option_of("the network as it is", [PGD().info]) == "plain"
 
 
 # attacks from outside

@@ -293,7 +293,7 @@ def test_one_run_holds_several_threats(here: Path) -> None:
     [
         ({"threat": "Linf:8/255", "eps": "0.1"}, "together with --norm or --eps"),
         ({"threat": "Linf:8/255", "norm": "Linf"}, "together with --norm or --eps"),
-        ({"threat": "8/255"}, "write Linf:8/255"),
+        ({"threat": "8/255"}, "as Linf:8/255"),
         ({"threat": "Lin:8/255"}, "Linf"),
         ({"threat": "Linf:8"}, "did you mean 8/255"),
         ({"name": " "}, "--name is empty"),

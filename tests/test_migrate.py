@@ -1,6 +1,7 @@
 """Runs and summaries of the schema before become those of today, and their records stay as they are."""
 
 import hashlib
+import itertools
 import json
 import shutil
 from dataclasses import dataclass
@@ -18,10 +19,15 @@ from satbench.attacks.rapid import Rapid
 from satbench.cli import app
 from satbench.errors import BadInput
 from satbench.evaluation.continued import Continued
-from satbench.evaluation.migrate import attack_of, migrate
+from satbench.evaluation.executor import stages_as_run
+from satbench.evaluation.migrate import attack_of, migrate, search_of
+from satbench.evaluation.parts import Work, work_name
+from satbench.evaluation.rebuild import rebuild
+from satbench.evaluation.resume import identity
 from satbench.evaluation.verify import verify
 from satbench.reporting.summary import summarise
 from satbench.reporting.summary_file import read_summary, write_summary
+from satbench.results.schema import SearchInfo
 from satbench.results.store import Outdated, Run, read_run
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
@@ -37,6 +43,22 @@ class Mine:
         return PGD(steps=self.steps)(model, x, y, threat, randomness)
 
 
+def name_parts_as_before(run: Run) -> None:
+    """Of schema 3: the search was part of the name as a sentence."""
+    said = run.manifest
+    for info, threat in itertools.product(said.attacks, said.threats):
+        attack = rebuild(info)
+        stages = (info,) if attack is None else map(info_of, stages_as_run(attack, "Transfer" in info.id))
+        for position, stage in enumerate(stages):
+            decisive = {**identity(said), "attack": stage.id, "position": position, "seed": said.seed, "device": "cpu"}
+            decisive |= {"threat": repr(ThreatModel(threat.norm, threat.eps)), "search": said.search.note}
+            before = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]
+            ball = ThreatModel(threat.norm, threat.eps)
+            now = work_name(identity(said), stage.id, position, ball, said.seed, said.search.identity, "cpu")
+            if (run.path / "parts" / now).is_dir():
+                Work(run.path, now, examples=False).move(before)
+
+
 def sealed(folder: Path, manifest: dict[str, Any]) -> str:
     """The seal of schema 3: SHA-256 of the manifest without it, and of the tables' digests."""
     rest = {key: value for key, value in manifest.items() if key != "seal"}
@@ -49,9 +71,11 @@ def sealed(folder: Path, manifest: dict[str, Any]) -> str:
 
 
 def downgrade(run: Run, **changes: Any) -> None:
-    """Make a run what satbench wrote at schema 3: attacks by their reprs alone."""
+    """Make a run what satbench wrote at schema 3: attacks by their reprs alone, the search as a sentence."""
     raw = json.loads((run.path / "manifest.json").read_text())
-    raw |= {"schema_version": 3, "attacks": [one["id"] for one in raw["attacks"]], **changes}
+    name_parts_as_before(run)
+    raw |= {"schema_version": 3, "attacks": [one["id"] for one in raw["attacks"]], "search": raw["search"]["note"]}
+    raw |= changes
     raw["seal"] = sealed(run.path, raw)
     (run.path / "manifest.json").write_text(json.dumps(raw, indent=2))
 
@@ -86,8 +110,11 @@ CASES: dict[str, dict[str, Any]] = {
 def test_a_run_of_the_schema_before_becomes_what_it_would_be_today(case: str, tmp_path: Path) -> None:
     run = measured(tmp_path / "run", **CASES[case])
     tables = {name: (run.path / name).read_bytes() for name in TABLES if (run.path / name).is_file()}
+    parts = {file: file.read_bytes() for file in run.path.glob("parts/*/*.parquet")}
     downgrade(run)
+    assert not any(file.is_file() for file in parts)
     assert [folder for folder, _ in migrate(tmp_path)] == [run.path]
+    assert {file: file.read_bytes() for file in run.path.glob("parts/*/*.parquet")} == parts
     found = read_run(run.path)
     drop = {"name"} if case == "from outside" else set()  # its module was not part of the repr
     dumped = [[one.model_dump(exclude=drop) for one in each.manifest.attacks] for each in (found, run)]
@@ -99,6 +126,25 @@ def test_a_run_of_the_schema_before_becomes_what_it_would_be_today(case: str, tm
     if case not in ("from outside", "named", "transfer"):
         assert verify(found, device="cpu").faults == []
         assert measured(run.path, **CASES[case]).reused
+
+
+SENTENCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "the network as it is": ("PGD(steps=1)", {"form": "plain", "copied": False}),
+    "folded 8 batch norms, channels last, float32": ("PGD(steps=1)", {"folded": 8, "channels_last": True}),
+    "folded 1 batch norm, for a faster form failed (RuntimeError: channels last), float32": ("PGD()", {"folded": 1}),
+    "a plain copy, bf16 with logits off by 0.3%": ("Bf16(attack=PGD())", {"form": "bf16", "precision": "bf16"}),
+    "channels last, float32, surrogate derivative of ReLU": (
+        "Transfer(attack=Surrogate(attack=PGD()), source='a@0')",
+        {"form": "surrogate", "channels_last": True},
+    ),
+    "the model itself, for no copy of it would do (other logits)": ("PGD()", {"copied": False}),
+}
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_the_sentence_about_a_search_becomes_fields(sentence: str) -> None:
+    attack, wanted = SENTENCES[sentence]
+    assert search_of(sentence, [attack]) == SearchInfo(**{"form": "folded", "note": sentence} | wanted)
 
 
 class Noisy(nn.Module):

@@ -40,6 +40,7 @@ from satbench.results.schema import (
     Finding,
     Manifest,
     ModelInfo,
+    SearchInfo,
     Trust,
 )
 from satbench.results.store import (
@@ -60,7 +61,7 @@ MANIFEST = Manifest(
     attacks=[AttackInfo.foreign(id, "test:attack", id, {}) for id in ("a", "b")],
     seed=0,
     batch_size=8,
-    search="the network as it is",
+    search=SearchInfo(form="plain", copied=False, note="the network as it is"),
     examples=False,
     trust=None,
     notes=[],

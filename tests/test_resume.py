@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,8 +21,10 @@ from satbench import evaluate, load_model
 from satbench.attacks import PGD
 from satbench.data import load_images
 from satbench.errors import BadInput
+from satbench.evaluation import search as evaluation_search
 from satbench.evaluation.verify import verify
 from satbench.home import alone_in
+from satbench.models import search_copy
 from satbench.results.schema import TIMING
 from satbench.results.store import Run, read_run, write_manifest
 from satbench.seeding import Randomness, integer
@@ -199,10 +202,29 @@ def test_another_run_in_the_folder_is_never_overwritten(change: dict[str, object
     assert (tmp_path / "records.parquet").read_bytes() == before
 
 
-def test_a_copy_described_in_other_words_is_no_other_search(tmp_path: Path) -> None:
-    """The folder is not refused; the words are part of what decides a result, so its attacks run again."""
+def test_a_copy_described_in_other_words_is_no_other_search(
+    passes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = search_copy.search_copy
+
+    def rephrased(*given: Any) -> search_copy.SearchCopy:
+        return replace(made(*given), how="rephrased")
+
+    whole(tmp_path, attack=[PGD20], n=20)
+    passes.clear()
+    monkeypatch.setattr(evaluation_search, "search_copy", rephrased)
+    assert whole(tmp_path, attack=[PGD20], n=20).reused
+    (tmp_path / "manifest.json").unlink()
+    again = whole(tmp_path, attack=[PGD20], n=20)
+    assert (sum(passes), again.manifest.search.note) == (0, "rephrased"), "finished batches are found"
+    assert verify(again).faults == []
+
+
+def test_a_copy_of_another_form_is_another_search(tmp_path: Path) -> None:
+    """As where a batch norm could not be folded, for want of memory."""
     run = whole(tmp_path, attack=["fgsm"])
-    write_manifest(tmp_path, run.manifest.model_copy(update={"search": "rephrased"}))
+    other = run.manifest.search.model_copy(update={"folded": 0})
+    write_manifest(tmp_path, run.manifest.model_copy(update={"search": other}))
     again = whole(tmp_path, attack=["fgsm"])
     assert not again.reused
     pd.testing.assert_frame_equal(again.records, run.records)
@@ -404,7 +426,7 @@ def test_a_transfer_attack_searches_on_the_other_network_alone(tmp_path: Path) -
 def test_bf16_search_is_labelled_and_judged_in_float32(tmp_path: Path) -> None:
     run = whole(tmp_path, attack=[PGD20], eps="0.2", search="bf16")
     assert run.manifest.attacks[0].id.startswith("Bf16(attack=PGD(")
-    assert "bf16" in run.manifest.search
+    assert (run.manifest.search.form, run.manifest.search.precision) == ("bf16", "bf16")
     assert verify(run).faults == []
 
 
@@ -412,5 +434,5 @@ def test_bf16_search_is_labelled_and_judged_in_float32(tmp_path: Path) -> None:
 def test_the_way_of_searching_does_not_change_a_flag(tmp_path: Path) -> None:
     folded, plain = (whole(tmp_path / how, attack=[PGD20], search=how, n=200) for how in ("folded", "plain"))
     assert (folded.records["broken"] == plain.records["broken"]).all()
-    with pytest.raises(BadInput, match="unknown --search 'fast'"):
+    with pytest.raises(BadInput, match="--search 'fast': Input should be"):
         whole(tmp_path / "fast", search="fast")

@@ -31,7 +31,8 @@ from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
 from satbench.parsing import parsed
 from satbench.recipes import RECIPES
-from satbench.study import Measurement, job_name, run_study
+from satbench.results.spec import EvaluationSpec
+from satbench.study import job_name, run_name, run_study
 from satbench.training import TrainConfig
 from satbench.training.averaging import AVERAGES
 from satbench.training.schedule import SCHEDULES
@@ -745,18 +746,18 @@ def test_weight_decay_acts_on_filters_and_matrices_only(config: TrainConfig, tmp
 
 def test_a_study_measures_every_config_in_order(config: TrainConfig, tmp_path: Path) -> None:
     configs = [config.with_values({"activation": name, "epochs": 1}) for name in ("silu", "relu")]
-    measurements = [
-        Measurement("two", "pgd", "Linf", "0.05,0.1", steps="2"),
-        Measurement("few", "fgsm", "Linf", "0.1", n=5),
+    specs = [
+        EvaluationSpec(attacks="pgd:steps=2", threats=["Linf:0.05", "Linf:0.1"]),
+        EvaluationSpec(attacks="fgsm", threats="Linf:0.1", n=5),
     ]
     seen: list[tuple[int, int]] = []
-    runs = run_study(configs, measurements, tmp_path, 1, lambda done, total, name: seen.append((done, total)))
+    runs = run_study(configs, specs, tmp_path, 1, lambda done, total, name: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
     assert [run.manifest.model.activation for run in runs] == ["silu", "silu", "relu", "relu"]
     assert [len(run.records) for run in runs] == [60, 5, 60, 5]
-    assert [run.path for run in runs[:2]] == [tmp_path / job_name(configs[0]) / name for name in ("two", "few")]
+    assert [run.path for run in runs[:2]] == [tmp_path / job_name(configs[0]) / run_name(one) for one in specs]
     alone = evaluate(
-        str(tmp_path / "relu-seed0" / "training"), tmp_path / "alone", "fgsm", eps="0.1", n=5, device="cpu"
+        str(tmp_path / job_name(configs[1]) / "training"), tmp_path / "alone", "fgsm", eps="0.1", n=5, device="cpu"
     )
     assert alone.records["broken"].tolist() == runs[3].records["broken"].tolist()
 

@@ -64,13 +64,14 @@ def _run_suite(seed: int) -> "Run":
     import tempfile
 
     from satbench.cli.progress import progress_bar
-    from satbench.evaluation import evaluate
+    from satbench.evaluation import EvaluationSpec, evaluate
     from satbench.recipes import RECIPES
     from satbench.training import train
 
     config = RECIPES[SUITE]().with_values({"seed": seed})
     with tempfile.TemporaryDirectory() as scratch, progress_bar(f"{SUITE}, seed {seed}", "steps") as report:
         train(config, Path(scratch, "training"), device="cpu", progress=report)
-        return evaluate(
-            str(Path(scratch, "training")), Path(scratch, "run"), attack="pgd", eps="0.1,0.2", steps="20", device="cpu"
+        asked = EvaluationSpec(
+            model=str(Path(scratch, "training")), attacks=["pgd:steps=20"], threats=["Linf:0.1", "Linf:0.2"]
         )
+        return evaluate(asked, Path(scratch, "run"), device="cpu")

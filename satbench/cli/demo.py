@@ -7,7 +7,7 @@ import typer
 
 ACTIVATIONS = ("relu", "silu", "smoothrelu")
 SEEDS = (0, 1, 2)
-EPS = "0.05,0.1,0.15,0.2,0.25,0.3"
+EPS = ("0.05", "0.1", "0.15", "0.2", "0.25", "0.3")
 AUTOATTACK_IMAGES = 100
 
 
@@ -19,23 +19,22 @@ def command(
     import time
 
     from satbench.cli.progress import progress_bar
-    from satbench.eps import format_eps
     from satbench.recipes import RECIPES
     from satbench.reporting.headline import headline_rows
     from satbench.reporting.page import write_report
     from satbench.reporting.summary import summarise
     from satbench.reporting.tables import accuracy_table, to_markdown
     from satbench.reporting.verdict import compare
-    from satbench.study import Measurement, default_workers, job_name, run_study
+    from satbench.results.spec import EvaluationSpec
+    from satbench.study import default_workers, job_name, run_study
     from satbench.training.checkpoint import read_metrics
 
     started = time.monotonic()
     recipe = RECIPES["digits-sat"]()
     configs = [recipe.with_values({"activation": name, "seed": seed}) for name in ACTIVATIONS for seed in SEEDS]
-    eps = format_eps(recipe.threat.eps)
-    measurements = [
-        Measurement("pgd", "pgd", recipe.threat.norm, EPS, steps="50"),
-        Measurement("autoattack", "autoattack", recipe.threat.norm, eps, n=AUTOATTACK_IMAGES),
+    specs = [
+        EvaluationSpec(attacks=["pgd:steps=50"], threats=[f"{recipe.threat.norm}:{eps}" for eps in EPS]),
+        EvaluationSpec(attacks=["autoattack"], threats=[recipe.threat.norm], n=AUTOATTACK_IMAGES),
     ]
     typer.echo(f"{len(configs)} trainings and their attacks on digits; Ctrl-C stops, the same command continues")
     with progress_bar("demo", "networks") as bar:
@@ -44,7 +43,7 @@ def command(
             bar(done, total, name)
             typer.echo(f"{done}/{total} {name}, {time.monotonic() - started:.0f} s")
 
-        runs = run_study(configs, measurements, out / "runs", workers or default_workers(), report_job)
+        runs = run_study(configs, specs, out / "runs", workers or default_workers(), report_job)
     curves = {f"{c.activation}, seed {c.seed}": read_metrics(out / "runs" / job_name(c) / "training") for c in configs}
     report = write_report(out, runs, curves, "ReLU and its smooth twins on digits", list(NOTES))
     typer.echo(to_markdown(accuracy_table(headline_rows(summarise(runs)))))

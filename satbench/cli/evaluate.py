@@ -86,11 +86,12 @@ def command(
     ] = None,
 ) -> None:
     """Attack a network and record, image by image, what survives."""
+    import dataclasses
     import shlex
     import sys
 
     from satbench.cli.progress import progress_bar
-    from satbench.evaluation import evaluate, sweep
+    from satbench.evaluation import make_request, run_request
     from satbench.reporting.claims import compare, read_claims
     from satbench.reporting.claims import to_markdown as claims_table
     from satbench.reporting.stages import stage_table
@@ -98,7 +99,25 @@ def command(
     from satbench.reporting.tables import accuracy_table, markdown_table, to_markdown
     from satbench.zoo import load
 
-    sweep.threats(threat or (), norm, eps)
+    fields = {
+        "checkpoint": checkpoint,
+        "source": source,
+        "dataset": dataset,
+        "split": split,
+        "image_size": image_size,
+        "loader": loader,
+        "n": n,
+        "seed": seed,
+        "search": search,
+        "batch_size": batch_size,
+        "draws": draws,
+        "threads": threads,
+        "save_examples": save_examples,
+        "trust": trust,
+        "name": name,
+        "group": group,
+    }
+    asked = make_request(model, attack, norm, eps, steps, restarts, threat or (), fields)
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
     with progress_bar(f"fetch {model}", "bytes") as report:
@@ -107,35 +126,8 @@ def command(
         typer.echo(loaded.note)
     words = ["satbench", *sys.argv[1:]]
     with progress_bar(f"eval {loaded.info.label}", "image-attacks") as report:
-        run = evaluate(
-            loaded,
-            out or Path("reports", "runs", _folder(name or loaded.info.label, words)),
-            attack=attack,
-            norm=norm,
-            eps=eps,
-            steps=steps,
-            restarts=restarts,
-            dataset=dataset,
-            split=split,
-            image_size=image_size,
-            loader=loader,
-            data_dir=data_dir,
-            n=n,
-            batch_size=batch_size,
-            seed=seed,
-            device=device,
-            source=source,
-            search=search,
-            draws=draws,
-            save_examples=save_examples,
-            trust=trust,
-            threat=threat or (),
-            threads=threads,
-            name=name,
-            group=group,
-            command=shlex.join(words),
-            progress=report,
-        )
+        folder = out or Path("reports", "runs", _folder(name or loaded.info.label, asked.spec.digest))
+        run = run_request(dataclasses.replace(asked, model=loaded), folder, data_dir, device, shlex.join(words), report)
     if run.reused:
         typer.echo(f"read from {run.path}, measured on {run.manifest.created}; nothing was computed")
     rows = summarise([run])
@@ -172,9 +164,5 @@ def check_images(model: str, split: str | None, data_dir: Path | None) -> None:
             load_images(card.dataset, split, data_dir=data_dir)
 
 
-def _folder(label: str, words: list[str]) -> str:
-    """A folder name that differs whenever the command does."""
-    import hashlib
-
-    digest = hashlib.sha256("\0".join(words).encode()).hexdigest()[:8]
-    return f"eval-{label.replace(' ', '-').replace('/', '-')}-{digest}"
+def _folder(label: str, digest: str) -> str:
+    return f"eval-{label.replace(' ', '-').replace('/', '-')}-{digest[:8]}"

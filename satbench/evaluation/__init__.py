@@ -6,9 +6,8 @@ import itertools
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import Any
 
 import pandas as pd
 import torch
@@ -17,7 +16,7 @@ from torch import nn
 from satbench.attacks import Attack
 from satbench.attacks.base import from_outside, info_of, stages_of
 from satbench.data import Images, load_images, takes_loader, training_splits
-from satbench.device import check_threads, resolve_device, using_threads
+from satbench.device import resolve_device, using_threads
 from satbench.eps import Threat
 from satbench.errors import BadInput
 from satbench.evaluation import resume, sweep
@@ -31,70 +30,52 @@ from satbench.evaluation.harness import measure
 from satbench.evaluation.judge import DRAWS
 from satbench.evaluation.probe import Answers, answers
 from satbench.evaluation.provenance import revision, versions
-from satbench.evaluation.search import FOLDED, LABELLED, PROBE, Transfer, check_search, search_on, source_name
-from satbench.evaluation.sources import ADDRESS, identified
+from satbench.evaluation.request import Network, Numbers, Request, make_request
+from satbench.evaluation.search import LABELLED, PROBE, Transfer, search_on, source_name
 from satbench.home import alone_in
 from satbench.models.buffers import buffers_kept
 from satbench.models.precision import Float32Ends
 from satbench.progress import Progress, silent
 from satbench.results.metrics import clean_table
-from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest
+from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, SearchForm
+from satbench.results.spec import EvaluationSpec
 from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, check_output_folder, write_run
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
-from satbench.zoo import NO_NETWORK, Loaded, from_module, load
+from satbench.zoo import Loaded
 
 
 def evaluate(
-    model: str | nn.Module | Loaded,
+    model: Network | EvaluationSpec,
     out: str | Path,
-    attack: str | Attack | Sequence[str | Attack] = "pgd",
+    attack: str | Attack | Sequence[str | Attack] | None = None,
     norm: str | None = None,
-    eps: str | float | Sequence[str | float] | None = None,
-    steps: str | int | Sequence[int] | None = None,
-    restarts: str | int | Sequence[int] | None = None,
-    dataset: str | Images | None = None,
-    split: str | None = None,
-    image_size: int | None = None,
-    loader: str | None = None,
-    data_dir: Path | None = None,
-    n: int | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    checkpoint: Path | None = None,
-    source: str | nn.Module | Loaded | None = None,
-    search: str = FOLDED,
-    draws: int | None = None,
-    save_examples: bool = False,
-    trust: bool = True,
+    eps: Numbers | None = None,
+    steps: Numbers | None = None,
+    restarts: Numbers | None = None,
+    *,
     threat: str | ThreatModel | Sequence[str | ThreatModel] = (),
-    threads: int | None = None,
-    name: str | None = None,
-    group: str | None = None,
+    data_dir: Path | None = None,
+    device: str = "auto",
     command: str = "",
     progress: Progress = silent,
+    **fields: Any,
 ) -> Run:
     """Attack a model and store one record per sample, attack and threat in the run folder `out`.
 
-    `model` is a module, or a name as `satbench.zoo.load` takes it. `norm`, `eps`, `steps`, `restarts` are comma lists
-    as on the command line, or numbers. `threat`, instead of `norm` and `eps`, is one threat or several, as "Linf:8/255"
-    or a `ThreatModel`. Without `threat` and `eps` the radius is the one the model was trained for in `norm`, by default
-    Linf. `dataset` is what `load_images` takes; a satbench run knows its own.
-    `split` defaults to "test", but to "all" for files without a split of their own that the model was not trained on,
-    and to "val" for ImageNet. `image_size` and `loader` default to the model's own, `batch_size` to
-    `usual_batch_size`, `threads` to `usual_threads`. `name` is the model's name in tables. Networks of one `group` are
-    seeds of one model in tables; without it only those that satbench trained from configs equal but for the seed are.
+    `model` is a whole `EvaluationSpec`, or a module, or a name as `satbench.zoo.load` takes it. The further keyword
+    arguments are the fields of the spec, such as `n=1000` or `search="plain"`; `dataset` may be `Images` and `source` a
+    module. `attack` is one or several, objects or names, by default PGD. `norm`, `eps`, `steps`, `restarts` are comma
+    lists as on the command line, or numbers. `threat`, instead of `norm` and `eps`, is one threat or several, as
+    "Linf:8/255" or a `ThreatModel`. Without `threat` and `eps` the radius is the one the model was trained for in
+    `norm`, by default Linf. `data_dir` is where relative data paths lie.
 
-    The attacks search on a private copy of the model with folded batch norms ("folded"), on the model as it is
-    ("plain"), on a copy in bfloat16 ("bf16"), or with parametric softplus' derivative for every ReLU's ("surrogate");
-    the last two are part of the attack's identity. With `source` they search on that other network. The judge is
-    always the model itself, on float32 images; weights of another dtype get them cast, which a note says. Buffers that
-    passes move are put back before every batch and at the end. A model that draws random numbers is judged by the
-    majority of `draws` passes, by default 10, and attacked without early stop; a tie counts as misclassified.
-    `save_examples` keeps the examples that broke an image, for `verify`. `trust` has the quick form of the trust
-    battery check the model, for at most a tenth of the run's passes; where it doubts the number, `rapid` continues with
-    the attacks of AutoAttack, and the battery runs again on what then stands.
+    The searches "bf16" and "surrogate" are part of the attack's identity, and so is `source`. The judge is always the
+    model itself, on float32 images; weights of another dtype get them cast, which a note says. Buffers that passes move
+    are put back before every batch and at the end. A model that draws random numbers is judged by the majority of
+    `draws` passes and attacked without early stop; a tie counts as misclassified. With `trust` the quick form of the
+    trust battery checks the model, for at most a tenth of the run's passes; where it doubts the number, `rapid`
+    continues with the attacks of AutoAttack, and the battery runs again on what then stands.
 
     A killed call that is repeated continues where it stopped. A finished one is only read, which `Run.reused` says; one
     with more images, attacks or threats in the same folder computes what is new, and one whose model, attack or
@@ -103,38 +84,44 @@ def evaluate(
     model, data set, seed or search, or one that this call would shrink: more images, attacks or threats, or examples or
     a trust verdict where it asks for none.
     """
+    asked = make_request(model, attack, norm, eps, steps, restarts, threat, fields)
+    return run_request(asked, Path(out), data_dir, device, command, progress)
+
+
+def run_request(
+    asked: Request,
+    out: Path,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    command: str = "",
+    progress: Progress = silent,
+) -> Run:
+    """What `evaluate` does once it is known what was asked for."""
     started = time.monotonic()
-    out = Path(out)
+    spec = asked.spec
     check_output_folder(out, MANIFEST, RECORDS_FILE, PARTS)
-    stated = sweep.threats([threat] if isinstance(threat, str | ThreatModel) else threat, norm, _listed(eps))
-    attacks = _attacks(attack, _listed(steps), _listed(restarts))
-    if batch_size is not None and batch_size < 1:
-        raise BadInput(f"--batch-size {batch_size}; give a positive number")
-    if draws is not None and draws < 1:
-        raise BadInput(f"--draws {draws}; give a positive number")
-    check_threads(threads)
-    check_search(search)
     place = resolve_device(device)
-    loaded = _named(identified(_loaded(model, checkpoint, device)), name, group)
-    networks = [loaded] if source is None else [loaded, identified(_loaded(source, None, device))]
-    threats = stated or sweep.trained_threats(loaded.info, norm)
-    images = images_for(loaded, dataset, split, image_size, data_dir, loader).head(n)
-    batch_size = batch_size or usual_batch_size(loaded.model, images.shape, place)
-    threads = threads or max(usual_threads(one.model, images.shape, place) for one in networks)
-    attacks = _labelled(attacks, search, networks[1:])
+    networks = asked.networks(device)
+    loaded = networks[0]
+    threats = sweep.threats_of(spec, loaded.info)
+    dataset = spec.dataset if asked.images is None else asked.images
+    images = images_for(loaded, dataset, spec.split, spec.image_size, data_dir, spec.loader).head(spec.n)
+    batch_size = spec.batch_size or usual_batch_size(loaded.model, images.shape, place)
+    threads = spec.threads or max(usual_threads(one.model, images.shape, place) for one in networks)
+    attacks = _labelled(list(asked.attacks), spec.search, networks[1:])
     with using_threads(threads), buffers_kept(*(one.model for one in networks)) as buffers:
-        where, answered = _where(networks, images, search, place)
-        draws = draws or (DRAWS if answered[0].random else 1)
+        where, answered = _where(networks, images, spec.search, place)
+        draws = spec.draws or (DRAWS if answered[0].random else 1)
         described = Manifest(
             schema_version=SCHEMA_VERSION,
             model=loaded.info,
             data=data_info(images, digest=""),
             threats=[Threat(norm=each.norm, eps=each.eps) for each in threats],
             attacks=[info_of(one) for one in attacks],
-            seed=seed,
+            seed=spec.seed,
             batch_size=batch_size,
-            search=where.how,
-            examples=save_examples,
+            search=where.info,
+            examples=spec.save_examples,
             trust=None,
             notes=[],
             device=str(place),
@@ -149,13 +136,13 @@ def evaluate(
             created="",
             host=platform.node(),
         )
-        finished = resume.finished(out, described, images, trust)
+        finished = resume.finished(out, described, images, spec.trust)
         if finished is not None:
             return finished
         for one, each in itertools.product(attacks, threats):
             _check_threat(one, each, where.module, images)
         with alone_in(out, "eval"):
-            finished = resume.finished(out, described, images, trust)  # by another command since
+            finished = resume.finished(out, described, images, spec.trust)  # by another command since
             if finished is not None:
                 return finished
             measured_with = functools.partial(
@@ -163,21 +150,21 @@ def evaluate(
                 loaded.model,
                 images,
                 threats=threats,
-                seed=seed,
+                seed=spec.seed,
                 batch_size=batch_size,
                 device=place,
                 progress=progress,
                 search=where,
                 identity=resume.identity(described),
                 out=out,
-                examples=save_examples,
+                examples=spec.save_examples,
                 draws=draws,
                 random_network=answered[0].random,
             )
-            check = functools.partial(quick_trust, loaded.model, images, threats, seed)
+            check = functools.partial(quick_trust, loaded.model, images, threats, spec.seed)
             measured = measured_with(attacks)
-            checked = check(measured.records, measured.attacks) if trust else None
-            further, continued = after_trust([] if source is not None else attacks, checked, answered[0].random)
+            checked = check(measured.records, measured.attacks) if spec.trust else None
+            further, continued = after_trust([] if networks[1:] else attacks, checked, answered[0].random)
             if further:
                 measured = measured_with(further)
                 checked = check(measured.records, measured.attacks)
@@ -192,24 +179,8 @@ def evaluate(
                     "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 }
             )
-            kept = measured.examples if save_examples else None
+            kept = measured.examples if spec.save_examples else None
             return write_run(out, manifest, measured.records, measured.timing, kept)
-
-
-def _attacks(given: str | Attack | Sequence[str | Attack], steps: str | None, restarts: str | None) -> list[Attack]:
-    """Attack objects as they are, then names with every value of `steps` and `restarts`."""
-    listed = [given] if isinstance(given, str) or callable(given) else list(given)
-    attacks: list[Attack] = [one for one in listed if not isinstance(one, str)]
-    attacks += sweep.attacks([one for one in listed if isinstance(one, str)], steps, restarts)
-    if not attacks:
-        raise BadInput("no attack is given; name one, such as --attack pgd")
-    for stage in (stage for one in attacks for stage in (one, *stages_of(one))):
-        if ADDRESS.search(info_of(stage).id):
-            raise BadInput(
-                f"attack {info_of(stage).id} has a memory address in its repr, which names it in the records; "
-                "make it a frozen dataclass, or give a function as package.module:name"
-            )
-    return attacks
 
 
 def _labelled(attacks: list[Attack], search: str, sources: list[Loaded]) -> list[Attack]:
@@ -232,40 +203,6 @@ def _notes(loaded: Loaded, images: Images, records: pd.DataFrame, outputs: int, 
     return notes
 
 
-@overload
-def _listed(value: None) -> None: ...
-@overload
-def _listed(value: str | float | Sequence[str | float]) -> str: ...
-def _listed(value: str | float | Sequence[str | float] | None) -> str | None:
-    """Numbers as the comma list a command line would hold."""
-    if value is None or isinstance(value, str):
-        return value
-    return str(value) if isinstance(value, int | float) else ",".join(map(str, value))
-
-
-def _loaded(model: str | nn.Module | Loaded, checkpoint: Path | None, device: str) -> Loaded:
-    if isinstance(model, Loaded):
-        return model
-    if isinstance(model, nn.Module):
-        name = type(model).__name__
-        model.to(resolve_device(device))
-        return from_module(model, name, name)
-    if not isinstance(model, str):
-        raise BadInput(f"the model is a {type(model).__name__}; {NO_NETWORK}")
-    return load(model, checkpoint, device)
-
-
-def _named(loaded: Loaded, name: str | None, group: str | None) -> Loaded:
-    """It with the name and group that the user gave."""
-    for option, value in (("name", name), ("group", group)):
-        if value is not None and not value.strip():
-            raise BadInput(f"--{option} is empty; give a word, or leave it out")
-    changed: dict[str, str | None] = {"group": group} if group else {}
-    if name:
-        changed |= {"label": name, "recipe": None}  # tables call a network by its recipe if it has one
-    return replace(loaded, info=loaded.info.model_copy(update=changed))
-
-
 def data_info(images: Images, digest: str) -> DataInfo:
     """The images as a manifest describes them; `digest` is theirs, "" before it is known."""
     return DataInfo(
@@ -278,7 +215,9 @@ def data_info(images: Images, digest: str) -> DataInfo:
     )
 
 
-def _where(networks: list[Loaded], images: Images, search: str, place: torch.device) -> tuple[Search, list[Answers]]:
+def _where(
+    networks: list[Loaded], images: Images, search: SearchForm, place: torch.device
+) -> tuple[Search, list[Answers]]:
     """Where the attacks search, on the last of the networks, and what each answers on the first images.
 
     Raises `BadInput` for a network that does not fit the images.
@@ -341,4 +280,15 @@ def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | No
         return False
 
 
-__all__ = ["Progress", "Run", "ThreatModel", "data_info", "evaluate", "images_for", "silent"]
+__all__ = [
+    "EvaluationSpec",
+    "Progress",
+    "Run",
+    "ThreatModel",
+    "data_info",
+    "evaluate",
+    "images_for",
+    "make_request",
+    "run_request",
+    "silent",
+]

@@ -138,7 +138,8 @@ def timing_faults(run: Run, stages: Stages) -> list[str]:
 
 def work_of(said: Manifest, stage: Attack, position: int, threat: ThreatModel) -> str:
     """The folder under `parts` of the finished batches of one stage of a run."""
-    return work_name(identity(said), stage, position, threat, said.seed, said.search, said.device.partition(":")[0])
+    device = said.device.partition(":")[0]
+    return work_name(identity(said), info_of(stage).id, position, threat, said.seed, said.search.identity, device)
 
 
 def parts_faults(run: Run, stages: Stages) -> list[str]:

@@ -16,16 +16,17 @@ from satbench.evaluation.table import Passes
 from satbench.evaluation.target import Target
 from satbench.models.buffers import KeptBuffers, buffers_kept
 from satbench.results.attack_info import AttackInfo
+from satbench.results.schema import SearchInfo
 from satbench.seeding import PerSample
 from satbench.threat import ThreatModel
 
 
 @dataclass(frozen=True)
 class Search:
-    """Where attacks search: `module`, a copy of the judged model or another network; `how` describes it."""
+    """Where attacks search: `module`, a copy of the judged model (`is_copy`) or another network."""
 
     module: nn.Module
-    how: str
+    info: SearchInfo
     is_copy: bool
 
 

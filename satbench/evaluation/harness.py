@@ -115,7 +115,7 @@ class _Bench:
         self.images, self.seed, self.device = images, seed, device
         self.batch_size, self.identity, self.out, self.examples = batch_size, identity, out, examples
         self.executor = Executor(model, search, batch_size, seed, draws, random_network)
-        self.how = search.how if search else ""
+        self.searched = search.info.identity if search else ""
         self.draws, self.notes = draws, notes
         self.report: Progress = silent
         self.done = self.total = 0
@@ -146,7 +146,7 @@ class _Bench:
             self.report(self.done, self.total, f"{attack} {threat}")
 
     def _work(self, stage: Attack, position: int, threat: ThreatModel) -> Work:
-        name = work_name(self.identity, stage, position, threat, self.seed, self.how, self.device.type)
+        name = work_name(self.identity, info_of(stage).id, position, threat, self.seed, self.searched, self.device.type)
         return Work(self.out, name, self.examples)
 
     def _batch(

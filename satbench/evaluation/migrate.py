@@ -1,11 +1,14 @@
 """Run folders and summaries of earlier schemas, rewritten in the present one.
 
-Before `AttackInfo`, an attack's repr was all that a run said of it. This is the only module that reads one.
+Before schema 4 an attack's repr was all that a run said of it, and a sentence what it said of the search. This is the
+only module that reads them.
 """
 
 import ast
 import hashlib
+import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,9 @@ from satbench.attacks.base import info_of, scalars
 from satbench.errors import BadInput
 from satbench.evaluation.continued import continued
 from satbench.evaluation.executor import info_as_run, stages_as_run
-from satbench.evaluation.search import WRAPPERS
+from satbench.evaluation.parts import Work, work_name
+from satbench.evaluation.resume import identity
+from satbench.evaluation.search import BF16, LABELLED, SURROGATE, WRAPPERS
 from satbench.reporting.summary_file import (
     AGAIN,
     OLD_VERSIONS,
@@ -27,10 +32,11 @@ from satbench.reporting.summary_file import (
     read_raw_summary,
     write_summary,
 )
-from satbench.results.attack_info import AttackInfo, label_with_counts
-from satbench.results.schema import SCHEMA_VERSION
+from satbench.results.attack_info import AttackInfo, ids, label_with_counts
+from satbench.results.schema import SCHEMA_VERSION, Manifest, SearchInfo
 from satbench.results.store import (
     MANIFEST,
+    PARTS,
     check_seal,
     parse_manifest,
     read_manifest,
@@ -52,9 +58,9 @@ AROUND = {wrapper.__name__: wrapper for wrapper in WRAPPERS.values()}
 def migrate(path: Path) -> Iterator[tuple[Path, str]]:
     """Rewrite a summary, or every run folder below `path`, that is of an earlier schema; each with what was done.
 
-    Records, times and finished batches stay as they are, so the run resumes and verifies as before; the seal covers the
-    manifest and is computed anew. Raises `BadInput` for a path without runs, and for a file that is damaged, does not
-    match its seal or is of an unknown schema.
+    Records, times and examples stay as they are and finished batches get their present names, so the run resumes and
+    verifies as before; the seal covers the manifest and is computed anew. Raises `BadInput` for a path without runs,
+    and for a file that is damaged, does not match its seal or is of an unknown schema.
     """
     if path.is_file():
         yield path, _migrate_summary(path)
@@ -78,7 +84,10 @@ def _migrate_run(folder: Path) -> str:
     random_network = raw.get("draws") != 1
     attacks = [_as_it_ran(one, [stage for stage in ran.get(one, ()) if stage], random_network) for one in names]
     described = [one.model_dump(mode="json") for one in attacks]
-    manifest = parse_manifest(folder, raw | {"schema_version": SCHEMA_VERSION, "attacks": described})
+    search = search_of(str(raw.get("search")), names)
+    present = {"schema_version": SCHEMA_VERSION, "attacks": described, "search": search.model_dump(mode="json")}
+    manifest = parse_manifest(folder, raw | present)
+    _name_parts(folder, manifest)
     seal = write_manifest(folder, manifest)
     return f"schema {version} to {SCHEMA_VERSION}, seal {str(raw['seal'])[:16]} to {seal[:16]}"
 
@@ -104,12 +113,52 @@ def _as_it_ran(text: str, stages: Sequence[str], random_network: bool) -> Attack
     Whether the network draws random numbers decides between versions of AutoAttack of which no stage was needed.
     """
     attack = attack_of(text)
+    for whole, ran in _ways(attack, random_network):
+        info = info_as_run(whole, ran)
+        if set(stages) <= {stage.id for stage in info.stages}:
+            return info
+    return info_of(attack).model_copy(update={"stages": tuple(info_of(attack_of(stage)) for stage in stages)})
+
+
+def _ways(attack: Attack, random_network: bool) -> Iterator[tuple[Attack, tuple[Attack, ...]]]:
+    """The attack as a run may have continued it, with its stages as they may have run."""
     for whole in (attack, continued(attack, random_network), continued(attack, not random_network)):
         for to_the_end in (False, True):
-            info = info_as_run(whole, stages_as_run(whole, to_the_end))
-            if set(stages) <= {stage.id for stage in info.stages}:
-                return info
-    return info_of(attack).model_copy(update={"stages": tuple(info_of(attack_of(stage)) for stage in stages)})
+            yield whole, stages_as_run(whole, to_the_end)
+
+
+def search_of(sentence: str, attacks: Sequence[str]) -> SearchInfo:
+    """What a run searched on that said it in this sentence, with attacks of these reprs."""
+    made = sentence.partition(", for a faster form failed")[0]
+    folded = re.match(r"folded (\d+) batch norm", made)
+    plain = sentence == "the network as it is"
+    labelled = [one for one in (BF16, SURROGATE) if any(f"{LABELLED[one].__name__}(" in text for text in attacks)]
+    form = labelled[0] if labelled else "plain" if plain else "folded"
+    return SearchInfo.model_validate(
+        {
+            "form": form,
+            "precision": "bf16" if form == BF16 else "float32",
+            "copied": not plain and not sentence.startswith("the model itself"),
+            "folded": int(folded[1]) if folded else 0,
+            "channels_last": "channels last" in made,
+            "note": sentence,
+        }
+    )
+
+
+def _name_parts(folder: Path, said: Manifest) -> None:
+    """Give finished batches the names that they have since no sentence is part of them."""
+    device = said.device.partition(":")[0]
+    for info, threat in itertools.product(said.attacks, said.threats):
+        ball = ThreatModel(threat.norm, threat.eps)
+        ways = [tuple(map(info_of, stages)) for _, stages in _ways(attack_of(info.id), said.draws != 1)]
+        for position, stage in {one for stages in (*ways, info.stages) for one in enumerate(ids(stages))}:
+            before, now = (
+                work_name(identity(said), stage, position, ball, said.seed, search, device)
+                for search in (said.search.note, said.search.identity)
+            )
+            if (folder / PARTS / before).is_dir():
+                Work(folder, before, examples=False).move(now)
 
 
 @dataclass(frozen=True)

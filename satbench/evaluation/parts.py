@@ -15,8 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from satbench.attacks import Attack
-from satbench.attacks.base import info_of
 from satbench.models.weights import write_safetensors
 from satbench.results.store import PARTS, atomic_file
 from satbench.threat import ThreatModel
@@ -57,19 +55,19 @@ class Part:
 
 def work_name(
     identity: Mapping[str, object],
-    stage: Attack,
+    stage: str,
     position: int,
     threat: ThreatModel,
     seed: int,
-    search: str,
+    search: object,
     device: str,
 ) -> str:
     """The folder name for everything that decides a result but the images.
 
-    `stage` is an attack or the part of an ensemble at `position`, `search` says on what it searches, `device` is a type
-    such as "cpu", and `identity` is `resume.identity`.
+    `stage` is the id of an attack or of the part of an ensemble at `position`, `search` is `SearchInfo.identity`,
+    `device` is a type such as "cpu", and `identity` is `resume.identity`.
     """
-    decisive = {**identity, "attack": info_of(stage).id, "position": position, "threat": repr(threat)}
+    decisive = {**identity, "attack": stage, "position": position, "threat": repr(threat)}
     decisive |= {"seed": seed, "search": search, "device": device}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
@@ -113,14 +111,27 @@ class Work:
             with atomic_file(self.folder / f"{name}.safetensors") as temporary:
                 write_safetensors(temporary, {"x_adv": examples.contiguous()})
         part = Part(outcomes, part.seconds, part.notes)
+        self._write(name, part)
+        self.by_batch[name] = part
+        return part
+
+    def move(self, new: str) -> None:
+        """Store the finished batches under another name; the files of their examples stay where they are."""
+        assert self.folder is not None
+        after = Work(self.run, new, self.examples)
+        for batch, part in self.by_batch.items():
+            after._write(batch, part)
+            (self.folder / f"{batch}.parquet").unlink()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _write(self, name: str, part: Part) -> None:
         if self.folder:
             said = {"seconds": repr(part.seconds), "notes": json.dumps(part.notes)}
-            table = pa.Table.from_pandas(outcomes, schema=OUTCOMES, preserve_index=False)
+            table = pa.Table.from_pandas(part.outcomes, schema=OUTCOMES, preserve_index=False)
             said["digest"] = self._digest(name, table, said["seconds"], said["notes"])
             with atomic_file(self.folder / f"{name}.parquet") as temporary:
                 pq.write_table(table.replace_schema_metadata(said), temporary, compression="zstd")
-        self.by_batch[name] = part
-        return part
 
     def _read(self, file: Path) -> Part | None:
         """A stored batch, or None, so that it is computed again, when it is damaged, edited or without its examples."""

@@ -11,7 +11,6 @@ from satbench.attacks.base import from_outside, layers, outside_modules
 from satbench.data import Images
 from satbench.errors import BadInput
 from satbench.evaluation.probe import Answers
-from satbench.evaluation.search import option_of
 from satbench.evaluation.sources import plain_attributes, source_digest
 from satbench.results.attack_info import ids
 from satbench.results.schema import Manifest
@@ -23,7 +22,6 @@ DECISIVE = (
     "threats",
     "seed",
     "batch_size",
-    "search",
     "draws",
     "device",
     "threads",
@@ -91,7 +89,7 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
         ("model", (there.model.label, there.model.digest), (wanted.model.label, wanted.model.digest)),
         ("data set", _data(there), _data(wanted)),
         ("seed", (there.seed,), (wanted.seed,)),
-        ("search", (_option(there),), (_option(wanted),)),
+        ("search", (there.search.form,), (wanted.search.form,)),
     ):
         if held != asked and not (what == "model" and renamed):
             raise BadInput(
@@ -109,15 +107,11 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
             "ask for at least what is there, or give another folder"
         )
     same = all(getattr(there, name) == getattr(wanted, name) for name in DECISIVE)
+    same = same and there.search.identity == wanted.search.identity
     same = same and ids(there.attacks) == ids(wanted.attacks)
     enough = (there.examples or not wanted.examples) and (there.trust is not None or not trust)
     complete = there.data.n == wanted.data.n and there.data.digest == images.digest and has_examples(run)
     return replace(run, reused=True) if same and enough and complete else None
-
-
-def _option(manifest: Manifest) -> str:
-    """Which search was asked for, however the copy that it gave is described."""
-    return option_of(manifest.search, manifest.attacks)
 
 
 def has_examples(run: Run) -> bool:

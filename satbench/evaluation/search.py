@@ -1,26 +1,23 @@
 """On which network an attack searches: a faster copy of the judged one, or another network altogether."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from torch import Tensor, nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import Described, describe, exhaustive, info_of, stages_of, unit_of
-from satbench.errors import BadInput
 from satbench.evaluation.executor import Search
-from satbench.lookup import nearest
 from satbench.models.search_copy import search_copy
 from satbench.models.surrogate import relus, surrogate_derivative
 from satbench.results.attack_info import AttackInfo
-from satbench.results.schema import ModelInfo
+from satbench.results.schema import ModelInfo, SearchForm, SearchInfo
 from satbench.seeding import Randomness
 from satbench.threat import ThreatModel
 
-FOLDED, PLAIN, BF16, SURROGATE = "folded", "plain", "bf16", "surrogate"
-SEARCHES = (FOLDED, PLAIN, BF16, SURROGATE)
+BF16, SURROGATE = "bf16", "surrogate"
 TRANSFER = "transfer"
-AS_IT_IS = "the network as it is"
 PROBE = 16  # images on which a copy must agree with its original
 
 
@@ -102,28 +99,24 @@ def source_name(info: ModelInfo) -> str:
     return f"{info.label}@{info.short}"
 
 
-def option_of(how: str, attacks: Sequence[AttackInfo]) -> str:
-    """Which of `SEARCHES` gave these attacks and a search described by `how`."""
-    labelled = [layer.name for attack in attacks for layer in attack.layers if layer.name in LABELLED]
-    return labelled[0] if labelled else PLAIN if how == AS_IT_IS else FOLDED
-
-
-def check_search(how: str) -> None:
-    """Refuse an unknown way of searching."""
-    if how not in SEARCHES:
-        raise BadInput(f"unknown --search {how!r}; {nearest(how, SEARCHES)}")
-
-
-def search_on(model: nn.Module, probe: Tensor, how: str, another: bool) -> Search:
-    """Where to search when `model` is given, on a copy made as `how` says (one of `SEARCHES`).
+def search_on(model: nn.Module, probe: Tensor, form: SearchForm, another: bool) -> Search:
+    """Where to search when `model` is given and `form` is asked for.
 
     `probe` are images (N, C, H, W) on which a copy must give the model's logits. `another` says that it is not the
     judged network. Raises `BadInput` for a network that cannot be searched so.
     """
-    if how == PLAIN:
-        return Search(model, AS_IT_IS, is_copy=False)
-    if how == SURROGATE:
+    if form == "plain":
+        return Search(model, SearchInfo(form=form, copied=False, note="the network as it is"), is_copy=False)
+    if form == SURROGATE:
         relus(model)
-    copy = search_copy(model, probe, "bf16" if how == BF16 else "float32")
-    described = f"{copy.how}, surrogate derivative of ReLU" if how == SURROGATE else copy.how
-    return Search(copy.module, described, is_copy=copy.private and not another)
+    precision: Literal["bf16", "float32"] = "bf16" if form == BF16 else "float32"
+    copy = search_copy(model, probe, precision)
+    info = SearchInfo(
+        form=form,
+        precision=precision,
+        copied=copy.private,
+        folded=len(copy.folded),
+        channels_last=copy.channels_last,
+        note=f"{copy.how}, surrogate derivative of ReLU" if form == SURROGATE else copy.how,
+    )
+    return Search(copy.module, info, is_copy=copy.private and not another)

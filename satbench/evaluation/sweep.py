@@ -7,30 +7,31 @@ from typing import Any
 from satbench.attacks import Attack, attack_parameters, build_attack, parse_attack
 from satbench.errors import BadInput
 from satbench.results.schema import ModelInfo
+from satbench.results.spec import EvaluationSpec
 from satbench.threat import ThreatModel
 
 DEFAULT_NORM = "Linf"
 
 
-def threats(threat: Sequence[str | ThreatModel], norm: str | None, eps: str | None) -> list[ThreatModel]:
-    """The threats that are stated, without repeats; none where `threat` and `eps` are left out.
+def threats(threat: Sequence[str | ThreatModel], norm: str | None, eps: str | None) -> list[str | ThreatModel]:
+    """The threats that are stated, as a spec takes them: norms alone where `threat` and `eps` are left out.
 
-    threat: such as "Linf:8/255". norm, eps: comma lists, of which every norm is taken at every radius. Raises
-    `BadInput` for a bad norm or radius, and where both ways are used.
+    norm, eps: comma lists, of which every norm is taken at every radius. Raises `BadInput` where both ways are used.
     """
     if threat and (norm is not None or eps is not None):
         raise BadInput("--threat is given together with --norm or --eps; give one or the other")
     if threat:
-        return list(dict.fromkeys(one if isinstance(one, ThreatModel) else _threat(one) for one in threat))
-    radii = ["0"] if eps is None else _items(eps, "eps")
-    pairs = itertools.product(_items(norm or DEFAULT_NORM, "norm"), radii)
-    found = list(dict.fromkeys(ThreatModel.parse(one, radius) for one, radius in pairs))
-    return found if eps is not None else []
+        return list(threat)
+    norms = _items(norm or DEFAULT_NORM, "norm")
+    return list(norms) if eps is None else [":".join(pair) for pair in itertools.product(norms, _items(eps, "eps"))]
 
 
-def trained_threats(model: ModelInfo, norm: str | None) -> list[ThreatModel]:
-    """What `trained_threat` gives for each norm of a comma list."""
-    return [trained_threat(model, one) for one in dict.fromkeys(_items(norm or DEFAULT_NORM, "norm"))]
+def threats_of(spec: EvaluationSpec, model: ModelInfo) -> list[ThreatModel]:
+    """The threats of a spec for this network."""
+    stated = (
+        trained_threat(model, one) if isinstance(one, str) else ThreatModel(one.norm, one.eps) for one in spec.threats
+    )
+    return list(dict.fromkeys(stated))
 
 
 def trained_threat(model: ModelInfo, norm: str) -> ThreatModel:
@@ -41,13 +42,6 @@ def trained_threat(model: ModelInfo, norm: str) -> ThreatModel:
             f"model {model.ref!r} does not say which {norm} radius it was trained for; give --eps, such as 8/255"
         )
     return ThreatModel(norm, trained.eps)
-
-
-def _threat(text: str) -> ThreatModel:
-    norm, colon, eps = text.partition(":")
-    if not colon:
-        raise BadInput(f"--threat {text!r} is not NORM:EPS; write Linf:8/255")
-    return ThreatModel.parse(norm.strip(), eps.strip())
 
 
 def attacks(names: Sequence[str], steps: str | None, restarts: str | None) -> list[Attack]:

@@ -31,14 +31,14 @@ from satbench.evaluation.judge import is_random, logits_of
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.reattack import Reattacked, reattack
 from satbench.evaluation.rebuild import rebuild
-from satbench.evaluation.search import PROBE, TRANSFER, Transfer, option_of, search_on, source_name
+from satbench.evaluation.search import PROBE, TRANSFER, Transfer, search_on, source_name
 from satbench.evaluation.sources import identified
 from satbench.evaluation.stored import stored_faults
 from satbench.progress import Progress, silent
 from satbench.results.attack_info import TIERS, AttackInfo, ids
 from satbench.results.schema import Manifest, Trust, Verdict
+from satbench.results.spec import EvaluationSpec, spec_of
 from satbench.results.store import Run, read_run
-from satbench.threat import ThreatModel
 from satbench.zoo import Loaded, load
 
 SAMPLE = 32  # images that each attack is run on again
@@ -96,7 +96,7 @@ def verify(
     does not match its own seal, or network, images or source differ.
     """
     run = run if isinstance(run, Run) else read_run(Path(run))
-    said = run.manifest
+    said, asked = run.manifest, spec_of(run.manifest)
     if sample < 1:
         raise BadInput(f"--sample {sample}; give the number of images to attack again, from 1")
     if seal is not None and len(seal) < 16:
@@ -115,7 +115,7 @@ def verify(
         )
     other = load(source, device=device) if isinstance(source, str) else source
     other = None if other is None else identified(other)
-    images = _images(run, loaded, dataset, data_dir)
+    images = _images(run, asked, loaded, dataset, data_dir)
     place = resolve_device(device)
     loaded.model.to(place)
     given = [one for one in attack if not isinstance(one, str)]
@@ -140,13 +140,13 @@ def verify(
         if not said.examples:
             skipped.append("the run kept no examples: broken images are attacked again like the others")
         if said.trust is not None and not faults:
-            threats = [ThreatModel(one.norm, one.eps) for one in said.threats]
-            checked = quick_trust(loaded.model, images, threats, said.seed, run.records, said.attacks)
+            threats = sweep.threats_of(asked, said.model)
+            checked = quick_trust(loaded.model, images, threats, asked.seed, run.records, said.attacks)
             faults += _trust_faults(said.trust, checked, same)
         if attacks and not faults:
-            search = _search(said, loaded, other, images, place)
-            if same and search.how != said.search:
-                faults.append(f"the attacks search on {search.how}, recorded {said.search}")
+            search = _search(asked, loaded, other, images, place)
+            if same and search.info.identity != said.search.identity:
+                faults.append(f"the attacks search on {search.info.note}, recorded {said.search.identity}")
             again = reattack(
                 run, loaded.model, images, attacks, stages, place, search, same, random_network, sample, progress
             )
@@ -178,14 +178,16 @@ def _contradictions(run: Run, loaded: Loaded, images: Images, stages: Stages) ->
     return record_faults(run.records) + timing_faults(run, stages) + parts_faults(run, stages) + trust_faults(said)
 
 
-def _images(run: Run, loaded: Loaded, given: str | Images | None, data_dir: Path | None) -> Images:
-    data = run.manifest.data
+def _images(
+    run: Run, asked: EvaluationSpec, loaded: Loaded, given: str | Images | None, data_dir: Path | None
+) -> Images:
     if isinstance(given, Images):
         images = given
     else:
-        images = load_images(given or data.name, data.split, data.image_size, data_dir, data.loader)
-    images = with_labels_of(loaded, images.head(data.n))
-    if images.digest != data.digest:
+        name = given or run.manifest.data.name
+        images = load_images(name, asked.split, asked.image_size, data_dir, asked.loader)
+    images = with_labels_of(loaded, images.head(asked.n))
+    if images.digest != run.manifest.data.digest:
         raise BadInput(f"the images of {images.name} are not those of {run.path}: ids, labels or pixels differ")
     return images
 
@@ -223,11 +225,11 @@ def _info_faults(said: AttackInfo, attacks: Mapping[str, Attack], stages: Stages
     return faults
 
 
-def _search(said: Manifest, loaded: Loaded, other: Loaded | None, images: Images, place: torch.device) -> Search:
+def _search(asked: EvaluationSpec, loaded: Loaded, other: Loaded | None, images: Images, place: torch.device) -> Search:
     """Where the run's attacks searched."""
     _, probe, _ = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
     model = (other or loaded).model.to(place)
-    return search_on(model, probe.to(place), option_of(said.search, said.attacks), another=other is not None)
+    return search_on(model, probe.to(place), asked.search, another=other is not None)
 
 
 def _is_random(model: nn.Module, images: Images, place: torch.device) -> bool:

@@ -157,7 +157,7 @@ def _measured(lines: Sequence[tables.Line], runs: Sequence[Run]) -> list[tuple[s
         ("Evaluation seeds", [_listed({item.seed for item in manifests})]),
         ("Versions", [", ".join(sorted(versions))]),
         ("Device", sorted({item.device for item in manifests})),
-        ("Searched on", sorted({item.search for item in manifests})),
+        ("Searched on", sorted({item.search.note for item in manifests})),
         ("What the attacks said", sorted({note for item in manifests for note in item.notes}) or ["nothing"]),
         ("Revision", sorted({item.revision or "unknown" for item in manifests})),
     ]

@@ -64,6 +64,9 @@ EXAMPLES = pa.schema(
 Verdict = Literal["pass", "not checked", "suspicious", "fail"]  # from best to worst
 
 
+SearchForm = Literal["folded", "plain", "bf16", "surrogate"]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -131,10 +134,33 @@ class Trust(_Strict):
     backward: int
 
 
+class SearchInfo(_Strict):
+    """On what the attacks searched.
+
+    form: what was asked for: "folded" and "bf16" a private copy, "plain" the network as it is, "surrogate" a copy with
+        another derivative of ReLU.
+    precision: in which the copy computes.
+    copied, folded, channels_last: whether there is a copy, how many of its batch norms are folded, its memory layout.
+    note: the same in words, with what was tried before; no part of any identity.
+    """
+
+    form: SearchForm
+    precision: Literal["float32", "bf16"] = "float32"
+    copied: bool = True
+    folded: int = 0
+    channels_last: bool = False
+    note: str = ""
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """All but the note: searches that agree in it are the same."""
+        return self.model_dump(exclude={"note"})
+
+
 class Manifest(_Strict):
     """Everything about a run that is not a record; equal runs differ in `seconds`, `created`, `host` and `seal` alone.
 
-    `attacks` describes each attack that the records name. `search` says on what copy of the network they searched;
+    `attacks` describes each attack that the records name. `search` says on what they searched;
     `notes` are what the attacks' libraries said; `fingerprint` is of the network's answers and of attacks from outside.
     `draws` is how many passes of a random network the judge takes a majority of; `threads` are torch's, and `numerics`
     is `evaluation.fingerprint.numerics_fingerprint` with them. `seal` is `store.seal_of` the run.
@@ -147,7 +173,7 @@ class Manifest(_Strict):
     attacks: list[AttackInfo]
     seed: int
     batch_size: int
-    search: str
+    search: SearchInfo
     examples: bool
     trust: Trust | None
     notes: list[str]

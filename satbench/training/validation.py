@@ -11,6 +11,7 @@ from satbench.evaluation.harness import measure
 from satbench.methods import Processes
 from satbench.models.precision import Autocast
 from satbench.results.metrics import clean_table
+from satbench.results.schema import SearchInfo
 from satbench.results.training_log import Validated
 from satbench.threat import ThreatModel
 from satbench.training.config import TrainConfig
@@ -30,7 +31,8 @@ def validate(
     attacks = [fgsm(), PGD(steps=config.selection_steps)]
     precision = config.speed.precision
     judged = Autocast(net) if precision == "bf16" else net
-    search = Search(Autocast(net), precision, is_copy=True) if precision == "bf16-attack" else None
+    half = SearchInfo(form="bf16", precision="bf16")
+    search = Search(Autocast(net), half, is_copy=True) if precision == "bf16-attack" else None
     try:
         records = measure(judged, part, attacks, [threat], config.seed, 256, device, search=search).records
     except BadInput as error:

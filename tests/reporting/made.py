@@ -10,7 +10,16 @@ from satbench.attacks.base import info_of
 from satbench.eps import Threat
 from satbench.evaluation.migrate import attack_of
 from satbench.results.attack_info import AttackInfo
-from satbench.results.schema import SCHEMA_VERSION, TIMING, DataInfo, Finding, Manifest, ModelInfo, Trust
+from satbench.results.schema import (
+    SCHEMA_VERSION,
+    TIMING,
+    DataInfo,
+    Finding,
+    Manifest,
+    ModelInfo,
+    SearchInfo,
+    Trust,
+)
 from satbench.results.store import Run, write_run
 
 PGD = "PGD(steps=50, step_size=None, loss='ce', init='uniform', restarts=1, keep='best')"
@@ -93,7 +102,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             attacks=[known(id) for id in sorted({key[0] for key in robust})],
             seed=0,
             batch_size=8,
-            search="a folded copy",
+            search=SearchInfo(form="folded", note="a folded copy"),
             examples=False,
             trust=trust,
             notes=[],

@@ -1,0 +1,151 @@
+"""What is asked of an evaluation, as a value that a file can hold and another machine can run."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from satbench.eps import NORMS, Norm, Threat, parse_eps
+from satbench.errors import BadInput
+from satbench.lookup import nearest
+from satbench.results.attack_info import AttackInfo
+from satbench.results.schema import Manifest, SearchForm
+
+DEFAULTS = 1  # version of the defaults below; raise it with a change of one
+
+
+class EvaluationSpec(BaseModel):
+    """An evaluation. What is None is decided by the network, the images and the machine.
+
+    model: a name as `satbench.zoo.load` takes it; None stands for a network that is yet to be trained.
+    checkpoint: other weights for it.
+    source: the network to search on in a transfer attack.
+    dataset, split, image_size, loader: as `data.load_images` takes them; by default the model's own. `split` is by
+        default "test", but "all" for files without a split of their own that the model was not trained on, and "val"
+        for ImageNet.
+    n: only the first n images.
+    attacks: as the command line spells them, or their infos.
+    threats: each a `Threat`, written "Linf:8/255" or as a mapping, or a norm alone: the radius that the model was
+        trained for.
+    seed: decides every random number.
+    search: on a private copy with folded batch norms ("folded"), on the network as it is ("plain"), on a copy in
+        bfloat16 ("bf16"), or with parametric softplus' derivative for every ReLU's ("surrogate").
+    batch_size: images at a time, by default `evaluation.batch.usual_batch_size`.
+    draws: passes of which the majority decides, by default 10 for a random network.
+    threads: torch's on the CPU, by default `evaluation.batch.usual_threads`.
+    save_examples: whether what broke an image is kept, for `verify`.
+    trust: whether the quick trust battery checks the network.
+    name, group: what tables call the network, and of which networks it is a seed.
+
+    Raises `BadInput` for the first field that is wrong.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str | None = None
+    checkpoint: Path | None = None
+    source: str | None = None
+    dataset: str | None = None
+    split: str | None = None
+    image_size: int | None = None
+    loader: str | None = None
+    n: int | None = Field(default=None, strict=True)
+    attacks: tuple[AttackInfo | str, ...] = Field(default=("pgd",), min_length=1)
+    threats: tuple[Threat | Norm, ...] = Field(default=("Linf",), min_length=1)
+    seed: int = 0
+    search: SearchForm = "folded"
+    batch_size: int | None = Field(default=None, ge=1)
+    draws: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    save_examples: bool = False
+    trust: bool = True
+    name: str | None = None
+    group: str | None = None
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = str(first["loc"][0])
+            if first["type"] == "extra_forbidden":
+                wrong = f"unknown field {field!r} of an evaluation; {nearest(field, type(self).model_fields)}"
+            elif isinstance(cause := first.get("ctx", {}).get("error"), BadInput):
+                wrong = str(cause)
+            else:
+                wrong = f"--{field.replace('_', '-')} {fields[field]!r}: {first['msg']}"
+            raise BadInput(wrong) from None
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str | AttackInfo) else value
+
+    @field_validator("threats", mode="before")
+    @classmethod
+    def _spelled(cls, value: object) -> object:
+        listed = value if isinstance(value, list | tuple) else [value]
+        return tuple(dict.fromkeys(_threat(one) for one in listed))
+
+    @field_validator("name", "group")
+    @classmethod
+    def _word(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not value.strip():
+            raise BadInput(f"--{info.field_name} is empty; give a word, or leave it out")
+        return value
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that name the evaluation, however it was spelled.
+
+        Settings at their default do not count, so that a new setting renames nothing. The attacks must be infos:
+        `evaluation.request.resolved` makes them from names.
+        """
+        ids = [one.id for one in self.attacks if isinstance(one, AttackInfo)]
+        assert len(ids) == len(self.attacks), "the attacks are names"
+        settings = self.model_dump(mode="json", exclude={"attacks"}, exclude_defaults=True)
+        text = json.dumps([DEFAULTS, settings, ids], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def spec_of(manifest: Manifest) -> EvaluationSpec:
+    """The evaluation that repeats a run, with nothing left to be decided. A `source` is label and digest alone."""
+    layers = [layer for info in manifest.attacks for layer in info.layers]
+    sources = [layer.params["source"] for layer in layers if layer.name == "transfer"]
+    return EvaluationSpec(
+        model=manifest.model.ref,
+        source=sources[0] if sources else None,
+        dataset=manifest.data.name,
+        **manifest.data.model_dump(include={"split", "image_size", "loader", "n"}),
+        attacks=[_searching(info) for info in manifest.attacks],
+        threats=manifest.threats,
+        **manifest.model_dump(include={"seed", "batch_size", "draws", "threads"}),
+        search=manifest.search.form,
+        save_examples=manifest.examples,
+        trust=manifest.trust is not None,
+    )
+
+
+def _searching(info: AttackInfo) -> AttackInfo:
+    """The attack without what its id says of where it searched."""
+    return _searching(info.wraps) if info.wraps and info.name in ("bf16", "surrogate", "transfer") else info
+
+
+def _threat(value: Any) -> Threat | str:
+    """A threat from text, a mapping or anything that has `norm` and `eps`; a norm alone stays text."""
+    if isinstance(value, str):
+        norm, colon, eps = (part.strip() for part in value.partition(":"))
+        if not colon and norm in NORMS:
+            return norm
+        if not colon:
+            raise BadInput(f"threat {value!r} is not NORM:EPS, as Linf:8/255, and no norm; {nearest(norm, NORMS)}")
+        value = {"norm": norm, "eps": eps}
+    held = dict(value) if isinstance(value, Mapping) else {key: getattr(value, key, None) for key in ("norm", "eps")}
+    if set(held) != {"norm", "eps"}:
+        raise BadInput(f"threat {held} is not a norm and an eps; write Linf:8/255")
+    if held["norm"] not in NORMS:
+        raise BadInput(f"unknown norm {held['norm']!r}; {nearest(held['norm'], NORMS)}")
+    return Threat(norm=held["norm"], eps=parse_eps(str(held["eps"]), held["norm"]))
