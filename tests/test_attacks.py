@@ -444,6 +444,7 @@ class Poisoned(nn.Module):
 DARK, BRIGHT = 0.27, 0.34
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "attack", ["fgsm", "pgd", "pgd:keep=last", "pgd:eot=2", "rapid", "apgd-ce", "foolbox:LinfPGD,steps=3"]
 )

@@ -58,6 +58,7 @@ def reference(
     return found
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "version", "norm"),
     [
@@ -153,6 +154,7 @@ def test_the_identities() -> None:
     assert repr(AutoAttack("plus", unit=9).stages[0]) == ("AutoAttackComponent(name='apgd-ce', unit=9, version='plus')")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "norm"),
     [("apgd-ce", "Linf"), ("apgd-dlr", "L2"), ("apgd-t", "L1"), ("fab", "L2"), ("fab-t", "Linf"), ("fab-t", "L1")],
@@ -191,6 +193,7 @@ def test_a_radius_of_zero_costs_nothing(name: str) -> None:
     assert torch.equal(AutoAttackComponent(name)(model, x, torch.zeros(3).long(), ThreatModel("L2", 0), streams(3)), x)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", COMPONENTS)
@@ -339,6 +342,7 @@ class Poisoned(nn.Module):
         return logits
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "norm"),
     [("apgd-ce", "Linf"), ("apgd-t", "L2"), *((name, norm) for name in ("fab", "fab-t") for norm in NORMS)],

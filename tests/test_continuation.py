@@ -46,6 +46,7 @@ class PowerCut(BaseException):
 # longer
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("short", "long"),
     [

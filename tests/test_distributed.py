@@ -16,7 +16,7 @@ from satbench.methods import METHODS
 from satbench.recipes import RECIPES
 from satbench.training.checkpoint import open_folder
 
-pytestmark = pytest.mark.numeric
+pytestmark = [pytest.mark.numeric, pytest.mark.slow]
 
 HERE = Path(__file__).parent
 SOME_WAYS = ("awp", "free", "ema")  # all of them in the slow test
@@ -87,7 +87,6 @@ def test_the_first_process_alone_logs_and_tracks(two: Path) -> None:
     ]
 
 
-@pytest.mark.slow
 def test_two_processes_train_what_one_trains_in_every_way(dataset: str, tmp_path: Path) -> None:
     work(tmp_path / "1", dataset, list(WAYS))
     run(tmp_path / "2", dataset, *WAYS)
@@ -95,7 +94,6 @@ def test_two_processes_train_what_one_trains_in_every_way(dataset: str, tmp_path
         assert_equal_trainings(tmp_path / "1" / way, tmp_path / "2" / way, way)
 
 
-@pytest.mark.slow
 def test_a_dead_process_is_restarted_and_leaves_no_trace(dataset: str, tmp_path: Path) -> None:
     run(tmp_path, dataset, "pgd_at", "dying", restarts=1)
     assert contents(tmp_path / "dying") == contents(tmp_path / "pgd_at")
@@ -106,7 +104,6 @@ def test_what_one_process_refuses_is_reported_by_that_one_alone(two: Path) -> No
     assert (two / "raised-0").read_text().startswith("ReportedElsewhere: ")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "line"),
     [

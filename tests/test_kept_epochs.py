@@ -73,6 +73,7 @@ def test_kept_epochs_are_different_networks_in_a_report(config: TrainConfig, tmp
     assert all(line.model in page for line in lines.values())
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("stop", "save_seconds"),
     [(1, 0), (BATCHES + 2, 0), (BATCHES, 600), (4 * BATCHES, 600), (5 * BATCHES, 600)],

@@ -93,6 +93,7 @@ def test_an_own_tracker_is_told_the_whole_log(config: TrainConfig, tmp_path: Pat
     assert notes.told == []  # a finished run is left alone
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("save_seconds", [0, 600])
 @pytest.mark.parametrize("stop", [3, BATCHES, 8, EPOCHS * BATCHES])
 def test_a_stopped_run_tells_no_row_with_other_values(

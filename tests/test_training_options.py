@@ -217,6 +217,7 @@ def test_images_are_crafted_with_the_statistics_asked_for_and_leave_them_alone(
 # learning rate and radius
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", [Slope, FreeSlope], ids=["once", "replayed"])
 @pytest.mark.parametrize("warmup_epochs", [0, 1.5])
 @pytest.mark.parametrize(
