@@ -46,7 +46,7 @@ class PowerCut(BaseException):
 # longer
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("short", "long"),
     [

@@ -92,6 +92,7 @@ def assert_equal_flags(
         assert int((broken != wanted).sum()) == 0, f"batches of {size} on the {what}"
 
 
+@pytest.mark.slow
 def test_a_small_convnet_in_batches_of_any_size(convnet: nn.Module, images: tuple[Tensor, Tensor]) -> None:
     """Long enough for samples to repeat themselves and be let go."""
     assert_equal_flags(convnet, *images, ThreatModel("Linf", 0.15), steps=60, sizes=(450, 37))

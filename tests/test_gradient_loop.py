@@ -170,7 +170,7 @@ def fits(params: dict[str, Any], norm: str) -> bool:
     return params.get("schedule") != "apgd" or norm != "L1"
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("params", STATEFUL, ids=lambda params: "-".join(map(str, params.values())))
 def test_results_do_not_depend_on_the_batch(blobs, params: dict[str, Any], norm: str) -> None:
@@ -578,7 +578,7 @@ WHITE_BOX = [
 ]
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("norm", "rivals", "params"), WHITE_BOX)
 def test_the_optimum_on_a_linear_network_within_a_hundredth(norm: str, rivals: int, params: dict[str, Any]) -> None:
     """Everything that is 1% nearer than eps falls, nothing that is 1% farther, and no example is out of bounds."""

@@ -324,6 +324,7 @@ def test_autoattack_breaks_what_rapid_leaves_of_discontinuous_gradients(winners:
     assert (resumed.path / "records.parquet").read_bytes() == (whole.path / "records.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_rapid_is_not_continued_on_a_sound_network(tmp_path: Path) -> None:
     checked = measured("digits-silu", tmp_path / "checked")
     assert checked.manifest.trust is not None

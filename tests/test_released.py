@@ -202,6 +202,7 @@ def no_probe(tensors: dict[str, torch.Tensor], header: dict) -> None:
     del tensors["probe.logits"]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("change", "message"),
     [

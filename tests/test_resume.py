@@ -91,6 +91,7 @@ def parts(out: Path) -> int:
     return len(list(out.glob("parts/*/*.parquet")))
 
 
+@pytest.mark.slow
 def test_a_run_stopped_after_any_batch_ends_byte_identical(reference: Run, tmp_path: Path) -> None:
     total = parts(reference.path)
     assert total >= 16
@@ -158,6 +159,7 @@ def test_a_finished_run_is_only_read(passes: list[int], tmp_path: Path) -> None:
     assert two.manifest == one.manifest
 
 
+@pytest.mark.slow
 def test_an_enlarged_run_computes_only_what_is_new(passes: list[int], tmp_path: Path) -> None:
     small = whole(tmp_path / "grown", attack=[PGD20], eps="0.1")
     clean = int((small.records["clean_prediction"] == small.records["label"]).sum())

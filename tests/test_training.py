@@ -744,6 +744,7 @@ def test_weight_decay_acts_on_filters_and_matrices_only(config: TrainConfig, tmp
 # studies
 
 
+@pytest.mark.slow
 def test_a_study_measures_every_config_in_order(config: TrainConfig, tmp_path: Path) -> None:
     configs = [config.with_values({"activation": name, "epochs": 1}) for name in ("silu", "relu")]
     specs = [

@@ -396,6 +396,7 @@ def test_attacks_that_stop_early_cost_less(dataset: str, tmp_path: Path) -> None
         assert 2 < row.forward == row.backward < stated.forward == stated.backward
 
 
+@pytest.mark.slow
 def test_trades_draws_clean_and_attacked_predictions_together_as_beta_grows(tmp_path: Path) -> None:
     """The divergence of the two on held-out digits, by an attack that seeks just that, falls with beta."""
     images, threat = load_images("digits", "val").in_memory(), ThreatModel("Linf", 0.2)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ def standing(run: Run) -> int:
     return int((~run.records["broken"]).sum())
 
 
+@pytest.mark.slow
 def test_the_default_pgd_does_not_stop_at_the_sources_first_error(tmp_path: Path) -> None:
     names = ("pgd", "pgd:keep=last", "pgd:steps=100,schedule=apgd", "apgd-ce", "rapid")
     pgd, last, own_apgd, apgd, rapid = (standing(transfer(tmp_path / str(i), name)) for i, name in enumerate(names))
