@@ -126,7 +126,7 @@ def command(
         typer.echo(loaded.note)
     words = ["satbench", *sys.argv[1:]]
     with progress_bar(f"eval {loaded.info.label}", "image-attacks") as report:
-        folder = out or Path("reports", "runs", _folder(name or loaded.info.label, asked.spec.digest))
+        folder = out or Path("reports", "runs", _folder(name or loaded.info.label, asked.spec.digest, device))
         run = run_request(dataclasses.replace(asked, model=loaded), folder, data_dir, device, shlex.join(words), report)
     if run.reused:
         typer.echo(f"read from {run.path}, measured on {run.manifest.created}; nothing was computed")
@@ -164,5 +164,9 @@ def check_images(model: str, split: str | None, data_dir: Path | None) -> None:
             load_images(card.dataset, split, data_dir=data_dir)
 
 
-def _folder(label: str, digest: str) -> str:
-    return f"eval-{label.replace(' ', '-').replace('/', '-')}-{digest[:8]}"
+def _folder(label: str, digest: str, device: str) -> str:
+    """Of one evaluation on one kind of device."""
+    from satbench.device import resolve_device
+
+    kind = resolve_device(device).type
+    return f"eval-{label.replace(' ', '-').replace('/', '-')}-{digest[:8]}" + ("" if kind == "cpu" else f"-{kind}")
