@@ -107,7 +107,7 @@ def test_what_one_process_refuses_is_reported_by_that_one_alone(two: Path) -> No
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["digits-sat", "--epochs", "1"], "holds a run with another epochs"),  # which the first process alone sees
+        (["digits-sat", "--seed", "1"], "holds a run with another seed"),  # which the first process alone sees
         (["digits-saat"], "unknown recipe 'digits-saat'; did you mean "),
         (["digits-sat", "--set", "method.steps=0"], "steps of an attack is 0; give a whole number from 1"),
     ],
