@@ -23,7 +23,8 @@ def command(
     from satbench.reporting.headline import headline_rows
     from satbench.reporting.page import write_report
     from satbench.reporting.summary import summarise
-    from satbench.reporting.tables import accuracy_table, to_markdown
+    from satbench.reporting.table_forms import to_markdown
+    from satbench.reporting.tables import accuracy_table
     from satbench.reporting.verdict import compare
     from satbench.results.spec import EvaluationSpec
     from satbench.study import default_workers, job_name, run_study

@@ -96,7 +96,8 @@ def command(
     from satbench.reporting.claims import to_markdown as claims_table
     from satbench.reporting.stages import stage_table
     from satbench.reporting.summary import summarise
-    from satbench.reporting.tables import accuracy_table, markdown_table, to_markdown
+    from satbench.reporting.table_forms import markdown_table, to_markdown
+    from satbench.reporting.tables import accuracy_table
     from satbench.zoo import load
 
     fields = {

@@ -14,10 +14,8 @@ from satbench.reporting.lines import model_lines
 from satbench.reporting.names import strength
 from satbench.reporting.render import render
 from satbench.reporting.summary import Row, canonical, least_trusted
-from satbench.reporting.tables import (
+from satbench.reporting.table_forms import (
     MISSING,
-    Line,
-    accuracy_table,
     csv_line,
     csv_text,
     doubts,
@@ -30,6 +28,7 @@ from satbench.reporting.tables import (
     trust_words,
     weighted,
 )
+from satbench.reporting.tables import Line, accuracy_table
 from satbench.results.attack_info import TIERS, ids
 from satbench.results.metrics import UNION, WORST
 from satbench.results.store import to_json, write_text

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from satbench.errors import BadInput
-from satbench.reporting import plots, tables
+from satbench.reporting import plots, table_forms, tables
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.lines import model_lines, network_names
 from satbench.reporting.names import short_names, threat_name
@@ -35,10 +35,10 @@ NUMBERS = (
     "passes an image",
 )  # columns set to the right
 FORMATS: dict[str, Callable[[Sequence[tables.Line]], str]] = {
-    "table.md": tables.to_markdown,
-    "table.csv": tables.to_csv,
-    "table.tex": tables.to_latex,
-    "table.json": tables.to_json,
+    "table.md": table_forms.to_markdown,
+    "table.csv": table_forms.to_csv,
+    "table.tex": table_forms.to_latex,
+    "table.json": table_forms.to_json,
 }
 Curves = Mapping[str, Sequence[Epoch]]
 
@@ -89,12 +89,12 @@ def write_report(
         title=title,
         notes=notes,
         numbers=NUMBERS,
-        headline=tables.readable(headline),
+        headline=table_forms.readable(headline),
         headline_caption=_threats(headline),
-        whole=None if len(headline) == len(lines) else tables.readable(lines),
-        table_notes=tables.notes(lines),
+        whole=None if len(headline) == len(lines) else table_forms.readable(lines),
+        table_notes=table_forms.notes(lines),
         trust=_trust(runs),
-        doubts=tables.doubts(lines),
+        doubts=table_forms.doubts(lines),
         stages=_stages(runs),
         sentences=compare(runs, reference),
         rule=RULE_NOTE,
@@ -180,7 +180,7 @@ def _trust(runs: Sequence[Run]) -> pd.DataFrame:
         manifest = run.manifest
         threats, trust = ", ".join(threat_name(one.norm, one.eps) for one in manifest.threats), manifest.trust
         if trust is None:
-            seen = (NOT_CHECKED, *[tables.MISSING] * 4)
+            seen = (NOT_CHECKED, *[table_forms.MISSING] * 4)
         else:
             passed = sum(one.outcome == "pass" for one in trust.findings)
             passes = f"{trust.forward} + {trust.backward}"
@@ -204,11 +204,11 @@ def _models(runs: Sequence[Run]) -> pd.DataFrame:
     lines = sorted(
         (
             model.label,
-            model.group or tables.MISSING,
-            model.activation or tables.MISSING,
-            model.method or tables.MISSING,
+            model.group or table_forms.MISSING,
+            model.activation or table_forms.MISSING,
+            model.method or table_forms.MISSING,
             _listed({model.seed}),
-            threat_name(model.trained_for.norm, model.trained_for.eps) if model.trained_for else tables.MISSING,
+            threat_name(model.trained_for.norm, model.trained_for.eps) if model.trained_for else table_forms.MISSING,
             model.digest,
         )
         for model in networks

@@ -8,7 +8,7 @@ import pandas as pd
 from satbench.eps import Threat
 from satbench.reporting.names import threat_name
 from satbench.reporting.render import render
-from satbench.reporting.tables import MISSING
+from satbench.reporting.table_forms import MISSING
 from satbench.results.schema import DataInfo, ModelInfo, Trust
 from satbench.results.store import to_json, write_text
 

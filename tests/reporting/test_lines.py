@@ -20,7 +20,8 @@ from satbench.reporting.lines import network_names
 from satbench.reporting.paired import compare_runs, to_markdown
 from satbench.reporting.summary import summarise
 from satbench.reporting.summary_file import merge, read_summary, write_summary
-from satbench.reporting.tables import accuracy_table, to_csv
+from satbench.reporting.table_forms import to_csv
+from satbench.reporting.tables import accuracy_table
 from satbench.results.store import Run
 
 from .made import AA, EPS, PGD, MakeRun, first, trust

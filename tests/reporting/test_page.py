@@ -10,7 +10,8 @@ import pytest
 from satbench.errors import BadInput
 from satbench.reporting import page
 from satbench.reporting.summary import summarise
-from satbench.reporting.tables import accuracy_table, readable
+from satbench.reporting.table_forms import readable
+from satbench.reporting.tables import accuracy_table
 from satbench.results.store import Run
 from satbench.results.training_log import Epoch, Validated
 

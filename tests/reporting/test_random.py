@@ -9,7 +9,8 @@ import pytest
 
 from satbench.reporting.leaderboard import build
 from satbench.reporting.summary import Row, summarise
-from satbench.reporting.tables import accuracy_table, readable, to_csv, to_latex, to_markdown
+from satbench.reporting.table_forms import readable, to_csv, to_latex, to_markdown
+from satbench.reporting.tables import accuracy_table
 from satbench.results.metrics import WORST, wilson
 
 from .made import AA, EPS, PGD, MakeRun, first

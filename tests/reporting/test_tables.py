@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import binomtest
 
 from satbench.reporting.summary import summarise
-from satbench.reporting.tables import accuracy_table, readable, to_csv, to_json, to_latex, to_markdown
+from satbench.reporting.table_forms import readable, to_csv, to_json, to_latex, to_markdown
+from satbench.reporting.tables import accuracy_table
 
 from .made import AA, EPS, PGD, MakeRun, first, trust
 
