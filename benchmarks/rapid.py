@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    threat, images = ThreatModel.parse(options.norm, options.eps), load_images(options.dataset, "test")
+    threat, images = ThreatModel(options.norm, options.eps), load_images(options.dataset, "test")
     x, y, ids = images.x[: options.n], images.y[: options.n], list(images.ids[: options.n])
     print(f"an image that stands takes rapid {MOST_PASSES} passes, AutoAttack standard about 9770")
     for name in options.networks:

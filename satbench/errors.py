@@ -1,4 +1,4 @@
-"""The one exception that means: what was given cannot be used; and what foreign code raises where it is at fault."""
+"""The one exception that means: what was given cannot be used; and the exceptions that faulty foreign code raises."""
 
 # not KeyboardInterrupt, MemoryError and the like, which say nothing about the code
 FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)

@@ -25,11 +25,6 @@ class ThreatModel(Threat):
             raise BadInput(f"unknown norm {norm!r}; {nearest(norm, NORMS)}")
         super().__init__(norm=norm, eps=parse_eps(eps, norm))
 
-    @classmethod
-    def parse(cls, norm: str, eps: str) -> "ThreatModel":
-        """The threat as a command line spells it, such as ("Linf", "8/255")."""
-        return cls(norm, eps)
-
     def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """The length of each perturbation in this threat's norm, float64 (N,); see `distance`."""
         return distance(self.norm, x, x_adv)

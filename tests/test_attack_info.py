@@ -1,4 +1,4 @@
-"""What a run says of an attack: its id, its kind, and that nobody else has to know the attack."""
+"""What a run says of an attack: its id, its kind, and that no other module has to know the attack."""
 
 import ast
 import re
@@ -185,7 +185,7 @@ class Mine:
 
 @dataclass(frozen=True)
 class Proud(Mine):
-    """It says of itself what nobody checked."""
+    """It describes itself as stronger than it is."""
 
     @property
     def info(self) -> AttackInfo:
@@ -282,7 +282,7 @@ def test_an_attack_is_one_file_and_one_line(corners: None, tmp_path: Path) -> No
     assert "worst case of Corners-3, PGD-10" in board
 
 
-# nobody parses an id
+# no code parses an id
 
 SPELLED = re.compile(r"(PGD|AutoAttack|AutoAttackComponent|Cascade|Rapid|Foolbox|Adaptive|Bf16|Surrogate|Transfer)\(")
 

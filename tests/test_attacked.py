@@ -247,7 +247,9 @@ def test_a_network_that_cannot_be_copied_is_attacked_itself_or_refused(dataset: 
     given = METHODS["pgd_at"](steps=4), Uncopyable(block()), (3, 16, 16), torch.device("cpu")
     found = attacked(tiny(dataset, **PGD4), *given)
     assert found.copy is None
-    assert found.how.startswith("on the model itself, for no copy of it would do (TypeError: cannot pickle")
+    assert found.how.startswith(
+        "on the model itself, because no copy of it computes the same (TypeError: cannot pickle"
+    )
     with pytest.raises(BadInput, match=r"speed\.search_copy=true cannot be met: .*cannot pickle"):
         attacked(tiny(dataset, **PGD4, **{"speed.search_copy": True}), *given)
 

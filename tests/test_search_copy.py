@@ -206,12 +206,12 @@ def test_weights_tied_elsewhere_keep_their_values() -> None:
 def test_a_forward_that_reads_its_norm_or_views_its_planes_gets_a_plainer_copy() -> None:
     reading = block(lambda self, x: self.bn(self.conv(x)) * self.bn.weight.view(-1, 1, 1))
     made = search_copy(reading, PROBE)
-    assert made.how.startswith("channels last, for a faster form failed (AttributeError")
+    assert made.how.startswith("channels last, because a faster form failed (AttributeError")
     assert_same_function(made.module, reading)
 
     viewing = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), Flat(), nn.Linear(4 * 14 * 14, 5))
     made = search_copy(lived_in(viewing).eval(), PROBE)
-    assert made.how.startswith("folded 1 batch norm, for a faster form failed (RuntimeError: view size")
+    assert made.how.startswith("folded 1 batch norm, because a faster form failed (RuntimeError: view size")
     assert_same_function(made.module, viewing)
 
 
@@ -335,7 +335,7 @@ def test_where_no_copy_would_do_it_is_the_model_itself(model: nn.Module, reason:
     made = search_copy(model, PROBE)
     assert made.module is model
     assert not made.private
-    assert made.how.startswith(f"the model itself, for no copy of it would do ({reason}")
+    assert made.how.startswith(f"the model itself, because no copy of it computes the same ({reason}")
     with pytest.raises(BadInput, match="search in float32"):
         search_copy(model, PROBE, "bf16")
 

@@ -1,6 +1,7 @@
 """What an attack is, and the state a model is in while one is crafted."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, field, fields, is_dataclass
@@ -37,12 +38,13 @@ class Attack(Protocol):
     ) -> Tensor: ...
 
 
-class Described:
+class Described(ABC):
     """Base of satbench's own attacks, which are frozen dataclasses without a generated repr: each adds its `info`."""
 
     @property
+    @abstractmethod
     def info(self) -> AttackInfo:
-        raise NotImplementedError
+        """How a run describes the attack; `describe` makes it."""
 
     def __repr__(self) -> str:
         return self.info.id
@@ -84,7 +86,7 @@ def info_of(attack: Attack) -> AttackInfo:
     """How a run describes an attack.
 
     satbench's own describe themselves. One from outside without an `info` is foreign and named by its repr. One that
-    brings its `info` gets its name and its tier here: nobody checked how strong it is.
+    brings its `info` gets its name and its tier here, because its strength was not checked.
     """
     found = getattr(attack, "info", None)
     if _is_own(type(attack)) and isinstance(found, AttackInfo):

@@ -59,7 +59,7 @@ def command(
     if n is not None and n > most:
         raise BadInput(f"--n {n}: the trust battery looks at {most} images at most; give 1 to {most}")
     check_threads(threads)
-    stated = None if eps is None else ThreatModel.parse(norm, eps)
+    stated = None if eps is None else ThreatModel(norm, eps)
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
     with progress_bar(f"fetch {model}", "bytes") as report:

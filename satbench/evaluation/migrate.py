@@ -168,7 +168,7 @@ class _Described:
     info: AttackInfo
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
-        raise NotImplementedError
+        raise BadInput(f"attack {self.info.id} is known by its description alone; name the one that ran with --attack")
 
 
 def attack_of(text: str) -> Attack:

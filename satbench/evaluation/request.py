@@ -103,8 +103,8 @@ def resolved(spec: EvaluationSpec) -> Request:
         if built is None:
             raise BadInput(f"attack {one.id} is not satbench's own; name it as package.module:callable")
         attacks.append(built)
-    attacks = list(dict.fromkeys(attacks))
-    return Request(spec.model_copy(update={"attacks": tuple(map(info_of, attacks))}), tuple(attacks))
+    named = _named_once(attacks)
+    return Request(spec.model_copy(update={"attacks": tuple(map(info_of, named))}), named)
 
 
 def _attacks(
@@ -116,13 +116,18 @@ def _attacks(
     attacks += sweep.attacks([one for one in listed if isinstance(one, str)], steps, restarts)
     if not attacks:
         raise BadInput("no attack is given; name one, such as --attack pgd")
+    return _named_once(attacks)
+
+
+def _named_once(attacks: Sequence[Attack]) -> tuple[Attack, ...]:
+    """The attacks, each once; raises `BadInput` for an id that would be another one in every process."""
     for stage in (stage for one in attacks for stage in (one, *stages_of(one))):
         if ADDRESS.search(info_of(stage).id):
             raise BadInput(
                 f"attack {info_of(stage).id} has a memory address in its repr, which names it in the records; "
                 "make it a frozen dataclass, or give a function as package.module:name"
             )
-    return tuple(attacks)
+    return tuple(dict.fromkeys(attacks))
 
 
 def _listed(value: Numbers | None) -> str | None:

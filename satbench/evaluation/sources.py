@@ -25,7 +25,7 @@ def identified(loaded: Loaded) -> Loaded:
     """The network with a digest of what the weights of somebody's own network do not say, `ModelInfo.code`.
 
     That is the modules as they print, their plain attributes, such as the strength of a defence, and the source files
-    of their classes. Networks that satbench builds are told by their weights.
+    of their classes. Networks that satbench builds are identified by their weights.
     """
     if _root(loaded.model) == OWN and not isinstance(loaded.model, Float32Ends):
         return loaded

@@ -1,4 +1,4 @@
-"""What a training method is, and what it is told at every step."""
+"""What a training method is, and what it is given at every step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence

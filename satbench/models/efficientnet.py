@@ -66,7 +66,7 @@ class MBConv(nn.Module):
     """Expansion (unless 1), depthwise convolution, squeeze and excitation, projection; plus the input where it fits."""
 
     def __init__(self, act: Act, stage: Stage, survival: float) -> None:
-        from torchvision.ops import SqueezeExcitation, StochasticDepth  # a second to import, for whoever needs it
+        from torchvision.ops import SqueezeExcitation, StochasticDepth  # takes a second to import
 
         super().__init__()
         inner = stage.before * stage.expansion

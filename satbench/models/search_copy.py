@@ -98,7 +98,9 @@ def search_copy(model: nn.Module, probe: Tensor, precision: str = "float32", sca
             done = [f"folded {len(folded)} batch norm{'s' * (len(folded) != 1)}"] if folded else []
             done += [f"{len(scaled)} as scale and shift"] if scaled else []
             done += ["channels last"] if channels_last else []
-            how = ", ".join(done or ["a plain copy"]) + (f", for a faster form failed ({failure})" if failure else "")
+            how = ", ".join(done or ["a plain copy"]) + (
+                f", because a faster form failed ({failure})" if failure else ""
+            )
             made = SearchCopy(search, f"{how}, float32", True, model, folded, scaled, channels_last)
             if precision == "bf16":
                 off = _difference_in_bf16(search, probe, wanted)
@@ -106,7 +108,7 @@ def search_copy(model: nn.Module, probe: Tensor, precision: str = "float32", sca
             return made
     if precision == "bf16":
         raise BadInput(f"no copy of the model computes as it does ({failure}); search in float32")
-    return SearchCopy(model, f"the model itself, for no copy of it would do ({failure})", False, model)
+    return SearchCopy(model, f"the model itself, because no copy of it computes the same ({failure})", False, model)
 
 
 def training_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -> SearchCopy:
@@ -122,7 +124,7 @@ def training_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -
             made = search_copy(model, probe, scale=precision == "float32")
         made.refresh()
         if not _equal(_logits(made.module, probe), _logits(model, probe)):
-            return SearchCopy(model, "the model itself, for a refreshed copy has other logits", False, model)
+            return SearchCopy(model, "the model itself, because a refreshed copy has other logits", False, model)
     if precision == "bf16" and made.private:
         _cast_layers(made.module)
         return replace(made, module=Autocast(made.module).eval(), how=made.how.replace("float32", "bf16"))

@@ -52,7 +52,7 @@ class Provenance(BaseModel):
 
     threat: the one they were trained for. epoch: from 0. train_digest: of the images they were trained on.
     config: `TrainConfig.digest`, equal for the seeds of one training. family: the same without the activation.
-    unfinished: the epochs of the training, while it has not come to its end.
+    unfinished: the epochs of the training, while it is not over.
     class_names: of the outputs, where the images lay in class folders.
     val: size of the validation split where it was not the data set's own, as `DataConfig.val`.
     """

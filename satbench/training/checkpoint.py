@@ -71,7 +71,7 @@ def open_folder(out: Path, config: TrainConfig, data: dict[str, str], updates: i
             raise BadInput(f"{refusal} and cannot continue: {why}")
         read_steps(out / STEPS)  # refused here where it is damaged
         if history := saved.position.history:
-            check_weights(out, (there,), best_epoch(history, method), last_epoch(history), going_on=True)
+            check_weights(out, (there,), best_epoch(history, method), last_epoch(history), resuming=True)
         write_metrics(out, saved.position)
     write_text(file, to_json({"schema_version": SCHEMA_VERSION, "config": config.model_dump(), "data": data}))
 
@@ -120,7 +120,7 @@ def finished(out: Path, config: TrainConfig) -> bool:
         return False
 
 
-def check_weights(out: Path, configs: Sequence[TrainConfig], best: int, last: int, going_on: bool = False) -> None:
+def check_weights(out: Path, configs: Sequence[TrainConfig], best: int, last: int, resuming: bool = False) -> None:
     """Raise `BadInput` where the weights in the folder are not those of these epochs and of one of `configs`.
 
     A run that continues may have written those of the epoch that it is about to repeat.
@@ -133,7 +133,7 @@ def check_weights(out: Path, configs: Sequence[TrainConfig], best: int, last: in
         found = origin.epoch if isinstance(origin, Provenance) else -1
         if not _is_of(origin, configs):
             raise BadInput(f"{out / name} holds the weights of another training; remove {out} to train it again")
-        if found != epoch and not (going_on and found > epoch):
+        if found != epoch and not (resuming and found > epoch):
             raise BadInput(f"{out / name} does not hold the weights of epoch {epoch}; remove {out} to train it again")
 
 
@@ -160,7 +160,7 @@ def provenance(
 ) -> Provenance:
     """What a weights file says of the training that made it.
 
-    ended: whether that has come to its end. is_kept: whether the epoch was kept on request; it is then another network
+    ended: whether that is over. is_kept: whether the epoch was kept on request; it is then another network
     than the best and the last, and seeds are networks of the same epoch.
     """
     own = f" at epoch {epoch + 1}" if is_kept else ""

@@ -14,7 +14,7 @@ def is_measured(config: TrainConfig, epoch: int) -> bool:
 
 
 def ending(config: TrainConfig, method: Method, history: Sequence[Epoch]) -> Ending:
-    """Why the run ends with the last epoch of its log; NONE when it goes on or has come to its last.
+    """Why the run ends with the last epoch of its log; NONE when it continues or its last epoch is done.
 
     The weights of the first epoch are never rolled back, because there are none before.
     """
@@ -38,5 +38,5 @@ def in_words(ended: Ending, config: TrainConfig) -> str:
 
 
 def is_over(config: TrainConfig, history: Sequence[Epoch]) -> bool:
-    """Whether the run with this log has come to its end, early or not."""
+    """Whether the run with this log is over, early or not."""
     return bool(history) and (len(history) == config.epochs or history[-1].ended != Ending.NONE)

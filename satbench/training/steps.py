@@ -1,4 +1,4 @@
-"""The log of single updates, for whoever asks for it.
+"""The log of single updates, written on request.
 
 steps.jsonl   one line every so many updates: update (from 0), epoch (from 0), loss, lr, and accuracy on the crafted
               images where it is known. No times, so that equal runs are equal bytes, also after a kill.

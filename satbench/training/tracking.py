@@ -84,7 +84,7 @@ class Tracking:
             raise BadInput(f"{self._file} is damaged; remove it, and each tracker is given the whole log") from None
 
     def end(self, finished: bool) -> None:
-        """The run has come to its end, or is left before it."""
+        """The run is finished, or stopped before its end."""
         while self._begun:
             one = self._begun.pop()
             with _reported(one):

@@ -107,7 +107,7 @@ def train(
             run.processes.wait()
             was_finished = checkpoint.finished(out, config)
             if not was_finished:
-                run.go_on()
+                run.resume()
             run.processes.wait()
     history = checkpoint.read_metrics(out)
     best, last = best_epoch(history, run.method), last_epoch(history)
@@ -199,7 +199,7 @@ class Training:
         self.run = Remembered(self.net, optimizer(config, self.net), state, average)
         self.writer: Writer | None = None  # of the first process
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Take every update and epoch that is left."""
         saved = newest_state(
             self.out, lambda one: checkpoint.check_state(one, self.config, self.data, self.updates, self.method)
@@ -208,7 +208,7 @@ class Training:
         before = self.config if saved is None else checkpoint.config_of(saved)
         if position.history:
             best, last = best_epoch(position.history, self.method), last_epoch(position.history)
-            checkpoint.check_weights(self.out, (before, self.config), best, last, going_on=True)
+            checkpoint.check_weights(self.out, (before, self.config), best, last, resuming=True)
         with self._writing(position, before), interruptible() as pressed:
             learner = self.learner()
             while not is_over(self.config, position.history):
@@ -270,7 +270,7 @@ class Training:
         if settings.sync_batch_norm and self.processes.count > 1:
             over_whole_batch(self.net)
         if settings.speed.compile:
-            self.net.compile()  # in place: attacker, update and measurements alike
+            self.net.compile()  # in place: for attack, update and measurements
         return Learner(
             self.net,
             self.run.optimizer,

@@ -41,7 +41,7 @@ def sound(records: pd.DataFrame, attacks: Infos) -> Seen:
 
 
 def growing_radius(records: pd.DataFrame, attacks: Infos) -> Seen | None:
-    """A larger radius never helps the defender, goes on breaking images, and at Linf 0.5 nearly nothing stands.
+    """A larger radius never helps the defender, breaks further images, and at Linf 0.5 breaks nearly all.
 
     Images that a smaller radius broke are carried along without an attack; they say nothing about the larger one.
     """

@@ -45,7 +45,7 @@ class Loaded:
 
     `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on, `val` the size of its
     validation split where that was not the data set's own; `loader` is the image loader that its authors evaluate it
-    with; `class_names` those of its outputs, where they are known. `note` is what whoever named it should hear.
+    with; `class_names` those of its outputs, where they are known. `note` is printed when it is loaded.
     `module` is the Python module of the user's own callable that built it.
     """
 

@@ -1,4 +1,4 @@
-"""Trackers by name: what else is told of a run while it runs."""
+"""Trackers by name: TensorBoard, Weights & Biases, MLflow."""
 
 from collections.abc import Callable
 

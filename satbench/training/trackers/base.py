@@ -1,4 +1,4 @@
-"""What a tracker is: whoever wants a run's figures while it runs."""
+"""What a tracker is: an object that receives a run's figures while it runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +8,9 @@ from satbench.training.config import TrainConfig
 
 
 class Tracker(Protocol):
-    """Callbacks of a training, called by its first process alone, each after what it tells of was saved.
+    """Callbacks of a training, called by its first process alone, each after the figures it is given were saved.
 
-    So no row ever comes with other values than before, also when a killed run takes updates again.
+    So no row is ever given again with other values, also when a killed run takes updates again.
     """
 
     def on_train_begin(self, config: TrainConfig, out: Path) -> None:
@@ -23,7 +23,7 @@ class Tracker(Protocol):
         """A row of metrics.jsonl with that of times.jsonl."""
 
     def on_train_end(self, finished: bool) -> None:
-        """The run has come to its end, or else was stopped; a killed one cannot say so."""
+        """The run is finished, or else was stopped; not called when the process is killed."""
 
 
 def figures(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
