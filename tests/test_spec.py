@@ -159,7 +159,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "radius": ({"threats": "Linf:8"}, "did you mean 8/255"),
     "norm": ({"threats": "L3:1"}, "unknown norm 'L3'; did you mean L2"),
     "threat": ({"threats": [{"norm": "L2"}]}, "is not a norm and an eps; write Linf:8/255"),
-    "no attack": ({"attacks": []}, "at least 1 item"),
+    "no attack": ({"attacks": []}, "no attack is given; name one"),
+    "no threat": ({"threats": []}, "no threat is given; name one"),
     "attack": ({"attacks": ["pgdd"]}, "unknown attack 'pgdd'; did you mean pgd"),
     "parameter": ({"attacks": ["pgd:step=3"]}, "unknown parameter 'step'"),
     "info of a foreign attack": (

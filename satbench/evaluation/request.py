@@ -114,8 +114,6 @@ def _attacks(
     listed = [given] if isinstance(given, str) or callable(given) else list(given)
     attacks: list[Attack] = [one for one in listed if not isinstance(one, str)]
     attacks += sweep.attacks([one for one in listed if isinstance(one, str)], steps, restarts)
-    if not attacks:
-        raise BadInput("no attack is given; name one, such as --attack pgd")
     return _named_once(attacks)
 
 

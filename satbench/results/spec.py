@@ -53,8 +53,8 @@ class EvaluationSpec(BaseModel):
     image_size: int | None = None
     loader: str | None = None
     n: int | None = Field(default=None, strict=True)
-    attacks: tuple[AttackInfo | str, ...] = Field(default=("pgd",), min_length=1)
-    threats: tuple[Threat | Norm, ...] = Field(default=("Linf",), min_length=1)
+    attacks: tuple[AttackInfo | str, ...] = ("pgd",)
+    threats: tuple[Threat | Norm, ...] = ("Linf",)
     seed: int = 0
     search: SearchForm = "folded"
     batch_size: int | None = Field(default=None, ge=1)
@@ -82,12 +82,17 @@ class EvaluationSpec(BaseModel):
     @field_validator("attacks", mode="before")
     @classmethod
     def _several(cls, value: object) -> object:
-        return (value,) if isinstance(value, str | AttackInfo) else value
+        listed = (value,) if isinstance(value, str | AttackInfo) else value
+        if isinstance(listed, list | tuple) and not listed:
+            raise BadInput("no attack is given; name one, such as --attack pgd")
+        return listed
 
     @field_validator("threats", mode="before")
     @classmethod
     def _spelled(cls, value: object) -> object:
         listed = value if isinstance(value, list | tuple) else [value]
+        if not listed:
+            raise BadInput("no threat is given; name one, such as --threat Linf:8/255")
         return tuple(dict.fromkeys(_threat(one) for one in listed))
 
     @field_validator("name", "group")
