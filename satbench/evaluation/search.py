@@ -23,7 +23,7 @@ PROBE = 16  # images on which a copy must agree with its original
 
 @dataclass(frozen=True, repr=False)
 class Searched(Described):
-    """An attack that does what it always does; its id says that it searched on something else."""
+    """An attack whose id says that it searched on something else than a copy of the judged network."""
 
     attack: Attack
 
@@ -72,7 +72,8 @@ class Surrogate(Searched):
             return super().__call__(model, x, y, threat, randomness)
 
 
-LABELLED = {BF16: Bf16, SURROGATE: Surrogate}  # what changes more than a rounding is part of the attack's identity
+# what changes more than a rounding is part of the attack's identity
+LABELLED: dict[str, Callable[[Attack], Searched]] = {BF16: Bf16, SURROGATE: Surrogate}
 
 
 @dataclass(frozen=True, repr=False)
