@@ -42,7 +42,8 @@ from satbench.results.store import Run, read_run
 from satbench.zoo import Loaded, load
 
 SAMPLE = 32  # images that each attack is run on again
-FROM_FILE = ("activation", "method", "recipe", "seed", "trained_for", "config")  # of `ModelInfo`
+FROM_FILE = ("activation", "method", "recipe", "seed", "trained_for", "config", "family")  # of `ModelInfo`
+OF_LENGTH = ("recipe", "config", "family")  # which also change when the training is made longer
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ def _contradictions(run: Run, loaded: Loaded, images: Images, stages: Stages) ->
     if loaded.info.ref == said.model.ref:
         faults += [
             f"the network's {name} is {getattr(loaded.info, name)}, recorded {getattr(said.model, name)}"
+            + ("; if it was trained further since, measure it again" if name in OF_LENGTH else "")
             for name in FROM_FILE
             if not (name == "recipe" and said.model.label != loaded.info.label)  # a name of the user's replaces it
             if getattr(loaded.info, name) != getattr(said.model, name)
