@@ -30,8 +30,8 @@ from torch.nn import functional
 
 from satbench.attacks.gradient import PGD
 from satbench.models.search_copy import search_copy
-from satbench.seeding import PerSample
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import PerSample
+from satbench.numerics.threat import ThreatModel
 
 BATCH = {"silu": 64, "preact18": 32, "silu-undefended": 64}
 CANDIDATES = range(4, 65, 2)  # of 255; more breaks more

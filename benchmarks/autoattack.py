@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from satbench.attacks.autoattack import AutoAttack
 from satbench.data import load_images
 from satbench.models.search_copy import search_copy
-from satbench.seeding import PerSample
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import PerSample
+from satbench.numerics.threat import ThreatModel
 from satbench.zoo import load_model
 
 EPS = {"digits-silu": 0.25, "silu": 28 / 255, "preact18": 28 / 255}  # for a robust accuracy near one half

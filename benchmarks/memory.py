@@ -26,8 +26,8 @@ from torch.profiler import ProfilerActivity, profile
 from satbench.methods.base import Step
 from satbench.methods.pgd_at import PGDAT
 from satbench.models import ModelSpec, build_model
-from satbench.seeding import generator
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import generator
+from satbench.numerics.threat import ThreatModel
 from satbench.training.step import Learner
 
 CLASSES, LR = 10, 0.01

@@ -20,8 +20,8 @@ from satbench.methods.base import Method, Step
 from satbench.methods.pgd_at import PGDAT
 from satbench.methods.standard import Standard
 from satbench.models import ModelSpec, build_model
-from satbench.seeding import generator
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import generator
+from satbench.numerics.threat import ThreatModel
 from satbench.training.step import Learner
 
 CACHE = Path(__file__).resolve().parents[1] / "build" / "benchmarks"

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from satbench.attacks.rapid import MOST_PASSES, Rapid
 from satbench.data import load_images
+from satbench.numerics.seeding import PerSample
+from satbench.numerics.threat import ThreatModel
 from satbench.results.metrics import wilson
-from satbench.seeding import PerSample
-from satbench.threat import ThreatModel
 from satbench.zoo import load_model
 
 DIGITS = ["digits-relu", "digits-silu", "digits-smoothrelu"]

@@ -35,7 +35,7 @@ from satbench.methods.base import Step
 from satbench.methods.pgd_at import PGDAT
 from satbench.models import ModelSpec, build_model
 from satbench.models.search_copy import training_copy
-from satbench.seeding import generator
+from satbench.numerics.seeding import generator
 from satbench.training.step import Learner
 
 PGD_STEPS, STEP_SIZE, LR = 10, TRAINING.eps / 4, 0.01

@@ -20,7 +20,7 @@ import torch
 
 from satbench.attacks import PGD
 from satbench.attacks.autoattack import AutoAttack
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.evaluation.harness import measure
 from satbench.results.metrics import wilson
 from satbench.results.schema import Verdict

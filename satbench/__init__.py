@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from satbench.evaluation import evaluate as evaluate
     from satbench.evaluation.verify import verify as verify
-    from satbench.results.spec import EvaluationSpec as EvaluationSpec
-    from satbench.threat import ThreatModel as ThreatModel
+    from satbench.numerics.threat import ThreatModel as ThreatModel
+    from satbench.specs.evaluation import EvaluationSpec as EvaluationSpec
     from satbench.training import TrainConfig as TrainConfig
     from satbench.training import train as train
     from satbench.zoo import load_model as load_model
 
 _PUBLIC = {
-    "EvaluationSpec": "satbench.results.spec",
-    "ThreatModel": "satbench.threat",
+    "EvaluationSpec": "satbench.specs.evaluation",
+    "ThreatModel": "satbench.numerics.threat",
     "TrainConfig": "satbench.training",
     "evaluate": "satbench.evaluation",
     "load_model": "satbench.zoo",

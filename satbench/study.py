@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.evaluation import EvaluationSpec, Progress, evaluate, make_request
-from satbench.results.attack_info import AttackInfo
 from satbench.results.store import Run
+from satbench.specs.attack import AttackInfo
 from satbench.training import TrainConfig, train
 
 

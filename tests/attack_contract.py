@@ -11,8 +11,8 @@ import sympy  # noqa: F401 - torch imports it at a first backward(), and it then
 import torch
 from torch import Tensor, nn
 
-from satbench.seeding import PerSample, generator
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import PerSample, generator
+from satbench.numerics.threat import ThreatModel
 
 EPS = {"Linf": 0.1, "L2": 0.6, "L1": 3.0}
 

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from satbench import evaluate
 from satbench.attacks import PGD
+from satbench.core.files import file_digest, to_json
 from satbench.data import load_images
 from satbench.evaluation.consistency import work_of
 from satbench.evaluation.parts import Work
 from satbench.evaluation.rebuild import rebuild
 from satbench.evaluation.verify import Verified, verify
 from satbench.models.weights import model_digest
+from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import EXAMPLES, RECORDS, TIMING, Manifest, ModelInfo
-from satbench.results.store import Run, file_digest, read_run, seal_of, to_json
-from satbench.threat import ThreatModel
+from satbench.results.store import Run, read_run, seal_of
 from satbench.zoo import Loaded
 
 N, BATCH, EPS = 40, 20, "0.1,0.2"

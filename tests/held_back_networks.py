@@ -23,8 +23,8 @@ from trust_networks import (
     robust,
 )
 
-from satbench.seeding import generator
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import generator
+from satbench.numerics.threat import ThreatModel
 from satbench.zoo import load_model
 
 TRACE = 1e-3  # of another network's logits: a gradient that leads nowhere

@@ -17,7 +17,7 @@ from tiny_training import WAYS, tiny
 from torch.profiler import ProfilerActivity, profile
 
 from satbench import train
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.training import TrainConfig
 from satbench.training.distributed import joined
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench.attacks import PGD
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.methods import METHODS, Method, Passes, Step
 from satbench.recipes import RECIPES
 from satbench.training import TrainConfig

@@ -9,9 +9,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
+from satbench.core.parsing import parsed
 from satbench.models.search_copy import search_copy
-from satbench.parsing import parsed
 from satbench.recipes import RECIPES
 from satbench.reporting.summary import summarise
 from satbench.reporting.tables import accuracy_table

@@ -9,7 +9,7 @@ import torch
 from scipy.special import expit, ndtr
 from torch import nn
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, canonical, empty_model
 from satbench.models.activations import Activation, activation
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks import ATTACKS, Attack, build_attack, parse_attack
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.evaluation.judge import judge
-from satbench.seeding import PerSample, Randomness
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import PerSample, Randomness
+from satbench.numerics.threat import ThreatModel
 
 pytestmark = pytest.mark.numeric
 

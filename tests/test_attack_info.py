@@ -20,15 +20,15 @@ from satbench.attacks import ATTACKS, PGD, Attack, autoattack, build_attack, gra
 from satbench.attacks.base import Described, info_of, later, stages_of
 from satbench.attacks.foolbox import Foolbox, names
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.evaluation.search import Bf16, Surrogate, Transfer
 from satbench.evaluation.verify import verify
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
 from satbench.reporting.leaderboard import build
 from satbench.reporting.page import write_report
 from satbench.reporting.summary import summarise
-from satbench.results.attack_info import TIERS, AttackInfo
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
+from satbench.specs.attack import TIERS, AttackInfo
 
 ROOT = Path(satbench.__file__).parent
 OLD = PGD(steps=7, restarts=2)
@@ -216,7 +216,7 @@ from dataclasses import dataclass
 import torch
 
 from satbench.attacks.base import Described, crafting, describe
-from satbench.seeding import rows, uniform
+from satbench.numerics.seeding import rows, uniform
 
 
 @dataclass(frozen=True, repr=False)

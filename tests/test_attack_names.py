@@ -12,9 +12,9 @@ from attack_contract import assert_contract, images, mixed_model, streams, wrong
 
 from satbench.attacks import ATTACKS, PGD, attack_parameters, build_attack, parse_attack
 from satbench.attacks.base import stages_of, unit_of
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.evaluation.sweep import attacks
-from satbench.threat import ThreatModel
+from satbench.numerics.threat import ThreatModel
 
 OWN = """
 from dataclasses import dataclass

@@ -11,14 +11,14 @@ from tiny_training import tiny, write_rows
 from torch import Tensor, nn
 
 from satbench import train
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.methods import METHODS, Method
 from satbench.methods.base import Step
 from satbench.models import ModelSpec, build_model
 from satbench.models.search_copy import SearchCopy, training_copy
 from satbench.models.weights import model_digest
-from satbench.seeding import generator
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import generator
+from satbench.numerics.threat import ThreatModel
 from satbench.training.attacked import attacked
 from satbench.training.dry_run import described, dry_run
 from satbench.training.step import Learner

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from satbench import evaluate, load_model
 from satbench.attacks import PGD, build_attack, fgsm
 from satbench.attacks.losses import LOSSES
+from satbench.core.errors import BadInput
 from satbench.data import load_images
-from satbench.errors import BadInput
-from satbench.threat import ThreatModel
+from satbench.numerics.threat import ThreatModel
 
 pytestmark = pytest.mark.numeric
 

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from satbench.errors import BadInput
-from satbench.seeding import PerSample, generator, rows
+from satbench.core.errors import BadInput
+from satbench.numerics.seeding import PerSample, generator, rows
 from satbench.training.augment import AUGMENTATIONS, augment, random_resized_crop
 
 pytestmark = pytest.mark.numeric

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from satbench.attacks import build_attack, parse_attack
 from satbench.attacks.autoattack import COMPONENTS, VERSIONS, AutoAttack, AutoAttackComponent
-from satbench.errors import BadInput
-from satbench.seeding import generator, integer
-from satbench.threat import ThreatModel
+from satbench.core.errors import BadInput
+from satbench.numerics.seeding import generator, integer
+from satbench.numerics.threat import ThreatModel
 
 pytestmark = pytest.mark.numeric
 

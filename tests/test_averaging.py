@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from satbench.errors import BadInput
-from satbench.lookup import pick
-from satbench.modes import evaluating
+from satbench.core.errors import BadInput
+from satbench.core.lookup import pick
+from satbench.numerics.modes import evaluating
 from satbench.training.averaging import AVERAGES, EMA, SWA, Average, refresh_batch_norm
 
 pytestmark = pytest.mark.numeric

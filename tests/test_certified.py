@@ -16,9 +16,9 @@ from torch.nn import functional
 from satbench import evaluate
 from satbench.attacks import ATTACKS, Attack
 from satbench.data import ImageSet, load_images
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
 from satbench.results.store import Run
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
 
 pytestmark = pytest.mark.numeric
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from satbench.cli import app
+from satbench.core.errors import BadInput
 from satbench.data import load_images
-from satbench.errors import BadInput
 from satbench.evaluation import evaluate
 from satbench.evaluation.classes import chance_note, with_labels_of
 from satbench.evaluation.verify import verify

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from typer.testing import CliRunner, Result
 
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.reporting.paired import Comparison, Figure, compare_runs
 from satbench.reporting.verdict import NOISE
 from satbench.results.metrics import mcnemar, paired_interval, samples_needed, wilson

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from satbench import train
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.models.weights import read_header
 from satbench.training import TrainConfig
 from satbench.training.state import PREVIOUS, STATE

@@ -9,7 +9,7 @@ import torch
 from bundle_writer import write_bundle
 from torch import Tensor, nn
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.models import ModelSpec
 from satbench.models.activations import ACTIVATIONS
 from satbench.models.classifier import Classifier

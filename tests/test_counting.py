@@ -14,8 +14,8 @@ from satbench.attacks import PGD
 from satbench.data import load_images
 from satbench.evaluation import evaluate
 from satbench.evaluation.counting import Counted
-from satbench.seeding import PerSample, Randomness
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import PerSample, Randomness
+from satbench.numerics.threat import ThreatModel
 
 pytestmark = pytest.mark.numeric
 

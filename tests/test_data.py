@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from satbench.core.errors import BadInput
 from satbench.data import ImageSet, load_images
-from satbench.errors import BadInput
 
 SPLITS = ("train", "val", "test")
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}

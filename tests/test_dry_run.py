@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from satbench import train
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.methods import METHODS
 from satbench.training.dry_run import described, dry_run
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from satbench import ThreatModel, evaluate
 from satbench.attacks import PGD, fgsm
+from satbench.core.errors import BadInput
 from satbench.data import load_images
-from satbench.errors import BadInput
 from satbench.models.weights import model_digest
+from satbench.numerics.seeding import Randomness
 from satbench.results.schema import RECORDS, SCHEMA_VERSION
 from satbench.results.store import Run, read_run
-from satbench.seeding import Randomness
 
 pytestmark = pytest.mark.numeric
 

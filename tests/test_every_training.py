@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tiny_training import BATCHES, WAYS, contents, tiny, write_rows
 
 from satbench import train
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.methods import METHODS
 from satbench.training.averaging import AVERAGES
 from satbench.training.state import STATE

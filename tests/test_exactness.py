@@ -12,8 +12,8 @@ from torch.nn import functional
 from satbench.attacks.gradient import PGD
 from satbench.data import load_images
 from satbench.models.search_copy import search_copy
-from satbench.seeding import PerSample, rows
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import PerSample, rows
+from satbench.numerics.threat import ThreatModel
 from satbench.zoo import load_model
 
 pytestmark = pytest.mark.numeric

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from satbench.core.errors import BadInput
 from satbench.data import load_images
 from satbench.data.images import FileImages, ImageSet, image_set
 from satbench.data.loaders import LOADERS, open_rgb
-from satbench.errors import BadInput
-from satbench.seeding import generator
+from satbench.numerics.seeding import generator
 from satbench.training.augment import AUGMENTATIONS, augment, random_resized_crop
 from satbench.training.feed import Batch, Feed
 

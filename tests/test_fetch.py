@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from satbench.errors import BadInput
-from satbench.progress import silent
+from satbench.core.errors import BadInput
+from satbench.core.progress import silent
 from satbench.zoo import cache
 from satbench.zoo import fetch as room
 from satbench.zoo.fetch import fetch, sha256_file

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from satbench.attacks import build_attack, parse_attack
 from satbench.attacks.foolbox import LP, REFUSED, STARTS, Foolbox, names
-from satbench.errors import BadInput
-from satbench.seeding import integer
-from satbench.threat import ThreatModel
+from satbench.core.errors import BadInput
+from satbench.numerics.seeding import integer
+from satbench.numerics.threat import ThreatModel
 
 pytestmark = pytest.mark.numeric
 
@@ -255,8 +255,9 @@ def test_the_step_is_told(caplog: pytest.LogCaptureFixture) -> None:
 def test_no_log_handler_appears() -> None:
     """foolbox calls logging.info() itself, which installs a handler that writes to the terminal from then on."""
     program = (
-        "import logging, torch; from satbench.attacks import build_attack; from satbench.seeding import generator;"
-        "from satbench.threat import ThreatModel; x = torch.rand(1, 1, 2, 2); net = torch.nn.Flatten();"
+        "import logging, torch; from satbench.attacks import build_attack;"
+        "from satbench.numerics.seeding import generator;"
+        "from satbench.numerics.threat import ThreatModel; x = torch.rand(1, 1, 2, 2); net = torch.nn.Flatten();"
         "threat = ThreatModel('Linf', 0.1);"
         "build_attack('foolbox:LinfDeepFoolAttack', {})(net, x, net(x).argmax(1), threat, generator(0));"
         "print(logging.root.handlers)"

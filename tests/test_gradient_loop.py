@@ -16,10 +16,10 @@ from satbench import load_model
 from satbench.attacks.gradient import PGD, fgsm, sat_pgd
 from satbench.attacks.losses import LOSSES, likeliest_wrong
 from satbench.attacks.schedules import checkpoints
+from satbench.core.errors import BadInput
 from satbench.data import load_images
-from satbench.errors import BadInput
-from satbench.seeding import PerSample, generator, rows
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import PerSample, generator, rows
+from satbench.numerics.threat import ThreatModel
 
 pytestmark = pytest.mark.numeric
 

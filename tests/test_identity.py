@@ -20,13 +20,13 @@ from satbench import ThreatModel, evaluate
 from satbench.attacks import PGD
 from satbench.attacks.base import from_outside
 from satbench.cli import app
+from satbench.core.errors import BadInput
 from satbench.data import load_images
-from satbench.errors import BadInput
 from satbench.evaluation.provenance import revision
 from satbench.evaluation.sources import identified
+from satbench.numerics.seeding import Randomness
 from satbench.results.schema import ModelInfo
 from satbench.results.store import Run, read_run
-from satbench.seeding import Randomness
 from satbench.training import train
 from satbench.zoo import Loaded, load
 
@@ -219,7 +219,7 @@ def test_every_uncommitted_edit_of_the_package_is_another_revision(tmp_path: Pat
 def test_another_revision_is_computed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reused = []
     for found in ("0f+changes:1a", "0f+changes:1a", "0f+changes:2b"):
-        monkeypatch.setattr("satbench.evaluation.revision", lambda found=found: found)
+        monkeypatch.setattr("satbench.evaluation.run.revision", lambda found=found: found)
         reused.append(measure(nearest_mean(), tmp_path / "run").reused)
     assert reused == [False, True, False]
     assert len(list((tmp_path / "run" / "parts").iterdir())) == 2

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from satbench import evaluate
 from satbench.attacks import PGD
 from satbench.cli import app
+from satbench.core.errors import BadInput
 from satbench.data import Images, load_images
 from satbench.data.loaders import LOADERS
-from satbench.errors import BadInput
 from satbench.recipes import RECIPES
 from satbench.results.schema import ModelInfo
 from satbench.results.store import Run, read_run
@@ -360,7 +360,7 @@ def test_training_decodes_batch_by_batch_and_never_sees_what_networks_are_measur
 ) -> None:
     with pytest.raises(BadInput, match="imagenet is decoded batch by batch"):
         few.in_memory()
-    monkeypatch.setattr("satbench.data.HELD_OUT", 0.5)
+    monkeypatch.setattr("satbench.data.sets.HELD_OUT", 0.5)
     for folder in (layouts["class folders"] / "val").iterdir():
         (here / "sets" / "train" / folder.name).mkdir(parents=True)
         for copy in ("a", "b"):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from satbench import evaluate, train
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.methods import METHODS
 from satbench.methods.base import Step
 from satbench.methods.standard import Standard

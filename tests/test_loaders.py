@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageOps
 from torch.nn import functional
 
+from satbench.core.errors import BadInput
 from satbench.data.loaders import LOADERS, legacy_bicubic
-from satbench.errors import BadInput
 
 pytestmark = pytest.mark.numeric
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from satbench.eps import NORMS, Threat, format_eps, parse_eps
-from satbench.errors import BadInput, reason
-from satbench.lookup import find, nearest, pick
-from satbench.parsing import parsed
-from satbench.threat import ThreatModel
+from satbench.core.eps import NORMS, Threat, format_eps, parse_eps
+from satbench.core.errors import BadInput, reason
+from satbench.core.lookup import find, nearest, pick
+from satbench.core.parsing import parsed
+from satbench.numerics.threat import ThreatModel
 from satbench.training.config import ThreatConfig
 
 CALM = settings(deadline=None, derandomize=True)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench import train
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.methods import METHODS, Method, Passes, Step
 from satbench.models import ModelSpec, build_model
 from satbench.models.activation_checkpointing import blocks_of, recomputed
 from satbench.models.search_copy import training_copy
-from satbench.seeding import PerSample, Share, generator
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import PerSample, Share, generator
+from satbench.numerics.threat import ThreatModel
 from satbench.training.dry_run import dry_run
 from satbench.training.passes import PassCount
 from satbench.training.step import Learner, targets

@@ -14,13 +14,13 @@ from torch.nn import functional
 
 from satbench.attacks.base import batch_statistics
 from satbench.attacks.gradient import PGD
-from satbench.errors import BadInput
-from satbench.lookup import pick
+from satbench.core.errors import BadInput
+from satbench.core.lookup import pick
 from satbench.methods import METHODS, Method, Processes, Step
 from satbench.methods.awp import AWP
 from satbench.methods.pgd_at import PGDAT
-from satbench.seeding import generator, uniform
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import generator, uniform
+from satbench.numerics.threat import ThreatModel
 from satbench.training.step import Learner
 
 pytestmark = pytest.mark.numeric

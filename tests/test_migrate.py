@@ -17,7 +17,7 @@ from satbench.attacks import PGD, build_attack
 from satbench.attacks.base import info_of
 from satbench.attacks.rapid import Rapid
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.evaluation.continued import Continued
 from satbench.evaluation.executor import stages_as_run
 from satbench.evaluation.migrate import attack_of, migrate, search_of
@@ -25,12 +25,12 @@ from satbench.evaluation.parts import Work, work_name
 from satbench.evaluation.rebuild import rebuild
 from satbench.evaluation.resume import identity
 from satbench.evaluation.verify import verify
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
 from satbench.reporting.summary import summarise
 from satbench.reporting.summary_file import read_summary, write_summary
 from satbench.results.schema import SearchInfo
 from satbench.results.store import Outdated, Run, read_run
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
 
 TABLES = ("records.parquet", "timing.parquet", "examples.parquet")
 

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from satbench.eps import Threat
-from satbench.errors import BadInput
+from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
 from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, build_model
 from satbench.models.activations import activation as make
 from satbench.models.weights import (

@@ -20,8 +20,8 @@ import torch
 from scipy.io import savemat
 from torchvision import datasets
 
+from satbench.core.errors import BadInput
 from satbench.data import ImageSet, load_images, published
-from satbench.errors import BadInput
 
 NAMES = ("mnist", "cifar10", "cifar100", "svhn")
 COUNT = {"train": 60, "test": 25}

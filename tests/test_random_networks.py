@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from satbench import evaluate, load_model
 from satbench.attacks import PGD
 from satbench.attacks.rapid import MOST_PASSES
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.evaluation.judge import vote
 from satbench.results.store import Run
 

@@ -11,11 +11,11 @@ from satbench import evaluate, load_model
 from satbench.attacks import build_attack
 from satbench.attacks.gradient import PGD
 from satbench.attacks.rapid import MOST_PASSES, Rapid
+from satbench.core.errors import BadInput
 from satbench.data import load_images
-from satbench.errors import BadInput
+from satbench.numerics.seeding import generator
+from satbench.numerics.threat import ThreatModel
 from satbench.results.store import Run, read_timing
-from satbench.seeding import generator
-from satbench.threat import ThreatModel
 
 pytestmark = pytest.mark.numeric
 

@@ -18,9 +18,9 @@ from satbench.attacks.rapid import Rapid
 from satbench.evaluation.rebuild import rebuild
 from satbench.evaluation.search import Bf16, Surrogate, Transfer
 from satbench.models.weights import model_digest
-from satbench.results.attack_info import AttackInfo
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
+from satbench.specs.attack import AttackInfo
 from satbench.zoo import Loaded
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from satbench import train
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.recipes import RECIPES, named, recipe
 from satbench.training import TrainConfig
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from satbench.lookup import pick
+from satbench.core.lookup import pick
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, ModelSpec, empty_model
 from satbench.recipes import RECIPES

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.regression import Baseline, compare, read_baseline, write_baseline
 from satbench.regression.baseline import Outcomes, outcomes
 

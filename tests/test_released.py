@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import satbench
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.models import empty_model
 from satbench.models.classifier import Classifier
 from satbench.models.weights import read_header

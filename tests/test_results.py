@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest
 
-from satbench.eps import Threat
-from satbench.errors import BadInput
-from satbench.results.attack_info import AttackInfo
+from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
+from satbench.core.files import atomic_file, check_output_folder, to_json, write_text
 from satbench.results.metrics import (
     WORST,
     Z80,
@@ -43,15 +43,8 @@ from satbench.results.schema import (
     SearchInfo,
     Trust,
 )
-from satbench.results.store import (
-    atomic_file,
-    check_output_folder,
-    read_examples,
-    read_run,
-    to_json,
-    write_run,
-    write_text,
-)
+from satbench.results.store import read_examples, read_run, write_run
+from satbench.specs.attack import AttackInfo
 
 MANIFEST = Manifest(
     schema_version=SCHEMA_VERSION,

@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from satbench import evaluate, load_model
 from satbench.attacks import PGD
+from satbench.core.errors import BadInput
+from satbench.core.home import alone_in
 from satbench.data import load_images
-from satbench.errors import BadInput
 from satbench.evaluation import search as evaluation_search
 from satbench.evaluation.verify import verify
-from satbench.home import alone_in
 from satbench.models import search_copy
+from satbench.numerics.seeding import Randomness, integer
+from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import TIMING
 from satbench.results.store import Run, read_run, write_manifest
-from satbench.seeding import Randomness, integer
-from satbench.threat import ThreatModel
 
 MODEL = "digits-silu"
 PAIR = "test_resume:Pair"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.recipes import RECIPES
 from satbench.training.schedule import SCHEDULES, drawing, lr_factor, warmup
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.models import ModelSpec, build_model
 from satbench.models.search_copy import search_copy
 from satbench.models.weights import model_digest

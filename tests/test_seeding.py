@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from satbench.seeding import PerSample, derive, generator, integer, normal, rows, uniform
+from satbench.numerics.seeding import PerSample, derive, generator, integer, normal, rows, uniform
 
 IDS = ("a", "b", "c", "d")
 LIKE = torch.empty(4, 3, 2, 2)
@@ -36,7 +36,7 @@ def test_derived_seeds_fit_torch(seed: int, purpose: str) -> None:
 
 
 def test_derived_seeds_do_not_depend_on_the_process() -> None:
-    code = "from satbench.seeding import derive; print(derive(7, 'attack', 3))"
+    code = "from satbench.numerics.seeding import derive; print(derive(7, 'attack', 3))"
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert int(out.stdout) == derive(7, "attack", 3)

@@ -18,13 +18,13 @@ from satbench.attacks import PGD
 from satbench.attacks.base import info_of
 from satbench.cli import app
 from satbench.cli.evaluate import command
+from satbench.core.errors import BadInput
 from satbench.data import load_images
-from satbench.errors import BadInput
+from satbench.evaluation.rebuild import spec_of
 from satbench.evaluation.request import make_request
+from satbench.numerics.threat import ThreatModel
 from satbench.recipes import RECIPES
-from satbench.results.spec import spec_of
 from satbench.study import job_name, run_name, run_study
-from satbench.threat import ThreatModel
 
 FIELDS: dict[str, Any] = {
     "model": "digits-relu",
@@ -212,7 +212,8 @@ def test_a_network_without_a_length_is_a_network(tmp_path: Path) -> None:
 
 def test_reading_a_spec_needs_no_torch() -> None:
     code = (
-        "import sys; sys.modules['torch'] = None; from satbench.results.spec import EvaluationSpec as E; E(model='a')"
+        "import sys; sys.modules['torch'] = None\n"
+        "from satbench.specs.evaluation import EvaluationSpec as E; E(model='a')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

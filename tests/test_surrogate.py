@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from satbench import evaluate, load_model
 from satbench.attacks import PGD, Attack
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.evaluation.search import Surrogate
 from satbench.evaluation.verify import verify
 from satbench.models import ModelSpec, build_model
 from satbench.models.surrogate import SurrogateReLU, surrogate_derivative
 from satbench.models.weights import model_digest
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
 from satbench.results.store import Run
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
 
 pytestmark = pytest.mark.numeric
 

@@ -36,7 +36,7 @@ from typer.testing import CliRunner
 
 from satbench import evaluate
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.evaluation.fingerprint import numerics_fingerprint
 from satbench.evaluation.reattack import _more_than_rounding
 from satbench.evaluation.verify import verify

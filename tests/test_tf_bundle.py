@@ -35,7 +35,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.zoo import tf_bundle
 from satbench.zoo.tf_bundle import Bundle, Entry, crc32c, installed_crc32c, masked
 

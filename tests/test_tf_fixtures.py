@@ -28,8 +28,8 @@ from tf_reference.inputs import (
 )
 from torch import nn
 
+from satbench.core.errors import BadInput
 from satbench.data.loaders import legacy_bicubic
-from satbench.errors import BadInput
 from satbench.models import ARCHITECTURES, ModelSpec
 from satbench.models import activations as ours
 from satbench.models.classifier import Classifier

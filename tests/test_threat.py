@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from satbench.attacks import PGD, rapid
 from satbench.attacks.base import Attack
 from satbench.attacks.rapid import Rapid
-from satbench.eps import NORMS
-from satbench.errors import BadInput
-from satbench.seeding import PerSample, generator
-from satbench.threat import ThreatModel, distance
+from satbench.core.eps import NORMS
+from satbench.core.errors import BadInput
+from satbench.numerics.seeding import PerSample, generator
+from satbench.numerics.threat import ThreatModel, distance
 
 pytestmark = pytest.mark.numeric
 

@@ -13,8 +13,8 @@ from timm.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satbench.eps import Threat
-from satbench.errors import BadInput
+from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
 from satbench.models import ModelSpec, build_model, empty_model
 from satbench.models.weights import Provenance, load_model_file, model_digest, save_model
 

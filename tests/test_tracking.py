@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from satbench import train
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.training import TrainConfig
 from satbench.training.checkpoint import read_metrics, read_times
 from satbench.training.steps import STEPS

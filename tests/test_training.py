@@ -25,13 +25,13 @@ from typer.testing import CliRunner
 from satbench import evaluate, train
 from satbench.attacks import PGD
 from satbench.cli import app
-from satbench.errors import BadInput
-from satbench.home import HOME, LOCK, alone_in
+from satbench.core.errors import BadInput
+from satbench.core.home import HOME, LOCK, alone_in
+from satbench.core.parsing import parsed
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
-from satbench.parsing import parsed
 from satbench.recipes import RECIPES
-from satbench.results.spec import EvaluationSpec
+from satbench.specs.evaluation import EvaluationSpec
 from satbench.study import job_name, run_name, run_study
 from satbench.training import TrainConfig
 from satbench.training.averaging import AVERAGES
@@ -455,7 +455,7 @@ def test_two_trainings_in_one_folder_take_turns(config: TrainConfig, tmp_path: P
                 train(config, spelling, device="cpu")
 
 
-HOLDING = """import sys; from pathlib import Path; from satbench.home import alone_in
+HOLDING = """import sys; from pathlib import Path; from satbench.core.home import alone_in
 with alone_in(Path(sys.argv[1]), "train"): print("held", flush=True); sys.stdin.read()"""
 
 

@@ -26,17 +26,17 @@ from typer.testing import CliRunner
 from satbench import evaluate, load_model, train
 from satbench.attacks import PGD
 from satbench.cli import app
+from satbench.core.errors import BadInput
 from satbench.data import load_images
-from satbench.errors import BadInput
 from satbench.methods import METHODS, Method, Passes, Step
 from satbench.methods.free import Free
 from satbench.methods.pgd_at import PGDAT
 from satbench.methods.standard import Standard
 from satbench.models.weights import load_model_file, tensors_digest
+from satbench.numerics.seeding import generator
+from satbench.numerics.threat import ThreatModel
 from satbench.recipes import RECIPES
 from satbench.results.training_log import Ending, Epoch, Validated
-from satbench.seeding import generator
-from satbench.threat import ThreatModel
 from satbench.training import TrainConfig
 from satbench.training.alarm import collapse
 from satbench.training.checkpoint import read_metrics

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from satbench import evaluate, load_model
 from satbench.data import load_images
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
 from satbench.results.store import Run
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
 
 EPS = 0.3
 N = 40

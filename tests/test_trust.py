@@ -22,17 +22,17 @@ from typer.testing import CliRunner
 from satbench.attacks import PGD
 from satbench.attacks.base import info_of
 from satbench.cli import app
+from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
 from satbench.data.images import image_set
-from satbench.eps import Threat
-from satbench.errors import BadInput
 from satbench.evaluation.harness import measure
 from satbench.evaluation.migrate import attack_of
+from satbench.numerics.seeding import generator
+from satbench.numerics.threat import ThreatModel
 from satbench.reporting.trust_page import write_trust
-from satbench.results.attack_info import AttackInfo
 from satbench.results.metrics import wilson
 from satbench.results.schema import DataInfo, Finding, ModelInfo, Trust
-from satbench.seeding import generator
-from satbench.threat import ThreatModel
+from satbench.specs.attack import AttackInfo
 from satbench.trust import ASKS, examine
 from satbench.trust.records import RECORD_CHECKS
 from satbench.trust.search import ascent

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from satbench import evaluate, train
 from satbench.cli import app
+from satbench.core.errors import BadInput
 from satbench.data import load_images, training_splits
-from satbench.errors import BadInput
 from satbench.training.checkpoint import read_times
 
 FIGURES = {"val_n", "val_clean", "val_fgsm", "val_robust", "val_broken_by_pgd_alone"}

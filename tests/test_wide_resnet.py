@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.models import ARCHITECTURES, ModelSpec, build_model
 
 pytestmark = pytest.mark.numeric

@@ -17,10 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from satbench import load_model, strict_yaml
+from satbench import load_model
+from satbench.core import strict_yaml
+from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
 from satbench.data import load_images
-from satbench.eps import Threat
-from satbench.errors import BadInput
 from satbench.models import ACTIVATIONS, ARCHITECTURES, Classifier, ModelSpec, build_model
 from satbench.models.weights import Provenance, load_model_file, model_digest, save_model
 from satbench.zoo import card as cards

@@ -15,8 +15,8 @@ from satbench.attacks import PGD
 from satbench.data import Images, load_images
 from satbench.data.images import image_set
 from satbench.models import ModelSpec, build_model
-from satbench.seeding import generator
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import generator
+from satbench.numerics.threat import ThreatModel
 from satbench.zoo import load_model
 
 THREAT = ThreatModel("Linf", 0.1)

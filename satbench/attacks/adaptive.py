@@ -23,11 +23,11 @@ from satbench.attacks.base import (
     stages_of,
     unit_of,
 )
-from satbench.errors import BadInput
-from satbench.lookup import imported, nearest
-from satbench.results.attack_info import AttackInfo
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
+from satbench.core.errors import BadInput
+from satbench.core.lookup import imported, nearest
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
+from satbench.specs.attack import AttackInfo
 
 ARGUMENTS = ["model", "x", "y", "threat", "randomness"]
 CALLED = "give a function of (model, x, y, threat, randomness), or one that returns an attack"

@@ -21,11 +21,11 @@ from satbench.attacks.base import Attack, Described, describe, info_of, later
 from satbench.attacks.foreign import UNIT, check_unit, in_units
 from satbench.attacks.losses import margin, margin_targeted
 from satbench.attacks.stages import run_stages
-from satbench.errors import BadInput
-from satbench.lookup import nearest
-from satbench.results.attack_info import AttackInfo
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
+from satbench.core.errors import BadInput
+from satbench.core.lookup import nearest
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
+from satbench.specs.attack import AttackInfo
 
 LOG = logging.getLogger("satbench.attacks.autoattack")
 COMPONENTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from satbench.modes import evaluating
-from satbench.results.attack_info import AttackInfo, Kind, Parameter, Tier, label_with_counts
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
+from satbench.numerics.modes import evaluating
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
+from satbench.specs.attack import AttackInfo, Kind, Parameter, Tier, label_with_counts
 
 AS_BEFORE = "as before"  # in a field's metadata: the value of `later`
 

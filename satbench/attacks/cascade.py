@@ -9,9 +9,9 @@ from satbench.attacks.base import Attack, Described, describe
 from satbench.attacks.foreign import UNIT, check_unit
 from satbench.attacks.gradient import PGD, fgsm
 from satbench.attacks.stages import run_stages
-from satbench.results.attack_info import AttackInfo
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
+from satbench.specs.attack import AttackInfo
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from satbench.attacks.base import Described, scalars, spelled
 from satbench.attacks.foreign import UNIT, check_unit, in_units
-from satbench.errors import BadInput
-from satbench.lookup import nearest
-from satbench.results.attack_info import AttackInfo, effort
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
+from satbench.core.errors import BadInput
+from satbench.core.lookup import nearest
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
+from satbench.specs.attack import AttackInfo, effort
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # 3.3.4 imports names that SciPy has deprecated

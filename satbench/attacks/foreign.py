@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks.base import crafting
-from satbench.errors import BadInput
-from satbench.seeding import Randomness, integer, rows
-from satbench.threat import ThreatModel
+from satbench.core.errors import BadInput
+from satbench.numerics.seeding import Randomness, integer, rows
+from satbench.numerics.threat import ThreatModel
 
 UNIT = 250  # AutoAttack's own batch size
 LOG = logging.getLogger("satbench.attacks.foreign")

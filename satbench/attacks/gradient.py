@@ -9,12 +9,12 @@ from satbench.attacks.base import Described, crafting, describe, later, uses_bat
 from satbench.attacks.cycles import Cycles
 from satbench.attacks.losses import LOSSES, TARGETED, likeliest_wrong
 from satbench.attacks.schedules import APGD, SCHEDULES, Ascent, Mover
-from satbench.eps import default_step, sat_step
-from satbench.errors import BadInput
-from satbench.lookup import nearest
-from satbench.results.attack_info import AttackInfo, Tier, effort, label_with_counts
-from satbench.seeding import Randomness, normal, rows, uniform
-from satbench.threat import ThreatModel
+from satbench.core.eps import default_step, sat_step
+from satbench.core.errors import BadInput
+from satbench.core.lookup import nearest
+from satbench.numerics.seeding import Randomness, normal, rows, uniform
+from satbench.numerics.threat import ThreatModel
+from satbench.specs.attack import AttackInfo, Tier, effort, label_with_counts
 
 GAUSSIAN_SIGMA = 0.001  # the start of the TRADES authors' code
 BLACK_BOX = "fix the model, or use a black-box attack: --attack square"

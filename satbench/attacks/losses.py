@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 
 
 def ce(logits: Tensor, y: Tensor) -> Tensor:

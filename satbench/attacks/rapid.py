@@ -10,10 +10,10 @@ from satbench.attacks.base import Described, crafting, describe, later
 from satbench.attacks.gradient import finite, input_gradient
 from satbench.attacks.losses import likeliest_wrong, margin, margin_targeted
 from satbench.attacks.schedules import Ascent
-from satbench.errors import BadInput
-from satbench.results.attack_info import AttackInfo
-from satbench.seeding import Randomness, rows, uniform
-from satbench.threat import ThreatModel
+from satbench.core.errors import BadInput
+from satbench.numerics.seeding import Randomness, rows, uniform
+from satbench.numerics.threat import ThreatModel
+from satbench.specs.attack import AttackInfo
 
 TARGETS, GLANCE = 9, 10  # wrong classes that every image is tried on, and the steps each gets
 ROUNDS = (0, 0, 1, 0, 2) * 3  # which class a round aims at: 0 is the one that came nearest so far

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from satbench.threat import Ball
+from satbench.numerics.threat import Ball
 
 SCHEDULES = ("fixed", "cosine", "apgd")
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from satbench.attacks.base import Attack, crafting
 from satbench.attacks.losses import margin
-from satbench.seeding import Randomness, rows
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import Randomness, rows
+from satbench.numerics.threat import ThreatModel
 
 
 def run_stages(

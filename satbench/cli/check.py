@@ -21,7 +21,7 @@ def command(
     """Train and attack the quick suite again and exit 1, naming the number, when a robustness figure has moved."""
     import torch
 
-    from satbench.errors import BadInput
+    from satbench.core.errors import BadInput
     from satbench.evaluation.fingerprint import numerics_fingerprint
     from satbench.evaluation.provenance import versions
     from satbench.regression import Baseline, compare, read_baseline, write_baseline

@@ -14,7 +14,7 @@ def command(
     ] = None,
 ) -> None:
     """Compare two runs image by image, with intervals and the exact McNemar test."""
-    from satbench.errors import BadInput
+    from satbench.core.errors import BadInput
     from satbench.reporting.paired import compare_runs, to_markdown
     from satbench.results.store import read_run
 

@@ -26,7 +26,7 @@ def command(
     from satbench.reporting.table_forms import to_markdown
     from satbench.reporting.tables import accuracy_table
     from satbench.reporting.verdict import compare
-    from satbench.results.spec import EvaluationSpec
+    from satbench.specs.evaluation import EvaluationSpec
     from satbench.study import default_workers, job_name, run_study
     from satbench.training.checkpoint import read_metrics
 

@@ -14,7 +14,7 @@ def command(
     folder: Annotated[Path, typer.Option("--dir", help="Where summary and pages lie.")] = Path("leaderboards"),
 ) -> None:
     """Rebuild the leaderboards from their committed summary of runs, byte for byte, without torch."""
-    from satbench.errors import BadInput
+    from satbench.core.errors import BadInput
     from satbench.reporting import leaderboard
     from satbench.reporting.lines import network_names
     from satbench.reporting.summary import summarise

@@ -12,7 +12,7 @@ def command(
     ] = None,
 ) -> None:
     """List the named trainings; with a NAME show its sources, what to expect of it and every setting."""
-    from satbench.lookup import pick
+    from satbench.core.lookup import pick
     from satbench.methods import METHODS
     from satbench.recipes import RECIPES, recipe
     from satbench.training.schedule import drawing

@@ -12,7 +12,7 @@ def command(
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Accuracy and robustness",
 ) -> None:
     """Make tables, plots and one self-contained page from runs."""
-    from satbench.errors import BadInput
+    from satbench.core.errors import BadInput
     from satbench.reporting.page import write_report
     from satbench.results.store import MANIFEST, read_run
     from satbench.training.checkpoint import METRICS, read_metrics

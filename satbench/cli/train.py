@@ -41,9 +41,9 @@ def command(
     75+90, pairs 0:1+60:2. On several GPUs: torchrun --nproc-per-node N -m satbench train ...
     """
     from satbench.cli.progress import progress_bar
-    from satbench.device import resolve_device
-    from satbench.errors import BadInput
-    from satbench.progress import silent
+    from satbench.core.errors import BadInput
+    from satbench.core.progress import silent
+    from satbench.numerics.device import resolve_device
     from satbench.recipes import named
     from satbench.recipes import recipe as recipe_of
     from satbench.reporting.plots import save, training_curves
@@ -147,6 +147,6 @@ def _rate(accuracy: float, n: int) -> str:
 
 
 def _eps(eps: float) -> str:
-    from satbench.eps import format_eps
+    from satbench.core.eps import format_eps
 
     return format_eps(eps)

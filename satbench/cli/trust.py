@@ -44,14 +44,14 @@ def command(
 
     from satbench.cli.evaluate import check_images
     from satbench.cli.progress import progress_bar
-    from satbench.device import check_threads, resolve_device, using_threads
-    from satbench.errors import BadInput
+    from satbench.core.errors import BadInput
+    from satbench.core.files import check_output_folder
     from satbench.evaluation import data_info, images_for, sweep
     from satbench.evaluation.batch import usual_threads
     from satbench.evaluation.sources import identified
+    from satbench.numerics.device import check_threads, resolve_device, using_threads
+    from satbench.numerics.threat import ThreatModel
     from satbench.reporting.trust_page import TRUST_FILE, write_trust
-    from satbench.results.store import check_output_folder
-    from satbench.threat import ThreatModel
     from satbench.trust import ASKS, SAMPLE, examine
     from satbench.zoo import load
 

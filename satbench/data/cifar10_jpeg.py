@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from satbench.core.errors import BadInput
 from satbench.data.images import SHARES, FileImages, ImageSet, carve, image_set
 from satbench.data.loaders import DEFAULT_LOADER, ImageFile, open_rgb
-from satbench.errors import BadInput
 
 SPLITS = ("train", "val", "test")
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

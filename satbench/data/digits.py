@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from satbench.core.errors import BadInput
 from satbench.data.images import ImageSet, carve, image_set
-from satbench.errors import BadInput
 
 
 def digits(split: str | None, size: int | None) -> ImageSet:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from satbench.core.errors import BadInput
 from satbench.data.images import SHARES, ImageSet, carve, image_set
 from satbench.data.loaders import open_rgb
-from satbench.errors import BadInput
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
 SPLITS = ("train", "val", "test")

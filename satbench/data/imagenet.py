@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 
 import torch
 
+from satbench.core.errors import BadInput
 from satbench.data.image_folder import SUFFIXES
 from satbench.data.images import FileImages, carve
 from satbench.data.loaders import DEFAULT_LOADER, DEFAULT_SIZE, ImageFile
-from satbench.errors import BadInput
 
 SUBFOLDERS = ("", "imagenet", "ILSVRC2012")
 CLASSES = 1000

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from satbench.core.errors import BadInput
 from satbench.data.loaders import LOADERS, ImageFile
-from satbench.errors import BadInput
 
 SHARES = {"test": 0.25, "val": 0.15}  # of every class, where a data set comes without its own split; the rest is train
 

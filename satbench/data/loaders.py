@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 
 
 class ImageFile(Protocol):

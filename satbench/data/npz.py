@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from satbench.core.errors import BadInput
 from satbench.data.images import ImageSet, carve, image_set
-from satbench.errors import BadInput
 
 
 def npz(path: Path, split: str | None, size: int | None) -> ImageSet:

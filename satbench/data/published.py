@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from satbench.core.errors import BadInput
+from satbench.core.files import atomic_file
+from satbench.core.home import home
 from satbench.data.images import SHARES, ImageSet, carve, image_set
-from satbench.errors import BadInput
-from satbench.home import home
-from satbench.results.store import atomic_file
 
 SPLITS = ("train", "val", "test")
 PATIENCE = 30.0  # seconds without a byte from a server

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from satbench.core.errors import BadInput
 from satbench.data.images import FileImages, carve
 from satbench.data.loaders import DEFAULT_LOADER, DEFAULT_SIZE
-from satbench.errors import BadInput
 
 NAME = re.compile(r"imagenet_\d+_(\d+)\.jpg")
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from satbench.attacks.base import crafting
-from satbench.errors import FAULTS
+from satbench.core.errors import FAULTS
 from satbench.models.buffers import buffers_kept
 
 LARGEST = 256

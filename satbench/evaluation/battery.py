@@ -6,9 +6,9 @@ import pandas as pd
 from torch import nn
 
 from satbench.data import Images
-from satbench.results.attack_info import AttackInfo
+from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import Trust
-from satbench.threat import ThreatModel
+from satbench.specs.attack import AttackInfo
 from satbench.trust import examine
 
 

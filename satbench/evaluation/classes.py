@@ -6,12 +6,12 @@ from importlib.util import find_spec
 import torch
 
 from satbench.attacks.base import crafting
+from satbench.core.errors import BadInput
+from satbench.core.lookup import nearest
 from satbench.data import Images
 from satbench.data.cifar10_jpeg import CLASSES as CIFAR10
 from satbench.data.imagenet import WNID
-from satbench.errors import BadInput
 from satbench.evaluation.judge import logits_of
-from satbench.lookup import nearest
 from satbench.results.metrics import is_at_chance, wilson
 from satbench.zoo import Loaded
 

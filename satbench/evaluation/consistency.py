@@ -13,10 +13,10 @@ from satbench.data import Images
 from satbench.evaluation.parts import work_name
 from satbench.evaluation.resume import identity
 from satbench.evaluation.table import DISTANCES, OUTCOME
-from satbench.results.attack_info import ids
+from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import Manifest, Verdict
 from satbench.results.store import PARTS, Run, read_timing
-from satbench.threat import ThreatModel
+from satbench.specs.attack import ids
 
 THREAT = ["attack", "norm", "eps"]
 Stages = Mapping[str, tuple[Attack, ...]]  # of each attack that is known, by its name in the records

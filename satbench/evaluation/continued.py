@@ -10,10 +10,10 @@ from satbench.attacks.base import Described, stage_infos, stages_of
 from satbench.attacks.rapid import Rapid
 from satbench.attacks.stages import run_stages
 from satbench.evaluation.search import Searched
-from satbench.results.attack_info import AttackInfo
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import Trust
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
+from satbench.specs.attack import AttackInfo
 
 
 @dataclass(frozen=True, repr=False)

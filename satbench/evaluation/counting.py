@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from satbench.threat import ORDERS, ThreatModel
+from satbench.numerics.threat import ORDERS, ThreatModel
 
 PIXELS = 256  # of an image, evenly spaced, by which a row is recognised
 

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import crafting, exhaustive, from_outside, info_of, stages_of
-from satbench.errors import FAULTS, BadInput, reason
+from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.evaluation.counting import Counted
 from satbench.evaluation.judge import Judged, Vote, judge, vote
 from satbench.evaluation.table import Passes
 from satbench.evaluation.target import Target
 from satbench.models.buffers import KeptBuffers, buffers_kept
-from satbench.results.attack_info import AttackInfo
+from satbench.numerics.seeding import PerSample
+from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import SearchInfo
-from satbench.seeding import PerSample
-from satbench.threat import ThreatModel
+from satbench.specs.attack import AttackInfo
 
 
 @dataclass(frozen=True)

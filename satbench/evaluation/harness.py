@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import info_of, stages_of, unit_of
+from satbench.core.progress import Progress, silent
 from satbench.data import Images
 from satbench.evaluation.executor import Executor, Search, info_as_run
 from satbench.evaluation.judge import Vote
 from satbench.evaluation.parts import KEY, Part, Work, keys_of, work_name
 from satbench.evaluation.table import PLACE, carry, clean_table, enter, outcomes_of
-from satbench.progress import Progress, silent
-from satbench.results.attack_info import AttackInfo
+from satbench.numerics.seeding import PerSample, derive
+from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import RECORDS, TIMING
-from satbench.seeding import PerSample, derive
-from satbench.threat import ThreatModel
+from satbench.specs.attack import AttackInfo
 
 
 @dataclass(frozen=True)

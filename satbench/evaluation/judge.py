@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench.attacks.losses import margin
-from satbench.errors import FAULTS, BadInput, reason
-from satbench.threat import ThreatModel
+from satbench.core.errors import FAULTS, BadInput, reason
+from satbench.numerics.threat import ThreatModel
 
 DRAWS = 10  # passes of a random network that vote, where the user does not say
 STEADY = 1e-4  # of the largest logit: what two passes of a deterministic network may differ by

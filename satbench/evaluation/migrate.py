@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from satbench.attacks import Attack, build_attack
 from satbench.attacks.base import info_of, scalars
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.evaluation.continued import continued
 from satbench.evaluation.executor import info_as_run, stages_as_run
 from satbench.evaluation.parts import Work, work_name
 from satbench.evaluation.resume import identity
 from satbench.evaluation.search import BF16, LABELLED, SURROGATE, WRAPPERS
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
 from satbench.reporting.summary_file import (
     AGAIN,
     OLD_VERSIONS,
@@ -32,7 +34,6 @@ from satbench.reporting.summary_file import (
     read_raw_summary,
     write_summary,
 )
-from satbench.results.attack_info import AttackInfo, ids, label_with_counts
 from satbench.results.schema import SCHEMA_VERSION, Manifest, SearchInfo
 from satbench.results.store import (
     MANIFEST,
@@ -43,8 +44,7 @@ from satbench.results.store import (
     read_timing_table,
     write_manifest,
 )
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
+from satbench.specs.attack import AttackInfo, ids, label_with_counts
 
 NAMES = {
     "PGD": "pgd",

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from satbench.core.files import atomic_file
 from satbench.models.weights import write_safetensors
-from satbench.results.store import PARTS, atomic_file
-from satbench.threat import ThreatModel
+from satbench.numerics.threat import ThreatModel
+from satbench.results.store import PARTS
 
 OUTCOMES = pa.schema(
     [

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks.base import crafting
-from satbench.errors import FAULTS
+from satbench.core.errors import FAULTS
 from satbench.evaluation.judge import is_random, logits_of
 
 

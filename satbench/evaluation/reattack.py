@@ -12,6 +12,7 @@ from torch import nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import unit_of
+from satbench.core.progress import Progress, silent
 from satbench.data import Images
 from satbench.evaluation.consistency import Stages, attacked, batches, work_of
 from satbench.evaluation.executor import Search
@@ -19,11 +20,10 @@ from satbench.evaluation.harness import measure
 from satbench.evaluation.parts import Work, keys_of
 from satbench.evaluation.resume import identity
 from satbench.evaluation.stored import SLACK
-from satbench.progress import Progress, silent
+from satbench.numerics.threat import ThreatModel
 from satbench.results.metrics import mcnemar
 from satbench.results.schema import RECORDS
 from satbench.results.store import Run
-from satbench.threat import ThreatModel
 
 LEVEL = 1e-3  # chance that an honest run on another processor is accused by any of the sign tests
 FLIPPED = 0.02  # of the images; on other instruction sets, under 1% of the records of honest runs differed at all

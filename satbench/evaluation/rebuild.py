@@ -1,12 +1,14 @@
-"""Attacks from what a run says of them."""
+"""Attacks, and the whole evaluation, from what a run says of them."""
 
 from collections.abc import Sequence
 
 from satbench.attacks import Attack, build_attack, is_own
 from satbench.attacks.base import info_of
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.evaluation.search import WRAPPERS
-from satbench.results.attack_info import AttackInfo
+from satbench.results.schema import Manifest
+from satbench.specs.attack import AttackInfo
+from satbench.specs.evaluation import EvaluationSpec
 
 
 def rebuild(info: AttackInfo, given: Sequence[Attack] = ()) -> Attack | None:
@@ -31,3 +33,26 @@ def rebuild(info: AttackInfo, given: Sequence[Attack] = ()) -> Attack | None:
     except (BadInput, KeyError, TypeError):
         return None
     return built if info_of(built).id == info.id else None
+
+
+def spec_of(manifest: Manifest) -> EvaluationSpec:
+    """The evaluation that repeats a run, with nothing left to be decided. A `source` is label and digest alone."""
+    layers = [layer for info in manifest.attacks for layer in info.layers]
+    sources = [layer.params["source"] for layer in layers if layer.name == "transfer"]
+    return EvaluationSpec(
+        model=manifest.model.ref,
+        source=sources[0] if sources else None,
+        dataset=manifest.data.name,
+        **manifest.data.model_dump(include={"split", "image_size", "loader", "n"}),
+        attacks=[_searching(info) for info in manifest.attacks],
+        threats=manifest.threats,
+        **manifest.model_dump(include={"seed", "batch_size", "draws", "threads"}),
+        search=manifest.search.form,
+        save_examples=manifest.examples,
+        trust=manifest.trust is not None,
+    )
+
+
+def _searching(info: AttackInfo) -> AttackInfo:
+    """The attack without what its id says of where it searched."""
+    return _searching(info.wraps) if info.wraps and info.name in ("bf16", "surrogate", "transfer") else info

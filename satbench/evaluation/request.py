@@ -9,14 +9,14 @@ from torch import nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import info_of, stages_of
+from satbench.core.errors import BadInput
 from satbench.data import Images
-from satbench.device import resolve_device
-from satbench.errors import BadInput
 from satbench.evaluation import sweep
 from satbench.evaluation.rebuild import rebuild
 from satbench.evaluation.sources import ADDRESS, identified
-from satbench.results.spec import EvaluationSpec
-from satbench.threat import ThreatModel
+from satbench.numerics.device import resolve_device
+from satbench.numerics.threat import ThreatModel
+from satbench.specs.evaluation import EvaluationSpec
 from satbench.zoo import NO_NETWORK, Loaded, from_module, load
 
 Network = str | nn.Module | Loaded

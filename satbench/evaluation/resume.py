@@ -8,13 +8,13 @@ from pathlib import Path
 
 from satbench.attacks import Attack
 from satbench.attacks.base import from_outside, layers, outside_modules
+from satbench.core.errors import BadInput
 from satbench.data import Images
-from satbench.errors import BadInput
 from satbench.evaluation.probe import Answers
 from satbench.evaluation.sources import plain_attributes, source_digest
-from satbench.results.attack_info import ids
 from satbench.results.schema import Manifest
 from satbench.results.store import MANIFEST, Outdated, Run, read_examples, read_run
+from satbench.specs.attack import ids
 from satbench.zoo import Loaded
 
 DECISIVE = (

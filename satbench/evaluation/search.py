@@ -11,10 +11,11 @@ from satbench.attacks.base import Described, describe, exhaustive, info_of, stag
 from satbench.evaluation.executor import Search
 from satbench.models.search_copy import search_copy
 from satbench.models.surrogate import relus, surrogate_derivative
-from satbench.results.attack_info import AttackInfo
-from satbench.results.schema import ModelInfo, SearchForm, SearchInfo
-from satbench.seeding import Randomness
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import Randomness
+from satbench.numerics.threat import ThreatModel
+from satbench.results.schema import ModelInfo, SearchInfo
+from satbench.specs.attack import AttackInfo
+from satbench.specs.evaluation import SearchForm
 
 BF16, SURROGATE = "bf16", "surrogate"
 TRANSFER = "transfer"

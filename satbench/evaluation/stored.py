@@ -8,14 +8,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from satbench.attacks.losses import margin
+from satbench.core.errors import BadInput
+from satbench.core.files import file_digest
+from satbench.core.progress import Progress, silent
 from satbench.data import Images
-from satbench.errors import BadInput
 from satbench.evaluation.consistency import THREAT, names_of
 from satbench.evaluation.judge import judge, logits_of
 from satbench.evaluation.table import DISTANCES
-from satbench.progress import Progress, silent
-from satbench.results.store import Run, file_digest, read_examples
-from satbench.threat import ThreatModel, distance
+from satbench.numerics.threat import ThreatModel, distance
+from satbench.results.store import Run, read_examples
 
 # of the largest logit, or of a distance: another processor sums in another order, and a sum of k products of float32 is
 # off by at most k 2^-24 of the sum of their sizes, 3e-4 for the 4,608 of ResNet's widest layer, and usually by its root

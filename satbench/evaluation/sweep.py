@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from satbench.attacks import Attack, attack_parameters, build_attack, parse_attack
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
+from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import ModelInfo
-from satbench.results.spec import EvaluationSpec
-from satbench.threat import ThreatModel
+from satbench.specs.evaluation import EvaluationSpec
 
 DEFAULT_NORM = "Linf"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from satbench.data import Images
 from satbench.evaluation.judge import Judged, Vote
 from satbench.evaluation.parts import KEY
-from satbench.threat import distance
+from satbench.numerics.threat import distance
 
 DISTANCES = {"distance_linf": "Linf", "distance_l2": "L2", "distance_l1": "L1"}
 OUTCOME = ["prediction", "margin", "correct_share", *DISTANCES]  # of the example that represents an image

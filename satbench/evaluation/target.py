@@ -5,7 +5,7 @@ from torch import Tensor
 
 from satbench.evaluation.counting import Counted
 from satbench.evaluation.judge import vote
-from satbench.threat import ThreatModel
+from satbench.numerics.threat import ThreatModel
 
 
 class Target:

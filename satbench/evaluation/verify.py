@@ -10,9 +10,9 @@ from torch import nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import crafting
+from satbench.core.errors import BadInput
+from satbench.core.progress import Progress, silent
 from satbench.data import Images, load_images
-from satbench.device import resolve_device, using_threads
-from satbench.errors import BadInput
 from satbench.evaluation import sweep
 from satbench.evaluation.battery import quick_trust
 from satbench.evaluation.classes import with_labels_of
@@ -30,15 +30,15 @@ from satbench.evaluation.fingerprint import numerics_fingerprint
 from satbench.evaluation.judge import is_random, logits_of
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.reattack import Reattacked, reattack
-from satbench.evaluation.rebuild import rebuild
+from satbench.evaluation.rebuild import rebuild, spec_of
 from satbench.evaluation.search import PROBE, TRANSFER, Transfer, search_on, source_name
 from satbench.evaluation.sources import identified
 from satbench.evaluation.stored import stored_faults
-from satbench.progress import Progress, silent
-from satbench.results.attack_info import TIERS, AttackInfo, ids
+from satbench.numerics.device import resolve_device, using_threads
 from satbench.results.schema import Manifest, Trust, Verdict
-from satbench.results.spec import EvaluationSpec, spec_of
 from satbench.results.store import Run, read_run
+from satbench.specs.attack import TIERS, AttackInfo, ids
+from satbench.specs.evaluation import EvaluationSpec
 from satbench.zoo import Loaded, load
 
 SAMPLE = 32  # images that each attack is run on again

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from satbench.errors import BadInput
-from satbench.lookup import find, nearest
+from satbench.core.errors import BadInput
+from satbench.core.lookup import find, nearest
 from satbench.methods.base import Method, Passes, Step
 from satbench.methods.checks import refuse_unless_positive
 

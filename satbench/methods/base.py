@@ -9,10 +9,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from satbench.eps import NORMS
-from satbench.errors import BadInput
-from satbench.seeding import Randomness, part
-from satbench.threat import ThreatModel
+from satbench.core.eps import NORMS
+from satbench.core.errors import BadInput
+from satbench.numerics.seeding import Randomness, part
+from satbench.numerics.threat import ThreatModel
 
 
 @dataclass(frozen=True)

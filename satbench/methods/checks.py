@@ -1,6 +1,6 @@
 """What more than one method refuses."""
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 
 
 def refuse_unless_positive(method: str, **values: object) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.methods.base import Method, Passes, Step
 
 

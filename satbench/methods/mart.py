@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from satbench.attacks.gradient import PGD
 from satbench.attacks.losses import kl
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.methods.base import Method, Passes, Step
 from satbench.methods.checks import refuse_unless_positive
 

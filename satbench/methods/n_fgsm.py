@@ -9,7 +9,7 @@ from satbench.attacks.gradient import usable
 from satbench.methods.base import Method, Passes, Step
 from satbench.methods.checks import refuse_unless_positive
 from satbench.methods.single_step import gradient_at
-from satbench.seeding import uniform
+from satbench.numerics.seeding import uniform
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench.attacks.gradient import PGD
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.methods.base import Method, Passes, Step
 
 

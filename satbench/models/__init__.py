@@ -1,75 +1,7 @@
-"""Architectures by name; every one takes any activation and maps [0, 1] images to logits."""
+"""Architectures by name, with any activation."""
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
-from torch import nn
-from torch.overrides import TorchFunctionMode
-
-from satbench.errors import BadInput
-from satbench.lookup import pick
-from satbench.models.activations import ACTIVATIONS, activation, canonical
+from satbench.models.activations import ACTIVATIONS, canonical
 from satbench.models.classifier import Classifier, ModelSpec
-from satbench.models.cnn import cnn_small
-from satbench.models.efficientnet import EFFICIENTNETS
-from satbench.models.mlp import mlp
-from satbench.models.preact_resnet import PREACT_RESNETS
-from satbench.models.resnet import RESNETS
-from satbench.models.resnet_cifar import resnet18_cifar
-from satbench.models.timm_network import PREFIX, timm_network
-from satbench.models.wide_resnet import wide_resnet
-
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "mlp": mlp,
-    "cnn-small": cnn_small,
-    **PREACT_RESNETS,
-    "resnet18-cifar": resnet18_cifar,
-    "wide-resnet": wide_resnet,
-    **RESNETS,
-    **EFFICIENTNETS,
-}
-
-
-def build_model(spec: ModelSpec) -> Classifier:
-    """The network of a spec, freshly initialised from torch's global generator, in training mode, on the CPU.
-
-    The architecture is one of `ARCHITECTURES` or `timm:NAME`. Raises `BadInput` for an unknown architecture, activation
-    or parameter, and for a parameter that is no size.
-    """
-    make = activation(spec.activation)
-    shape = {"channels": spec.channels, "image_size": spec.image_size, "num_classes": spec.num_classes}
-    for key, value in spec.params.items():
-        if key in shape:
-            raise BadInput(f"{key} of a model comes from its data set; leave it out")
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise BadInput(f"parameter {key!r} of model {spec.architecture!r} is {value!r}; give a positive integer")
-    if spec.architecture.startswith(PREFIX):
-        net = timm_network(spec.architecture.removeprefix(PREFIX), make, **shape, **spec.params)
-    else:
-        net = pick(ARCHITECTURES, spec.architecture, "model", make, **shape, **spec.params)
-    return Classifier(net, spec)
-
-
-class _Uninitialised(TorchFunctionMode):
-    """Leaves out every `torch.nn.init`: on the meta device drawing numbers imports a compiler to do nothing."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
-def empty_model(spec: ModelSpec) -> Classifier:
-    """The network of a spec without memory for its weights, which are to be assigned; raises as `build_model` does.
-
-    One of timm's has memory, for not all that it computes with is in its state dict.
-    """
-    if spec.architecture.startswith(PREFIX):
-        with torch.random.fork_rng(devices=[]):
-            return build_model(spec)
-    with torch.device("meta"), _Uninitialised():
-        return build_model(spec)
-
+from satbench.models.table import ARCHITECTURES, build_model, empty_model
 
 __all__ = ["ACTIVATIONS", "ARCHITECTURES", "Classifier", "ModelSpec", "build_model", "canonical", "empty_model"]

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 
 CHAINS = (nn.Sequential, nn.ModuleList)
 

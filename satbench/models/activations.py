@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satbench.errors import BadInput
-from satbench.lookup import find, keywords, nearest
+from satbench.core.errors import BadInput
+from satbench.core.lookup import find, keywords, nearest
 
 
 class SmoothReLU(nn.Module):

@@ -8,9 +8,9 @@ from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
+from satbench.core.parsing import parsed
 from satbench.models.activations import canonical
-from satbench.parsing import parsed
 
 Size = Annotated[int, Field(gt=0)]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from satbench.errors import FAULTS, BadInput, reason
+from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.models.folding import LINEAR, NORMS, fold_norms, folded_weights, near, scale_and_shift
 from satbench.models.precision import Autocast
-from satbench.modes import evaluating
+from satbench.numerics.modes import evaluating
 
 PRECISIONS = ("float32", "bf16")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 
 ALPHA = 10.0  # of parametric softplus, log(1 + exp(alpha x)) / alpha
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from satbench.errors import FAULTS, BadInput, reason
-from satbench.lookup import nearest
+from satbench.core.errors import FAULTS, BadInput, reason
+from satbench.core.lookup import nearest
 
 PREFIX = "timm:"
 # classes of torch, timm and its networks, in lower case without "me" (memory efficient); gates such as sigmoid stay

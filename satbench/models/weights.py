@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from satbench.eps import Threat
-from satbench.errors import BadInput
+from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
+from satbench.core.parsing import parsed
 from satbench.models import ModelSpec, empty_model
 from satbench.models.classifier import Classifier
-from satbench.parsing import parsed
 
 SCHEMA_VERSION = 2
 PROBE_IMAGES, PROBE_LOGITS = "probe.images", "probe.logits"

@@ -5,7 +5,7 @@ Without dropout, and initialised as in the code of TRADES (Zhang et al. 2019, ar
 
 from torch import nn
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.models.preact_resnet import Act, preact_network
 
 STEM = 16

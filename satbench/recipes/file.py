@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from satbench.errors import BadInput
-from satbench.lookup import find, pick
+from satbench.core.errors import BadInput
+from satbench.core.lookup import find, pick
+from satbench.core.parsing import parsed
+from satbench.core.strict_yaml import read_mapping
 from satbench.methods import METHODS
 from satbench.models import ModelSpec, empty_model
 from satbench.models.weights import SCHEMA_VERSION
-from satbench.parsing import parsed
-from satbench.strict_yaml import read_mapping
 from satbench.training.augment import AUGMENTATIONS, WHILE_DECODING
 from satbench.training.averaging import AVERAGES
 from satbench.training.config import TrainConfig

@@ -7,11 +7,11 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from satbench.errors import BadInput
-from satbench.lookup import nearest
-from satbench.parsing import parsed
+from satbench.core.errors import BadInput
+from satbench.core.files import write_text
+from satbench.core.lookup import nearest
+from satbench.core.parsing import parsed
 from satbench.results.metrics import WORST, clean_table, robust_table
-from satbench.results.store import write_text
 
 HEADER = (
     "# Approved numbers of `satbench check`. Changed only by `satbench check --approve REASON`, "

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.regression.baseline import Baseline, Outcomes
 from satbench.results.metrics import mcnemar, wilson
 

@@ -7,15 +7,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from satbench.eps import Threat, default_step, format_eps, parse_eps, sat_step
-from satbench.errors import BadInput
-from satbench.parsing import parsed
+from satbench.core.eps import Threat, default_step, format_eps, parse_eps, sat_step
+from satbench.core.errors import BadInput
+from satbench.core.parsing import parsed
+from satbench.core.strict_yaml import read_mapping, shipped
 from satbench.reporting.rounding import down, outward
 from satbench.reporting.summary import Row
-from satbench.results.attack_info import Parameter
 from satbench.results.metrics import wilson
 from satbench.results.schema import DataInfo
-from satbench.strict_yaml import read_mapping, shipped
+from satbench.specs.attack import Parameter
 
 CLEAN = "clean"
 CARD = "card"  # a source whose images were loaded as the network's card says

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from satbench.eps import Threat
+from satbench.core.eps import Threat
 from satbench.reporting.summary import Row
 from satbench.results.metrics import UNION
 

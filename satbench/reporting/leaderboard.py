@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from satbench.eps import NORMS
-from satbench.errors import BadInput
+from satbench.core.eps import NORMS
+from satbench.core.errors import BadInput
+from satbench.core.files import to_json, write_text
 from satbench.reporting.lines import model_lines
 from satbench.reporting.names import strength
 from satbench.reporting.render import render
@@ -29,9 +30,8 @@ from satbench.reporting.table_forms import (
     weighted,
 )
 from satbench.reporting.tables import Line, accuracy_table
-from satbench.results.attack_info import TIERS, ids
 from satbench.results.metrics import UNION, WORST
-from satbench.results.store import to_json, write_text
+from satbench.specs.attack import TIERS, ids
 
 INSEPARABLE = "not separable from the best"
 FAILED = "not ranked: its trust verdict is fail"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from satbench.reporting.names import strength, threat_name
 from satbench.reporting.summary import Row
-from satbench.results.attack_info import ids
 from satbench.results.metrics import WORST
 from satbench.results.schema import ModelInfo
+from satbench.specs.attack import ids
 
 Key = tuple[str, ...]
 _SEED = re.compile(r"[\s,_/-]*\(?seed[\s=_-]*\d+\)?$", re.IGNORECASE)

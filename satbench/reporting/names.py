@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from satbench.eps import format_eps
-from satbench.results.attack_info import WEAKEST, AttackInfo, Strength
+from satbench.core.eps import format_eps
 from satbench.results.metrics import WORST
+from satbench.specs.attack import WEAKEST, AttackInfo, Strength
 
 
 def short_names(attacks: Iterable[AttackInfo]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
+from satbench.core.files import write_text
 from satbench.reporting import plots, table_forms, tables
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.lines import model_lines, network_names
@@ -17,7 +18,7 @@ from satbench.reporting.render import render
 from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import NOT_CHECKED, Row, network_of, summarise
 from satbench.reporting.verdict import RULE_NOTE, compare
-from satbench.results.store import Run, write_text
+from satbench.results.store import Run
 from satbench.results.training_log import Epoch
 
 NUMBERS = (

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.reporting.lines import network_names
 from satbench.reporting.names import display_name, short_names, threat_name
 from satbench.reporting.rounding import down, inward, outward

@@ -15,15 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from satbench.core.files import atomic_file
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.lines import group_rows, unseeded
 from satbench.reporting.names import strength
 from satbench.reporting.summary import Row, images_name
 from satbench.reporting.tables import accuracy_table
-from satbench.results.attack_info import AttackInfo, ids
 from satbench.results.metrics import UNION, WORST
-from satbench.results.store import atomic_file
 from satbench.results.training_log import Epoch
+from satbench.specs.attack import AttackInfo, ids
 
 # the palette of Okabe & Ito (2008) for all kinds of colour vision, without its yellow, which is faint on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

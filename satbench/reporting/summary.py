@@ -7,13 +7,13 @@ from typing import Self, get_args
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from satbench.eps import Threat
-from satbench.errors import BadInput
+from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
 from satbench.reporting.names import threat_name
-from satbench.results.attack_info import AttackInfo
 from satbench.results.metrics import UNION, WORST, clean_table, robust_table, union_table, weighted_accuracy
 from satbench.results.schema import Manifest, ModelInfo, Trust, Verdict
 from satbench.results.store import Run
+from satbench.specs.attack import AttackInfo
 
 PACKAGES = ("satbench", "torch")  # the versions that a row repeats
 NOT_CHECKED: Verdict = "not checked"

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from satbench.errors import BadInput
-from satbench.parsing import parsed
+from satbench.core.errors import BadInput
+from satbench.core.files import to_json, write_text
+from satbench.core.parsing import parsed
 from satbench.reporting.summary import Row, canonical, infos_by_id, key, measurement
-from satbench.results.attack_info import AttackInfo, ids
-from satbench.results.store import Outdated, to_json, write_text
+from satbench.results.store import Outdated
+from satbench.specs.attack import AttackInfo, ids
 
 SUMMARY_VERSION = 3
 OLD_VERSIONS = (1, 2)  # which `satbench migrate` reads

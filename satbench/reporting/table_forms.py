@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from satbench.core.files import to_json as json_text
 from satbench.reporting.rounding import down, outward, up
 from satbench.reporting.summary import images_name
 from satbench.reporting.tables import Line
-from satbench.results.attack_info import ids
 from satbench.results.metrics import UNION
-from satbench.results.store import to_json as json_text
+from satbench.specs.attack import ids
 
 INTERVAL_NOTE = (
     "Intervals in brackets are 95% Wilson intervals on the mean over seeds, with n = the number of distinct images "

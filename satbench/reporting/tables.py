@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
-from satbench.eps import format_eps
+from satbench.core.eps import format_eps
 from satbench.reporting.lines import ModelLine, group_rows
 from satbench.reporting.names import display_name, short_names, threat_name
 from satbench.reporting.summary import Row, least_trusted
-from satbench.results.attack_info import AttackInfo, ids
 from satbench.results.metrics import UNION, wilson
 from satbench.results.schema import Verdict
+from satbench.specs.attack import AttackInfo, ids
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from satbench.eps import Threat
+from satbench.core.eps import Threat
+from satbench.core.files import to_json, write_text
 from satbench.reporting.names import threat_name
 from satbench.reporting.render import render
 from satbench.reporting.table_forms import MISSING
 from satbench.results.schema import DataInfo, ModelInfo, Trust
-from satbench.results.store import to_json, write_text
 
 TRUST_FILE = "trust.json"
 MEANING = {

@@ -9,16 +9,16 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.reporting.headline import headline_threats
 from satbench.reporting.lines import model_lines
 from satbench.reporting.names import display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import inward, outward
 from satbench.reporting.summary import Measured, join_runs
-from satbench.results.attack_info import AttackInfo, Strength
 from satbench.results.metrics import WORST, Z95, Paired, clean_table, mcnemar, paired_interval, robust_table
 from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
+from satbench.specs.attack import AttackInfo, Strength
 
 NOISE = "inside the noise"
 RULE_NOTE = (

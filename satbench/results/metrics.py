@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 
 Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
 Z80 = 0.8416212335729143  # 80% quantile

@@ -6,8 +6,9 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from satbench.eps import Threat
-from satbench.results.attack_info import AttackInfo
+from satbench.core.eps import Threat
+from satbench.specs.attack import AttackInfo
+from satbench.specs.evaluation import SearchForm
 
 SCHEMA_VERSION = 4
 
@@ -62,9 +63,6 @@ EXAMPLES = pa.schema(
 )
 
 Verdict = Literal["pass", "not checked", "suspicious", "fail"]  # from best to worst
-
-
-SearchForm = Literal["folded", "plain", "bf16", "surrogate"]
 
 
 class _Strict(BaseModel):

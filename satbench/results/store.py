@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from satbench.errors import BadInput
-from satbench.parsing import parsed
-from satbench.results.attack_info import ids
+from satbench.core.errors import BadInput
+from satbench.core.files import atomic_file, check_output_folder, file_digest, to_json, write_text
+from satbench.core.parsing import parsed
 from satbench.results.schema import EXAMPLES, RECORDS, SCHEMA_VERSION, TIMING, Manifest
+from satbench.specs.attack import ids
 
 MANIFEST = "manifest.json"
 RECORDS_FILE = "records.parquet"
@@ -42,45 +40,6 @@ class Run:
     manifest: Manifest
     records: pd.DataFrame
     reused: bool = False
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends well and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically, with line feeds on every platform."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
-def to_json(value: object) -> str:
-    """JSON as this project stores it: indented, in the given key order, ending in a line feed."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def check_output_folder(out: Path, *markers: str) -> None:
-    """Refuse, before any work, an output path that is no folder, or a full folder with none of the files `markers`.
-
-    Left-over temporary files of `atomic_file` do not count.
-    """
-    for place in (out, *out.parents):
-        if place.is_file():
-            raise BadInput(f"--out {out}: {place} is a file; give a folder")
-    names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if not names & set(markers) and any(not name.startswith(".") for name in names):
-        raise BadInput(f"--out {out} is not empty and holds no {markers[0]}; give a new folder")
 
 
 def write_run(
@@ -124,14 +83,6 @@ def seal_of(path: Path, manifest: Mapping[str, object]) -> str:
     for name in SEALED:
         digest.update(f"\n{name} {file_digest(path / name)}".encode())
     return digest.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, or "absent"."""
-    if not path.is_file():
-        return "absent"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_table(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:

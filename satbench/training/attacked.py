@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.methods import Method
 from satbench.models.search_copy import SearchCopy, training_copy
 from satbench.training.config import TrainConfig

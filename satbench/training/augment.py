@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from satbench.errors import BadInput
-from satbench.lookup import find
-from satbench.seeding import Randomness, uniform
+from satbench.core.errors import BadInput
+from satbench.core.lookup import find
+from satbench.numerics.seeding import Randomness, uniform
 
 NUMBERS = 3  # a sample: flip, top, left
 PAD = 4

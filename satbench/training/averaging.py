@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from satbench.errors import BadInput
-from satbench.modes import evaluating
+from satbench.core.errors import BadInput
+from satbench.numerics.modes import evaluating
 from satbench.training.schedule import is_number
 
 

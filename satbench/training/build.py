@@ -5,7 +5,7 @@ from torch import nn
 
 from satbench.data import Images
 from satbench.models import Classifier, ModelSpec, build_model
-from satbench.seeding import derive
+from satbench.numerics.seeding import derive
 from satbench.training.config import TrainConfig
 
 

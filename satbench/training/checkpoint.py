@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from satbench.eps import Threat
-from satbench.errors import BadInput
+from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
+from satbench.core.files import atomic_file, to_json, write_text
+from satbench.core.parsing import parsed
 from satbench.methods import Method
 from satbench.models.classifier import Classifier
 from satbench.models.weights import (
@@ -25,8 +27,6 @@ from satbench.models.weights import (
     read_header,
     save_model,
 )
-from satbench.parsing import parsed
-from satbench.results.store import atomic_file, to_json, write_text
 from satbench.results.training_log import Epoch, Times
 from satbench.training.config import TrainConfig
 from satbench.training.continuation import fixed, obstacle

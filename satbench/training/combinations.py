@@ -1,8 +1,8 @@
 """Settings that make no sense together, refused before anything is written. It knows no method by name."""
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.methods import Method
-from satbench.threat import ThreatModel
+from satbench.numerics.threat import ThreatModel
 from satbench.training.attacked import excluded
 from satbench.training.config import TrainConfig
 

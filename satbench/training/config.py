@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from satbench.eps import Norm, Threat, parse_eps
-from satbench.errors import BadInput
-from satbench.lookup import nearest
+from satbench.core.eps import Norm, Threat, parse_eps
+from satbench.core.errors import BadInput
+from satbench.core.lookup import nearest
+from satbench.core.parsing import parsed
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
-from satbench.parsing import parsed
 
 NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
 NAMES = tuple(f"{part}.name" for part in NAMED)

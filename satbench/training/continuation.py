@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from satbench.lookup import pick
+from satbench.core.lookup import pick
 from satbench.methods import Method
 from satbench.results.training_log import Ending
 from satbench.training.averaging import AVERAGES, Average

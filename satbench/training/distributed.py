@@ -13,7 +13,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from satbench.errors import BadInput, ReportedElsewhere
+from satbench.core.errors import BadInput, ReportedElsewhere
 from satbench.methods.base import Processes, Step
 
 

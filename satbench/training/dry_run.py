@@ -11,7 +11,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from satbench.eps import format_eps
+from satbench.core.eps import format_eps
 from satbench.methods import Passes
 from satbench.training.config import TrainConfig
 from satbench.training.schedule import drawing

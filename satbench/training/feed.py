@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from satbench.core.errors import BadInput
+from satbench.core.lookup import find
 from satbench.data.images import FileImages, Images, ImageSet, unit
 from satbench.data.loaders import open_rgb
-from satbench.errors import BadInput
-from satbench.lookup import find
-from satbench.seeding import Share, generator
+from satbench.numerics.seeding import Share, generator
 from satbench.training.augment import AUGMENTATIONS, WHILE_DECODING, draw, none
 
 

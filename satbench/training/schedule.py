@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 
-from satbench.errors import BadInput
-from satbench.lookup import pick
+from satbench.core.errors import BadInput
+from satbench.core.lookup import pick
 from satbench.training.config import TrainConfig
 
 BLOCKS = "▁▂▃▄▅▆▇█"

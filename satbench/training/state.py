@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
+from satbench.core.files import atomic_file
 from satbench.models.weights import load_strictly, read_safetensors, write_safetensors
-from satbench.results.store import atomic_file
 from satbench.results.training_log import Epoch, Times
 from satbench.training.averaging import Average
 

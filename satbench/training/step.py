@@ -25,7 +25,7 @@ from satbench.models.buffers import KeptBuffers
 from satbench.models.precision import Autocast
 from satbench.models.search_copy import SearchCopy
 from satbench.models.surrogate import surrogate_derivative
-from satbench.seeding import derive
+from satbench.numerics.seeding import derive
 from satbench.training.distributed import gradients_kept
 
 

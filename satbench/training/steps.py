@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from satbench.errors import BadInput
-from satbench.results.store import write_text
+from satbench.core.errors import BadInput
+from satbench.core.files import write_text
 
 STEPS = "steps.jsonl"
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from satbench.errors import FAULTS, BadInput, reason
-from satbench.lookup import pick
-from satbench.results.store import write_text
+from satbench.core.errors import FAULTS, BadInput, reason
+from satbench.core.files import write_text
+from satbench.core.lookup import pick
 from satbench.training.config import TrainConfig
 from satbench.training.trackers import TRACKERS, Tracker
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from satbench.core.errors import BadInput
+from satbench.core.files import check_output_folder
+from satbench.core.home import alone_in
+from satbench.core.lookup import pick
+from satbench.core.progress import Progress, silent
 from satbench.data import Images, training_splits
-from satbench.device import resolve_device
-from satbench.errors import BadInput
-from satbench.home import alone_in
-from satbench.lookup import pick
 from satbench.methods import METHODS, Method
 from satbench.methods.base import Processes, Step
 from satbench.models.activation_checkpointing import blocks_of
 from satbench.models.classifier import Classifier
-from satbench.progress import Progress, silent
-from satbench.results.store import check_output_folder
+from satbench.numerics.device import resolve_device
+from satbench.numerics.seeding import Share, generator
+from satbench.numerics.threat import ThreatModel
 from satbench.results.training_log import Epoch, Times, Validated
-from satbench.seeding import Share, generator
-from satbench.threat import ThreatModel
 from satbench.training import checkpoint
 from satbench.training.alarm import collapse
 from satbench.training.attacked import attacked

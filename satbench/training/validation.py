@@ -4,16 +4,16 @@ import torch
 from torch import nn
 
 from satbench.attacks import PGD, fgsm
+from satbench.core.errors import BadInput
 from satbench.data import Images
-from satbench.errors import BadInput
 from satbench.evaluation.executor import Search
 from satbench.evaluation.harness import measure
 from satbench.methods import Processes
 from satbench.models.precision import Autocast
+from satbench.numerics.threat import ThreatModel
 from satbench.results.metrics import clean_table
 from satbench.results.schema import SearchInfo
 from satbench.results.training_log import Validated
-from satbench.threat import ThreatModel
 from satbench.training.config import TrainConfig
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from satbench.attacks.losses import ce, margin
-from satbench.errors import FAULTS, reason
-from satbench.seeding import generator, normal
+from satbench.core.errors import FAULTS, reason
+from satbench.numerics.seeding import generator, normal
 from satbench.trust.seen import FEWEST, Seen, rate, surely_above
 from satbench.trust.subject import NetworkFault, Subject
 

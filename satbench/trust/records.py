@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from satbench.eps import format_eps
-from satbench.results.attack_info import AttackInfo, count
+from satbench.core.eps import format_eps
 from satbench.results.metrics import clean_table
+from satbench.specs.attack import AttackInfo, count
 from satbench.trust.seen import Seen, rate, surely_above, surely_below
 from satbench.trust.strength import LEFT, LUCK, better_by
 

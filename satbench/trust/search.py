@@ -10,8 +10,8 @@ from torch import Tensor
 
 from satbench.attacks.losses import likeliest_wrong
 from satbench.data import Images
-from satbench.seeding import uniform
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import uniform
+from satbench.numerics.threat import ThreatModel
 from satbench.trust.subject import Counting, Subject
 
 FIRST_STEP = 1.0  # of eps, falling to 0 along half a cosine

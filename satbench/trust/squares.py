@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from satbench.threat import ThreatModel
+from satbench.numerics.threat import ThreatModel
 from satbench.trust.subject import Subject
 
 FIRST_SHARE = {"Linf": 0.8, "L2": 0.3, "L1": 0.3}  # of the image that the first squares cover

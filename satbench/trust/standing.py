@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from satbench.attacks import PGD
+from satbench.core.eps import format_eps
+from satbench.core.errors import BadInput
 from satbench.data import Images
-from satbench.eps import format_eps
-from satbench.errors import BadInput
+from satbench.numerics.seeding import derive, generator
+from satbench.numerics.threat import ThreatModel
 from satbench.results.metrics import wilson
-from satbench.seeding import derive, generator
-from satbench.threat import ThreatModel
 from satbench.trust.search import ascent, ascent_passes, between_means, class_means
 from satbench.trust.seen import FEWEST, Seen, rate
 from satbench.trust.squares import squares

@@ -7,9 +7,9 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from satbench.attacks import PGD, Attack
-from satbench.eps import format_eps
-from satbench.seeding import generator
-from satbench.threat import ThreatModel
+from satbench.core.eps import format_eps
+from satbench.numerics.seeding import generator
+from satbench.numerics.threat import ThreatModel
 from satbench.trust.search import ascent
 from satbench.trust.seen import Seen, rate, surely_above
 from satbench.trust.squares import squares

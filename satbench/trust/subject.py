@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from satbench.attacks import Attack
 from satbench.attacks.base import crafting
 from satbench.attacks.losses import margin, margin_targeted
+from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.data import Images
-from satbench.errors import FAULTS, BadInput, reason
 from satbench.models.buffers import KeptBuffers
-from satbench.seeding import PerSample, derive
-from satbench.threat import ThreatModel
+from satbench.numerics.seeding import PerSample, derive
+from satbench.numerics.threat import ThreatModel
 
 AT_ONCE = 2**21  # pixel values that go through the network together: 256 images of 64 x 64, 13 of 224 x 224
 MOST_AT_ONCE = 256

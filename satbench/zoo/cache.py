@@ -7,10 +7,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from satbench.errors import BadInput
-from satbench.home import home
-from satbench.parsing import parsed
-from satbench.results.store import to_json, write_text
+from satbench.core.errors import BadInput
+from satbench.core.files import to_json, write_text
+from satbench.core.home import home
+from satbench.core.parsing import parsed
 
 PINS = "zoo.lock"
 

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
+from satbench.core.lookup import find, nearest
+from satbench.core.parsing import parsed
+from satbench.core.strict_yaml import PACKAGE, read_mapping, shipped
 from satbench.data.loaders import LOADERS
-from satbench.eps import Threat
-from satbench.errors import BadInput
-from satbench.lookup import find, nearest
 from satbench.models import ARCHITECTURES, ModelSpec, canonical
-from satbench.parsing import parsed
-from satbench.strict_yaml import PACKAGE, read_mapping, shipped
 
 REGISTRY = "model_zoo.yaml"
 CLASSES = 1000

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from satbench.errors import BadInput
-from satbench.lookup import nearest
+from satbench.core.errors import BadInput
+from satbench.core.lookup import nearest
 from satbench.models.activations import SmoothReLU
 from satbench.models.classifier import Classifier
 from satbench.models.efficientnet import ConvNorm, EfficientNet, MBConv

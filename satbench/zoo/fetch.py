@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
-from satbench.errors import BadInput
-from satbench.progress import Progress
+from satbench.core.errors import BadInput
+from satbench.core.progress import Progress
 from satbench.zoo import cache
 from satbench.zoo.tf_bundle import MAGIC
 

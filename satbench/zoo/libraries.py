@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from satbench.errors import BadInput
-from satbench.lookup import nearest
+from satbench.core.errors import BadInput
+from satbench.core.lookup import nearest
 from satbench.models.classifier import Classifier, ModelSpec
 from satbench.models.weights import load_strictly, read_weights
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from satbench.errors import BadInput
-from satbench.home import home
+from satbench.core.errors import BadInput
+from satbench.core.files import atomic_file
+from satbench.core.home import home
+from satbench.core.progress import Progress, silent
 from satbench.models import Classifier, ModelSpec, empty_model
 from satbench.models.weights import Conversion, Provenance, load_model_file, model_digest, read_header, save_model
-from satbench.progress import Progress, silent
-from satbench.results.store import atomic_file
 from satbench.zoo import cache
 from satbench.zoo.card import Card, PackagedCard, ReleasedCard
 from satbench.zoo.convert import CONVERTER, Converted, convert

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER = 48

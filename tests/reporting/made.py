@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from satbench.attacks.base import info_of
-from satbench.eps import Threat
+from satbench.core.eps import Threat
 from satbench.evaluation.migrate import attack_of
-from satbench.results.attack_info import AttackInfo
 from satbench.results.schema import (
     SCHEMA_VERSION,
     TIMING,
@@ -21,6 +20,7 @@ from satbench.results.schema import (
     Trust,
 )
 from satbench.results.store import Run, write_run
+from satbench.specs.attack import AttackInfo
 
 PGD = "PGD(steps=50, step_size=None, loss='ce', init='uniform', restarts=1, keep='best')"
 FGSM = "PGD(steps=1, step_size=None, loss='ce', init='zero', restarts=1, keep='best')"

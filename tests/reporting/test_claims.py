@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from satbench.core.eps import parse_eps
+from satbench.core.errors import BadInput
 from satbench.data.loaders import LOADERS
-from satbench.eps import parse_eps
-from satbench.errors import BadInput
 from satbench.reporting.claims import Claims, compare, headline, published, read_claims, to_markdown
 from satbench.reporting.summary import Row
 from satbench.results.schema import DataInfo

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from satbench.cli import app
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.reporting.leaderboard import INSEPARABLE, build, check, write
 from satbench.reporting.summary import Row, summarise
 from satbench.reporting.summary_file import SUMMARY_VERSION, read_summary

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from satbench.core.errors import BadInput
 from satbench.data import load_images
-from satbench.errors import BadInput
 from satbench.evaluation import evaluate
 from satbench.evaluation.migrate import migrate
 from satbench.reporting import page, plots

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.reporting import page
 from satbench.reporting.summary import summarise
 from satbench.reporting.table_forms import readable

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.reporting import page
 from satbench.reporting.stages import AS_IT_IS, CARRIED, stage_table
 from satbench.results.schema import TIMING

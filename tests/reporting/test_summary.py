@@ -6,13 +6,13 @@ import pytest
 
 from satbench.attacks import ATTACKS, build_attack
 from satbench.attacks.base import info_of
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.reporting.names import short_names, strength
 from satbench.reporting.rounding import down, inward, outward, up
 from satbench.reporting.summary import Row, Trusted, least_trusted, summarise
 from satbench.reporting.summary_file import read_summary, write_summary
-from satbench.results.attack_info import TIERS, ids
 from satbench.results.metrics import WORST
+from satbench.specs.attack import TIERS, ids
 
 from .made import AA, EPS, FGSM, PGD, MakeRun, first, known, trust
 

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from satbench.eps import Threat
+from satbench.core.eps import Threat
 from satbench.reporting.trust_page import write_trust
 from satbench.results.schema import DataInfo, ModelInfo, Verdict
 

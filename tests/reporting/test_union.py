@@ -14,8 +14,8 @@ from satbench.reporting.summary import Row, summarise
 from satbench.reporting.summary_file import read_summary, write_summary
 from satbench.reporting.table_forms import readable, to_markdown
 from satbench.reporting.tables import accuracy_table
-from satbench.results.attack_info import ids
 from satbench.results.metrics import UNION, WORST, union_table, wilson
+from satbench.specs.attack import ids
 
 from .made import AA, EPS, PGD, MakeRun, first
 

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.reporting.verdict import NOISE, compare, comparisons
 from satbench.results.store import Run
 

@@ -1,12 +1,6 @@
 """Trackers by name: TensorBoard, Weights & Biases, MLflow."""
 
-from collections.abc import Callable
-
 from satbench.training.trackers.base import Tracker
-from satbench.training.trackers.mlflow import MLflow
-from satbench.training.trackers.tensorboard import TensorBoard
-from satbench.training.trackers.weights_and_biases import WeightsAndBiases
-
-TRACKERS: dict[str, Callable[[], Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "mlflow": MLflow}
+from satbench.training.trackers.table import TRACKERS
 
 __all__ = ["TRACKERS", "Tracker"]

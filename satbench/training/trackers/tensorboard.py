@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 from satbench.training.config import TrainConfig
 from satbench.training.trackers.base import figures
 

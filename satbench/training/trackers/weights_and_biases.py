@@ -5,8 +5,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from satbench.errors import BadInput
-from satbench.results.store import write_text
+from satbench.core.errors import BadInput
+from satbench.core.files import write_text
 from satbench.training.config import TrainConfig
 from satbench.training.trackers.base import figures
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import yaml
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 
 _POWER = re.compile(
     r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+"
 )  # which YAML 1.1 takes for text without . and sign
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 
 T = TypeVar("T")
 

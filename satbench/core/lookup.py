@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from satbench.errors import FAULTS, BadInput, reason
+from satbench.core.errors import FAULTS, BadInput, reason
 
 T = TypeVar("T")
 MOST_LISTED = 60

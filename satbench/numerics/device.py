@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 
 
 def resolve_device(name: str) -> torch.device:

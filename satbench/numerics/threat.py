@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from satbench.eps import NORMS, Threat, parse_eps
-from satbench.errors import BadInput
-from satbench.lookup import nearest
-from satbench.seeding import Randomness, normal, uniform
+from satbench.core.eps import NORMS, Threat, parse_eps
+from satbench.core.errors import BadInput
+from satbench.core.lookup import nearest
+from satbench.numerics.seeding import Randomness, normal, uniform
 
 ORDERS = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}
 TOLERANCE = 1e-5  # relative slack for attacks that project in float32; ball and box both

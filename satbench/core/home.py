@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
-from satbench.errors import BadInput
+from satbench.core.errors import BadInput
 
 HOME = "SATBENCH_HOME"
 LOCK = ".lock"

@@ -4,16 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from satbench.eps import NORMS, Norm, Threat, parse_eps
-from satbench.errors import BadInput
-from satbench.lookup import nearest
-from satbench.results.attack_info import AttackInfo
-from satbench.results.schema import Manifest, SearchForm
+from satbench.core.eps import NORMS, Norm, Threat, parse_eps
+from satbench.core.errors import BadInput
+from satbench.core.lookup import nearest
+from satbench.specs.attack import AttackInfo
 
+SearchForm = Literal["folded", "plain", "bf16", "surrogate"]
 DEFAULTS = 1  # version of the defaults below; raise it with a change of one
 
 
@@ -114,29 +114,6 @@ class EvaluationSpec(BaseModel):
         settings = self.model_dump(mode="json", exclude={"attacks"}, exclude_defaults=True)
         text = json.dumps([DEFAULTS, settings, ids], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def spec_of(manifest: Manifest) -> EvaluationSpec:
-    """The evaluation that repeats a run, with nothing left to be decided. A `source` is label and digest alone."""
-    layers = [layer for info in manifest.attacks for layer in info.layers]
-    sources = [layer.params["source"] for layer in layers if layer.name == "transfer"]
-    return EvaluationSpec(
-        model=manifest.model.ref,
-        source=sources[0] if sources else None,
-        dataset=manifest.data.name,
-        **manifest.data.model_dump(include={"split", "image_size", "loader", "n"}),
-        attacks=[_searching(info) for info in manifest.attacks],
-        threats=manifest.threats,
-        **manifest.model_dump(include={"seed", "batch_size", "draws", "threads"}),
-        search=manifest.search.form,
-        save_examples=manifest.examples,
-        trust=manifest.trust is not None,
-    )
-
-
-def _searching(info: AttackInfo) -> AttackInfo:
-    """The attack without what its id says of where it searched."""
-    return _searching(info.wraps) if info.wraps and info.name in ("bf16", "surrogate", "transfer") else info
 
 
 def _threat(value: Any) -> Threat | str:

@@ -1,0 +1,103 @@
+"""Data sets by name; each yields `(sample_id, x, y)` with images in [0, 1]."""
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from satbench.core.errors import BadInput
+from satbench.core.lookup import find, nearest
+from satbench.data.cifar10_jpeg import cifar10_jpeg
+from satbench.data.digits import digits
+from satbench.data.image_folder import image_folder
+from satbench.data.imagenet import imagenet
+from satbench.data.images import Images, carve, together
+from satbench.data.loaders import LOADERS
+from satbench.data.npz import npz
+from satbench.data.published import PUBLISHED
+from satbench.data.samples import imagenet_sample
+
+EMBEDDED: dict[str, Callable[..., Images]] = {"digits": digits, "imagenet-sample": imagenet_sample}
+FROM_PATH: dict[str, Callable[..., Images]] = {
+    "cifar10-jpeg": cifar10_jpeg,
+    "image_folder": image_folder,
+    "imagenet": imagenet,
+    "npz": npz,
+    **PUBLISHED,
+}
+PATH_OPTIONAL = ("imagenet", *PUBLISHED)
+FORMS = (*EMBEDDED, *(f"{name}[:PATH]" if name in PATH_OPTIONAL else f"{name}:PATH" for name in FROM_PATH))
+LARGEST_SIDE = 4096
+SPLITS = ("train", "val", "test", "all")
+HELD_OUT = 0.01  # of ImageNet's training images, 12,800 or so
+
+
+def load_images(
+    name: str,
+    split: str | None = None,
+    size: int | None = None,
+    data_dir: Path | None = None,
+    loader: str | None = None,
+) -> Images:
+    """One split ("train", "val", "test", "all") of a data set: its name, or `NAME:PATH`.
+
+    Without a `split` it is "test" where the data set has a split of its own, "val" for ImageNet, else "all".
+
+    A relative PATH lies under `data_dir`, else under the folder that the variable SATBENCH_DATA names, else under the
+    current folder; `imagenet` without a PATH is looked for there, and so are the data sets of `PUBLISHED`, which are
+    downloaded to the cache where they are neither there nor in it. `size` is the side in pixels that files are resized
+    to; `loader`, a name of `data.loaders.LOADERS`, says how, for the data sets that `takes_loader`. Raises `BadInput`
+    for an unknown name, split or loader and for data that the data set refuses.
+    """
+    kind, colon, path = name.partition(":")
+    factory = find({**EMBEDDED, **FROM_PATH}, kind, "data set")
+    if split not in (None, *SPLITS):
+        raise BadInput(f"unknown split {split!r}; {nearest(str(split), SPLITS)}")
+    if size is not None and not 1 <= size <= LARGEST_SIDE:
+        raise BadInput(f"--image-size {size}; give 1 to {LARGEST_SIDE} pixels")
+    if bool(path) != (kind in FROM_PATH) and (colon or kind not in PATH_OPTIONAL):
+        raise BadInput(f"data set {name!r} is none of: {', '.join(FORMS)}")
+    given: dict[str, str] = {}
+    if loader is not None:
+        find(LOADERS, loader, "loader")
+        if not takes_loader(name):
+            raise BadInput(f"--loader {loader}: {kind} has one way of reading its images; leave the loader out")
+        given["loader"] = loader
+    root = data_dir or Path(os.environ.get("SATBENCH_DATA") or ".")
+    where: tuple[object, ...] = (root / path,) if kind in FROM_PATH else ()
+    if kind in PUBLISHED:
+        where = (root / path, not path)
+    return factory(*where, split, size, **given)
+
+
+def training_splits(
+    name: str, size: int | None = None, data_dir: Path | None = None, val: float | str | None = None
+) -> tuple[Images, Images | None]:
+    """The images to train on, and those to choose an epoch by; networks are never measured on either.
+
+    `val` is a share or a number of both together, up to rounding in every class; "none" holds out no image. The default
+    is the split of the data set. The split "val" of ImageNet is what networks are measured on, so that 1% of its
+    training images is held out here. Raises `BadInput` for a size that leaves a split empty.
+    """
+    images = load_images(name, "train", size, data_dir)
+    if name.partition(":")[0] == "imagenet":
+        val = HELD_OUT if val is None else val
+    elif val is None:
+        return images, load_images(name, "val", size, data_dir)
+    else:
+        images = together(images, load_images(name, "val", size, data_dir))
+    if isinstance(val, str):
+        return carve(images, "train", {}), None
+    share = val if val < 1 else val / len(images)
+    counts = images.y.bincount().tolist()
+    if not 0 < sum(round(share * count) for count in counts) < len(images):
+        raise BadInput(
+            f"data.val={val:g} of the {len(images)} images of {name} leaves a split empty; give another size"
+        )
+    return carve(images, "train", {"val": share}), carve(images, "val", {"val": share})
+
+
+def takes_loader(name: str) -> bool:
+    """Whether the data set called `name` is decoded by a loader of one's choice."""
+    factory = {**EMBEDDED, **FROM_PATH}.get(name.partition(":")[0])
+    return factory is not None and "loader" in inspect.signature(factory).parameters

@@ -1,0 +1,26 @@
+"""Training algorithms by name; each is one small file."""
+
+from collections.abc import Callable
+
+from satbench.methods.awp import awp
+from satbench.methods.base import Method
+from satbench.methods.fgsm_rs import FGSMRS
+from satbench.methods.free import Free
+from satbench.methods.gradalign import GradAlign
+from satbench.methods.mart import MART
+from satbench.methods.n_fgsm import NFGSM
+from satbench.methods.pgd_at import PGDAT
+from satbench.methods.standard import Standard
+from satbench.methods.trades import TRADES
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "standard": Standard,
+    "pgd_at": PGDAT,
+    "trades": TRADES,
+    "mart": MART,
+    "awp": awp,
+    "fgsm_rs": FGSMRS,
+    "n_fgsm": NFGSM,
+    "gradalign": GradAlign,
+    "free": Free,
+}

@@ -1,0 +1,68 @@
+"""Named training runs as functions that return a config, and config files in their place."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from satbench.core.errors import BadInput
+from satbench.core.lookup import find
+from satbench.recipes import cifar10, digits, imagenet
+from satbench.recipes.file import SUFFIXES, read_recipe
+from satbench.training.config import TrainConfig
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "digits-sat": digits.digits_sat,
+    "digits-sat-single-step": digits.digits_sat_single_step,
+    "digits-standard": digits.digits_standard,
+    "digits-quick": digits.digits_quick,
+    "digits-pgd-at": digits.digits_pgd_at,
+    "digits-trades": digits.digits_trades,
+    "digits-mart": digits.digits_mart,
+    "digits-awp": digits.digits_awp,
+    "digits-fgsm-rs": digits.digits_fgsm_rs,
+    "digits-n-fgsm": digits.digits_n_fgsm,
+    "digits-gradalign": digits.digits_gradalign,
+    "digits-free": digits.digits_free,
+    "digits-ema": digits.digits_ema,
+    "digits-swa": digits.digits_swa,
+    "digits-bag-of-tricks": digits.digits_bag_of_tricks,
+    "digits-collapse": digits.digits_collapse,
+    "digits-surrogate-none": digits.digits_surrogate_none,
+    "digits-surrogate-attacker": digits.digits_surrogate_attacker,
+    "digits-surrogate-optimizer": digits.digits_surrogate_optimizer,
+    "digits-surrogate-both": digits.digits_surrogate_both,
+    "cifar10-standard": cifar10.cifar10_standard,
+    "cifar10-pgd-at": cifar10.cifar10_pgd_at,
+    "cifar10-sat": cifar10.cifar10_sat,
+    "cifar10-sat-single-step": cifar10.cifar10_sat_single_step,
+    "cifar10-bag-of-tricks": cifar10.cifar10_bag_of_tricks,
+    "cifar10-trades": cifar10.cifar10_trades,
+    "cifar10-mart": cifar10.cifar10_mart,
+    "cifar10-awp": cifar10.cifar10_awp,
+    "cifar10-trades-awp": cifar10.cifar10_trades_awp,
+    "cifar10-fgsm-rs": cifar10.cifar10_fgsm_rs,
+    "cifar10-free": cifar10.cifar10_free,
+    "cifar10-n-fgsm": cifar10.cifar10_n_fgsm,
+    "cifar10-gradalign": cifar10.cifar10_gradalign,
+    "cifar10-ema": cifar10.cifar10_ema,
+    "cifar10-swa": cifar10.cifar10_swa,
+    "imagenet-sat-resnet50": imagenet.imagenet_sat_resnet50,
+    "imagenet-relu-resnet50": imagenet.imagenet_relu_resnet50,
+}
+
+
+def recipe(name: str | Path) -> TrainConfig:
+    """The config of a named recipe, or the one in a .json, .yaml or .yml file; raises `BadInput` for any other."""
+    if name not in RECIPES and Path(name).suffix in SUFFIXES:
+        return named(read_recipe(Path(name)))
+    if Path(name).is_dir():
+        raise BadInput(f"{name} is a folder; give its {Path(name, 'config.json')} to train by the same settings")
+    return find(RECIPES, str(name), "recipe")()
+
+
+def named(config: TrainConfig) -> TrainConfig:
+    """The config under the name of its recipe, with all settings in brackets in which it differs from that.
+
+    Equal trainings so have equal names, however they were written. A name that is no recipe's stays.
+    """
+    start = RECIPES.get(config.recipe.partition(" [")[0])
+    return config if start is None else config.named_after(start())

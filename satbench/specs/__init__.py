@@ -1,0 +1,1 @@
+"""What is asked for and what is said of it, as values without torch."""

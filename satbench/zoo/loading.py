@@ -1,0 +1,289 @@
+"""Networks by name, path or callable: the one way from a `--model` to something that can be measured."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from satbench.core.errors import BadInput, reason
+from satbench.core.lookup import imported
+from satbench.core.progress import Progress, silent
+from satbench.models.classifier import Classifier
+from satbench.models.precision import float32_ends
+from satbench.models.weights import (
+    Conversion,
+    Provenance,
+    load_model_file,
+    load_strictly,
+    model_digest,
+    read_weights,
+)
+from satbench.numerics.device import resolve_device
+from satbench.numerics.modes import evaluating
+from satbench.results.schema import ModelInfo
+from satbench.zoo.card import CLASSES, Card, ReleasedCard, find_card, read_aliases, read_cards
+from satbench.zoo.libraries import LIBRARIES, class_names
+from satbench.zoo.released import convert_card, is_release, known_digests, obtain, source_digests
+from satbench.zoo.tf_bundle import Bundle
+
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+NO_NETWORK = (
+    "give a torch.nn.Module whose forward maps images to logits and whose attributes are the networks it uses, so that "
+    "their weights are part of its digest and their mode can be set"
+)
+ORIGINAL = "give the torch.nn.Module that it was made from"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network in eval mode with what is known of it.
+
+    `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on, `val` the size of its
+    validation split where that was not the data set's own; `loader` is the image loader that its authors evaluate it
+    with; `class_names` those of its outputs, where they are known. `note` is printed when it is loaded.
+    `module` is the Python module of the user's own callable that built it.
+    """
+
+    model: nn.Module
+    info: ModelInfo
+    dataset: str | None = None
+    image_size: int | None = None
+    train_digest: str | None = None
+    loader: str | None = None
+    note: str | None = None
+    val: float | str | None = None
+    class_names: tuple[str, ...] | None = None
+    module: str | None = None
+
+
+def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress: Progress = silent) -> Loaded:
+    """The network that `ref` names.
+
+    A card of the registry, `timm:NAME`, `torchvision:NAME`, `package.module:callable`, a training run's folder or a
+    .safetensors file. `checkpoint` gives other weights to any but the last two; for a card it is a TensorFlow
+    checkpoint's prefix, a run folder or a .safetensors file. Raises `BadInput` for an unknown name, bytes whose
+    digest is not the card's, weights that do not fit, and anything that is not a torch module.
+    """
+    if not ref.strip():
+        raise BadInput("the model's name is empty; give a name from `satbench models`")
+    place = resolve_device(device)
+    kind, colon, name = ref.partition(":")
+    path = Path(ref)
+    is_file = path.is_dir() or path.suffix == ".safetensors"
+    if checkpoint is not None and is_file:
+        raise BadInput(
+            f"{ref!r} brings its own weights; leave out --checkpoint, or give it to a registry name, timm:NAME or "
+            "package.module:callable"
+        )
+    if colon and kind in LIBRARIES:
+        loaded = _from_library(ref, kind, name, checkpoint)
+    elif is_file:
+        loaded = _from_file(ref, _weights_of(path))
+    elif path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
+        read_weights(path)
+        raise BadInput(
+            f"{path} holds weights only; name their network: --model package.module:callable --checkpoint {path}"
+        )
+    elif colon and not path.exists():
+        loaded = _from_callable(ref, checkpoint)
+    elif _is_tf_checkpoint(path):
+        raise BadInput(f"{ref} is a TensorFlow checkpoint; name its network: --model NAME --checkpoint {ref}")
+    elif len(path.parts) > 1 or path.is_file():
+        raise BadInput(f"{ref} is no run folder or .safetensors file; give one, or a name from `satbench models`")
+    else:
+        loaded = _from_card(ref, checkpoint, progress)
+    loaded.model.to(place)
+    return loaded
+
+
+def load_model(name: str | Path, checkpoint: str | Path | None = None, device: str = "cpu") -> nn.Module:
+    """The named network in eval mode on `device`: float (N, C, H, W) RGB in [0, 1] to logits (N, K). See `load`."""
+    return load(str(name), Path(checkpoint) if checkpoint is not None else None, device).model
+
+
+def _weights_of(path: Path) -> Path:
+    """The file itself, or the best weights of a run folder."""
+    if not path.is_dir():
+        return path
+    best = path / BEST
+    prefixes = sorted(path.glob("*.index"))
+    if prefixes and not best.is_file():
+        raise BadInput(f"{path} holds a TensorFlow checkpoint; give its prefix, {prefixes[0].with_suffix('')}")
+    if not best.is_file():
+        raise BadInput(f"{path} is not a finished training run: it has no {BEST}; run `satbench train --out {path}`")
+    return best
+
+
+def _is_tf_checkpoint(path: Path) -> bool:
+    return path.suffix == ".index" or path.with_name(f"{path.name}.index").is_file()
+
+
+def _from_card(name: str, checkpoint: Path | None, progress: Progress) -> Loaded:
+    own, card = find_card(name)
+    note = f"{name} is {own}: {read_aliases()[name].because}" if own != name else None
+    if checkpoint is not None:
+        loaded = _with_checkpoint(own, card, checkpoint)
+    elif isinstance(card, ReleasedCard):
+        loaded = _from_file(own, obtain(own, card, progress))
+    else:
+        loaded = _from_file(own, card.checked_path())
+    return replace(loaded, note=note)
+
+
+def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
+    """The card's network with other weights; they bear its name alone only when they are the release's own."""
+    ref = f"{name} --checkpoint {checkpoint}"
+    if checkpoint.is_dir() or checkpoint.suffix == ".safetensors":
+        loaded = _from_file(ref, _weights_of(checkpoint))
+        assert isinstance(loaded.model, Classifier)
+        found, wanted = loaded.model.spec, (card.architecture, card.activation)
+        if (found.architecture, found.activation) != wanted:
+            raise BadInput(
+                f"{checkpoint} holds a {found.architecture} with {found.activation}, but {name} is a "
+                f"{card.architecture} with {card.activation}; give --model {checkpoint} alone"
+            )
+        return loaded
+    if not isinstance(card, ReleasedCard):
+        raise BadInput(f"{checkpoint} is no run folder or .safetensors file, which is what {name} can take")
+    with Bundle(checkpoint) as bundle:
+        known = known_digests(name, card)
+        released = source_digests(card, bundle) == known
+        model = convert_card(card, bundle).model
+    info = ModelInfo(
+        ref=name if released else ref,
+        digest=model_digest(model),
+        label=name if released else f"{name} [{checkpoint.name}]",
+        activation=card.activation,
+        method=card.method if released else None,
+        recipe=card.recipe if released else None,
+        trained_for=card.trained_for if released or known is None else None,
+    )
+    return Loaded(model, info, card.dataset, card.image_size, loader=card.loader)
+
+
+def _from_file(ref: str, path: Path) -> Loaded:
+    model, origin = load_model_file(path)
+    if isinstance(origin, Conversion):
+        return _converted(ref, path, model, origin)
+    return _trained(ref, model, origin)
+
+
+def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
+    recipe, note = origin.recipe, None
+    if origin.unfinished is not None:
+        recipe = f"{recipe}, epoch {origin.epoch + 1} of {origin.unfinished}"
+        note = f"epoch {origin.epoch + 1} of {origin.unfinished} of a training that has not ended; it counts as no seed"
+    info = ModelInfo(
+        ref=ref,
+        digest=model_digest(model),
+        label=origin.label,
+        activation=model.spec.activation,
+        method=origin.method,
+        recipe=recipe,
+        seed=origin.seed,
+        trained_for=origin.threat,
+        config=origin.config if note is None else None,
+        family=origin.family,
+    )
+    return Loaded(
+        model,
+        info,
+        origin.dataset,
+        model.spec.image_size,
+        origin.train_digest,
+        note=note,
+        class_names=origin.class_names,
+        val=origin.val,
+    )
+
+
+def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> Loaded:
+    card = read_cards().get(origin.card)
+    released = card if isinstance(card, ReleasedCard) and is_release(model.spec, origin, origin.card, card) else None
+    info = ModelInfo(
+        ref=origin.card if released else ref,
+        digest=origin.digest,
+        label=origin.card if released else f"{origin.card} [{path.name}]",
+        activation=model.spec.activation,
+        method=released.method if released else None,
+        recipe=released.recipe if released else None,
+        trained_for=origin.threat,
+    )
+    return Loaded(model, info, origin.dataset, model.spec.image_size, loader=origin.loader)
+
+
+def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Loaded:
+    """A classifier of 1,000 classes is taken to know ImageNet's."""
+    model = LIBRARIES[kind](name, checkpoint)
+    label = ref if checkpoint is None else f"{ref} [{checkpoint.name}]"
+    info = ModelInfo(
+        ref=ref if checkpoint is None else f"{ref} --checkpoint {checkpoint}", digest=model_digest(model), label=label
+    )
+    imagenet = model.spec.num_classes == CLASSES
+    return Loaded(
+        model,
+        info,
+        dataset="imagenet" if imagenet else None,
+        image_size=model.spec.image_size,
+        loader="torchvision" if imagenet else None,
+        class_names=class_names(kind, name) if checkpoint is None else None,
+    )
+
+
+def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:
+    module, _, attribute = ref.partition(":")
+    with imported("--model", ref, "give package.module:callable that needs no arguments") as build:
+        needed = [] if isinstance(build, nn.Module) else _required(build)
+        if needed:
+            raise BadInput(
+                f"--model {ref} needs {', '.join(needed)}, but is called without arguments to build a network; a "
+                f"function of images is none: {NO_NETWORK}"
+            )
+        model = build if isinstance(build, nn.Module) else build()
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"--model {ref}: {attribute}() returned a {type(model).__name__}; expected a torch.nn.Module")
+    if checkpoint is not None:
+        load_strictly(model, read_weights(checkpoint), checkpoint)
+    loaded = from_module(model, ref, attribute)
+    loaded.model.eval()
+    return replace(loaded, module=module)
+
+
+def from_module(model: nn.Module, ref: str, label: str) -> Loaded:
+    """A network that was built elsewhere, in the mode it has; raises `BadInput` where its kind cannot be measured.
+
+    Such are networks with weights that are not initialised yet, and compiled forms whose weights are not plain tensors
+    or whose mode cannot be set.
+    """
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise BadInput(f"{ref}: some weights are not initialised; run the model on one batch before it is measured")
+    packed = next((name for name, value in model.state_dict().items() if not _is_plain(value)), None)
+    if packed is not None:
+        raise BadInput(f"{ref}: the weight {packed!r} is no plain tensor, as after quantization; {ORIGINAL}")
+    try:
+        with evaluating(model):
+            pass
+    except (AttributeError, NotImplementedError) as error:
+        raise BadInput(
+            f"{ref}: the mode of this {type(model).__name__} cannot be set ({reason(error)}); {ORIGINAL}"
+        ) from None
+    return Loaded(float32_ends(model), ModelInfo(ref=ref, digest=model_digest(model), label=label))
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, Tensor) and not value.is_quantized
+
+
+def _required(build: Callable[..., Any]) -> list[str]:
+    """The arguments without which it cannot be called."""
+    try:
+        parameters = inspect.signature(build).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in variable]
