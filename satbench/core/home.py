@@ -1,6 +1,7 @@
-"""Where satbench keeps what it fetches, and the lock of a run folder."""
+"""Where satbench keeps what it fetches, and the locks of a folder that several processes share."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from satbench.core.errors import BadInput
 
 HOME = "SATBENCH_HOME"
 LOCK = ".lock"
+WORKERS = ".workers"
 
 
 def home() -> Path:
@@ -21,18 +23,18 @@ def home() -> Path:
 
 
 @contextmanager
-def alone_in(out: Path, command: str) -> Iterator[None]:
-    """Lock the run folder `out`, which is created if missing; raises `BadInput` when another process holds the lock.
+def alone_in(out: Path, command: str, patient: bool = False) -> Iterator[None]:
+    """Lock the folder `out`, which is created if missing.
 
-    The operating system locks a hidden file inside the folder, so the lock holds for every machine and container that
-    shares the folder, and it ends with its process, also when that is killed. The file stays, unless nothing
-    else was written.
+    While another process holds the lock, a `patient` one waits; else `BadInput` is raised. The operating system locks
+    a hidden file inside the folder, so the lock holds for every machine and container that shares the folder, and it
+    ends with its process, also when that is killed. The file stays, unless nothing else was written.
     """
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if patient else 0)
     except Timeout:
         raise BadInput(
             f"--out {out}: another satbench {command} is at work there; wait, or give another folder"
@@ -45,3 +47,57 @@ def alone_in(out: Path, command: str) -> Iterator[None]:
             if is_new:
                 out.rmdir()
         lock.release()
+
+
+@contextmanager
+def among_workers(out: Path, command: str, task: str) -> Iterator[None]:
+    """Be one of the processes that work on `task`, a digest, in the folder `out`, which is created if missing.
+
+    Raises `BadInput` while a process works on another task there. A process that was killed does not count.
+    """
+    is_new = not out.exists()
+    folder = out / WORKERS
+    with alone_in(out, command, patient=True):
+        folder.mkdir(exist_ok=True)
+        for other in folder.iterdir():
+            if _is_held(other) and other.name.partition("-")[0] != task:
+                raise BadInput(
+                    f"--out {out}: a satbench {command} with other settings, of another version or on another machine "
+                    "is at work there; wait, or give another folder"
+                )
+        mine = FileLock(folder / f"{task}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        mine.acquire()
+    try:
+        yield
+    finally:
+        Path(mine.lock_file).unlink()
+        mine.release()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+            if [entry.name for entry in out.iterdir()] == [LOCK]:
+                (out / LOCK).unlink()
+                if is_new:
+                    out.rmdir()
+
+
+@contextmanager
+def claimed(file: Path) -> Iterator[bool]:
+    """Whether this process has the claim `file`, a lock file that is there while some process has it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _is_held(file: Path) -> bool:
+    """Whether a living process holds this lock file; one that none holds is deleted."""
+    with claimed(file) as mine:
+        return not mine

@@ -2,7 +2,8 @@
 
 from satbench.core.progress import Progress, silent
 from satbench.evaluation.request import make_request
-from satbench.evaluation.run import data_info, evaluate, images_for, run_request
+from satbench.evaluation.run import evaluate, run_request, work_on
+from satbench.evaluation.setting import data_info, images_for
 from satbench.numerics.threat import ThreatModel
 from satbench.results.store import Run
 from satbench.specs.evaluation import EvaluationSpec
@@ -18,4 +19,5 @@ __all__ = [
     "make_request",
     "run_request",
     "silent",
+    "work_on",
 ]

@@ -10,9 +10,11 @@ import pandas as pd
 from satbench.attacks import Attack
 from satbench.attacks.base import info_of, unit_of
 from satbench.data import Images
+from satbench.evaluation.assemble import OUTCOME
+from satbench.evaluation.cutting import cut
 from satbench.evaluation.parts import work_name
 from satbench.evaluation.resume import identity
-from satbench.evaluation.table import DISTANCES, OUTCOME
+from satbench.evaluation.worker import DISTANCES
 from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import Manifest, Verdict
 from satbench.results.store import PARTS, Run, read_timing
@@ -87,29 +89,31 @@ def record_faults(records: pd.DataFrame) -> list[str]:
 
 
 def attacked(records: pd.DataFrame) -> Iterator[tuple[str, ThreatModel, pd.DataFrame]]:
-    """The records of images that each attack was given, by attack and threat.
+    """The records of images that each attack was given, by attack and threat; their index is the place in the run.
 
     Images that are wrong without an attack, or broken at a smaller radius, are not among them.
     """
     for (attack, norm), tables in records.groupby(["attack", "norm"], sort=False):
         standing: np.ndarray | None = None
-        for eps, table in tables.groupby("eps"):
+        for eps, rows in tables.groupby("eps"):
+            table = rows.reset_index(drop=True)
             given = ~_wrong(table).to_numpy() if standing is None else standing
             yield attack, ThreatModel(norm, eps), table[given]
             standing = ~table["broken"].to_numpy()
 
 
 def batches(
-    given: pd.DataFrame, stages: Sequence[Attack], batch_size: int
+    given: pd.DataFrame, stages: Sequence[Attack], batch_size: int, images: int
 ) -> Iterator[tuple[Attack, int, list[pd.DataFrame]]]:
     """How a run packs images for each stage of an attack: the stage, its position and the records of each batch.
 
-    `given` are the records of all images that the attack was given.
+    `given` are the records of all images that the attack was given, of a run of `images`.
     """
     for position, stage in enumerate(stages):
         rows = given[~given["stage"].isin([info_of(one).id for one in stages[:position]])] if len(stages) > 1 else given
-        size = unit_of(stage) or batch_size
-        yield stage, position, [rows.iloc[start : start + size] for start in range(0, len(rows), size)]
+        unit = unit_of(stage)
+        packed = cut(rows.index.tolist(), images, unit or batch_size, shrinks=unit is None)
+        yield stage, position, [rows.loc[list(batch)] for batch in packed]
 
 
 def timing_faults(run: Run, stages: Stages) -> list[str]:
@@ -128,7 +132,7 @@ def timing_faults(run: Run, stages: Stages) -> list[str]:
         unknown = set(given.loc[given["broken"], "stage"]) - {info_of(one).id for one in stages[name]}
         if unknown != (set() if several else unknown & {""}):
             faults.append(f"{name} {threat}: broken at {min(unknown)!r}, which is none of its stages")
-        for stage, _, parts in batches(given, stages[name], run.manifest.batch_size):
+        for stage, _, parts in batches(given, stages[name], run.manifest.batch_size, run.manifest.data.n):
             done = times.loc[times["stage"] == (info_of(stage).id if several else ""), "images"].tolist()
             ends = list(accumulate(len(part) for part in parts))
             if not set(ends) <= set(accumulate(done)) or sum(done) != sum(map(len, parts)):

@@ -12,7 +12,6 @@ from satbench.attacks.base import crafting, exhaustive, from_outside, info_of, s
 from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.evaluation.counting import Counted
 from satbench.evaluation.judge import Judged, Vote, judge, vote
-from satbench.evaluation.table import Passes
 from satbench.evaluation.target import Target
 from satbench.models.buffers import KeptBuffers, buffers_kept
 from satbench.numerics.seeding import PerSample
@@ -30,8 +29,24 @@ class Search:
     is_copy: bool
 
 
+@dataclass(frozen=True)
+class Passes:
+    """What an attack did to each image, on the CPU: forward and backward passes, int64 (N,); the forward pass at which
+    the network first erred in ball and box, or -1; whether a gradient was NaN or infinite, bool (N,)."""
+
+    forward: Tensor
+    backward: Tensor
+    fell_at: Tensor
+    bad_gradient: Tensor
+
+
 class Executor:
-    """The judged model, and where attacks on it search; see `harness.measure` for the arguments.
+    """The judged model, and where attacks on it search.
+
+    The majority of `draws` passes of the model decides, in eval mode and float32. One verdict of a `random_network`, or
+    of a network that is searched in place of the judged one, ends no search: attacks run without their early stop.
+    Every iterate that the attack shows such another network is judged on the model, and the first that it
+    misclassifies is the example.
 
     At most `at_once` images, at first `batch_size`, go through a network together.
     """

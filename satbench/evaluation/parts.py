@@ -1,16 +1,19 @@
-"""The finished batches of a run, each in a file of its own, so that a killed run resumes and a larger one reuses them.
+"""The finished batches of a run, each in a file of its own that any worker may write.
 
 `parts/<work>/<batch>.parquet`: `work` is a hash of everything that decides a result but the images (network, attack,
-threat, seed, versions), `batch` one of the images in it. The broken examples, where they are kept, are beside it.
+threat, seed, versions), `batch` one of the images in it. The broken examples, where they are kept, are beside it. A
+part is written whole, once, and two workers that compute the same one write the same outcomes, so a killed run
+resumes, a larger one reuses what is there, and several workers share a folder.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
@@ -28,7 +31,7 @@ OUTCOMES = pa.schema(
         ("broken", pa.bool_()),
         ("prediction", pa.int32()),
         ("margin", pa.float32()),
-        ("correct_share", pa.float32()),
+        ("correct_share", pa.float32()),  # NaN for an example that violates the threat
         ("distance_linf", pa.float32()),
         ("distance_l2", pa.float32()),
         ("distance_l1", pa.float32()),
@@ -43,30 +46,49 @@ OUTCOMES = pa.schema(
 )
 KEY = ["sample_id", "sample_hash", "label"]  # what an outcome belongs to
 Key = tuple[str, str, int]
+Columns = Mapping[str, "np.ndarray[Any, Any]"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One batch of an attack: `outcomes` has the columns of `OUTCOMES`."""
+    """What happened to some images: `columns` are those of `OUTCOMES`, each (N,).
 
-    outcomes: pd.DataFrame
+    `numerics` is the fingerprint of the machine that computed it, "" where it was not noted.
+    """
+
+    columns: Columns
     seconds: float
     notes: tuple[str, ...]
+    numerics: str = ""
+
+    def __len__(self) -> int:
+        return len(self.columns["label"])
+
+    @property
+    def keys(self) -> list[Key]:
+        """Which images it is about."""
+        return list(zip(*(self.columns[name].tolist() for name in KEY), strict=True))
+
+    def take(self, rows: Sequence[int]) -> "Part":
+        """Some of its images, with their share of its time."""
+        columns = {name: column[list(rows)] for name, column in self.columns.items()}
+        return replace(self, columns=columns, seconds=self.seconds * len(rows) / len(self))
 
 
 def work_name(
     identity: Mapping[str, object],
     stage: str,
     position: int,
-    threat: ThreatModel,
+    threat: ThreatModel | None,
     seed: int,
     search: object,
     device: str,
 ) -> str:
     """The folder name for everything that decides a result but the images.
 
-    `stage` is the id of an attack or of the part of an ensemble at `position`, `search` is `SearchInfo.identity`,
-    `device` is a type such as "cpu", and `identity` is `resume.identity`.
+    `stage` is the id of an attack or of the part of an ensemble at `position`; it is "" and `threat` None for the
+    network's answers to images as they are. `search` is `SearchInfo.identity`, `device` is a type such as "cpu", and
+    `identity` is `resume.identity`.
     """
     decisive = {**identity, "attack": stage, "position": position, "threat": repr(threat)}
     decisive |= {"seed": seed, "search": search, "device": device}
@@ -74,7 +96,10 @@ def work_name(
 
 
 class Work:
-    """The finished batches of one attack at one threat, in a folder or, without one, in memory only."""
+    """The parts of one step at one threat, in a folder or, without one, in memory only.
+
+    Parts that other workers write meanwhile are found by their name; `held` knows those that were there at first.
+    """
 
     def __init__(self, run: Path | None, name: str, examples: bool) -> None:
         self.run, self.name, self.examples = run, name, examples
@@ -84,40 +109,43 @@ class Work:
             part = self._read(file)
             if part is not None:
                 self.by_batch[file.stem] = part
-        self.by_sample = {
-            key: (batch, row) for batch, part in self.by_batch.items() for row, key in enumerate(keys_of(part.outcomes))
-        }
+        self.places = {key: (batch, row) for batch, part in self.by_batch.items() for row, key in enumerate(part.keys)}
 
-    def batch(self, keys: Sequence[Key]) -> Part | None:
-        """The finished batch of exactly these images, in this order."""
-        return self.by_batch.get(_batch_name(keys))
+    def part(self, batch: str) -> Part | None:
+        """The part of this name, if it is there by now."""
+        if batch not in self.by_batch and self.folder is not None:
+            file = self.folder / f"{batch}.parquet"
+            part = self._read(file) if file.is_file() else None
+            if part is not None:
+                self.by_batch[batch] = part
+        return self.by_batch.get(batch)
 
-    def samples(self, keys: Sequence[Key]) -> Part:
-        """What is known of these images, whatever batch they were in, with their share of its time."""
-        places = [self.by_sample[key] for key in keys if key in self.by_sample]
-        parts = {batch: self.by_batch[batch] for batch, _ in places}
-        found = [parts[batch].outcomes.iloc[[row]] for batch, row in places]
-        outcomes = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=OUTCOMES.names)
-        seconds = sum(parts[batch].seconds / len(parts[batch].outcomes) for batch, _ in places)
-        return Part(outcomes, seconds, tuple(note for part in parts.values() for note in part.notes))
+    def held(self, keys: Sequence[Key]) -> list[Part]:
+        """What was known at first of these images, whatever batch they were in."""
+        found: dict[str, list[int]] = {}
+        for key in keys:
+            if key in self.places:
+                batch, row = self.places[key]
+                found.setdefault(batch, []).append(row)
+        return [self.by_batch[batch].take(rows) for batch, rows in found.items()]
 
     def keep(self, part: Part, examples: Tensor) -> Part:
-        """Store a batch and the `examples` of its broken images, in order; returns it with their places filled in."""
-        name = _batch_name(keys_of(part.outcomes))
-        outcomes = part.outcomes.assign(example_file="", example_row=-1)
+        """Store a part and the `examples` of its broken images, in order; returns it with their places filled in."""
+        name = batch_name(part.keys)
+        broken = part.columns["broken"]
+        files, rows = np.full(len(part), "", object), np.full(len(part), -1)
         if self.folder and self.examples and len(examples):
-            broken = outcomes["broken"].to_numpy()
-            outcomes.loc[broken, "example_file"] = f"{PARTS}/{self.name}/{name}.safetensors"
-            outcomes.loc[broken, "example_row"] = range(int(broken.sum()))
+            files[broken] = f"{PARTS}/{self.name}/{name}.safetensors"
+            rows[broken] = range(int(broken.sum()))
             with atomic_file(self.folder / f"{name}.safetensors") as temporary:
                 write_safetensors(temporary, {"x_adv": examples.contiguous()})
-        part = Part(outcomes, part.seconds, part.notes)
+        part = replace(part, columns={**part.columns, "example_file": files, "example_row": rows})
         self._write(name, part)
         self.by_batch[name] = part
         return part
 
     def move(self, new: str) -> None:
-        """Store the finished batches under another name; the files of their examples stay where they are."""
+        """Store the parts under another name; the files of their examples stay where they are."""
         assert self.folder is not None
         after = Work(self.run, new, self.examples)
         for batch, part in self.by_batch.items():
@@ -128,41 +156,37 @@ class Work:
 
     def _write(self, name: str, part: Part) -> None:
         if self.folder:
-            said = {"seconds": repr(part.seconds), "notes": json.dumps(part.notes)}
-            table = pa.Table.from_pandas(part.outcomes, schema=OUTCOMES, preserve_index=False)
-            said["digest"] = self._digest(name, table, said["seconds"], said["notes"])
+            said = {"seconds": repr(part.seconds), "notes": json.dumps(part.notes), "numerics": part.numerics}
+            columns = [pa.array(part.columns[field.name], field.type, from_pandas=True) for field in OUTCOMES]
+            table = pa.Table.from_arrays(columns, schema=OUTCOMES)
+            said["digest"] = self._digest(name, table, *said.values())
             with atomic_file(self.folder / f"{name}.parquet") as temporary:
                 pq.write_table(table.replace_schema_metadata(said), temporary, compression="zstd")
 
     def _read(self, file: Path) -> Part | None:
-        """A stored batch, or None, so that it is computed again, when it is damaged, edited or without its examples."""
+        """A stored part, or None, so that it is computed again, when it is damaged, edited or without its examples."""
         try:
             table = pq.read_table(file)
             said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-            seconds, notes, digest = float(said["seconds"]), tuple(json.loads(said["notes"])), said["digest"]
+            seconds, notes, digest = float(said["seconds"]), tuple(json.loads(said["notes"])), said.pop("digest")
         except (OSError, KeyError, ValueError, pa.ArrowException):
             return None
-        if not table.schema.equals(OUTCOMES) or digest != self._digest(
-            file.stem, table, said["seconds"], said["notes"]
-        ):
+        if not table.schema.equals(OUTCOMES) or digest != self._digest(file.stem, table, *said.values()):
             return None
-        outcomes = table.to_pandas()
-        if self.examples and outcomes["broken"].any():
+        columns = {name: table.column(name).to_numpy() for name in OUTCOMES.names}
+        part = Part(columns, seconds, notes, said.get("numerics", ""))
+        if self.examples and part.columns["broken"].any():
             assert self.run is not None
-            files = outcomes.loc[outcomes["broken"], "example_file"].unique()
+            files = set(part.columns["example_file"][part.columns["broken"]].tolist())
             if not all(name and (self.run / name).is_file() for name in files):
                 return None
-        return Part(outcomes, seconds, notes)
+        return part
 
     def _digest(self, batch: str, table: pa.Table, *said: str) -> str:
         content = json.dumps([self.name, batch, table.to_pydict(), *said])
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def keys_of(outcomes: pd.DataFrame) -> list[Key]:
-    """Which images these rows are about."""
-    return list(outcomes[KEY].itertuples(index=False, name=None))
-
-
-def _batch_name(keys: Sequence[Key]) -> str:
+def batch_name(keys: Sequence[Key]) -> str:
+    """The file name of the part about exactly these images, in this order."""
     return hashlib.sha256("\n".join("\t".join(map(str, key)) for key in keys).encode()).hexdigest()[:20]

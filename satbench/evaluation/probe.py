@@ -12,11 +12,16 @@ from satbench.evaluation.judge import is_random, logits_of
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network gave: `bits` of logits and gradients, how many `outputs`, and whether it draws random numbers."""
+    """What a network gave: `bits` of logits and gradients, how many `outputs`, and whether it draws random numbers.
+
+    `logits` are those of all images, `slopes` the lengths of their gradients, none for a network without gradients.
+    """
 
     bits: bytes
     outputs: int
     random: bool
+    logits: list[float]
+    slopes: list[float]
 
 
 def answers(model: nn.Module, x: Tensor, y: Tensor, at_once: int) -> Answers:
@@ -30,19 +35,20 @@ def answers(model: nn.Module, x: Tensor, y: Tensor, at_once: int) -> Answers:
     torch.manual_seed(0)
     with crafting(model), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         logits = logits_of(model, x, y)
+        lengths: list[float] = []
         try:
             slopes = _slopes(model, x, at_once)
             again = slopes if x.device.type == "cpu" else _slopes(model, x, at_once)
             found = _bits(slopes)
+            lengths = slopes.double().flatten(1).norm(dim=1).nan_to_num().tolist()
             if found != _bits(again):
-                lengths = slopes.double().flatten(1).norm(dim=1).tolist()
                 found = " ".join(f"{length:.1e}" for length in lengths).encode()
         except torch.OutOfMemoryError:
             raise
         except FAULTS as error:
             found = type(error).__name__.encode()
         random = is_random(model, x, logits)
-    return Answers(_bits(logits) + found, logits.shape[1], random)
+    return Answers(_bits(logits) + found, logits.shape[1], random, logits.flatten().tolist(), lengths)
 
 
 def _slopes(model: nn.Module, x: Tensor, at_once: int) -> Tensor:

@@ -14,15 +14,15 @@ from satbench.attacks import Attack
 from satbench.attacks.base import unit_of
 from satbench.core.progress import Progress, silent
 from satbench.data import Images
+from satbench.evaluation.compute import measure
 from satbench.evaluation.consistency import Stages, attacked, batches, work_of
-from satbench.evaluation.executor import Search
-from satbench.evaluation.harness import measure
-from satbench.evaluation.parts import Work, keys_of
+from satbench.evaluation.executor import Executor, Search
+from satbench.evaluation.parts import KEY, Work, batch_name
 from satbench.evaluation.resume import identity
 from satbench.evaluation.stored import SLACK
 from satbench.numerics.threat import ThreatModel
 from satbench.results.metrics import mcnemar
-from satbench.results.schema import RECORDS
+from satbench.results.schema import RECORDS, Manifest
 from satbench.results.store import Run
 
 LEVEL = 1e-3  # chance that an honest run on another processor is accused by any of the sign tests
@@ -71,7 +71,7 @@ def reattack(
     for done, (name, threat, given) in enumerate(whole):
         progress(done, len(whole), f"{name} {threat}")
         attack = attacks[name]
-        chosen = _whole_batches(given, stages[name], run.manifest.batch_size, sample, draw)
+        chosen = _whole_batches(given, stages[name], run.manifest, sample, draw)
         exactly = same_numerics and _packed_as(run, chosen, stages[name], threat)
         if not exactly and (unit_of(attack) is None or len(stages[name]) > 1):
             chosen = given.iloc[sorted(draw.sample(range(len(given)), min(sample, len(given))))]
@@ -94,13 +94,13 @@ def reattack(
 
 
 def _whole_batches(
-    given: pd.DataFrame, stages: Sequence[Attack], batch_size: int, sample: int, draw: random.Random
+    given: pd.DataFrame, stages: Sequence[Attack], said: Manifest, sample: int, draw: random.Random
 ) -> pd.DataFrame:
     """Random batches of the first stage, in order, of at least `sample` images together.
 
     The last batch of the run, which may be partial, comes last, so a run of these images alone packs them the same way.
     """
-    _, _, parts = next(batches(given, stages, batch_size))
+    _, _, parts = next(batches(given, stages, said.batch_size, said.data.n))
     chosen: list[int] = []
     for index in draw.sample(range(len(parts)), len(parts)):
         if sum(len(parts[one]) for one in chosen) >= sample:
@@ -111,9 +111,10 @@ def _whole_batches(
 
 def _packed_as(run: Run, chosen: pd.DataFrame, stages: Sequence[Attack], threat: ThreatModel) -> bool:
     """Whether every batch of an attack on these images alone is one that the run made and kept."""
-    for stage, position, parts in batches(chosen, stages, run.manifest.batch_size):
+    for stage, position, parts in batches(chosen.reset_index(drop=True), stages, run.manifest.batch_size, len(chosen)):
         work = Work(run.path, work_of(run.manifest, stage, position, threat), examples=False)
-        if any(work.batch(keys_of(part)) is None for part in parts):
+        names = [batch_name(list(part[KEY].itertuples(index=False, name=None))) for part in parts]
+        if any(work.part(name) is None for name in names):
             return False
     return True
 
@@ -132,19 +133,20 @@ def _again(
     """The recorded and the new records of these images, without those that now are wrong as they are."""
     said = run.manifest
     position = {one: row for row, one in enumerate(images.ids)}
+    some = images.take([position[one] for one in chosen["sample_id"]])
+    executor = Executor(model, search, said.batch_size, said.seed, said.draws, random_network)
     measured = measure(
-        model,
-        images.take([position[one] for one in chosen["sample_id"]]),
+        executor,
+        some,
         [attack],
         [threat],
         said.seed,
         said.batch_size,
         device,
-        search=search,
-        identity=identity(said),
-        draws=said.draws,
-        random_network=random_network,
+        identity(said),
+        said.search.identity,
     )
+    assert measured is not None, "nobody else measures"
     found = pa.Table.from_pandas(measured.records, schema=RECORDS, preserve_index=False).to_pandas()
     kept = (found["clean_prediction"] == found["label"]).to_numpy()
     return chosen[kept].reset_index(drop=True), found[kept].reset_index(drop=True)

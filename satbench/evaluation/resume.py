@@ -1,6 +1,7 @@
 """What a run folder that is already there means for the run that is asked for."""
 
 import hashlib
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,14 +49,22 @@ def identity(wanted: Manifest) -> dict[str, object]:
     }
 
 
-def fingerprint(answers: Sequence[Answers], models: Sequence[Loaded], attacks: Sequence[Attack]) -> str:
-    """A hash of what networks answered on some images, and of the source of models and attacks from outside.
+def task(described: Manifest, trust: bool) -> str:
+    """A digest of everything that workers on one run must agree in."""
+    own = {"model", "data", "threats", "attacks", "seed", "batch_size", "search", "examples", "device", "draws"}
+    said = described.model_dump(mode="json", include=own, exclude={"search": {"note"}})
+    text = json.dumps([said, trust, identity(described)], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    It notices that a network or an attack of the user's own was changed where its name and weights do not; an attack's
-    plain attributes, which its repr need not show, count too. An attack whose source cannot be found, as in a notebook,
-    is never the same twice; a network's answers stand for its source.
+
+def code_digest(models: Sequence[Loaded], attacks: Sequence[Attack]) -> str:
+    """A hash of the source of models and attacks from outside, and of such an attack's plain attributes.
+
+    It notices that an attack of the user's own was changed where its name does not say so, also in an attribute that
+    its repr does not show. An attack whose source cannot be found, as in a notebook, is never the same twice; a
+    network's answers stand for its source.
     """
-    digest = hashlib.sha256(b"".join(one.bits for one in answers))
+    digest = hashlib.sha256()
     modules = {type(module).__module__ for one in models for module in one.model.modules()}
     modules |= {one.module for one in models if one.module is not None}
     for name in sorted(modules):
@@ -66,6 +75,13 @@ def fingerprint(answers: Sequence[Answers], models: Sequence[Loaded], attacks: S
             digest.update(source_digest(name) or uuid.uuid4().bytes)
         if from_outside(attack) is not None:
             digest.update("\n".join(plain_attributes(part) for part in layers(attack)).encode())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint(answers: Sequence[Answers], code: str) -> str:
+    """A hash of what networks answered on some images, bit for bit, and of `code_digest`."""
+    digest = hashlib.sha256(b"".join(one.bits for one in answers))
+    digest.update(code.encode())
     return digest.hexdigest()[:16]
 
 

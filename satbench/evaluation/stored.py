@@ -14,7 +14,7 @@ from satbench.core.progress import Progress, silent
 from satbench.data import Images
 from satbench.evaluation.consistency import THREAT, names_of
 from satbench.evaluation.judge import judge, logits_of
-from satbench.evaluation.table import DISTANCES
+from satbench.evaluation.worker import DISTANCES
 from satbench.numerics.threat import ThreatModel, distance
 from satbench.results.store import Run, read_examples
 

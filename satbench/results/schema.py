@@ -161,7 +161,8 @@ class Manifest(_Strict):
     `attacks` describes each attack that the records name. `search` says on what they searched;
     `notes` are what the attacks' libraries said; `fingerprint` is of the network's answers and of attacks from outside.
     `draws` is how many passes of a random network the judge takes a majority of; `threads` are torch's, and `numerics`
-    is `evaluation.fingerprint.numerics_fingerprint` with them. `seal` is `store.seal_of` the run.
+    is `evaluation.fingerprint.numerics_fingerprint` with them; `other_numerics` are those of other machines that
+    computed parts of the run. `seal` is `store.seal_of` the run.
     """
 
     schema_version: int
@@ -182,6 +183,7 @@ class Manifest(_Strict):
     draws: int = 1
     threads: int = 1
     numerics: str = ""
+    other_numerics: list[str] = []
     seal: str = ""
     command: str
     seconds: float

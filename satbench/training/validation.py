@@ -6,8 +6,8 @@ from torch import nn
 from satbench.attacks import PGD, fgsm
 from satbench.core.errors import BadInput
 from satbench.data import Images
-from satbench.evaluation.executor import Search
-from satbench.evaluation.harness import measure
+from satbench.evaluation.compute import measure
+from satbench.evaluation.executor import Executor, Search
 from satbench.methods import Processes
 from satbench.models.precision import Autocast
 from satbench.numerics.threat import ThreatModel
@@ -15,6 +15,8 @@ from satbench.results.metrics import clean_table
 from satbench.results.schema import SearchInfo
 from satbench.results.training_log import Validated
 from satbench.training.config import TrainConfig
+
+BATCH = 256  # images at a time
 
 
 def validate(
@@ -34,9 +36,12 @@ def validate(
     half = SearchInfo(form="bf16", precision="bf16")
     search = Search(Autocast(net), half, is_copy=True) if precision == "bf16-attack" else None
     try:
-        records = measure(judged, part, attacks, [threat], config.seed, 256, device, search=search).records
+        executor = Executor(judged, search, BATCH, config.seed, draws=1, random_network=False)
+        measured = measure(executor, part, attacks, [threat], config.seed, BATCH, device)
     except BadInput as error:
         raise BadInput(f"after {after}: {error}; lower lr where it is NaN or infinite") from None
+    assert measured is not None, "nobody else measures"
+    records = measured.records
     broken = {name: group["broken"].to_numpy() for name, group in records.groupby("attack", sort=False)}
     by_fgsm, by_pgd = (broken[repr(attack)] for attack in attacks)
     counts = [

@@ -1,0 +1,217 @@
+"""What an evaluation runs on, once networks and images are there."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from satbench.attacks import Attack
+from satbench.attacks.base import from_outside, info_of, stages_of
+from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
+from satbench.core.progress import Progress
+from satbench.data import Images, load_images, takes_loader, training_splits
+from satbench.evaluation import resume, sweep
+from satbench.evaluation.assemble import Measured
+from satbench.evaluation.batch import usual_batch_size
+from satbench.evaluation.battery import quick_trust, trust_part
+from satbench.evaluation.classes import with_labels_of
+from satbench.evaluation.compute import measure
+from satbench.evaluation.executor import Executor, Search
+from satbench.evaluation.fingerprint import numerics_fingerprint
+from satbench.evaluation.joining import Begun, fingerprint_in
+from satbench.evaluation.judge import DRAWS
+from satbench.evaluation.probe import Answers, answers
+from satbench.evaluation.provenance import revision, versions
+from satbench.evaluation.request import Request
+from satbench.evaluation.search import LABELLED, PROBE, Transfer, search_on, source_name
+from satbench.numerics.seeding import PerSample
+from satbench.numerics.threat import ThreatModel
+from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, Trust
+from satbench.results.store import Run
+from satbench.specs.evaluation import EvaluationSpec, SearchForm
+from satbench.zoo import Loaded
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The judged network, perhaps one to search on, the images and the attacks of an evaluation in the folder `out`.
+
+    `described` is the manifest as far as it is known before anything is measured.
+    """
+
+    spec: EvaluationSpec
+    out: Path
+    networks: list[Loaded]
+    images: Images
+    threats: list[ThreatModel]
+    attacks: list[Attack]
+    place: torch.device
+    where: Search
+    answered: Answers
+    here: Begun
+    described: Manifest
+
+    def finished(self) -> Run | None:
+        """The run in the folder, if it is the one that is wanted, whole; see `resume.finished`."""
+        return resume.finished(self.out, self.described, self.images, self.spec.trust)
+
+    def measured(self, attacks: list[Attack], progress: Progress, patient: bool) -> Measured | None:
+        """What the attacks do; None while others compute parts of it."""
+        said = self.described
+        judged = self.networks[0].model
+        executor = Executor(judged, self.where, said.batch_size, said.seed, said.draws, self.answered.random)
+        return measure(
+            executor,
+            self.images,
+            attacks,
+            self.threats,
+            said.seed,
+            said.batch_size,
+            self.place,
+            resume.identity(said),
+            said.search.identity,
+            self.here.numerics,
+            self.out,
+            said.examples,
+            progress,
+            patient,
+        )
+
+    def checked(self, measured: Measured, patient: bool) -> Trust | None:
+        """The verdict of the quick trust battery; None while another worker computes it."""
+
+        def check() -> Trust:
+            model, seed = self.networks[0].model, self.described.seed
+            return quick_trust(model, self.images, self.threats, seed, measured.records, measured.attacks)
+
+        decisive = resume.identity(self.described) | {"threats": list(map(str, self.threats))}
+        records, seed = measured.records, self.described.seed
+        return trust_part(self.out, decisive, seed, records, measured.attacks, check, patient)
+
+    def check_threats(self) -> None:
+        """Let satbench's own attacks refuse a threat, on no images, before any work."""
+        nothing = torch.empty(0, *self.images.shape)
+        stages = [stage for attack in self.attacks for stage in stages_of(attack) if not from_outside(stage)]
+        for stage in stages:
+            for threat in self.threats:
+                stage(self.where.module, nothing, torch.empty(0, dtype=torch.int64), threat, PerSample(()))
+
+
+def prepare(
+    asked: Request, networks: list[Loaded], images: Images, threads: int, out: Path, place: torch.device, command: str
+) -> Setting:
+    """Look at what networks answer on the first images, and decide where the attacks search.
+
+    Raises `BadInput` for networks, images and attacks that do not go together.
+    """
+    spec, loaded = asked.spec, networks[0]
+    threats = sweep.threats_of(spec, loaded.info)
+    attacks = _labelled(list(asked.attacks), spec.search, networks[1:])
+    where, answered = _where(networks, images, spec.search, place)
+    code = resume.code_digest(networks, attacks)
+    here = Begun.here(resume.fingerprint(answered, code), code, numerics_fingerprint(), answered)
+    described = Manifest(
+        schema_version=SCHEMA_VERSION,
+        model=loaded.info,
+        data=data_info(images, digest=""),
+        threats=[Threat(norm=each.norm, eps=each.eps) for each in threats],
+        attacks=[info_of(one) for one in attacks],
+        seed=spec.seed,
+        batch_size=spec.batch_size or usual_batch_size(loaded.model, images.shape, place),
+        search=where.info,
+        examples=spec.save_examples,
+        trust=None,
+        notes=[],
+        device=str(place),
+        versions=versions(),
+        revision=revision(),
+        fingerprint=fingerprint_in(out, here),
+        draws=spec.draws or (DRAWS if answered[0].random else 1),
+        threads=threads,
+        numerics=here.numerics,
+        command=command,
+        seconds=0,
+        created="",
+        host=platform.node(),
+    )
+    return Setting(spec, out, networks, images, threats, attacks, place, where, answered[0], here, described)
+
+
+def _labelled(attacks: list[Attack], search: str, sources: list[Loaded]) -> list[Attack]:
+    """The attacks, their identity saying where they search if that is not a copy of the judged network."""
+    if search in LABELLED:
+        attacks = [LABELLED[search](one) for one in attacks]
+    for other in sources:
+        attacks = [Transfer(one, source=source_name(other.info)) for one in attacks]
+    return attacks
+
+
+def data_info(images: Images, digest: str) -> DataInfo:
+    """The images as a manifest describes them; `digest` is theirs, "" before it is known."""
+    return DataInfo(
+        name=images.name,
+        split=images.split,
+        n=len(images),
+        digest=digest,
+        loader=images.loader,
+        image_size=images.shape[-1],
+    )
+
+
+def _where(
+    networks: list[Loaded], images: Images, search: SearchForm, place: torch.device
+) -> tuple[Search, list[Answers]]:
+    """Where the attacks search, on the last of the networks, and what each answers on the first images.
+
+    Raises `BadInput` for a network that does not fit the images.
+    """
+    _, probe, _ = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
+    probe = probe.to(place)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        answered = [
+            answers(one.model, probe, images.y, min(PROBE, usual_batch_size(one.model, images.shape, place)))
+            for one in networks
+        ]
+        return search_on(networks[-1].model, probe, search, another=len(networks) > 1), answered
+
+
+def images_for(
+    loaded: Loaded,
+    dataset: str | Images | None,
+    split: str | None,
+    size: int | None,
+    data_dir: Path | None,
+    loader: str | None,
+) -> Images:
+    """The images that a network is measured on where `dataset` and the others, if given, do not say otherwise."""
+    if isinstance(dataset, Images):
+        return with_labels_of(loaded, dataset)
+    name = dataset or loaded.dataset
+    if name is None:
+        raise BadInput(f"model {loaded.info.ref!r} does not say what it was trained on; give --dataset")
+    wanted = loaded.image_size if size is None else size
+    if split is None and ":" in name and (name == loaded.dataset or _trained_on(loaded, name, wanted, data_dir)):
+        split = "test"
+    if split in ("train", "val") and loaded.val is not None and name == loaded.dataset:
+        trained_on, held_out = training_splits(name, wanted, data_dir, loaded.val)
+        chosen = trained_on if split == "train" else held_out
+        if chosen is None:
+            raise BadInput(f"{loaded.info.ref} was trained without a validation split; use --split test")
+        return chosen
+    if loader is None and takes_loader(name):
+        loader = loaded.loader
+    return with_labels_of(loaded, load_images(name, split, wanted, data_dir, loader))
+
+
+def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | None) -> bool:
+    """Whether the training images are those of this data set, however its path is spelled."""
+    if loaded.train_digest is None:
+        return False
+    try:
+        if loaded.val is not None:
+            return training_splits(name, size, data_dir, loaded.val)[0].fingerprint == loaded.train_digest
+        return load_images(name, "train", size, data_dir).fingerprint == loaded.train_digest
+    except BadInput:
+        return False
