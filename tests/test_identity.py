@@ -219,10 +219,11 @@ def test_every_uncommitted_edit_of_the_package_is_another_revision(tmp_path: Pat
 def test_another_revision_is_computed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reused = []
     for found in ("0f+changes:1a", "0f+changes:1a", "0f+changes:2b"):
-        monkeypatch.setattr("satbench.evaluation.run.revision", lambda found=found: found)
+        monkeypatch.setattr("satbench.evaluation.setting.revision", lambda found=found: found)
         reused.append(measure(nearest_mean(), tmp_path / "run").reused)
     assert reused == [False, True, False]
-    assert len(list((tmp_path / "run" / "parts").iterdir())) == 2
+    folders = [one for one in (tmp_path / "run" / "parts").iterdir() if one.is_dir()]
+    assert len(folders) == 2 * 2, "for each revision, the images as they are and under attack"
 
 
 def test_the_command_says_that_it_only_read(here: Path) -> None:

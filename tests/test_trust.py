@@ -25,7 +25,7 @@ from satbench.cli import app
 from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
 from satbench.data.images import image_set
-from satbench.evaluation.harness import measure
+from satbench.evaluation.compute import measure
 from satbench.evaluation.migrate import attack_of
 from satbench.numerics.seeding import generator
 from satbench.numerics.threat import ThreatModel

@@ -3,7 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -13,7 +13,8 @@ from satbench.core.errors import BadInput
 
 HOME = "SATBENCH_HOME"
 LOCK = ".lock"
-WORKERS = ".workers"
+WORKERS = ".workers"  # a lock file for every process at work in the folder
+CLAIMS = ".claims"  # one for every job that somebody does
 
 
 def home() -> Path:
@@ -60,11 +61,12 @@ def among_workers(out: Path, command: str, task: str) -> Iterator[None]:
     with alone_in(out, command, patient=True):
         folder.mkdir(exist_ok=True)
         for other in folder.iterdir():
-            if _is_held(other) and other.name.partition("-")[0] != task:
-                raise BadInput(
-                    f"--out {out}: a satbench {command} with other settings, of another version or on another machine "
-                    "is at work there; wait, or give another folder"
-                )
+            with _held(other) as dead:
+                if not dead and other.name.partition("-")[0] != task:
+                    raise BadInput(
+                        f"--out {out}: a satbench {command} with other settings, of another version or on another "
+                        "machine is at work there; wait, or give another folder"
+                    )
         mine = FileLock(folder / f"{task}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
         mine.acquire()
     try:
@@ -72,18 +74,26 @@ def among_workers(out: Path, command: str, task: str) -> Iterator[None]:
     finally:
         Path(mine.lock_file).unlink()
         mine.release()
-        if not any(folder.iterdir()):
-            folder.rmdir()
-            if [entry.name for entry in out.iterdir()] == [LOCK]:
-                (out / LOCK).unlink()
-                if is_new:
-                    out.rmdir()
+        for hidden in (folder, out / CLAIMS):
+            with suppress(OSError):  # other workers are there, or none was
+                hidden.rmdir()
+        if [entry.name for entry in out.iterdir()] == [LOCK]:
+            (out / LOCK).unlink()
+            if is_new:
+                out.rmdir()
 
 
 @contextmanager
-def claimed(file: Path) -> Iterator[bool]:
-    """Whether this process has the claim `file`, a lock file that is there while some process has it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+def claimed(out: Path, name: str) -> Iterator[bool]:
+    """Whether this process alone works on the job `name` of folder `out`, until the block or the process ends."""
+    (out / CLAIMS).mkdir(parents=True, exist_ok=True)
+    with _held(out / CLAIMS / name) as mine:
+        yield mine
+
+
+@contextmanager
+def _held(file: Path) -> Iterator[bool]:
+    """Whether this process has the lock file, which is deleted afterwards."""
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
@@ -95,9 +105,3 @@ def claimed(file: Path) -> Iterator[bool]:
     finally:
         file.unlink(missing_ok=True)
         lock.release()
-
-
-def _is_held(file: Path) -> bool:
-    """Whether a living process holds this lock file; one that none holds is deleted."""
-    with claimed(file) as mine:
-        return not mine

@@ -17,6 +17,7 @@ from satbench.specs.attack import AttackInfo
 
 OUTCOME = ["prediction", "margin", "correct_share", *DISTANCES]  # of the example that represents an image
 PLACE = ["example_file", "example_row"]
+COUNTS = ["label", "prediction", "fell_at", "forward", "backward", "example_row"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _rows(stream: Stream) -> pd.DataFrame:
     parts = [pd.DataFrame(dict(part.columns)) for parts in stream.parts for part in parts]
     if not parts:
         return pd.DataFrame()
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True).astype({name: "int64" for name in COUNTS})
     if any(len(parts) > 1 for parts in stream.parts):
         table = table.set_index(KEY, drop=False).loc[[stream.keys[row] for row in given]]
     return table.set_axis(given)

@@ -14,7 +14,7 @@ from torch import nn
 from satbench.core.files import to_json, write_text
 from satbench.core.home import claimed
 from satbench.data import Images
-from satbench.evaluation.compute import CLAIMS, PAUSE
+from satbench.evaluation.compute import PAUSE
 from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import Trust
 from satbench.results.store import PARTS
@@ -58,7 +58,7 @@ def trust_part(
         found = _read(file, name)
         if found is not None:
             return found
-        with claimed(out / CLAIMS / file.stem) as mine:
+        with claimed(out, file.stem) as mine:
             if mine and _read(file, name) is None:
                 trust = check()
                 said = trust.model_dump(mode="json")

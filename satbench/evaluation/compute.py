@@ -2,63 +2,62 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from torch import nn
 
 from satbench.attacks import Attack
 from satbench.core.home import claimed
 from satbench.core.progress import Progress, silent
 from satbench.data import Images
 from satbench.evaluation.assemble import Measured, assemble
-from satbench.evaluation.executor import Executor
-from satbench.evaluation.parts import Work, work_name
+from satbench.evaluation.executor import Executor, Search
+from satbench.evaluation.parts import Key, Work, work_name
 from satbench.evaluation.plan import Job, Plan, Step
 from satbench.evaluation.worker import Worker
 from satbench.numerics.threat import ThreatModel
 
-CLAIMS = ".claims"
 PAUSE = 0.05  # seconds until a worker that waits for others looks again
 
 
 def measure(
-    executor: Executor,
+    model: nn.Module,
     images: Images,
     attacks: Sequence[Attack],
     threats: Sequence[ThreatModel],
     seed: int,
     batch_size: int,
     device: torch.device,
+    search: Search | None = None,
     identity: Mapping[str, object] = MappingProxyType({}),
-    search: object = "",
-    numerics: str = "",
-    out: Path | None = None,
-    examples: bool = False,
-    progress: Progress = silent,
-    patient: bool = True,
-) -> Measured | None:
-    """Attack the images with every attack at every threat; None while parts are left that others compute.
+    draws: int = 1,
+    random_network: bool = False,
+) -> Measured:
+    """Attack the images with every attack at every threat, here and now, and store nothing.
 
-    A sample that is misclassified as it is counts as broken and is not attacked; one that a smaller eps of the same
-    attack and norm has broken is broken by that example, at no passes. An ensemble's stages run on what still stands of
-    the whole run. Images in files are decoded when they are needed.
-
-    With a folder `out` every part is stored there, with `examples` the broken examples too, and found again; `identity`
-    is what decides a result beside attack, threat, seed and image, and `search` is `SearchInfo.identity`. When memory
-    runs out, half as many images go through the network at a time. Raises `BadInput` when the logits are not (N, K),
-    not finite, or too few for the labels.
+    `identity` and `search` are those of a run whose random numbers are wanted. Raises `BadInput` when the logits are
+    not (N, K), not finite, or too few for the labels.
     """
+    executor = Executor(model, search, batch_size, seed, draws, random_network)
+    searched = search.info.identity if search else ""
 
     def work(step: Step) -> Work:
-        name = work_name(identity, step.stage_id, step.position, step.threat, seed, search, device.type)
-        return Work(out, name, examples)
+        return Work(None, step_name(step, identity, seed, searched, device.type), examples=False)
 
-    keys = list(zip(images.ids, images.hashes, images.y.tolist(), strict=True))
-    plan = Plan(keys, attacks, threats, executor.stages, batch_size, work)
-    if not compute(plan, Worker(executor, images, seed, device, numerics), progress, patient):
-        return None
-    return assemble(plan, attacks, threats, executor.draws, executor.random_network)
+    plan = Plan(keys_of(images), attacks, threats, executor.stages, batch_size, work)
+    compute(plan, Worker(executor, images, seed, device))
+    return assemble(plan, attacks, threats, draws, random_network)
+
+
+def step_name(step: Step, identity: Mapping[str, object], seed: int, search: object, device: str) -> str:
+    """The name of a step's parts; see `work_name`."""
+    return work_name(identity, step.stage_id, step.position, step.threat, seed, search, device)
+
+
+def keys_of(images: Images) -> list[Key]:
+    """What outcomes of these images belong to, in order."""
+    return list(zip(images.ids, images.hashes, images.y.tolist(), strict=True))
 
 
 def compute(plan: Plan, worker: Worker, progress: Progress = silent, patient: bool = True) -> bool:
@@ -75,6 +74,7 @@ def compute(plan: Plan, worker: Worker, progress: Progress = silent, patient: bo
                     return plan.ended
                 time.sleep(PAUSE)
             elif job.step.attack is not None:
+                plan.look()
                 progress(*plan.done, f"{job.step.attack} {job.step.threat}")
 
 
@@ -83,7 +83,7 @@ def _done(job: Job, worker: Worker) -> bool:
     if job.work.run is None:
         worker.do(job)
         return True
-    with claimed(job.work.run / CLAIMS / f"{job.work.name}-{job.name}") as mine:
+    with claimed(job.work.run, f"{job.work.name}-{job.name}") as mine:
         if not mine or job.work.part(job.name) is not None:
             return False
         worker.do(job)

@@ -83,8 +83,6 @@ class Stream:
 
     def look(self) -> None:
         """Take in the parts that are there by now, and hand on the images that stand."""
-        if self.ended:
-            return
         shrinks = not self.step.together
         new = cut(self.coming, len(self.keys), self.step.size, shrinks=shrinks, ended=self.whole)
         self.batches += [self._batch(list(rows)) for rows in new]
@@ -179,7 +177,12 @@ class Plan:
         return sum(stream.done for stream in attacked), len(attacked) * len(self.clean.keys)
 
     def jobs(self) -> Iterator[Job]:
-        """The jobs that can be done now, in the order of the streams; what is there is looked at anew each time."""
+        """The jobs that can be done now, in the order of the streams."""
+        self.look()
+        for stream in self.streams:
+            yield from stream.jobs()
+
+    def look(self) -> None:
+        """Take in the parts that are there by now."""
         for stream in self.streams:
             stream.look()
-            yield from stream.jobs()

@@ -16,7 +16,7 @@ from satbench.core.progress import Progress, silent
 from satbench.data import Images
 from satbench.evaluation.compute import measure
 from satbench.evaluation.consistency import Stages, attacked, batches, work_of
-from satbench.evaluation.executor import Executor, Search
+from satbench.evaluation.executor import Search
 from satbench.evaluation.parts import KEY, Work, batch_name
 from satbench.evaluation.resume import identity
 from satbench.evaluation.stored import SLACK
@@ -134,19 +134,19 @@ def _again(
     said = run.manifest
     position = {one: row for row, one in enumerate(images.ids)}
     some = images.take([position[one] for one in chosen["sample_id"]])
-    executor = Executor(model, search, said.batch_size, said.seed, said.draws, random_network)
     measured = measure(
-        executor,
+        model,
         some,
         [attack],
         [threat],
         said.seed,
         said.batch_size,
         device,
+        search,
         identity(said),
-        said.search.identity,
+        said.draws,
+        random_network,
     )
-    assert measured is not None, "nobody else measures"
     found = pa.Table.from_pandas(measured.records, schema=RECORDS, preserve_index=False).to_pandas()
     kept = (found["clean_prediction"] == found["label"]).to_numpy()
     return chosen[kept].reset_index(drop=True), found[kept].reset_index(drop=True)

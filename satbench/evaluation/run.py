@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from satbench.attacks import Attack
+from satbench.core.errors import BadInput
 from satbench.core.files import check_output_folder
 from satbench.core.home import alone_in, among_workers
 from satbench.core.progress import Progress, silent
@@ -126,7 +127,11 @@ def _work(
                 if finished is not None:
                     return finished
                 begin(out, setting.here, setting.described.fingerprint)
-            found = _measured_and_checked(setting, progress, patient)
+            try:
+                found = _measured_and_checked(setting, progress, patient)
+            except BadInput:
+                setting.withdraw()
+                raise
             if found is None:
                 return None
             measured, checked, remarks = found

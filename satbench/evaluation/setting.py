@@ -1,6 +1,7 @@
 """What an evaluation runs on, once networks and images are there."""
 
 import platform
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,23 +14,26 @@ from satbench.core.errors import BadInput
 from satbench.core.progress import Progress
 from satbench.data import Images, load_images, takes_loader, training_splits
 from satbench.evaluation import resume, sweep
-from satbench.evaluation.assemble import Measured
+from satbench.evaluation.assemble import Measured, assemble
 from satbench.evaluation.batch import usual_batch_size
 from satbench.evaluation.battery import quick_trust, trust_part
 from satbench.evaluation.classes import with_labels_of
-from satbench.evaluation.compute import measure
+from satbench.evaluation.compute import compute, keys_of, step_name
 from satbench.evaluation.executor import Executor, Search
 from satbench.evaluation.fingerprint import numerics_fingerprint
 from satbench.evaluation.joining import Begun, fingerprint_in
 from satbench.evaluation.judge import DRAWS
+from satbench.evaluation.parts import Work
+from satbench.evaluation.plan import Plan, Step
 from satbench.evaluation.probe import Answers, answers
 from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.request import Request
 from satbench.evaluation.search import LABELLED, PROBE, Transfer, search_on, source_name
+from satbench.evaluation.worker import Worker
 from satbench.numerics.seeding import PerSample
 from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, Trust
-from satbench.results.store import Run
+from satbench.results.store import PARTS, Run
 from satbench.specs.evaluation import EvaluationSpec, SearchForm
 from satbench.zoo import Loaded
 
@@ -58,26 +62,33 @@ class Setting:
         return resume.finished(self.out, self.described, self.images, self.spec.trust)
 
     def measured(self, attacks: list[Attack], progress: Progress, patient: bool) -> Measured | None:
-        """What the attacks do; None while others compute parts of it."""
+        """What the attacks do; None while others compute parts of it.
+
+        A sample that is misclassified as it is counts as broken and is not attacked; one that a smaller eps of the same
+        attack and norm has broken is broken by that example, at no passes. An ensemble's stages run on what still
+        stands of the whole run. Images in files are decoded when they are needed. When memory runs out, half as many
+        images go through the network at a time.
+        """
+        said, random = self.described, self.answered.random
+        model = self.networks[0].model
+        executor = Executor(model, self.where, said.batch_size, said.seed, said.draws, random)
+        plan = Plan(keys_of(self.images), attacks, self.threats, executor.stages, said.batch_size, self._work)
+        worker = Worker(executor, self.images, said.seed, self.place, self.here.numerics)
+        if not compute(plan, worker, progress, patient):
+            return None
+        return assemble(plan, attacks, self.threats, said.draws, random)
+
+    def _work(self, step: Step) -> Work:
         said = self.described
-        judged = self.networks[0].model
-        executor = Executor(judged, self.where, said.batch_size, said.seed, said.draws, self.answered.random)
-        return measure(
-            executor,
-            self.images,
-            attacks,
-            self.threats,
-            said.seed,
-            said.batch_size,
-            self.place,
-            resume.identity(said),
-            said.search.identity,
-            self.here.numerics,
-            self.out,
-            said.examples,
-            progress,
-            patient,
-        )
+        name = step_name(step, resume.identity(said), said.seed, said.search.identity, self.place.type)
+        return Work(self.out, name, said.examples)
+
+    def withdraw(self) -> None:
+        """Delete what a run that was refused has stored, unless an attack has finished some of it."""
+        parts = self.out / PARTS
+        clean = self._work(Step(None, None, 0, None, self.described.batch_size)).folder
+        if not any(folder != clean and folder.is_dir() for folder in parts.iterdir()):
+            shutil.rmtree(parts)
 
     def checked(self, measured: Measured, patient: bool) -> Trust | None:
         """The verdict of the quick trust battery; None while another worker computes it."""

@@ -62,7 +62,7 @@ class Row(BaseModel):
 
     `draws` are the passes of which a random network's prediction is the majority; with more than one, `weighted` is
     the probability-weighted robust accuracy (`metrics.weighted_accuracy`). `bad_gradients` counts the images of which
-    some gradient was not finite.
+    some gradient was not finite. `mixed_numerics` says that machines whose arithmetic differs computed a run together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -94,6 +94,7 @@ class Row(BaseModel):
     draws: tuple[int, ...] = (1,)
     weighted: float | None = Field(default=None, ge=0, le=1)
     bad_gradients: int = Field(default=0, ge=0)
+    mixed_numerics: bool = False
     trust: Trusted = Trusted()
     eval_seeds: tuple[int, ...]
     data_digests: tuple[str, ...]
@@ -276,6 +277,7 @@ def _row(measured: Measured, records: pd.DataFrame, robust: "pd.Series[bool]", *
         draws=tuple(sorted({manifest.draws for manifest in manifests})),
         weighted=weighted_accuracy(records) if any(manifest.draws > 1 for manifest in manifests) else None,
         bad_gradients=bad.nunique(),
+        mixed_numerics=any(manifest.other_numerics for manifest in manifests),
         trust=_trust(measured, records),
         eval_seeds=tuple(sorted({manifest.seed for manifest in manifests})),
         data_digests=tuple(sorted({manifest.data.digest for manifest in manifests})),

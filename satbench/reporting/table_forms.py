@@ -68,11 +68,13 @@ def notes(lines: Sequence[Line]) -> tuple[str, ...]:
 
 
 def _of_some_models(lines: Sequence[Line]) -> list[str]:
-    """What holds for some models only: predictions by majority, and gradients that were not finite."""
+    """What holds for some models only: predictions by majority, mixed machines, gradients that were not finite."""
     said: dict[str, None] = {}
     for line in lines:
         if line.draws != "1":
             said[f"{line.name}: a prediction is the majority of {line.draws} passes."] = None
+        if line.mixed_numerics:
+            said[f"{line.name}: machines of different arithmetic computed it; none alone repeats its bits."] = None
         if bad := line.bad_gradients:
             where = f"{line.name}, {line.threat}, {line.attack}"
             said[f"{where}: a gradient was not finite for {bad} images, counted over all seeds."] = None

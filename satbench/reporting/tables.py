@@ -54,6 +54,7 @@ class Line:
     backward: float | None
     violations: int
     bad_gradients: int
+    mixed_numerics: bool
     trust: Verdict
     reasons: tuple[str, ...]  # sentences behind a verdict that is no pass
     next_attacks: tuple[str, ...]
@@ -125,6 +126,7 @@ def _line(line: ModelLine, group: list[Row], shorts: dict[str, str]) -> Line:
         backward=_passes([(row.backward, row.n) for row in group]),
         violations=sum(row.violations for row in group),
         bad_gradients=sum(row.bad_gradients for row in group),
+        mixed_numerics=any(row.mixed_numerics for row in group),
         trust=trust.verdict,
         reasons=trust.reasons,
         next_attacks=trust.next_attacks,

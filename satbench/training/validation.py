@@ -7,7 +7,7 @@ from satbench.attacks import PGD, fgsm
 from satbench.core.errors import BadInput
 from satbench.data import Images
 from satbench.evaluation.compute import measure
-from satbench.evaluation.executor import Executor, Search
+from satbench.evaluation.executor import Search
 from satbench.methods import Processes
 from satbench.models.precision import Autocast
 from satbench.numerics.threat import ThreatModel
@@ -36,12 +36,9 @@ def validate(
     half = SearchInfo(form="bf16", precision="bf16")
     search = Search(Autocast(net), half, is_copy=True) if precision == "bf16-attack" else None
     try:
-        executor = Executor(judged, search, BATCH, config.seed, draws=1, random_network=False)
-        measured = measure(executor, part, attacks, [threat], config.seed, BATCH, device)
+        records = measure(judged, part, attacks, [threat], config.seed, BATCH, device, search).records
     except BadInput as error:
         raise BadInput(f"after {after}: {error}; lower lr where it is NaN or infinite") from None
-    assert measured is not None, "nobody else measures"
-    records = measured.records
     broken = {name: group["broken"].to_numpy() for name, group in records.groupby("attack", sort=False)}
     by_fgsm, by_pgd = (broken[repr(attack)] for attack in attacks)
     counts = [
