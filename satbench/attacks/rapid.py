@@ -10,7 +10,7 @@ from satbench.attacks.gradient import finite, input_gradient
 from satbench.attacks.losses import likeliest_wrong, margin, margin_targeted
 from satbench.attacks.schedules import Ascent
 from satbench.attacks.squares import signs, square_search
-from satbench.core.errors import BadInput
+from satbench.core.parameters import check_fields
 from satbench.numerics.seeding import Randomness, rows, uniform
 from satbench.numerics.threat import ThreatModel
 from satbench.specs.attack import AttackInfo
@@ -55,8 +55,7 @@ class Rapid(Described):
     early_stop: bool = later(True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.early_stop, bool):
-            raise BadInput(f"early_stop is {self.early_stop!r}; give true or false")
+        check_fields(self, "rapid")
 
     @property
     def info(self) -> AttackInfo:

@@ -13,6 +13,7 @@ from satbench.core.errors import BadInput
 from satbench.core.files import check_output_folder
 from satbench.core.home import alone_in
 from satbench.core.lookup import pick
+from satbench.core.parameters import Count, check
 from satbench.core.progress import Progress, silent
 from satbench.data import Images, training_splits
 from satbench.methods import METHODS, Method
@@ -94,8 +95,8 @@ def train(
     out = Path(out)
     check_output_folder(out, CONFIG)
     for name, count in (("keep_every", keep_every), ("log_steps", log_steps)):
-        if count is not None and count < 1:
-            raise BadInput(f"{name} is {count}; give a whole number from 1")
+        if count is not None:
+            check(name, count, Count)
     with prepared(config, device, data_dir, out, progress, save_seconds) as run:
         is_first = run.processes.rank == 0
         if is_first:
