@@ -83,7 +83,10 @@ class Outer(BaseModel, extra="forbid"):
     ("raw", "line"),
     [
         ({"size": 2, "inner": {"rate": "0"}}, "HERE, field 'inner.rate': give a positive number (given '0')"),
-        ({"size": 2, "inner": {"rate": 1, "rat": 2}}, "HERE: unknown field 'inner.rat'; did you mean rate?"),
+        (
+            {"size": 2, "inner": {"rate": 1, "rat": 2}},
+            "HERE, field 'inner.rat': unknown field; did you mean rate? (given 2)",
+        ),
         ({"size": 2, "inner": {}}, "HERE, field 'inner.rate': Field required"),
         ({"size": 2, "inner": {"rate": 1, "mode": "x"}}, "HERE, field 'inner.mode': Input should be 'fast' or 'slow'"),
         ({"size": 2, "several": [{"rate": True}]}, "HERE, field 'several.0.rate': give a positive number (given True)"),

@@ -151,7 +151,7 @@ def test_no_more_than_a_dozen_parameters_are_not_fields() -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown": ({"batchsize": 3}, "unknown field 'batchsize'; did you mean batch_size"),
+    "unknown": ({"batchsize": 3}, "--batchsize 3: unknown field; did you mean batch_size"),
     "batch size": ({"batch_size": 0}, "--batch-size 0: give a whole number from 1"),
     "threads": ({"threads": 0}, "--threads 0"),
     "half an image": ({"n": 0.5}, r"--n 0\.5: give a whole number"),

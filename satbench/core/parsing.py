@@ -49,7 +49,7 @@ def first_wrong(schema: Any, error: ValidationError) -> Wrong:
     if isinstance(cause, BadInput):
         return Wrong(field, str(cause), given, is_own=True)
     if first["type"] == "extra_forbidden":
-        return Wrong("", f"unknown field {field!r}; {nearest(place[-1], known)}", given, is_own=True)
+        return Wrong(field, f"unknown field; {nearest(place[-1], known)}", given, is_own=False)
     if wanted(kind) and first["type"] not in ("missing", "literal_error"):
         return Wrong(field, f"give {wanted(kind)}", given, is_own=False)
     return Wrong(field, str(cause) if isinstance(cause, ValueError) else first["msg"], given, is_own=False)
