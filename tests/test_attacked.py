@@ -245,20 +245,18 @@ def test_a_copy_that_cannot_be_is_refused_before_anything_is_written(
 
 def test_a_network_that_cannot_be_copied_is_attacked_itself_or_refused(dataset: str) -> None:
     given = METHODS["pgd_at"](steps=4), Uncopyable(block()), (3, 16, 16), torch.device("cpu")
-    found = attacked(tiny(dataset, **PGD4), *given)
-    assert found.copy is None
-    assert found.how.startswith(
-        "on the model itself, because no copy of it computes the same (TypeError: cannot pickle"
-    )
+    copy, how = attacked(tiny(dataset, **PGD4), *given)
+    assert copy is None
+    assert how.startswith("on the model itself, because no copy of it computes the same (TypeError: cannot pickle")
     with pytest.raises(BadInput, match=r"speed\.search_copy=true cannot be met: .*cannot pickle"):
         attacked(tiny(dataset, **PGD4, **{"speed.search_copy": True}), *given)
 
 
 def test_a_compiled_network_is_attacked_itself(dataset: str) -> None:
     config = tiny(dataset, **PGD4, **{"speed.compile": True})
-    found = attacked(config, METHODS["pgd_at"](steps=4), block(), (3, 16, 16), torch.device("cpu"))
-    assert found.copy is None
-    assert found.how.startswith("on the network itself (speed.compile")
+    copy, how = attacked(config, METHODS["pgd_at"](steps=4), block(), (3, 16, 16), torch.device("cpu"))
+    assert copy is None
+    assert how.startswith("on the network itself (speed.compile")
 
 
 def test_passes_through_the_copy_are_counted(dataset: str, tmp_path: Path) -> None:

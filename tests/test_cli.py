@@ -101,7 +101,7 @@ EVAL = [
     (["--restarts", "-1"], "whole number"),
     (["--n", "0"], "1 to 450"),
     (["--n", "99999"], "1 to 450"),
-    (["--batch-size", "0"], "--batch-size 0: Input should be greater than or equal to 1"),
+    (["--batch-size", "0"], "--batch-size 0: give a whole number from 1"),
     (["--search", "fast"], "--search 'fast': Input should be 'folded', 'plain', 'bf16' or 'surrogate'"),
     (["--name", " "], "--name is empty"),
     (["--threat", "L2=1"], "is not NORM:EPS, as Linf:8/255, and no norm; did you mean L2"),

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,10 +136,11 @@ def test_what_cannot_continue_leaves_the_folder_as_it_was(dataset: str, tmp_path
     train(quick(dataset, 2), tmp_path / "run", "cpu", log_steps=1)
     other = train(quick(dataset, 2, seed=9), tmp_path / "other", "cpu").folder
     for name, damage, line in (
-        ("steps.jsonl", b'{"update": 0}\n{}\n', "steps.jsonl is damaged; remove it"),
+        ("steps.jsonl", b'{"update": 0, "epoch": 0, "loss": 1.5}\n', "line 1, field 'lr': Field required; remove the"),
+        ("steps.jsonl", b'{"update": 0.5}\n{"upd', "line 1, field 'update': .*integer.* .given 0.5.; remove the"),
         ("best.safetensors", (other / "best.safetensors").read_bytes(), "holds the weights of another training"),
     ):
-        folder = tmp_path / name
+        folder = Path(tempfile.mkdtemp(dir=tmp_path)) / name
         shutil.copytree(tmp_path / "run", folder)
         (folder / name).write_bytes(damage)
         before = everything(folder)

@@ -363,13 +363,13 @@ def test_an_identity_shows_new_fields_only_where_set(attack: PGD, text: str) -> 
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"momentum": -0.1}, "momentum is -0.1; give a number from 0 to 1"),
-        ({"momentum": True}, "momentum is True"),
-        ({"momentum": math.nan}, "momentum is nan"),
+        ({"momentum": -0.1}, "momentum of an attack is -0.1; give a number from 0 to 1"),
+        ({"momentum": True}, "momentum of an attack is True"),
+        ({"momentum": math.nan}, "momentum of an attack is nan"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin'.*did you mean cosine"),
         ({"n_targets": 0, "loss": "dlr-targeted"}, "n_targets of an attack is 0"),
         ({"n_targets": 3}, "n_targets is for a targeted loss, not 'ce'"),
-        ({"step_size": "fast"}, "step_size is 'fast'"),
+        ({"step_size": "fast"}, "step_size of an attack is 'fast'"),
         ({"keep": "last", "loss": "margin-targeted"}, "n_targets=1"),
         ({"keep": "last", "schedule": "apgd"}, "use keep='best'"),
         ({"init": "uniform-unclipped"}, "use keep='last'"),

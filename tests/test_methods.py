@@ -807,7 +807,7 @@ def test_awp_says_of_itself_what_its_inner_method_says() -> None:
         ("pgd_at", {"step_size": "2/255"}, "step_size"),
         ("pgd_at", {"init": "random"}, "unknown init"),
         *(
-            ("pgd_at", {"early_stop": pairs}, "early_stop is .*; give pairs of an epoch and a count from 1")
+            ("pgd_at", {"early_stop": pairs}, "early_stop of pgd_at is .*; give pairs of an epoch and a count from 1")
             for pairs in (1, [[0, 0]], [[0]], [[1, 1], [0, 2]], [[0, 1.5]], [["0", 1]], [[-1, 1]])
         ),
         ("trades", {"beta": 0}, "beta of trades is 0; give a positive number"),

@@ -91,7 +91,7 @@ def test_equal_runs_give_equal_bytes_and_other_draws_other_votes(tmp_path: Path)
     three = measure(tmp_path / "three", PGD(steps=3), n=30, draws=3)
     assert three.manifest.draws == 3
     assert set((three.records["correct_share"] * 3).round(4)) <= {0.0, 1.0, 2.0, 3.0}
-    with pytest.raises(BadInput, match="--draws 0: Input should be greater than"):
+    with pytest.raises(BadInput, match="--draws 0: give a whole number from 1"):
         measure(tmp_path / "none", PGD(), draws=0)
 
 

@@ -151,10 +151,10 @@ def test_no_more_than_a_dozen_parameters_are_not_fields() -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown": ({"batchsize": 3}, "unknown field 'batchsize' of an evaluation; did you mean batch_size"),
-    "batch size": ({"batch_size": 0}, "--batch-size 0: Input should be greater than or equal to 1"),
+    "unknown": ({"batchsize": 3}, "--batchsize 3: unknown field; did you mean batch_size"),
+    "batch size": ({"batch_size": 0}, "--batch-size 0: give a whole number from 1"),
     "threads": ({"threads": 0}, "--threads 0"),
-    "half an image": ({"n": 0.5}, r"--n 0\.5: Input should be a valid integer"),
+    "half an image": ({"n": 0.5}, r"--n 0\.5: give a whole number"),
     "search": ({"search": "fast"}, "--search 'fast': Input should be 'folded'"),
     "radius": ({"threats": "Linf:8"}, "did you mean 8/255"),
     "norm": ({"threats": "L3:1"}, "unknown norm 'L3'; did you mean L2"),

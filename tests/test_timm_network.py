@@ -171,7 +171,7 @@ def satbench_test_large(pretrained: bool, num_classes: int, in_chans: int, **oth
         (spec("satbench_test_features"), "does not give one row of 5 logits"),
         (spec("resnet18", "relo"), "unknown activation 'relo'; did you mean relu"),
         (spec("resnet18", widht=3), "cannot build or run 'resnet18' for images 2 x 32 x 32: TypeError: .*widht"),
-        (spec("resnet18", drop_rate=0.5), "'drop_rate'.*positive integer"),
+        (spec("resnet18", drop_rate=0.5), "'drop_rate'.*whole number from 1"),
         (spec("resnet18", in_chans=3), "in_chans of a model comes from its data set"),
         (spec("test_vit", img_size=64), "img_size of a model comes from its data set"),
         (spec("satbench_test_large"), "cannot build or run 'satbench_test_large' for images 2 x 32 x 32: RuntimeError"),

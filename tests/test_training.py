@@ -557,7 +557,7 @@ def test_a_loss_that_explodes_names_the_step(config: TrainConfig, tmp_path: Path
         ({"method.init": "unifrom"}, "uniform"),
         ({"method.init": "7"}, "init"),
         ({"model.widht": 4}, "width"),
-        ({"model.width": 0}, "positive integer"),
+        ({"model.width": 0}, "whole number from 1"),
         ({"model.num_classes": 4}, "comes from its data set"),
         ({"threat.eps": 8}, "8/255"),
         ({"image_size": 16}, "8 pixels"),

@@ -35,9 +35,8 @@ from satbench.results.schema import DataInfo, Finding, ModelInfo, Trust
 from satbench.specs.attack import AttackInfo
 from satbench.trust import ASKS, examine
 from satbench.trust.records import RECORD_CHECKS
-from satbench.trust.search import ascent
+from satbench.trust.search import ascent, random_squares
 from satbench.trust.seen import Seen
-from satbench.trust.squares import squares
 from satbench.trust.standing import Left, inflation
 from satbench.trust.subject import Counting, Subject, Tally, undisturbed
 
@@ -421,7 +420,7 @@ def test_the_search_over_squares_breaks_only_what_can_be_broken() -> None:
         y = (height < 0).long()
         with undisturbed(model, x.device) as moved:
             subject = Subject(Counting(model, Tally()), x, y, ("",) * 200, ThreatModel(norm, eps), 0, None, 256, moved)
-            fallen = squares(subject, subject.threat, x, y, 300, generator(0))
+            fallen = random_squares(subject, subject.threat, x, y, 300, generator(0))
         assert not (fallen & (height.abs() > reach * 1.0001)).any()
         easy = height.abs() < 0.3 * reach
         assert easy.sum() > 5

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench.attacks.base import Attack, Described, describe, info_of, later
-from satbench.attacks.foreign import UNIT, check_unit, in_units
+from satbench.attacks.foreign import UNIT, in_units
 from satbench.attacks.losses import margin, margin_targeted
 from satbench.attacks.stages import run_stages
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
+from satbench.core.parameters import Count, check_fields
 from satbench.numerics.seeding import Randomness
 from satbench.numerics.threat import ThreatModel
 from satbench.specs.attack import AttackInfo
@@ -51,14 +52,14 @@ class AutoAttackComponent(Described):
     """
 
     name: str
-    unit: int = UNIT
+    unit: Count = UNIT
     version: str = later("standard")
 
     def __post_init__(self) -> None:
         for what, value, known in (("component", self.name, COMPONENTS), ("version", self.version, VERSIONS)):
             if value not in known:
                 raise BadInput(f"unknown {what} {value!r} of autoattack; {nearest(value, known)}")
-        check_unit(self.unit, self.name)
+        check_fields(self, self.name)
 
     @property
     def info(self) -> AttackInfo:
@@ -127,7 +128,7 @@ class AutoAttack(Described):
 
     version: str = "standard"
     components: str = ""
-    unit: int = UNIT
+    unit: Count = UNIT
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
@@ -136,7 +137,7 @@ class AutoAttack(Described):
             raise BadInput(
                 "autoattack takes components with version=custom only: version=custom,components=apgd-ce+square"
             )
-        check_unit(self.unit, "autoattack")
+        check_fields(self, "autoattack")
         assert self.stages  # built once here, so that a wrong name is refused
 
     @property

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from satbench.attacks.autoattack import AutoAttack
 from satbench.attacks.base import Attack, Described, describe
-from satbench.attacks.foreign import UNIT, check_unit
+from satbench.attacks.foreign import UNIT
 from satbench.attacks.gradient import PGD, fgsm
 from satbench.attacks.stages import run_stages
+from satbench.core.parameters import Count, check_fields
 from satbench.numerics.seeding import Randomness
 from satbench.numerics.threat import ThreatModel
 from satbench.specs.attack import AttackInfo
@@ -23,10 +24,10 @@ class Cascade(Described):
     randomness. `unit` is that of its components.
     """
 
-    unit: int = UNIT
+    unit: Count = UNIT
 
     def __post_init__(self) -> None:
-        check_unit(self.unit, "cascade")
+        check_fields(self, "cascade")
 
     @property
     def stages(self) -> tuple[Attack, ...]:

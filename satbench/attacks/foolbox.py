@@ -2,20 +2,19 @@
 
 import inspect
 import logging
-import math
 import types
-import typing
 import warnings
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
 from satbench.attacks.base import Described, scalars, spelled
-from satbench.attacks.foreign import UNIT, check_unit, in_units
+from satbench.attacks.foreign import UNIT, in_units
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
+from satbench.core.parameters import Count, FromZero, check, check_fields
 from satbench.numerics.seeding import Randomness
 from satbench.numerics.threat import ThreatModel
 from satbench.specs.attack import AttackInfo, effort
@@ -74,14 +73,14 @@ class Foolbox(Described):
 
     name: str
     stated: InitVar[Mapping[str, object] | None] = None
-    unit: int = UNIT
+    unit: Count = UNIT
     parameters: tuple[tuple[str, object], ...] = field(init=False)
 
     def __post_init__(self, stated: Mapping[str, object] | None) -> None:
         cls = _class(self.name)
         object.__setattr__(self, "name", cls.__name__)
         object.__setattr__(self, "parameters", _complete(cls, dict(stated or {})))
-        check_unit(self.unit, f"foolbox:{self.name}")
+        check_fields(self, f"foolbox:{self.name}")
         self._build()
 
     @property
@@ -198,13 +197,12 @@ def _signature(cls: Any) -> dict[str, inspect.Parameter]:
 def _complete(cls: Any, stated: dict[str, object]) -> tuple[tuple[str, object], ...]:
     """The stated parameters and foolbox's defaults for the rest, checked, in the order of the constructor."""
     name, signature = f"foolbox:{cls.__name__}", _signature(cls)
-    hints = typing.get_type_hints(cls.__init__)
+    hints = get_type_hints(cls.__init__)
     for key, value in stated.items():
         if key not in signature:
             hint = nearest(key, signature) if signature else "it takes none"
             raise BadInput(f"unknown parameter {key!r} of {name}; {hint}")
-        if not _fits(value, hints[key]):
-            raise BadInput(f"{key} of {name} is {value!r}; expected {_wanted(hints[key])}")
+        check(f"{key} of {name}", value, _bounded(hints[key]))
     complete = {key: stated.get(key, parameter.default) for key, parameter in signature.items()}
     for key, value in complete.items():
         if value is inspect.Parameter.empty:
@@ -218,22 +216,8 @@ def _complete(cls: Any, stated: dict[str, object]) -> tuple[tuple[str, object], 
     return tuple(complete.items())
 
 
-def _fits(value: object, hint: Any) -> bool:
-    if get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in get_args(hint))
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-    return isinstance(value, hint)
-
-
-def _wanted(hint: Any) -> str:
-    if get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_wanted(one) for one in get_args(hint))
-    if get_origin(hint) is Literal:
-        return " or ".join(map(repr, get_args(hint)))
-    known = {int: "a whole number from 1", float: "a number from 0", bool: "true or false", type(None): "none"}
-    return known[hint]
+def _bounded(hint: Any) -> Any:
+    """The type of a parameter with the bounds that foolbox's own hints leave out."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return Union[tuple(map(_bounded, get_args(hint)))]  # noqa: UP007  # made at run time
+    return {int: Count, float: FromZero}.get(hint, hint)

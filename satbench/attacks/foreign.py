@@ -9,18 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks.base import crafting
-from satbench.core.errors import BadInput
 from satbench.numerics.seeding import Randomness, integer, rows
 from satbench.numerics.threat import ThreatModel
 
 UNIT = 250  # AutoAttack's own batch size
 LOG = logging.getLogger("satbench.attacks.foreign")
-
-
-def check_unit(unit: object, attack: str) -> None:
-    """Refuse a unit that is not a whole number from 1."""
-    if not isinstance(unit, int) or isinstance(unit, bool) or unit < 1:
-        raise BadInput(f"unit of {attack} is {unit!r}; give a whole number of images from 1")
 
 
 def in_units(

@@ -1,8 +1,10 @@
 """The one gradient loop: FGSM, PGD and its descendants in Linf, L2 and L1, for training and for evaluation."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from satbench.attacks.base import Described, crafting, describe, later, uses_batch_statistics
@@ -12,6 +14,7 @@ from satbench.attacks.schedules import APGD, SCHEDULES, Ascent, Mover
 from satbench.core.eps import default_step, sat_step
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
+from satbench.core.parameters import Count, Positive, Share, check_fields
 from satbench.numerics.seeding import Randomness, normal, rows, uniform
 from satbench.numerics.threat import ThreatModel
 from satbench.specs.attack import AttackInfo, Tier, effort, label_with_counts
@@ -20,6 +23,7 @@ GAUSSIAN_SIGMA = 0.001  # the start of the TRADES authors' code
 BLACK_BOX = "fix the model, or use a black-box attack: --attack square"
 INITS = ("zero", "uniform", "uniform-unclipped", "gaussian")
 KEEPS = ("best", "last")
+Step = Annotated[Positive | Literal["sat"], Field(description="a positive number such as 2/255, or sat")]
 N_TARGETS = 9  # as in AutoAttack
 SAT = {"step_size": "sat", "loss": "ce", "init": "uniform-unclipped", "restarts": 1, "keep": "last"}
 
@@ -57,39 +61,26 @@ class PGD(Described):
     no gradient.
     """
 
-    steps: int = 10
-    step_size: float | str | None = None
+    steps: Count = 10
+    step_size: Step | None = None
     loss: str = "ce"
     init: str = "uniform"
-    restarts: int = 1
+    restarts: Count = 1
     keep: str = "best"
-    momentum: float = later(0.0)
+    momentum: Share = later(0.0)
     schedule: str = later("fixed")
-    n_targets: int = later(N_TARGETS)
-    patience: int | None = later(None)
+    n_targets: Count = later(N_TARGETS)
+    patience: Count | None = later(None)
     early_stop: bool = later(True)
-    eot: int = later(1)
+    eot: Count = later(1)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "restarts", "n_targets", "patience", "eot"):
-            value = getattr(self, name)
-            if name == "patience" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise BadInput(f"{name} of an attack is {value!r}; give a whole number from 1")
-        size = self.step_size
-        if size is not None and size != "sat" and not (isinstance(size, int | float) and 0 < size < float("inf")):
-            raise BadInput(f"step_size is {size!r}; give a positive number such as 2/255, or sat")
-        decay = self.momentum
-        if not isinstance(decay, int | float) or isinstance(decay, bool) or not 0 <= decay <= 1:
-            raise BadInput(f"momentum is {decay!r}; give a number from 0 to 1")
+        check_fields(self, "an attack")
         for name, known in (("loss", tuple(LOSSES)), ("init", INITS), ("keep", KEEPS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise BadInput(
                     f"unknown {name} {getattr(self, name)!r} of an attack; {nearest(getattr(self, name), known)}"
                 )
-        if not isinstance(self.early_stop, bool):
-            raise BadInput(f"early_stop is {self.early_stop!r}; give true or false")
         self._refuse_what_clashes()
 
     def _refuse_what_clashes(self) -> None:

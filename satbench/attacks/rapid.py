@@ -1,6 +1,5 @@
 """At most an eighth of AutoAttack's passes: short targeted runs from many starts, then random search."""
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +9,8 @@ from satbench.attacks.base import Described, crafting, describe, later
 from satbench.attacks.gradient import finite, input_gradient
 from satbench.attacks.losses import likeliest_wrong, margin, margin_targeted
 from satbench.attacks.schedules import Ascent
-from satbench.core.errors import BadInput
+from satbench.attacks.squares import signs, square_search
+from satbench.core.parameters import check_fields
 from satbench.numerics.seeding import Randomness, rows, uniform
 from satbench.numerics.threat import ThreatModel
 from satbench.specs.attack import AttackInfo
@@ -19,7 +19,6 @@ TARGETS, GLANCE = 9, 10  # wrong classes that every image is tried on, and the s
 ROUNDS = (0, 0, 1, 0, 2) * 3  # which class a round aims at: 0 is the one that came nearest so far
 STEPS = 20  # of a round
 QUERIES = 400  # of the random search
-HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of a square's area, as shares of the queries
 AREA = 0.8  # of the first squares, as a share of the image
 SPARSITY = 1 / 8  # share of the pixels that an L1 start moves
 LENGTHS = {"Linf": 2.0, "L2": 0.5, "L1": 2.0}  # of a square in the threat's norm, in units of eps
@@ -56,8 +55,7 @@ class Rapid(Described):
     early_stop: bool = later(True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.early_stop, bool):
-            raise BadInput(f"early_stop is {self.early_stop!r}; give true or false")
+        check_fields(self, "rapid")
 
     @property
     def info(self) -> AttackInfo:
@@ -129,29 +127,17 @@ class _Search:
 
     def wander(self, queries: int) -> None:
         """Random search of the standing images from their best examples: `queries` passes an image at most."""
-        channels, height, width = self.x.shape[1:]
-        like = self.x.new_empty(len(self.standing), queries, 2 + channels)
-        chances = uniform(like, rows(self.randomness, self.standing))
-        ball = self.threat.around(self.x[self.standing])
-        for query in range(queries):
-            if not len(self.standing):
-                break
-            area = AREA / 2 ** sum(query > share * queries for share in HALVINGS)
-            side = min(max(round(math.sqrt(area * height * width)), 1), height, width)
-            chance = chances[:, query]
-            step = _square(chance, (height, width), side) * self._height(side, channels)
-            x_adv = ball.project(self.best[self.standing] + step)
-            with torch.no_grad():
-                logits = self.model(x_adv)
-            left = self._judge(x_adv, logits)
-            if len(left) < len(x_adv):
-                chances = chances[left]
-                ball.keep(left)
 
-    def _height(self, side: int, channels: int) -> float:
-        """What a square adds to a pixel."""
-        norm, pixels = self.threat.norm, side * side * channels
-        return LENGTHS[norm] * self.threat.eps / {"Linf": 1, "L2": math.sqrt(pixels), "L1": pixels}[norm]
+        def judge(points: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                logits = self.model(points)
+            left = self._judge(points, logits)
+            return left, self.best[self.standing]
+
+        x = self.x[self.standing]
+        like = x.new_empty(len(x), queries, 2 + x.shape[1])
+        chances = uniform(like, rows(self.randomness, self.standing))
+        square_search(self.threat, x, self.best[self.standing], chances, AREA, LENGTHS[self.threat.norm], judge)
 
     def _pattern(self, x: Tensor) -> Tensor:
         """Signs like `x`, equal on squares whose side is drawn from 1, 2, 4, ... up to the image's.
@@ -159,15 +145,15 @@ class _Search:
         In L1, whose examples change few pixels, about seven eighths are 0.
         """
         randomness = rows(self.randomness, self.standing)
-        signs = torch.where(uniform(x, randomness) < 0.5, -1, 1).to(x.dtype)
+        pattern = signs(uniform(x, randomness))
         height, width = x.shape[2:]
         sizes = max(height, width).bit_length()
         level = (uniform(x[:, :1, :1, :1], randomness) * sizes).long().view(-1, 1)
         down = torch.arange(height, device=x.device) >> level
         right = torch.arange(width, device=x.device) >> level
         row = torch.arange(len(x), device=x.device).view(-1, 1, 1)
-        signs = signs.movedim(1, 3)[row, down[:, :, None], right[:, None, :]].movedim(3, 1)
-        return signs * (uniform(x, randomness) < SPARSITY) if self.threat.norm == "L1" else signs
+        pattern = pattern.movedim(1, 3)[row, down[:, :, None], right[:, None, :]].movedim(3, 1)
+        return pattern * (uniform(x, randomness) < SPARSITY) if self.threat.norm == "L1" else pattern
 
     def _judge(self, x_adv: Tensor, logits: Tensor) -> Tensor:
         """Note what iterates of the standing images reached; which of them are searched further, int64 positions."""
@@ -182,14 +168,3 @@ class _Search:
         left = (~done).nonzero()[:, 0]
         self.standing = standing[left]
         return left
-
-
-def _square(chance: Tensor, shape: tuple[int, int], side: int) -> Tensor:
-    """Squares of ±1 in images of zeros (N, C, *shape); `chance` (N, 2 + C) in [0, 1) says where, and each sign."""
-    inside = []
-    for axis, extent in enumerate(shape):
-        first = (chance[:, axis] * (extent - side + 1)).long()[:, None]
-        place = torch.arange(extent, device=chance.device)
-        inside.append((place >= first) & (place < first + side))
-    signs = torch.where(chance[:, 2:] < 0.5, -1, 1).to(chance.dtype)
-    return signs[:, :, None, None] * (inside[0][:, None, :, None] & inside[1][:, None, None, :])

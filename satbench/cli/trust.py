@@ -46,10 +46,11 @@ def command(
     from satbench.cli.progress import progress_bar
     from satbench.core.errors import BadInput
     from satbench.core.files import check_output_folder
+    from satbench.core.parameters import Count, check
     from satbench.evaluation import data_info, images_for, sweep
     from satbench.evaluation.batch import usual_threads
     from satbench.evaluation.sources import identified
-    from satbench.numerics.device import check_threads, resolve_device, using_threads
+    from satbench.numerics.device import resolve_device, using_threads
     from satbench.numerics.threat import ThreatModel
     from satbench.reporting.trust_page import TRUST_FILE, write_trust
     from satbench.trust import ASKS, SAMPLE, examine
@@ -58,7 +59,7 @@ def command(
     most = SAMPLE["full"]
     if n is not None and n > most:
         raise BadInput(f"--n {n}: the trust battery looks at {most} images at most; give 1 to {most}")
-    check_threads(threads)
+    check("--threads", threads, Count | None)
     stated = None if eps is None else ThreatModel(norm, eps)
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from satbench.core.errors import BadInput
 from satbench.core.lookup import find, nearest
+from satbench.core.parameters import FromZero, Positive, check_fields
 from satbench.methods.base import Method, Passes, Step
-from satbench.methods.checks import refuse_unless_positive
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,11 @@ class AWP(Method):
     """
 
     inner: Method
-    gamma: float = 0.01
-    warmup_epochs: float = 0
+    gamma: Positive = 0.01
+    warmup_epochs: FromZero = 0
 
     def __post_init__(self) -> None:
-        refuse_unless_positive("awp", gamma=self.gamma)
-        if type(self.warmup_epochs) not in (int, float) or not 0 <= self.warmup_epochs < float("inf"):
-            raise BadInput(f"warmup_epochs of awp is {self.warmup_epochs!r}; give a number from 0")
+        check_fields(self, "awp")
         if isinstance(self.inner, AWP) or self.inner.replays > 1 or self.inner.second_order:
             raise BadInput(
                 f"awp around {self.inner!r} is not defined; wrap a method of one update a batch whose loss holds no "

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench.attacks.gradient import usable
+from satbench.core.parameters import Positive, check_fields
 from satbench.methods.base import Method, Passes, Step
-from satbench.methods.checks import refuse_unless_positive
 from satbench.methods.single_step import gradient_at
 
 
@@ -18,10 +18,10 @@ class FGSMRS(Method):
     step_over_eps: length of the step in radii; 1.25 is the released code's 10/255 at 8/255.
     """
 
-    step_over_eps: float = 1.25
+    step_over_eps: Positive = 1.25
 
     def __post_init__(self) -> None:
-        refuse_unless_positive("fgsm_rs", step_over_eps=self.step_over_eps)
+        check_fields(self, "fgsm_rs")
 
     @property
     def passes(self) -> Passes:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satbench.core.errors import BadInput
+from satbench.core.parameters import Count, check_fields
 from satbench.methods.base import Method, Passes, Step
 
 
@@ -22,11 +22,10 @@ class Free(Method):
     replays: 8, the paper's choice for CIFAR-10. An update costs one pass; a run has 1/8 of the usual epochs there.
     """
 
-    replays: int = 8
+    replays: Count = 8
 
     def __post_init__(self) -> None:
-        if type(self.replays) is not int or self.replays < 1:
-            raise BadInput(f"replays of free is {self.replays!r}; give a whole number from 1")
+        check_fields(self, "free")
 
     crafts = False
     norms = ("Linf",)

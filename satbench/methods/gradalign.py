@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from satbench.attacks.base import batch_statistics
 from satbench.attacks.gradient import usable
+from satbench.core.parameters import Positive, check_fields
 from satbench.methods.base import Method, Passes, Step
-from satbench.methods.checks import refuse_unless_positive
 from satbench.methods.single_step import gradient_at
 from satbench.numerics.modes import evaluating
 from satbench.numerics.seeding import uniform
@@ -32,14 +32,14 @@ class GradAlign(Method):
     logits near the image see two backward passes, one for the gradient and one through it.
     """
 
-    lam: float = 0.2
+    lam: Positive = 0.2
 
     loss_passes = Passes(2, 3)
     second_order = True
     norms = ("Linf",)
 
     def __post_init__(self) -> None:
-        refuse_unless_positive("gradalign", lam=self.lam)
+        check_fields(self, "gradalign")
 
     @property
     def passes(self) -> Passes:

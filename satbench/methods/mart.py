@@ -8,8 +8,8 @@ from torch.nn import functional
 from satbench.attacks.gradient import PGD
 from satbench.attacks.losses import kl
 from satbench.core.errors import BadInput
+from satbench.core.parameters import Positive, check_fields
 from satbench.methods.base import Method, Passes, Step
-from satbench.methods.checks import refuse_unless_positive
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class MART(Method):
     Raises `BadInput` for soft targets, which have no p_y.
     """
 
-    beta: float = 5.0
+    beta: Positive = 5.0
     steps: int = 10
     step_size: float | None = None
 
@@ -34,7 +34,7 @@ class MART(Method):
     soft_targets = False
 
     def __post_init__(self) -> None:
-        refuse_unless_positive("mart", beta=self.beta)
+        check_fields(self, "mart")
         self._attack()
 
     @property

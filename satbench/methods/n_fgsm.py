@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench.attacks.gradient import usable
+from satbench.core.parameters import Positive, check_fields
 from satbench.methods.base import Method, Passes, Step
-from satbench.methods.checks import refuse_unless_positive
 from satbench.methods.single_step import gradient_at
 from satbench.numerics.seeding import uniform
 
@@ -22,11 +22,11 @@ class NFGSM(Method):
         k = 4 there for WRN-28-10 on CIFAR-10 at 16/255, 3 for SVHN at 12/255.
     """
 
-    k: float = 2.0
-    step_over_eps: float = 1.0
+    k: Positive = 2.0
+    step_over_eps: Positive = 1.0
 
     def __post_init__(self) -> None:
-        refuse_unless_positive("n_fgsm", k=self.k, step_over_eps=self.step_over_eps)
+        check_fields(self, "n_fgsm")
 
     norms = ("Linf",)
 

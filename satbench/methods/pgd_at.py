@@ -7,13 +7,29 @@ a single step of length eps from a random start: `steps=1`. `steps=1, init="zero
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench.attacks.gradient import PGD
-from satbench.core.errors import BadInput
+from satbench.core.parameters import Count, FromZero, check_fields
 from satbench.methods.base import Method, Passes, Step
+
+
+def _in_order(pairs: Sequence[tuple[float, int]]) -> Sequence[tuple[float, int]]:
+    epochs = [epoch for epoch, _ in pairs]
+    if epochs != sorted(set(epochs)):
+        raise ValueError("an epoch comes twice or too late")
+    return pairs
+
+
+EarlyStop = Annotated[
+    Sequence[Annotated[tuple[FromZero, Count], Field(strict=False)]],
+    AfterValidator(_in_order),
+    Field(description="pairs of an epoch and a count from 1, in the order of the epochs, such as [[0, 1], [60, 2]]"),
+]
 
 
 @dataclass(frozen=True)
@@ -30,15 +46,11 @@ class PGDAT(Method):
     steps: int = 10
     step_size: float | None = None
     init: str = "uniform"
-    early_stop: Sequence[tuple[float, int]] = ()
+    early_stop: EarlyStop = ()
 
     def __post_init__(self) -> None:
         self._attack(None)
-        if not _in_order(self.early_stop):
-            raise BadInput(
-                f"early_stop is {self.early_stop!r}; give pairs of an epoch and a count from 1 in the order of the "
-                "epochs, such as [[0, 1], [60, 2], [100, 3]]"
-            )
+        check_fields(self, "pgd_at")
         object.__setattr__(self, "early_stop", tuple((epoch, count) for epoch, count in self.early_stop))
 
     @property
@@ -55,11 +67,3 @@ class PGDAT(Method):
 
     def _attack(self, patience: int | None) -> PGD:
         return PGD(steps=self.steps, step_size=self.step_size, init=self.init, keep="last", patience=patience)
-
-
-def _in_order(pairs: object) -> bool:
-    if not isinstance(pairs, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
-        return False
-    epochs, counts = [epoch for epoch, _ in pairs], [count for _, count in pairs]
-    numbers = all(type(epoch) in (int, float) and epoch >= 0 for epoch in epochs)
-    return numbers and all(type(count) is int and count >= 1 for count in counts) and epochs == sorted(set(epochs))

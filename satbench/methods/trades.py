@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from satbench.attacks.gradient import PGD
 from satbench.attacks.losses import kl
+from satbench.core.parameters import Positive, check_fields
 from satbench.methods.base import Method, Passes, Step
-from satbench.methods.checks import refuse_unless_positive
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class TRADES(Method):
     which differs in the running statistics alone.
     """
 
-    beta: float = 6.0
+    beta: Positive = 6.0
     steps: int = 10
     step_size: float | None = None
 
     loss_passes = Passes(2, 2)
 
     def __post_init__(self) -> None:
-        refuse_unless_positive("trades", beta=self.beta)
+        check_fields(self, "trades")
         self._attack()
 
     @property

@@ -45,7 +45,10 @@ def fold_norms(model: nn.Module, image: Tensor, scale: bool) -> tuple[tuple[tupl
         model(image)
     for hook in watch.hooks:
         hook.remove()
-    pairs = watch.pairs()
+    calls = watch.calls
+    pairs: list[tuple[Any, Any]] = [
+        (layer, norm) for layer, norm in watch.found if layer not in watch.shared and calls[layer] == calls[norm] == 1
+    ]
     names = {module: name for name, module in model.named_modules()}
     for layer, norm in pairs:
         _set(layer, *folded_weights(layer, norm))
@@ -135,13 +138,6 @@ class _Watch(TorchFunctionMode):
             layer, layer_given = self.fed[taken]
             if _can_stand_for(layer, layer_given, norm, output):
                 self.found.append((layer, norm))
-
-    def pairs(self) -> list[tuple[Any, Any]]:
-        return [
-            (layer, norm)
-            for layer, norm in self.found
-            if layer not in self.shared and self.calls[layer] == self.calls[norm] == 1
-        ]
 
 
 def _is_plain(module: nn.Module) -> bool:

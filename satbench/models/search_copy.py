@@ -87,7 +87,13 @@ def search_copy(model: nn.Module, probe: Tensor, precision: str = "float32", sca
         wanted = _logits(model, probe)
         for fold, channels_last in ((True, planes), (True, False), (False, planes), (False, False)):
             try:
-                search, folded, scaled = _form(model, probe[:1], fold, scale, channels_last)
+                with torch.no_grad():  # else the weights of a scripted model's copy hang on the model's own
+                    search = copy.deepcopy(model).eval()
+                for parameter in search.parameters():
+                    parameter.requires_grad_(False)
+                folded, scaled = fold_norms(search, probe[:1], scale) if fold else ((), ())
+                if channels_last:
+                    search = search.to(memory_format=torch.channels_last)  # convolutions bring their input into it
                 found = _logits(search, probe)
             except (*FAULTS, copy.Error, pickle.PickleError) as error:
                 failure = failure or reason(error)
@@ -129,20 +135,6 @@ def training_copy(model: nn.Module, probe: Tensor, precision: str = "float32") -
         _cast_layers(made.module)
         return replace(made, module=Autocast(made.module).eval(), how=made.how.replace("float32", "bf16"))
     return made
-
-
-def _form(
-    model: nn.Module, image: Tensor, fold: bool, scale: bool, channels_last: bool
-) -> tuple[nn.Module, tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """A frozen copy in eval mode, the layers and batch norms that were folded, and the batch norms that were scaled."""
-    with torch.no_grad():  # else the weights of a scripted model's copy hang on the model's own
-        search = copy.deepcopy(model).eval()
-    for parameter in search.parameters():
-        parameter.requires_grad_(False)
-    folded, scaled = fold_norms(search, image, scale) if fold else ((), ())
-    if channels_last:
-        search = search.to(memory_format=torch.channels_last)  # convolutions then bring their input into it
-    return search, folded, scaled
 
 
 def _cast_layers(search: nn.Module) -> None:

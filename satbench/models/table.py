@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from satbench.core.errors import BadInput
 from satbench.core.lookup import pick
+from satbench.core.parameters import Count, check
 from satbench.models.activations import activation
 from satbench.models.classifier import Classifier, ModelSpec
 from satbench.models.cnn import cnn_small
@@ -42,8 +43,7 @@ def build_model(spec: ModelSpec) -> Classifier:
     for key, value in spec.params.items():
         if key in shape:
             raise BadInput(f"{key} of a model comes from its data set; leave it out")
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise BadInput(f"parameter {key!r} of model {spec.architecture!r} is {value!r}; give a positive integer")
+        check(f"parameter {key!r} of model {spec.architecture!r}", value, Count)
     if spec.architecture.startswith(PREFIX):
         net = timm_network(spec.architecture.removeprefix(PREFIX), make, **shape, **spec.params)
     else:

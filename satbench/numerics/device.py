@@ -23,12 +23,6 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def check_threads(count: int | None) -> None:
-    """Raise `BadInput` for a number of threads below 1."""
-    if count is not None and count < 1:
-        raise BadInput(f"--threads {count}; give a positive number")
-
-
 @contextmanager
 def using_threads(count: int) -> Iterator[None]:
     """Let torch compute with `count` threads on the CPU, and with as many as before afterwards."""

@@ -1,4 +1,7 @@
-"""The rows of a training's log: `Epoch` of metrics.jsonl and `Times` of times.jsonl, one each an epoch."""
+"""The rows of a training's log: an `Epoch` of metrics.jsonl and a `Times` of times.jsonl for each epoch.
+
+An `UpdateRow` of steps.jsonl for updates, on request.
+"""
 
 from enum import StrEnum
 from typing import Any
@@ -89,3 +92,16 @@ class Times(_Row):
     seconds: float
     images_per_second: float
     measuring_seconds: float
+
+
+class UpdateRow(_Row):
+    """An update, counted from 0 over the run, of an epoch from 0.
+
+    accuracy: on the crafted images in training mode, where it is known. It has no times, like an `Epoch`.
+    """
+
+    update: int
+    epoch: int
+    loss: float
+    lr: float
+    accuracy: float | None = None

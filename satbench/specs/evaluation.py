@@ -4,13 +4,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from satbench.core.eps import NORMS, Norm, Threat, parse_eps
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
+from satbench.core.parameters import Count, Whole
+from satbench.core.parsing import first_wrong
 from satbench.specs.attack import AttackInfo
 
 SearchForm = Literal["folded", "plain", "bf16", "surrogate"]
@@ -50,16 +52,16 @@ class EvaluationSpec(BaseModel):
     source: str | None = None
     dataset: str | None = None
     split: str | None = None
-    image_size: int | None = None
+    image_size: Whole | None = None
     loader: str | None = None
-    n: int | None = Field(default=None, strict=True)
+    n: Annotated[Whole, Field(strict=True)] | None = None
     attacks: tuple[AttackInfo | str, ...] = ("pgd",)
     threats: tuple[Threat | Norm, ...] = ("Linf",)
-    seed: int = 0
+    seed: Whole = 0
     search: SearchForm = "folded"
-    batch_size: int | None = Field(default=None, ge=1)
-    draws: int | None = Field(default=None, ge=1)
-    threads: int | None = Field(default=None, ge=1)
+    batch_size: Count | None = None
+    draws: Count | None = None
+    threads: Count | None = None
     save_examples: bool = False
     trust: bool = True
     name: str | None = None
@@ -69,15 +71,9 @@ class EvaluationSpec(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = str(first["loc"][0])
-            if first["type"] == "extra_forbidden":
-                wrong = f"unknown field {field!r} of an evaluation; {nearest(field, type(self).model_fields)}"
-            elif isinstance(cause := first.get("ctx", {}).get("error"), BadInput):
-                wrong = str(cause)
-            else:
-                wrong = f"--{field.replace('_', '-')} {fields[field]!r}: {first['msg']}"
-            raise BadInput(wrong) from None
+            field, said, given, is_own = first_wrong(type(self), error)
+            option = f"--{field.partition('.')[0].replace('_', '-')}"
+            raise BadInput(said if is_own else f"{option} {given!r}: {said}") from None
 
     @field_validator("attacks", mode="before")
     @classmethod

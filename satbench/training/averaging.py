@@ -3,15 +3,18 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from satbench.core.errors import BadInput
+from satbench.core.parameters import Index, Share, ShareBelow1, check
 from satbench.numerics.modes import evaluating
-from satbench.training.schedule import is_number
+
+FirstEpoch = Annotated[Index, Field(description="the first epoch to average, a whole number from 0")]
 
 
 class Average(ABC):
@@ -74,10 +77,8 @@ class EMA(Average):
     """
 
     def __init__(self, net: nn.Module, decay: float = 0.995, warmup: float = 0.025) -> None:
-        if not is_number(decay) or not 0 <= decay <= 1:
-            raise BadInput(f"decay {decay!r} of averaging 'ema'; give a number from 0 to 1")
-        if not is_number(warmup) or not 0 <= warmup < 1:
-            raise BadInput(f"warmup {warmup!r} of averaging 'ema'; give a share of the run, from 0 to below 1")
+        check("decay of averaging 'ema'", decay, Share)
+        check("warmup of averaging 'ema'", warmup, ShareBelow1)
         super().__init__(net)
         self.decay, self.warmup = decay, warmup
 
@@ -102,12 +103,9 @@ class SWA(Average):
     """
 
     def __init__(self, net: nn.Module, start: int | None = None) -> None:
-        if not isinstance(start, int) or isinstance(start, bool) or start < 0:
-            raise BadInput(
-                f"start {start!r} of averaging 'swa'; give the first epoch to average, a whole number from 0"
-            )
+        first_epoch: int = check("start of averaging 'swa'", start, FirstEpoch)
         super().__init__(net)
-        self.first_epoch, self.count = start, torch.zeros((), dtype=torch.int64)
+        self.first_epoch, self.count = first_epoch, torch.zeros((), dtype=torch.int64)
 
     @property
     def ready(self) -> bool:

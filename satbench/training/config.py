@@ -5,13 +5,14 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from satbench.core.eps import Norm, Threat, parse_eps
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
+from satbench.core.parameters import Count, FromZero, Index, Number, Positive, ShareBelow1, Whole
 from satbench.core.parsing import parsed
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
@@ -24,14 +25,6 @@ DEFAULTS = 1  # version of the defaults below; raise it with a change of one tha
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_value(cls, value: object, info: ValidationInfo) -> object:
-        """pydantic takes true for the number 1."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation not in (bool, bool | None):
-            raise ValueError("a number or a word is expected, not true or false")
-        return value
 
 
 class Named(_Frozen):
@@ -53,7 +46,7 @@ class ThreatConfig(Threat):
     """
 
     norm: Norm = "Linf"
-    warmup_epochs: float = Field(default=0, ge=0, allow_inf_nan=False)
+    warmup_epochs: FromZero = 0
 
 
 class OptimizerConfig(_Frozen):
@@ -65,13 +58,13 @@ class OptimizerConfig(_Frozen):
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    lr: Positive
+    momentum: ShareBelow1 = 0.9
     nesterov: bool = True
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: FromZero = 5e-4
     decay: Literal["filters", "all"] = "filters"
-    warmup_epochs: float = Field(default=0, ge=0)
-    clip: float | None = Field(default=None, gt=0)
+    warmup_epochs: FromZero = 0
+    clip: Positive | None = None
 
 
 class SmoothingConfig(_Frozen):
@@ -81,7 +74,7 @@ class SmoothingConfig(_Frozen):
     2010.00467); `over="all"` is torch's convention, s / K for every class and 1 - s + s / K for the true one.
     """
 
-    amount: float = Field(default=0, ge=0, lt=1)
+    amount: ShareBelow1 = 0
     over: Literal["others", "all"] = "others"
 
 
@@ -121,7 +114,7 @@ class StopConfig(_Frozen):
     epoch, "stop" ends the run there, "rollback" ends it with the weights of the epoch before.
     """
 
-    patience: int | None = Field(default=None, ge=1)
+    patience: Count | None = None
     collapse: Literal["note", "stop", "rollback"] = "note"
 
 
@@ -132,23 +125,17 @@ class DataConfig(_Frozen):
         in every class; "none" trains on all of them. null is the data set's own split, else 15% (ImageNet: 1%).
     """
 
-    val: int | float | Literal["none"] | None = None
-
-    @field_validator("val", mode="before")
-    @classmethod
-    def _size(cls, value: Any) -> Any:
-        value = _number("val", value)
-        if isinstance(value, str) and value != "none":
-            raise ValueError("give a share between 0 and 1, a number of images from 2, or none")
-        if isinstance(value, int | float) and (value <= 0 or (value > 1 and value != int(value)) or value == 1):
-            raise ValueError("give a share between 0 and 1, a number of images from 2, or none")
-        return value
+    val: Annotated[
+        Annotated[Number, Field(gt=0, lt=1)] | Annotated[Whole, Field(ge=2)] | Literal["none"] | None,
+        BeforeValidator(lambda given: _number("val", given)),
+        Field(description="a share between 0 and 1, a number of images from 2, or none"),
+    ] = None
 
 
 class MeasureConfig(_Frozen):
     """When the network is measured on the validation split: every so many epochs, and after the last one."""
 
-    every: int = Field(default=1, ge=1)
+    every: Count = 1
 
 
 class TrainConfig(_Frozen):
@@ -173,26 +160,26 @@ class TrainConfig(_Frozen):
 
     recipe: str = Field(min_length=1)
     dataset: str
-    image_size: int | None = Field(default=None, ge=4)
+    image_size: Annotated[Whole, Field(ge=4, description="a whole number from 4")] | None = None
     model: Named
     activation: str
     method: Named
     threat: ThreatConfig
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
+    epochs: Count
+    batch_size: Annotated[Whole, Field(ge=2, description="a whole number from 2")]
     optimizer: OptimizerConfig
     augment: str = "none"
     attack_bn_mode: Literal["eval", "train"] = "eval"
     sync_batch_norm: bool = False
-    accumulation: int = Field(default=1, ge=1)
+    accumulation: Count = 1
     label_smoothing: SmoothingConfig = SmoothingConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
     schedule: Named = Named(name="one-cycle")
     averaging: Named = Named(name="none")
     stop: StopConfig = StopConfig()
     speed: SpeedConfig = SpeedConfig()
-    selection_steps: int = Field(default=10, ge=1)
-    seed: int = Field(default=0, ge=0)
+    selection_steps: Count = 10
+    seed: Index = 0
     drop_last: bool = True
     data: DataConfig = DataConfig()
     measure: MeasureConfig = MeasureConfig()

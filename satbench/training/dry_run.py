@@ -14,9 +14,10 @@ from torch import Tensor
 from satbench.core.eps import format_eps
 from satbench.methods import Passes
 from satbench.training.config import TrainConfig
-from satbench.training.schedule import drawing
+from satbench.training.schedule import drawing, rate_of_update
 from satbench.training.state import Position
 from satbench.training.trainer import prepared
+from satbench.training.validation import validate
 
 UPDATES = 10  # that are timed, after one that is not
 SECONDS = 60.0  # after which no further update is timed
@@ -63,7 +64,7 @@ def dry_run(config: TrainConfig, device: str = "auto", data_dir: Path | None = N
         begun = time.monotonic()
         for step in islice(run.steps(position), UPDATES + 1):
             started = _now(run.place)
-            learner.update(step, run.lr(step))
+            learner.update(step, rate_of_update(config, step.number, run.updates))
             position.step += 1
             seconds.append(_now(run.place) - started)
             if run.processes.count == 1 and time.monotonic() - begun > SECONDS:
@@ -71,10 +72,11 @@ def dry_run(config: TrainConfig, device: str = "auto", data_dir: Path | None = N
         started, val_images = _now(run.place), 0
         if run.held_out is not None:
             val_images = len(run.held_out)
-            run.validated(run.net, run.held_out.head(min(MEASURED, val_images)), f"update {position.step}")
+            shown = run.held_out.head(min(MEASURED, val_images))
+            validate(run.net, shown, config, run.place, run.processes, f"update {position.step}")
         elapsed = _now(run.place) - started
         return DryRun(
-            attacked=run.attacked.how,
+            attacked=run.crafted,
             images=len(run.feed.images),
             updates=run.updates,
             images_an_epoch=run.images_an_epoch,

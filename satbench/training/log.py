@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from satbench.methods import Method
-from satbench.results.training_log import Ending, Epoch, Times
+from satbench.results.training_log import VALIDATED, Ending, Epoch, Times
 from satbench.training.state import Position
 
 
@@ -40,9 +40,10 @@ def last_epoch(history: Sequence[Epoch]) -> int:
 def best_epoch(history: Sequence[Epoch], method: Method) -> int:
     """The best of the measured epochs; the last one before any was measured."""
     last = last_epoch(history)
-    measured = [row.to_dict() for row in history[: last + 1] if row.val is not None]
-    best = max(measured, key=lambda row: (*(row[name] for name in method.chosen_by), -row["epoch"]), default=None)
-    return last if best is None else int(best["epoch"])
+    wanted = [name.removeprefix(VALIDATED) for name in method.chosen_by]
+    measured = [row for row in history[: last + 1] if row.val is not None]
+    best = max(measured, key=lambda row: (*(getattr(row.val, name) for name in wanted), -row.epoch), default=None)
+    return last if best is None else best.epoch
 
 
 def newest(history: Sequence[Epoch], times: Sequence[Times]) -> str:

@@ -2,13 +2,21 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from satbench.core.errors import BadInput
 from satbench.core.lookup import pick
+from satbench.core.parameters import Number, Share, ShareBelow1, check
 from satbench.training.config import TrainConfig
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 MOST_CHANGES = 5  # of the learning rate that are all named
+Milestones = Annotated[
+    Sequence[Annotated[Number, Field(gt=0, lt=1)]],
+    Field(description="shares of the run between 0 and 1, such as [0.5, 0.75], or 0.5+0.75 on the command line"),
+]
 
 
 def one_cycle(progress: float) -> float:
@@ -22,8 +30,7 @@ def triangle(progress: float, peak: float = 0.5) -> float:
     The peak is half of the run in Wong et al. 2020 (arXiv 2001.03994), 0.4 in Andriushchenko & Flammarion 2020 (arXiv
     2007.02617). Raises `BadInput` for a peak outside [0, 1).
     """
-    if not is_number(peak) or not 0 <= peak < 1:
-        raise BadInput(f"peak {peak!r} of schedule 'triangle'; give a share of the run, from 0 to below 1")
+    check("peak of schedule 'triangle'", peak, ShareBelow1)
     return progress / peak if progress < peak else (1 - progress) / (1 - peak)
 
 
@@ -38,15 +45,10 @@ def piecewise(progress: float, milestones: Sequence[float] = (0.5, 0.75), factor
     The defaults are epochs 100 and 150 of the 200 of Rice et al. 2020 (arXiv 2002.11569). Raises `BadInput` for
     milestones outside (0, 1) and a factor outside [0, 1].
     """
-    if not isinstance(milestones, list | tuple) or not all(is_number(one) and 0 < one < 1 for one in milestones):
-        raise BadInput(
-            f"milestones {milestones!r} of schedule 'piecewise'; give shares of the run between 0 and 1, such as "
-            "[0.5, 0.75], or 0.5+0.75 on the command line"
-        )
+    check("milestones of schedule 'piecewise'", milestones, Milestones)
     if list(milestones) != sorted(set(milestones)):
-        raise BadInput(f"milestones {milestones!r} of schedule 'piecewise'; give each once, the earliest first")
-    if not is_number(factor) or not 0 <= factor <= 1:
-        raise BadInput(f"factor {factor!r} of schedule 'piecewise'; give a number from 0 to 1")
+        raise BadInput(f"milestones of schedule 'piecewise' is {milestones!r}; give each once, the earliest first")
+    check("factor of schedule 'piecewise'", factor, Share)
     return float(factor ** sum(progress >= milestone for milestone in milestones))
 
 
@@ -101,7 +103,3 @@ def drawing(config: TrainConfig, columns: int = 60) -> list[str]:
 def warmup(epoch: float, length: float) -> float:
     """A line from 0 to 1 over the first `length` epochs, then 1; 1 throughout where `length` is 0."""
     return min(1.0, epoch / length) if length > 0 else 1.0
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

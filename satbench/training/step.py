@@ -9,7 +9,7 @@ With gradient accumulation 1 and the loss and backward of 2 are done for one par
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -94,7 +94,8 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.trained.train()
-        with recomputed(self.blocks), self._descending(), self.method.around_update(self.net, x_adv, step):
+        surrogate = surrogate_derivative(self.net) if self.surrogate_optimizer else nullcontext()
+        with recomputed(self.blocks), surrogate, self.method.around_update(self.net, x_adv, step):
             self.optimizer.zero_grad(set_to_none=True)
             found = step.mean(self._gradients(x_adv, step))
             if self.clip is not None:
@@ -116,7 +117,9 @@ class Learner:
             with nullcontext() if number == len(parts) else gradients_kept(self.wrapped):
                 with self._watching(images) as logits:
                     loss = self.method.loss(self.trained, images, part)
-                (loss * self._share(part)).backward()  # type: ignore[no-untyped-call]
+                # DDP averages over processes, whose shares of a batch may differ by an image
+                share = len(part.x) * part.processes.count / len(part.batch_index)
+                (loss * share).backward()  # type: ignore[no-untyped-call]
             accuracy = [(logits[0].argmax(1) == part.y).float().mean()] if logits else []
             yield [loss.detach(), *accuracy, *self.running]
 
@@ -132,19 +135,12 @@ class Learner:
                 stack.enter_context(surrogate_derivative(self.attacked))
             yield
 
-    def _descending(self) -> AbstractContextManager[None]:
-        return surrogate_derivative(self.net) if self.surrogate_optimizer else nullcontext()
-
     def _seed(self, step: Step) -> None:
         """For networks that draw numbers while they learn; every process draws its own."""
         seed = derive(self.seed, "update", step.number, *([step.processes.rank] if step.processes.rank else []))
         torch.default_generator.manual_seed(seed)
         if step.x.is_cuda:
             torch.cuda.manual_seed(seed)
-
-    def _share(self, step: Step) -> float:
-        """DDP averages over processes, whose shares of a batch may differ by an image."""
-        return len(step.x) * step.processes.count / len(step.batch_index)
 
     @contextmanager
     def _watching(self, x_adv: Tensor) -> Iterator[list[Tensor]]:

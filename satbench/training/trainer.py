@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from satbench.core.errors import BadInput
 from satbench.core.files import check_output_folder
 from satbench.core.home import alone_in
 from satbench.core.lookup import pick
+from satbench.core.parameters import Count, check
 from satbench.core.progress import Progress, silent
 from satbench.data import Images, training_splits
 from satbench.methods import METHODS, Method
@@ -22,7 +22,7 @@ from satbench.models.classifier import Classifier
 from satbench.numerics.device import resolve_device
 from satbench.numerics.seeding import Share, generator
 from satbench.numerics.threat import ThreatModel
-from satbench.results.training_log import Epoch, Times, Validated
+from satbench.results.training_log import Epoch, Times
 from satbench.training import checkpoint
 from satbench.training.alarm import collapse
 from satbench.training.attacked import attacked
@@ -94,8 +94,8 @@ def train(
     out = Path(out)
     check_output_folder(out, CONFIG)
     for name, count in (("keep_every", keep_every), ("log_steps", log_steps)):
-        if count is not None and count < 1:
-            raise BadInput(f"{name} is {count}; give a whole number from 1")
+        if count is not None:
+            check(name, count, Count)
     with prepared(config, device, data_dir, out, progress, save_seconds) as run:
         is_first = run.processes.rank == 0
         if is_first:
@@ -157,7 +157,6 @@ class Training:
     ) -> None:
         self.config, self.method, self.held_out, self.out, self.place = config, method, held_out, out, place
         self.processes, self.report, self.save_seconds = processes, progress, save_seconds
-        self.threat = ThreatModel(config.threat.norm, config.threat.eps)
         self.data = {part.split: part.fingerprint for part in (images, held_out) if part is not None}
         self.train_digest, self.classes = images.fingerprint, images.num_classes
         self.class_names = images.class_names
@@ -181,7 +180,7 @@ class Training:
             blocks_of(self.net)  # refused here where there are none
         if config.speed.channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)
-        self.attacked = attacked(config, method, self.net, images.shape, place)
+        self.search, self.crafted = attacked(config, method, self.net, images.shape, place)
         average: Average | None = pick(
             AVERAGES, config.averaging.name, "averaging", self.net, **config.averaging.params
         )
@@ -236,9 +235,10 @@ class Training:
         figures, seen = newest(position.history, position.times), 0
         started = saved = time.monotonic()
         before = position.seconds
-        with nullcontext() if self.config.speed.compile else passes.watching(self.net, *self.attacked.networks):
+        networks = [self.net] if self.search is None else [self.net, self.search.module]
+        with nullcontext() if self.config.speed.compile else passes.watching(*networks):
             for step in self.steps(position):
-                lr = self.lr(step)
+                lr = rate_of_update(self.config, step.number, self.updates)
                 loss, accuracy, stop = learner.update(step, lr, pressed())
                 if not torch.isfinite(loss):
                     place = f"epoch {position.epoch}, step {position.step}"
@@ -284,15 +284,15 @@ class Training:
             settings.optimizer.clip,
             watched=not settings.speed.compile,
             activation_checkpointing=settings.speed.activation_checkpointing,
-            search=self.attacked.copy,
+            search=self.search,
         )
 
     def steps(self, position: Position) -> Iterator[Step]:
         """The updates that are left of the epoch, each with all that it depends on."""
-        seed, smoothing = self.config.seed, self.config.label_smoothing
+        seed, smoothing, wanted = self.config.seed, self.config.label_smoothing, self.config.threat
         first, replayed = divmod(position.step, self.method.replays)
         for x, y, index, batch_index, start in self.feed.epoch(position.epoch, first):
-            wanted = targets(y, self.classes, smoothing.amount, smoothing.over)
+            labels = targets(y, self.classes, smoothing.amount, smoothing.over)
             for _ in range(replayed, self.method.replays):
                 number = position.epoch * self.updates + position.step
                 epoch = (number + 0.5) / self.updates
@@ -300,13 +300,13 @@ class Training:
                 yield Step(
                     x=x,
                     y=y,
-                    targets=wanted,
+                    targets=labels,
                     index=index,
                     batch_index=batch_index,
                     start=start,
                     number=number,
                     epoch=epoch,
-                    threat=self._threat(epoch),
+                    threat=ThreatModel(wanted.norm, wanted.eps * warmup(epoch, wanted.warmup_epochs)),
                     randomness=source if self.processes.count == 1 else Share(source, len(batch_index), start),
                     state=self.run.method,
                     processes=self.processes,
@@ -314,13 +314,6 @@ class Training:
                     accumulation=self.config.accumulation,
                 )
             replayed = 0
-
-    def _threat(self, epoch: float) -> ThreatModel:
-        return ThreatModel(self.threat.norm, self.threat.eps * warmup(epoch, self.config.threat.warmup_epochs))
-
-    def lr(self, step: Step) -> float:
-        """The learning rate of an update, that of its middle."""
-        return rate_of_update(self.config, step.number, self.updates)
 
     def _end_epoch(self, position: Position) -> None:
         """Measure on the validation split, log, and save."""
@@ -335,7 +328,8 @@ class Training:
         if self.held_out is not None and is_measured(self.config, position.epoch):
             done = (position.epoch + 1) * self.updates
             self.report(done, self.total, f"measuring  {newest(position.history, position.times)}")
-            val = self.validated(kept, self.held_out, f"epoch {position.epoch}, step {position.step - 1}")
+            update = f"epoch {position.epoch}, step {position.step - 1}"
+            val = validate(kept, self.held_out, self.config, self.place, self.processes, update)
             row = row.model_copy(update={"val": val})
             row = row.model_copy(update={"alarm": collapse([*position.history, row])})
             row = row.model_copy(update={"ended": ending(self.config, self.method, [*position.history, row])})
@@ -344,10 +338,6 @@ class Training:
         position.begin_epoch()
         if self.writer is not None:
             self.writer.save_epoch(kept, self.run, position)
-
-    def validated(self, kept: nn.Module, images: Images, after: str) -> Validated:
-        """The figures of `validate` on `images`."""
-        return validate(kept, images, self.config, self.place, self.processes, after)
 
     def _save(self, position: Position) -> None:
         if self.writer is not None:

@@ -40,7 +40,7 @@ def validate(
     except BadInput as error:
         raise BadInput(f"after {after}: {error}; lower lr where it is NaN or infinite") from None
     broken = {name: group["broken"].to_numpy() for name, group in records.groupby("attack", sort=False)}
-    by_fgsm, by_pgd = (broken[repr(attack)] for attack in attacks)
+    by_fgsm, by_pgd = (broken[attack.info.id] for attack in attacks)
     counts = [
         len(part),
         int(clean_table(records).sum()),

@@ -80,7 +80,7 @@ class Writer:
         times = {row.epoch: row.to_dict() for row in position.times}
         rows = [row.to_dict() | times.get(row.epoch, {}) for row in position.history[self.offered :]]
         self.offered = len(position.history)
-        self.tracking.offer(rows, self.steps.take())
+        self.tracking.offer(rows, [row.to_dict() for row in self.steps.take()])
         if is_over(self.config, position.history):
             (self.out / PREVIOUS).unlink(missing_ok=True)
         if rows:

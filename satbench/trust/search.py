@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from satbench.attacks.losses import likeliest_wrong
+from satbench.attacks.squares import signs, square_search
 from satbench.data import Images
 from satbench.numerics.seeding import uniform
 from satbench.numerics.threat import ThreatModel
 from satbench.trust.subject import Counting, Subject
 
 FIRST_STEP = 1.0  # of eps, falling to 0 along half a cosine
+AREA = {"Linf": 0.8, "L2": 0.3, "L1": 0.3}  # of the first squares, as a share of the image
+SQUARE = {"Linf": 2.0, "L2": 1.0, "L1": 1.0}  # length of a square in the threat's norm, in units of eps
 MEAN_OF, MEAN_PIXELS = 1000, 2**24  # images, and pixel values of them, whose means stand for their classes
 
 
@@ -87,6 +90,34 @@ def ascent(
 def ascent_passes(steps: int, targets: int) -> int:
     """Forward and backward passes that an ascent takes for an image that stands."""
     return 1 + targets * (2 * steps + 1)
+
+
+def random_squares(
+    subject: Subject, threat: ThreatModel, x: Tensor, y: Tensor, queries: int, draws: torch.Generator
+) -> Tensor:
+    """Which images fall within `queries` passes of a random search over squares, bool (N,); see `square_search`.
+
+    Starts at vertical stripes and follows the margin alone.
+    """
+    broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    standing, best = torch.arange(len(x), device=x.device), x.clone()
+    highest = torch.full((len(x),), -torch.inf, device=x.device)
+
+    def judge(points: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal standing
+        margins = subject.margins(points, y[standing])
+        better = (margins > highest[standing]) & threat.contains(x[standing], points)
+        best[standing[better]], highest[standing[better]] = points[better], margins[better]
+        left = (highest[standing] <= 0).nonzero()[:, 0]
+        broken[standing], standing = highest[standing] > 0, standing[left]
+        return left, best[standing]
+
+    if len(x):
+        judge(threat.project(x, x + threat.eps * signs(uniform(x[:, :, :1], draws))))
+    start = x[standing]
+    chances = uniform(start.new_empty(len(start), queries - 1, 2 + x.shape[1]), draws)
+    square_search(threat, start, best[standing], chances, AREA[threat.norm], SQUARE[threat.norm], judge)
+    return broken
 
 
 def _errs(logits: Tensor, threat: ThreatModel, x: Tensor, point: Tensor, y: Tensor) -> Tensor:

@@ -15,9 +15,8 @@ from satbench.data import Images
 from satbench.numerics.seeding import derive, generator
 from satbench.numerics.threat import ThreatModel
 from satbench.results.metrics import wilson
-from satbench.trust.search import ascent, ascent_passes, between_means, class_means
+from satbench.trust.search import ascent, ascent_passes, between_means, class_means, random_squares
 from satbench.trust.seen import FEWEST, Seen, rate
-from satbench.trust.squares import squares
 from satbench.trust.subject import Subject
 
 # A number is doubted when examples in hand prove it too high by more than `INFLATED` of all images, so sound ones are
@@ -166,7 +165,7 @@ class _Hunt:
                     self.led[positions] = ascent(subject, left.threat, x, y, steps, targets, draws).cpu().numpy()
             searched = searched if number else min(searched, self.seen)
             for positions, x, y in self.each(deep, queries + cost * subject.moves):
-                blind = squares(subject, left.threat, x, y, queries, draws)
+                blind = random_squares(subject, left.threat, x, y, queries, draws)
                 self.blind[positions] = blind.cpu().numpy()
                 if subject.moves:
                     rest = (~blind).nonzero()[:, 0]

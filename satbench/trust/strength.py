@@ -10,9 +10,8 @@ from satbench.attacks import PGD, Attack
 from satbench.core.eps import format_eps
 from satbench.numerics.seeding import generator
 from satbench.numerics.threat import ThreatModel
-from satbench.trust.search import ascent
+from satbench.trust.search import ascent, random_squares
 from satbench.trust.seen import Seen, rate, surely_above
-from satbench.trust.squares import squares
 from satbench.trust.subject import Subject
 
 LEFT = 0.1  # share of images that an attack may leave where everything is allowed
@@ -105,7 +104,7 @@ def black_box(subject: Subject, count: int) -> Seen:
     count = min(count, subject.attacked)
     standing = _standing(subject, count, "before squares")
     x, y, draws = subject.x[standing], subject.y[standing], generator(subject.seed, "trust", "squares")
-    fallen = standing[squares(subject, subject.threat, x, y, QUERIES, draws)]
+    fallen = standing[random_squares(subject, subject.threat, x, y, QUERIES, draws)]
     return _beyond(subject, fallen, count, f"{QUERIES} queries of a random search over squares")
 
 
