@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from satbench.evaluation.harness import measure
 
 from satbench.attacks import PGD
 from satbench.attacks.autoattack import AutoAttack
 from satbench.core.errors import BadInput
-from satbench.evaluation.harness import measure
 from satbench.results.metrics import wilson
 from satbench.results.schema import Verdict
 from satbench.trust import examine

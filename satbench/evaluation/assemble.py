@@ -95,7 +95,7 @@ def _rows(stream: Stream) -> pd.DataFrame:
     parts = [pd.DataFrame(dict(part.columns)) for parts in stream.parts for part in parts]
     if not parts:
         return pd.DataFrame()
-    table = pd.concat(parts, ignore_index=True).astype({name: "int64" for name in COUNTS})
+    table = pd.concat(parts, ignore_index=True).astype(dict.fromkeys(COUNTS, "int64"))
     if any(len(parts) > 1 for parts in stream.parts):
         table = table.set_index(KEY, drop=False).loc[[stream.keys[row] for row in given]]
     return table.set_axis(given)
