@@ -81,7 +81,7 @@ class Setting:
     def _work(self, step: Step) -> Work:
         said = self.described
         name = step_name(step, resume.identity(said), said.seed, said.search.identity, self.place.type)
-        return Work(self.out, name, said.examples)
+        return Work(self.out, name, said.examples and step.attack is not None)
 
     def withdraw(self) -> None:
         """Delete what a run that was refused has stored, unless an attack has finished some of it."""
