@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,8 +10,7 @@ import torch
 from satbench.attacks import PGD, Attack, fgsm
 from satbench.attacks.base import MostPasses, most_passes_of, unit_of
 from satbench.core.eps import Threat
-from satbench.core.lookup import pick
-from satbench.data import Images, training_splits
+from satbench.data import training_splits
 from satbench.evaluation import EvaluationSpec, images_for
 from satbench.evaluation.batch import usual_batch_size, usual_threads
 from satbench.evaluation.executor import stages_as_run
@@ -19,12 +19,10 @@ from satbench.evaluation.probe import answers
 from satbench.evaluation.request import resolved
 from satbench.evaluation.search import PROBE, search_on
 from satbench.evaluation.sweep import threats_of
-from satbench.methods import METHODS
 from satbench.numerics.device import resolve_device, using_threads
-from satbench.numerics.threat import ThreatModel
-from satbench.results.metrics import clean_table, wilson
 from satbench.results.store import Run, read_run, read_timing
-from satbench.study.pilot import Clock, pilot, seconds_a_pass
+from satbench.study.pilot import Clock, seconds_a_pass
+from satbench.study.standing import CORRECT, Shares, assumed, expect, likely
 from satbench.training import TrainConfig
 from satbench.training.build import network
 from satbench.training.checkpoint import read_metrics, read_times
@@ -33,11 +31,6 @@ from satbench.trust.standing import AT_ONCE
 from satbench.zoo import Loaded, from_module
 
 TRUST = 0.1  # of an evaluation's passes, which its trust battery takes at most
-# shares of images that are classified correctly and that stand, of a network that nothing is known of: usual, least,
-# most; trained on crafted images or on clean ones
-CORRECT = (0.85, 0.6, 1.0)
-LIKELY = (0.5, 0.2, 0.8)
-LIKELY_CLEAN = (0.05, 0.0, 0.3)
 
 
 @dataclass(frozen=True)
@@ -106,11 +99,12 @@ def predict_evaluation(
         model = search_on(networks[-1].model, probe.to(place), spec.search, another=len(networks) > 1).module
         loading = clock() - begun
         draws = spec.draws or (DRAWS if answered.random else 1)
+        look = partial(expect, judged, model, images, training, runs, spec.seed, clock)
         for norm in dict.fromkeys(threat.norm for threat in threats):
             growing = sorted((one for one in threats if one.norm == norm), key=lambda one: one.eps)
-            expected = _expected(judged, model, images, growing, training, runs, spec.seed, clock)
-            sources.append(expected.source)
             for attack in asked.attacks:
+                expected = look(attack, growing)
+                sources.append(expected.source)
                 steps = []
                 for position, stage in enumerate(stages_as_run(attack, answered.random or len(networks) > 1)):
                     count = _rows(stage, position, size, len(images), expected.usual)
@@ -140,14 +134,15 @@ def predict_training(config: TrainConfig, data_dir: Path | None = None, device: 
     measurements = -(-config.epochs // config.measure.every) if found.val_images else 0
     attacks = [most_passes_of(one, config.threat.norm, 2) for one in (fgsm(), PGD(steps=config.selection_steps))]
     totals = []
-    for seconds, correct, stood in zip(found.epoch_seconds(), CORRECT, _likely(config), strict=True):
+    for seconds, correct, stood in zip(found.epoch_seconds(), CORRECT, likely(config), strict=True):
         tally = _Tally()
         rate = config.epochs * seconds / updates  # a pass of the updates and one of the attacks are taken as equal
         for attack in attacks:
-            tally.add([(attack, rate)], _Shares(correct, (stood,)), measurements * found.val_images, 1)
-        totals.append((updates + tally.passes, config.epochs * seconds + tally.seconds))
+            tally.add([(attack, rate)], Shares(correct, (stood,)), measurements * found.val_images, 1)
+        measuring = measurements * found.val_seconds + tally.seconds  # of the fresh network, on which nothing stands
+        totals.append((updates + tally.passes, config.epochs * seconds + measuring))
     threads = torch.get_num_threads() if resolve_device(device).type == "cpu" else 1
-    source = f"{len(found.seconds)} updates; {_assumed(config)} of the validation images"
+    source = f"{len(found.seconds)} updates; {assumed(config)} of the validation images"
     return Cost(round(totals[0][0]), totals[0][1], totals[1][1], totals[2][1], threads, source)
 
 
@@ -205,7 +200,7 @@ class _Tally:
     def __init__(self) -> None:
         self.passes = self.seconds = 0.0
 
-    def add(self, stages: Sequence[tuple[MostPasses, float]], shares: "_Shares", n: int, draws: int) -> None:
+    def add(self, stages: Sequence[tuple[MostPasses, float]], shares: Shares, n: int, draws: int) -> None:
         """An attack on `n` images at growing radii; with each stage the seconds of its passes.
 
         What a smaller radius or an earlier stage broke takes none. The first stage leaves what stands in the end.
@@ -227,90 +222,6 @@ class _Tally:
         self.passes, self.seconds = self.passes + passes, self.seconds + passes * rate
 
 
-@dataclass(frozen=True)
-class _Shares:
-    """Shares of all images: `correct` ones, and those that stand at each growing radius."""
-
-    correct: float
-    stood: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Expected:
-    """How many images stand: the usual, the least and the most; from where; and what one that breaks takes of PGD."""
-
-    usual: _Shares
-    least: _Shares
-    most: _Shares
-    source: str
-    when_broken: float | None = None
-
-
-def _expected(
-    judged: Loaded,
-    model: torch.nn.Module,
-    images: Images,
-    growing: Sequence[ThreatModel],
-    training: TrainConfig | None,
-    runs: Sequence[Run],
-    seed: int,
-    clock: Clock,
-) -> _Expected:
-    own = [run for run in runs if run.manifest.model.digest == judged.info.digest]
-    there = [found for run in own or runs if (found := _shares_of(run, growing)) is not None]
-    if there and (own or training is not None):
-        of = "of this network" if own else "of other networks"
-        return _Expected(_mean(there), min(there, key=_sum), max(there, key=_sum), f"{len(there)} finished runs {of}")
-    if training is not None:
-        usual, least, most = (
-            _Shares(correct, (stood,) * len(growing)) for correct, stood in zip(CORRECT, _likely(training), strict=True)
-        )
-        return _Expected(usual, least, most, f"assumed: {_assumed(training)}")
-    seen = pilot(model, images, growing, seed, clock)
-    low, high = ([wilson(count, seen.images)[i] for count in (seen.correct, *seen.stood.values())] for i in (0, 1))
-    correct, *stood = (count / seen.images for count in (seen.correct, *seen.stood.values()))
-    said = ", ".join(f"{share:.0%} [{a:.0%}, {b:.0%}]" for share, a, b in zip(stood, low[1:], high[1:], strict=True))
-    return _Expected(
-        _Shares(correct, tuple(stood)),
-        _Shares(low[0], tuple(low[1:])),
-        _Shares(high[0], tuple(high[1:])),
-        f"under PGD-20 {said} of {seen.images} images stand",
-        seen.when_broken,
-    )
-
-
-def _shares_of(run: Run, growing: Sequence[ThreatModel]) -> _Shares | None:
-    """What stood under all attacks of a run; None where it was not measured at all these radii."""
-    stood = []
-    for threat in growing:
-        records = run.records[(run.records["norm"] == threat.norm) & (run.records["eps"] == threat.eps)]
-        if records.empty:
-            return None
-        stood.append(1 - float(records.groupby("sample_id")["broken"].any().mean()))
-    return _Shares(float(clean_table(run.records).mean()), tuple(stood))
-
-
-def _mean(shares: Sequence[_Shares]) -> _Shares:
-    stood = zip(*(one.stood for one in shares), strict=True)
-    return _Shares(
-        sum(one.correct for one in shares) / len(shares), tuple(sum(column) / len(shares) for column in stood)
-    )
-
-
-def _sum(shares: _Shares) -> float:
-    return sum(shares.stood)
-
-
-def _likely(config: TrainConfig) -> tuple[float, float, float]:
-    method = pick(METHODS, config.method.name, "method", **config.method.params)
-    return LIKELY_CLEAN if method.chosen_by[0] == "val_clean" else LIKELY
-
-
-def _assumed(config: TrainConfig) -> str:
-    usual, least, most = _likely(config)
-    return f"{usual:.0%} ({least:.0%} to {most:.0%}) stand"
-
-
 def _most(stage: Attack, norm: str, classes: int, when_broken: float | None) -> MostPasses:
     """What an image takes; where a pilot has seen what one that breaks takes of PGD, that replaces the usual share."""
     most = most_passes_of(stage, norm, classes)
@@ -319,10 +230,11 @@ def _most(stage: Attack, norm: str, classes: int, when_broken: float | None) -> 
     return most
 
 
-def _rows(stage: Attack, position: int, size: int, n: int, shares: _Shares) -> int:
+def _rows(stage: Attack, position: int, size: int, n: int, shares: Shares) -> int:
     """How many images of a batch go through the network together most of the time."""
     entering = n * (shares.stood[0] if position else shares.correct)
-    batches = max(1.0, -(-entering // (unit_of(stage) or size)))
+    full = entering / (unit_of(stage) or size)
+    batches = full + 0.5 if full > 1 else 1  # the last one is half full on average
     leave_early = position == 0 and unit_of(stage) is None
     remaining = shares.stood[0] / max(shares.correct, 1e-9) if leave_early else 1.0
     return max(1, round(entering / batches * remaining))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from satbench.evaluation.counting import Counted
 from satbench.numerics.seeding import PerSample
 from satbench.numerics.threat import ThreatModel
 
-PILOT = PGD(steps=20)
+# nearer to AutoAttack's answer than as many passes of PGD with one loss for all classes
+PILOT = PGD(steps=5, loss="margin-targeted", n_targets=4, schedule="cosine")
+STEPS = 20  # of a PGD that is its own pilot
 SECONDS = 2.0  # after which no further images are attacked by `pilot`
 FIRST = 32  # images that it attacks at first
 WINDOW = 0.7  # seconds for which an attack is timed
@@ -52,13 +54,22 @@ class Standing:
     when_broken: float | None
 
 
-def pilot(model: nn.Module, images: Images, threats: Sequence[ThreatModel], seed: int, clock: Clock) -> Standing:
-    """Attack evenly spaced images by PGD-20 at growing radii of one norm for about two seconds.
+def pilot_of(attack: Attack) -> PGD:
+    """The attack that says how many images another one will leave: of PGD itself with fewer steps, else `PILOT`."""
+    if not isinstance(attack, PGD) or attack.keep == "last" or not attack.early_stop:
+        return PILOT
+    steps = min(attack.steps, STEPS) if attack.step_size is None else attack.steps
+    return replace(attack, steps=steps, restarts=1)
+
+
+def pilot(
+    attack: PGD, model: nn.Module, images: Images, threats: Sequence[ThreatModel], seed: int, clock: Clock
+) -> Standing:
+    """Attack randomly chosen images at growing radii of one norm for about two seconds.
 
     An image that breaks at a radius is not attacked at a larger one.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
-    counted = Counted(model, 256)
     seen = correct = 0
     stood = {threat.eps: 0 for threat in threats}
     broken: list[float] = []
@@ -69,16 +80,16 @@ def pilot(model: nn.Module, images: Images, threats: Sequence[ThreatModel], seed
         standing = (_predicted(model, x) == y).nonzero()[:, 0]
         correct += len(standing)
         for threat in threats:
-            if not len(standing) or threat.eps == 0:
-                stood[threat.eps] += len(standing)
-                continue
-            part, streams = x[standing], PerSample.of(seed, [ids[i] for i in standing.tolist()], "cost")
-            counted.watch(part, y[standing], threat)
-            PILOT(counted.watched, part, y[standing], threat, streams)
-            forward, backward, fell_at = counted.counts()
-            most = most_passes_of(PILOT, threat.norm, 2)
-            broken += ((forward + backward)[fell_at >= 0] / (most.forward + most.backward)).tolist()
-            standing = standing[fell_at < 0]
+            if len(standing) and threat.eps:
+                counted = Counted(model, 256)
+                counted.watch(x[standing], y[standing], threat)
+                streams = PerSample.of(seed, [ids[i] for i in standing.tolist()], "cost")
+                x_adv = attack(counted.watched, x[standing], y[standing], threat, streams)
+                fell = _predicted(model, x_adv) != y[standing]
+                forward, backward, _ = counted.counts()
+                most = most_passes_of(attack, threat.norm, 10)
+                broken += ((forward + backward)[fell] / (most.forward + most.backward)).tolist()
+                standing = standing[~fell]
             stood[threat.eps] += len(standing)
     return Standing(seen, correct, stood, sum(broken) / len(broken) if broken else None)
 
@@ -130,7 +141,6 @@ class _Stopwatch(nn.Module):
         self.model, self.clock = model, clock
         self.calls = self.passes = self.pending = 0
         self.started = self.seconds = 0.0
-        self.train(model.training)
 
     def is_over(self) -> bool:
         """Stops the time, for the passes that have ended."""
