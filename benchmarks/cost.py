@@ -34,6 +34,9 @@ ENLARGED_NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
+SHORT = {"method.steps": 1, "epochs": 3}  # of the networks that are evaluated
+
+
 def enlarge(folder: Path) -> None:
     """Write all digits as images of 32x32 pixels in three colours."""
     splits = [load_images("digits", split).in_memory() for split in ("train", "val", "test")]
@@ -46,7 +49,7 @@ def config(kind: str, method: str, **values: Any) -> TrainConfig:
     """A short training on digits, or on enlarged ones."""
     settings: dict[str, Any] = {"method": method, "epochs": 8}
     if kind in ENLARGED_NETWORKS:
-        settings |= {"dataset": f"npz:{ENLARGED}", "threat.eps": "11/255", "epochs": 2, "batch_size": 64}
+        settings |= {"dataset": f"npz:{ENLARGED}", "threat.eps": "11/255", "epochs": 1, "batch_size": 64}
         settings |= ENLARGED_NETWORKS[kind]
     return recipe("digits-pgd-at").with_values(settings | values)
 
@@ -105,7 +108,7 @@ def main() -> None:
         model, threat = name, "Linf:0.2"
         if name in ENLARGED_NETWORKS:
             model, threat = str(options.work / name), "Linf:11/255"
-            train(config(name, "pgd_at", **{"method.steps": 3, "epochs": 4}), model, "cpu", options.work)
+            train(config(name, "pgd_at", **SHORT), model, "cpu", options.work)
         for attack in options.attacks:
             evaluation(model, attack, threat, options.n, options.work)
 
