@@ -34,7 +34,8 @@ ENLARGED_NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-SHORT = {"method.steps": 1, "epochs": 3}  # of the networks that are evaluated
+RADIUS = "4/255"  # of enlarged digits, at which some stand after a short training
+SHORT = {"method.steps": 1, "epochs": 4}  # of the networks that are evaluated
 
 
 def enlarge(folder: Path) -> None:
@@ -49,7 +50,7 @@ def config(kind: str, method: str, **values: Any) -> TrainConfig:
     """A short training on digits, or on enlarged ones."""
     settings: dict[str, Any] = {"method": method, "epochs": 8}
     if kind in ENLARGED_NETWORKS:
-        settings |= {"dataset": f"npz:{ENLARGED}", "threat.eps": "11/255", "epochs": 1, "batch_size": 64}
+        settings |= {"dataset": f"npz:{ENLARGED}", "threat.eps": RADIUS, "epochs": 1, "batch_size": 32}
         settings |= ENLARGED_NETWORKS[kind]
     return recipe("digits-pgd-at").with_values(settings | values)
 
@@ -107,7 +108,7 @@ def main() -> None:
     for name in options.networks:
         model, threat = name, "Linf:0.2"
         if name in ENLARGED_NETWORKS:
-            model, threat = str(options.work / name), "Linf:11/255"
+            model, threat = str(options.work / name), f"Linf:{RADIUS}"
             train(config(name, "pgd_at", **SHORT), model, "cpu", options.work)
         for attack in options.attacks:
             evaluation(model, attack, threat, options.n, options.work)
