@@ -17,7 +17,7 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satbench.attacks.base import Attack, Described, describe, info_of, later
+from satbench.attacks.base import Attack, Described, MostPasses, describe, info_of, later
 from satbench.attacks.foreign import UNIT, in_units
 from satbench.attacks.losses import margin, margin_targeted
 from satbench.attacks.stages import run_stages
@@ -78,6 +78,24 @@ class AutoAttackComponent(Described):
             return found
 
         return in_units(craft, self.unit, self.name, model, x, y, threat, randomness)
+
+    def most_passes(self, norm: str, classes: int) -> MostPasses:
+        """See `Attack`; counted in the reference's source."""
+        if self.name == "square":
+            return MostPasses(5004, 0)
+        shrinking, thorough = norm == "L1" and self.version == "standard", self.version in ("plus", "custom")
+        targets = min(5 if shrinking and self.name == "apgd-t" else 9, classes - 1)
+        if self.name == "fab-t":
+            return MostPasses(203 * targets + 2, 100 * targets, 0.5)
+        if self.name == "fab":  # a backward pass for every class
+            restarts = 5 if thorough else 1
+            return MostPasses(203 * restarts + 1, 100 * classes * restarts, 0.5)
+        restarts = 5 if thorough or shrinking else 1
+        steps = 103 if shrinking else 101
+        if self.name == "apgd-t":
+            return MostPasses((steps + 1) * targets + 2, steps * targets, 0.5)
+        steps *= 20 if self.version == "rand" else 1
+        return MostPasses(steps * restarts + 2, steps * restarts, 1.0 / restarts)  # a run stops for no image
 
     def _reference(self, predict: Any, classes: int, threat: ThreatModel, seed: int, device: torch.device) -> Any:
         shared: dict[str, Any] = {

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, field, fields, is_dataclass
 from functools import partial
 from types import FunctionType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -20,17 +20,29 @@ from satbench.specs.attack import AttackInfo, Kind, Parameter, Tier, label_with_
 AS_BEFORE = "as before"  # in a field's metadata: the value of `later`
 
 
+class MostPasses(NamedTuple):
+    """What an image that stands takes of an attack: forward and backward passes, the most.
+
+    when_broken: the share of them that one that breaks takes, about; 1 where nothing stops early.
+    """
+
+    forward: int
+    backward: int
+    when_broken: float = 0.1
+
+
 class Attack(Protocol):
     """A frozen dataclass; `info_of` says how the records name it and what a run says of it.
 
     Called with float images `x` (N, C, H, W) in [0, 1] and labels `y` int64 (N,), it returns images of the same shape
     and dtype inside ball and box; the model's modes, parameters, buffers and `.grad` stay as they were.
 
-    Four optional attributes are read by the evaluation. `info`, the `AttackInfo` of an attack that describes itself, as
+    Five optional attributes are read by the evaluation. `info`, the `AttackInfo` of an attack that describes itself, as
     all of satbench's own do; without it the repr is the attack's id and no more is known. `unit`, on an attack that
     draws for whole batches: how many images draw together; without it the images do not depend on each other. `stages`,
     on an ensemble: attacks that are run one after another, each on the images still standing. `exhaustive`, on an
     attack that stops at the first misclassified iterate: the same attack taking all its steps on every image.
+    `most_passes(norm, classes)`, the `MostPasses` of an image, for predictions.
     """
 
     def __call__(
@@ -138,6 +150,20 @@ def exhaustive(attack: Attack) -> Attack:
     """The attack without its early stop, or the attack itself where it has none."""
     found: Attack = getattr(attack, "exhaustive", attack)
     return found
+
+
+def most_passes_of(attack: Attack, norm: str, classes: int) -> MostPasses:
+    """What an image that stands takes of an attack that is no ensemble.
+
+    One that does not say it is taken for a gradient attack of its `effort` in steps, of 500 where it has none.
+    """
+    for layer in layers(attack):
+        found = getattr(layer, "most_passes", None)
+        if found is not None:
+            passes: MostPasses = found(norm, classes)
+            return passes
+    steps = info_of(attack).effort or 500
+    return MostPasses(steps + 1, steps, 1.0)
 
 
 def from_outside(attack: Attack) -> type | FunctionType | None:

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from satbench.attacks.base import Described, crafting, describe, later, uses_batch_statistics
+from satbench.attacks.base import Described, MostPasses, crafting, describe, later, uses_batch_statistics
 from satbench.attacks.cycles import Cycles
 from satbench.attacks.losses import LOSSES, TARGETED, likeliest_wrong
 from satbench.attacks.schedules import APGD, SCHEDULES, Ascent, Mover
@@ -113,6 +113,15 @@ class PGD(Described):
             label = label_with_counts("SAT PGD" if is_sat else "PGD", vars(self))
         tier: Tier = "PGD" if self.steps > 1 else "another attack"
         return describe(self, "pgd", "gradient", tier, label, effort(vars(self)))
+
+    def most_passes(self, norm: str, classes: int) -> MostPasses:
+        """See `Attack`; images whose iterates repeat take fewer."""
+        is_targeted = self.loss in TARGETED
+        ascents = self.restarts * self.eot * (min(self.n_targets, classes - 1) if is_targeted else 1)
+        stops = self.keep == "best" and self.early_stop
+        judged = self.steps + 1 if self.keep == "best" else self.steps
+        clean = int(is_targeted or self.loss == "kl")
+        return MostPasses(ascents * judged + clean, ascents * self.steps, 0.3 / self.restarts if stops else 1.0)
 
     @property
     def exhaustive(self) -> "PGD":

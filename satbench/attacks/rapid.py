@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks.base import Described, crafting, describe, later
+from satbench.attacks.base import Described, MostPasses, crafting, describe, later
 from satbench.attacks.gradient import finite, input_gradient
 from satbench.attacks.losses import likeliest_wrong, margin, margin_targeted
 from satbench.attacks.schedules import Ascent
@@ -60,6 +60,13 @@ class Rapid(Described):
     @property
     def info(self) -> AttackInfo:
         return describe(self, "rapid", "gradient", "rapid", "Rapid")
+
+    def most_passes(self, norm: str, classes: int) -> MostPasses:
+        """See `Attack`."""
+        targets = min(TARGETS, classes - 1)
+        steps = targets * GLANCE + len(ROUNDS) * STEPS
+        forward = 1 + steps + targets + len(ROUNDS) + QUERIES
+        return MostPasses(forward, steps, 0.1 if self.early_stop else 1.0)
 
     @property
     def exhaustive(self) -> "Rapid":

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from satbench.cli import (
     check,
     compare,
+    cost,
     demo,
     evaluate,
     leaderboard,
@@ -60,6 +61,7 @@ app.command("eval")(evaluate.command)
 app.command("trust")(trust.command)
 app.command("verify")(verify.command)
 app.command("compare")(compare.command)
+app.command("cost")(cost.command)
 app.add_typer(models.app, name="models")
 app.command("report")(report.command)
 app.command("leaderboard")(leaderboard.command)
