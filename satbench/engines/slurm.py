@@ -81,7 +81,7 @@ class SlurmEngine:
             seen = subprocess.run(command, capture_output=True, text=True, check=False)
             if seen.returncode:
                 return True
-            self._queue = frozenset(f"{line.strip()}" for line in seen.stdout.splitlines())
+            self._queue = frozenset(seen.stdout.split())
         return job.job_id in self._queue
 
     def close(self) -> None:
@@ -89,6 +89,8 @@ class SlurmEngine:
         for job in self._jobs:
             if job.poll() is None:
                 job.stop()
+        while self.cluster == "local" and any(self.is_queued(job.submitted) for job in self._jobs):
+            time.sleep(0.05)
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
             if not any(folder.parent.iterdir()):
@@ -97,7 +99,7 @@ class SlurmEngine:
 
 class _SlurmJob:
     def __init__(self, engine: SlurmEngine, job: Any) -> None:
-        self._engine, self._job = engine, job
+        self._engine, self.submitted = engine, job
         self._gone_since: float | None = None
         self._ended: Ended | None = None
 
@@ -108,15 +110,15 @@ class _SlurmJob:
 
     def stop(self) -> None:
         if self._ended is None:
-            self._job.cancel(check=False)
+            self.submitted.cancel(check=False)
             self._ended = Ended("died", "was stopped")
 
     def _look(self) -> Ended | None:
-        if self._job.paths.result_pickle.exists():
-            if self._job.exception() is None:
-                ended: Ended = self._job.result()
+        if self.submitted.paths.result_pickle.exists():
+            if self.submitted.exception() is None:
+                ended: Ended = self.submitted.result()
                 return ended
-        elif self._engine.is_queued(self._job):
+        elif self._engine.is_queued(self.submitted):
             self._gone_since = None
             return None
         elif self._gone_since is None:
@@ -124,8 +126,8 @@ class _SlurmJob:
             return None
         elif time.monotonic() < self._gone_since + GONE_AFTER:
             return None
-        lines = (self._job.stderr() or "no output").strip().splitlines()
-        return Ended("died", f"job {self._job.job_id} is gone, last line: {lines[-1]}")
+        lines = (self.submitted.stderr() or "no output").strip().splitlines()
+        return Ended("died", f"job {self.submitted.job_id} is gone, last line: {lines[-1]}")
 
 
 def _work(order: Order) -> Ended:
