@@ -86,7 +86,7 @@ def test_default_is_one_worker_for_each_core() -> None:
 
 
 def test_bad_input_of_a_worker_ends_all(local: Engine, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="^recipe nope does not exist; give another$"):
+    with pytest.raises(BadInput, match=r"^recipe nope does not exist; give another$"):
         run_workers(local, Call("engine_work:refuse", {}, str(tmp_path)), Resources(), lambda: 1)
     assert not list(tmp_path.iterdir())
 

@@ -1,5 +1,6 @@
 """Workers as a job array under Slurm, submitted by submitit, the extra `slurm`."""
 
+import contextlib
 import getpass
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from satbench.core.errors import BadInput, reason
+from satbench.core.errors import BadInput
 from satbench.engines.base import Ended, Order, Resources
 from satbench.engines.process import WorkerProcess
 
@@ -52,6 +53,7 @@ class SlurmEngine:
     def start(self, order: Order, count: int) -> Sequence["_SlurmJob"]:
         """Submit `count` workers as one job array; raises `BadInput` with the words of sbatch when it refuses them."""
         folder = Path(order.call.folder) / ".slurm" / order.token
+        self._folders.add(folder)
         executor = self._submitit.AutoExecutor(folder, cluster=self.cluster)
         executor.update_parameters(
             name="satbench", cpus_per_task=order.resources.cpus, slurm_additional_parameters=self.options
@@ -64,9 +66,8 @@ class SlurmEngine:
             with executor.batch():
                 jobs = [executor.submit(_work, order) for _ in range(count)]
         except self._submitit.core.utils.FailedJobError as error:
-            raise BadInput(f"engine slurm: {reason(error)}; change its options") from None
+            raise BadInput(f"engine slurm: {str(error).strip().splitlines()[-1]}; change its options") from None
         started = [_SlurmJob(self, job) for job in jobs]
-        self._folders.add(folder)
         self._jobs += started
         self._looked = 0.0
         return started
@@ -92,8 +93,8 @@ class SlurmEngine:
         while self.cluster == "local" and any(self.is_queued(job.submitted) for job in self._jobs):
             time.sleep(0.05)
         for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
-            if not any(folder.parent.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)  # what a cancelled job still writes stays
+            with contextlib.suppress(OSError):  # another study on this folder has files there
                 folder.parent.rmdir()
 
 
