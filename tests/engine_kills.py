@@ -87,8 +87,9 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     begun = time.monotonic()
     killed = {"local": kill_locally, "ray": lose_nodes}[engine](folder, kills, random.Random(0))
-    counts = ", ".join(f"{killed.count(what)} {what}s" for what in dict.fromkeys(killed))
-    print(f"killed {counts} in {time.monotonic() - begun:.0f} s; wrong: {faults(folder, kills * PIECES_EACH) or 'nothing'}")  # noqa: T201
+    counts = ", ".join(f"{what} {killed.count(what)}" for what in dict.fromkeys(killed))
+    wrong = faults(folder, kills * PIECES_EACH)
+    sys.stdout.write(f"killed in {time.monotonic() - begun:.0f} s: {counts}; wrong: {wrong or 'nothing'}\n")
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ class Resources:
 class Call:
     """What a worker does: call `function`, named `package.module:function`, with the picklable `arguments`.
 
-    The function takes work from `folder`, which every worker must see, until nothing is left for it, and returns. It
-    raises `BadInput` when no worker can succeed. `software` names a function without arguments that returns a
-    dictionary of texts, such as versions; a worker on whose machine it returns anything else is refused.
+    The function takes work from `folder`, a path or URL that every worker must see, until nothing is left for it, and
+    returns. It raises `BadInput` when no worker can succeed. `software` names a function without arguments that returns
+    a dictionary of texts, such as versions; a worker on whose machine it returns anything else is refused.
     """
 
     function: str

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from satbench.core.errors import BadInput
+from satbench.core.shared import file_system
 from satbench.engines.base import Call, Ended, Order
 
 GRACE = 10.0  # seconds from SIGTERM, on which a training saves, to SIGKILL
 REFUSED = 2  # exit status on bad input, as everywhere in satbench
+TOKEN = ".token-"  # and random digits, a file in the shared folder
 PROGRAM = "from satbench.engines.process import main; main()"
 
 
@@ -118,18 +120,14 @@ def software_of(call: Call) -> dict[str, str]:
     return dict(_function(call.software)()) if call.software else {}
 
 
-def token_file(folder: str, token: str) -> Path:
-    """The file that shows a worker that its folder is the one of the machine that sent the order."""
-    return Path(folder) / f".token-{token}"
-
-
 def _check(order: Order) -> None:
     """Refuse a folder that is not the sender's, and software that is not."""
     host, folder = socket.gethostname(), order.call.folder
-    if not token_file(folder, order.token).is_file():
+    system, root = file_system(folder)
+    if not system.exists(f"{root}/{TOKEN}{order.token}"):
         raise BadInput(
             f"{folder} on {host}, where a worker was started, is not the folder of the study; "
-            "give a folder that every machine shares, under one path"
+            "give a folder that every machine shares, under one path, or a URL"
         )
     here = software_of(order.call)
     for name in sorted({*here, *order.software}):

@@ -4,12 +4,13 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from satbench.core.errors import BadInput
+from satbench.core.shared import file_system
 from satbench.engines.base import Call, Engine, Job, Order, Resources
-from satbench.engines.process import software_of, token_file
+from satbench.engines.process import TOKEN, software_of
 
 POLL = 0.2  # seconds between two looks at the workers
 LINGER = 3.0  # seconds that the workers have to return once the work is done
@@ -79,11 +80,13 @@ def _wait(jobs: Sequence[Job], seconds: float = math.inf) -> None:
 
 @contextmanager
 def _order(call: Call, resources: Resources) -> Iterator[Order]:
+    """The call with a token, which lies in the shared folder as long as the block lasts."""
     token = secrets.token_hex(8)
-    file = token_file(call.folder, token)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()
+    system, root = file_system(call.folder)
+    system.makedirs(root, exist_ok=True)
+    system.pipe_file(f"{root}/{TOKEN}{token}", b"")
     try:
         yield Order(call, resources, token, software_of(call), str(Path.cwd()))
     finally:
-        file.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            system.rm_file(f"{root}/{TOKEN}{token}")

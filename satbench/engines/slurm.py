@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from satbench.core.errors import BadInput
+from satbench.core.home import home
+from satbench.core.shared import is_url
 from satbench.engines.base import Ended, Order, Resources
 from satbench.engines.process import WorkerProcess
 
@@ -24,8 +26,8 @@ class SlurmEngine:
 
     `options` are those of sbatch, such as partition, time, mem or account. The option `cluster` is submitit's: `local`
     runs the jobs as processes of this machine, without Slurm. Scripts, pickles and logs lie in `.slurm` of the shared
-    folder until `close`. When the sender is killed, its workers go on and finish what they can. Raises `BadInput`
-    without the extra, and where there is no Slurm.
+    folder, or of SATBENCH_HOME where that is a URL, until `close`. When the sender is killed, its workers go on and
+    finish what they can. Raises `BadInput` without the extra, and where there is no Slurm.
     """
 
     def __init__(self, workers: int = WORKERS, options: Mapping[str, str] | None = None) -> None:
@@ -52,7 +54,8 @@ class SlurmEngine:
 
     def start(self, order: Order, count: int) -> Sequence["_SlurmJob"]:
         """Submit `count` workers as one job array; raises `BadInput` with the words of sbatch when it refuses them."""
-        folder = Path(order.call.folder) / ".slurm" / order.token
+        above = home() if is_url(order.call.folder) else Path(order.call.folder)
+        folder = above / ".slurm" / order.token
         self._folders.add(folder)
         executor = self._submitit.AutoExecutor(folder, cluster=self.cluster)
         executor.update_parameters(
