@@ -40,6 +40,7 @@ def kill_locally(folder: Path, kills: int, chance: random.Random) -> list[str]:
 
 def lose_nodes(folder: Path, kills: int, chance: random.Random) -> list[str]:
     """A cluster of two nodes loses one, gets another, and so on; a fifth of the times the study is killed as well."""
+    os.environ.update({"RAY_raylet_start_wait_time_s": "120"})
     from ray.cluster_utils import Cluster
 
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}

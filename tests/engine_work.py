@@ -7,30 +7,42 @@ import hashlib
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from satbench.core.errors import BadInput
 from satbench.core.files import write_text
+from satbench.core.shared import leased, shared
 from satbench.engines import Call, Resources, make_engine, run_workers
 
 
 def work(folder: str, pieces: int, seconds: float) -> None:
     """Compute the pieces that nobody else computes, until all are there; leaves a file that names this process."""
-    Path(folder, f".pid-{os.getpid()}").touch()
-    while missing := unfinished(folder, pieces):
-        for piece in missing:
-            lock = FileLock(Path(folder, f".{piece}.lock"))
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            with lock:
-                if not Path(folder, str(piece)).exists():
-                    time.sleep(seconds)
-                    write_text(Path(folder, str(piece)), content(piece))
-        time.sleep(0.05)
+    with shared(folder) as place:
+        Path(place, f".pid-{os.getpid()}").touch()
+        while missing := unfinished(place, pieces):
+            for piece in missing:
+                with claimed(place / f".{piece}.lock") as mine:
+                    if mine and not (place / str(piece)).exists():
+                        time.sleep(seconds)
+                        write_text(place / str(piece), content(piece))
+            time.sleep(0.05)
+
+
+@contextmanager
+def claimed(file: Path) -> Iterator[bool]:
+    """Whether no other worker has the piece: a lock on this machine, a lease where the folder is a URL."""
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    with lock, leased(file) as mine:
+        yield mine
 
 
 def content(piece: int) -> str:

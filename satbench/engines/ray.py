@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from satbench.engines.local import available_cores
 from satbench.engines.process import WorkerProcess
 
 ANSWERS_WITHIN = 5.0  # seconds
+GONE_AFTER = 30.0  # seconds
 OBJECT_STORE = 80 * 2**20  # bytes, near Ray's minimum: workers share files, not objects
 SETTINGS = {  # read by Ray when it is imported
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -38,7 +40,7 @@ class RayEngine:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         address = address or os.environ.get("RAY_ADDRESS")
         if address is not None:
-            _knock(address)
+            _check(address)
         try:
             self._ray.init(address or "auto", **quiet)
         except ConnectionError as error:
@@ -46,11 +48,25 @@ class RayEngine:
                 raise BadInput(f"engine ray:{address} answers, but not as Ray ({reason(error)})") from None
             own = {"num_cpus": available_cores(), "object_store_memory": OBJECT_STORE, "include_dashboard": False}
             self._ray.init("local", **own, **quiet)
+        self._head: str = ray.get_runtime_context().gcs_address
+        self._slots = 0
+        self._answered = time.monotonic()
 
     def slots(self, resources: Resources) -> int:
-        """How many workers fit on the machines that are alive, each machine by itself."""
-        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        return sum(resources.fit(has.get("CPU", 0), has.get("GPU", 0)) for has in machines)
+        """How many workers fit on the machines that are alive, each machine by itself.
+
+        Raises `BadInput` when the head has not answered for 30 seconds; after 60 Ray would end this process.
+        """
+        if _refusal(self._head) is None:
+            self._answered = time.monotonic()
+            machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            self._slots = sum(resources.fit(has.get("CPU", 0), has.get("GPU", 0)) for has in machines)
+        elif time.monotonic() > self._answered + GONE_AFTER:
+            raise BadInput(
+                f"the head of the Ray cluster, {self._head}, does not answer any more; start it again, "
+                "then the same command to resume"
+            )
+        return self._slots
 
     def start(self, order: Order, count: int) -> Sequence["_RayJob"]:
         """Start `count` workers as tasks that ask for their cores and GPUs; Ray waits until a machine has them free."""
@@ -84,12 +100,19 @@ def _work(order: Order) -> Ended:
     return WorkerProcess(order).wait()
 
 
-def _knock(address: str) -> None:
-    """Refuse an address on which nothing answers, which Ray itself would wait for."""
+def _check(address: str) -> None:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or int(port) >= 2**16:
         raise BadInput(f"engine ray:{address}: not an address; give HOST:PORT of the head, such as ray:10.0.0.1:6379")
+    if error := _refusal(address):
+        raise BadInput(f"engine ray:{address} does not answer ({error}); start it with ray start --head")
+
+
+def _refusal(address: str) -> OSError | None:
+    """Why nothing answers at HOST:PORT, for which Ray itself would wait long; None where something does."""
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), ANSWERS_WITHIN).close()
-    except (OSError, OverflowError) as error:
-        raise BadInput(f"engine ray:{address} does not answer ({error}); start it with ray start --head") from None
+    except OSError as error:
+        return error
+    return None

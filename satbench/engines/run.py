@@ -14,7 +14,7 @@ from satbench.engines.process import TOKEN, software_of
 
 POLL = 0.2  # seconds between two looks at the workers
 LINGER = 3.0  # seconds that the workers have to return once the work is done
-SPARE = 10  # how many more workers than slots may die while nothing gets done
+SPARE = 5  # how many more workers than slots may die while nothing gets done
 
 
 def run_workers(
@@ -32,7 +32,7 @@ def run_workers(
     it, and relative paths in the call's arguments are relative to it.
 
     Raises `BadInput` when the resources exceed every machine, a worker cannot see the folder, has other software or
-    raised `BadInput`, or when more workers than `slots + 10` ended without progress. However it ends, Ctrl-C
+    raised `BadInput`, or when more workers than `slots + 5` ended without progress. However it ends, Ctrl-C
     included, it leaves no worker behind.
     """
     most = engine.slots(resources)
