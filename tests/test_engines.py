@@ -145,7 +145,7 @@ def started(engine: str, folder: Path, seconds: float) -> subprocess.Popen[str]:
 
 
 def wait_for(condition: Callable[[], bool], study: subprocess.Popen[str] | None = None) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end
         assert study is None or study.poll() is None, study.communicate()
@@ -256,6 +256,6 @@ def test_a_study_whose_ray_head_is_gone_ends_with_a_line(cluster: Any, tmp_path:
     study = started(f"ray:{cluster.address}", tmp_path, seconds=100)
     wait_for(lambda: bool(workers_in(tmp_path)), study)
     cluster.head_node.kill_gcs_server()
-    _, said = study.communicate(timeout=55)
+    _, said = study.communicate(timeout=100)
     assert re.search(r"BadInput: the head of the Ray cluster, \S+, does not answer any more; start it again", said)
     wait_for(lambda: not workers_in(tmp_path))

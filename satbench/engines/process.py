@@ -103,6 +103,7 @@ def main() -> None:
 
     Exits with status 2 and one line on bad input. Ends when standard input does.
     """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm warns all processes of a job; the parent sends SIGTERM
     order: Order = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

@@ -49,6 +49,7 @@ class RayEngine:
             own = {"num_cpus": available_cores(), "object_store_memory": OBJECT_STORE, "include_dashboard": False}
             self._ray.init("local", **own, **quiet)
         self._head: str = ray.get_runtime_context().gcs_address
+        self.is_gone = False
         self._slots = 0
         self._answered = time.monotonic()
 
@@ -62,6 +63,7 @@ class RayEngine:
             machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             self._slots = sum(resources.fit(has.get("CPU", 0), has.get("GPU", 0)) for has in machines)
         elif time.monotonic() > self._answered + GONE_AFTER:
+            self.is_gone = True
             raise BadInput(
                 f"the head of the Ray cluster, {self._head}, does not answer any more; start it again, "
                 "then the same command to resume"
@@ -72,7 +74,7 @@ class RayEngine:
         """Start `count` workers as tasks that ask for their cores and GPUs; Ray waits until a machine has them free."""
         needs = {"num_cpus": order.resources.cpus, "num_gpus": order.resources.gpus}
         task = self._ray.remote(**needs, max_retries=0, max_calls=1)(_work)  # `run_workers` replaces lost ones
-        return [_RayJob(self._ray, task.remote(order)) for _ in range(count)]
+        return [_RayJob(self, self._ray, task.remote(order)) for _ in range(count)]
 
     def close(self) -> None:
         """Leave the cluster; Ray stops the tasks that are left."""
@@ -80,10 +82,12 @@ class RayEngine:
 
 
 class _RayJob:
-    def __init__(self, ray: Any, task: Any) -> None:
-        self._ray, self._task = ray, task
+    def __init__(self, engine: RayEngine, ray: Any, task: Any) -> None:
+        self._engine, self._ray, self._task = engine, ray, task
 
     def poll(self) -> Ended | None:
+        if self._engine.is_gone:
+            return Ended("died", "the head is gone")  # Ray ends the workers, on other machines within a minute
         if not self._ray.wait([self._task], timeout=0)[0]:
             return None
         try:
@@ -93,7 +97,8 @@ class _RayJob:
         return ended
 
     def stop(self) -> None:
-        self._ray.cancel(self._task)  # raises KeyboardInterrupt in `WorkerProcess.wait`
+        if not self._engine.is_gone:
+            self._ray.cancel(self._task)  # raises KeyboardInterrupt in `WorkerProcess.wait`
 
 
 def _work(order: Order) -> Ended:
