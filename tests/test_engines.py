@@ -240,7 +240,7 @@ def cluster() -> Iterator[Any]:
 def test_a_ray_cluster_that_loses_a_node_leaves_the_same_bytes(cluster: Any, tmp_path: Path) -> None:
     """One of two nodes is removed while both work; a third one joins and gets a worker."""
     second = cluster.add_node(**SMALL_NODE)
-    study = started(f"ray:{cluster.address}", tmp_path, seconds=0.5)
+    study = started(f"ray:{cluster.address}", tmp_path, seconds=2)
     wait_for(lambda: len(workers_in(tmp_path)) == 2 and len(files(tmp_path)) > 4, study)
     cluster.remove_node(second, allow_graceful=False)
     wait_for(lambda: len(workers_in(tmp_path)) == 1, study)

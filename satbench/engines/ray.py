@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -49,26 +50,29 @@ class RayEngine:
             own = {"num_cpus": available_cores(), "object_store_memory": OBJECT_STORE, "include_dashboard": False}
             self._ray.init("local", **own, **quiet)
         self._head: str = ray.get_runtime_context().gcs_address
-        self.is_gone = False
-        self._slots = 0
+        self._machines: list[dict[str, float]] = []
         self._answered = time.monotonic()
+        self._closed = threading.Event()
+        self._look()
+        self._looks = threading.Thread(target=self._look_until_closed, daemon=True)  # a lost head blocks the call
+        self._looks.start()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the head has not answered for 30 seconds; after 60 Ray ends this process."""
+        return time.monotonic() > self._answered + GONE_AFTER
 
     def slots(self, resources: Resources) -> int:
         """How many workers fit on the machines that are alive, each machine by itself.
 
-        Raises `BadInput` when the head has not answered for 30 seconds; after 60 Ray would end this process.
+        Raises `BadInput` when the head does not answer any more.
         """
-        if _refusal(self._head) is None:
-            self._answered = time.monotonic()
-            machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-            self._slots = sum(resources.fit(has.get("CPU", 0), has.get("GPU", 0)) for has in machines)
-        elif time.monotonic() > self._answered + GONE_AFTER:
-            self.is_gone = True
+        if self.is_gone:
             raise BadInput(
                 f"the head of the Ray cluster, {self._head}, does not answer any more; start it again, "
                 "then the same command to resume"
             )
-        return self._slots
+        return sum(resources.fit(has.get("CPU", 0), has.get("GPU", 0)) for has in self._machines)
 
     def start(self, order: Order, count: int) -> Sequence["_RayJob"]:
         """Start `count` workers as tasks that ask for their cores and GPUs; Ray waits until a machine has them free."""
@@ -78,7 +82,18 @@ class RayEngine:
 
     def close(self) -> None:
         """Leave the cluster; Ray stops the tasks that are left."""
-        self._ray.shutdown()
+        self._closed.set()
+        if not self.is_gone:
+            self._looks.join()
+            self._ray.shutdown()
+
+    def _look_until_closed(self) -> None:
+        while not self._closed.wait(1):
+            self._look()
+
+    def _look(self) -> None:
+        self._machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        self._answered = time.monotonic()
 
 
 class _RayJob:
