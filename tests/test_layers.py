@@ -26,10 +26,11 @@ LAYER = {
     "evaluation": 5,
     "training": 6,
     "recipes": 7,
+    "engines": 7,
     "study": 8,
     "cli": 9,
 }
-WITHOUT_TORCH = ("core", "specs", "results", "reporting", "regression")
+WITHOUT_TORCH = ("core", "specs", "results", "reporting", "regression", "engines")
 HEAVY = ("torch", "torchvision", "pyautoattack", "foolbox", "timm")
 FILES = sorted(ROOT.rglob("*.py"))
 
