@@ -26,6 +26,7 @@ LAYER = {
     "evaluation": 5,
     "training": 6,
     "recipes": 7,
+    "engines": 7,
     "study": 8,
     "cli": 9,
 }

@@ -17,6 +17,7 @@ from satbench.cli import (
     models,
     recipes,
     report,
+    study,
     train,
     trust,
     verify,
@@ -61,6 +62,7 @@ app.command("trust")(trust.command)
 app.command("verify")(verify.command)
 app.command("compare")(compare.command)
 app.add_typer(models.app, name="models")
+app.command("study")(study.command)
 app.command("report")(report.command)
 app.command("leaderboard")(leaderboard.command)
 app.command("migrate")(migrate.command)

@@ -20,9 +20,13 @@ def home() -> Path:
     return Path(named).expanduser().absolute() if named else user_cache_path("satbench")
 
 
+class Busy(BadInput):
+    """Another process has the lock of a folder."""
+
+
 @contextmanager
 def alone_in(out: Path, command: str) -> Iterator[None]:
-    """Lock the run folder `out`, which is created if missing; raises `BadInput` when another process holds the lock.
+    """Lock the run folder `out`, which is created if missing; raises `Busy` when another process holds the lock.
 
     The operating system locks a hidden file inside the folder, so the lock holds for every machine and container that
     shares the folder, and it ends with its process, also when that is killed. The file stays, unless nothing
@@ -34,9 +38,7 @@ def alone_in(out: Path, command: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise BadInput(
-            f"--out {out}: another satbench {command} is at work there; wait, or give another folder"
-        ) from None
+        raise Busy(f"--out {out}: another satbench {command} is at work there; wait, or give another folder") from None
     try:
         yield
     finally:

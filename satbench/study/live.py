@@ -1,0 +1,66 @@
+"""A study while it runs, on a terminal as a table, elsewhere as a line for each finished job."""
+
+import datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from satbench.study.folder import Status
+from satbench.study.jobs import Jobs
+from satbench.study.watch import View, Watch
+
+
+@contextmanager
+def shown(watch: Watch, console: Console | None = None) -> Iterator[Callable[[], None]]:
+    """Yields a function that brings what is shown on `console`, by default standard error, up to date."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda: _print_new(watch, console)
+        _print_new(watch, console)
+        return
+    jobs = watch.folder.jobs
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+
+        def update() -> None:
+            for line in watch.take_new():
+                live.console.print(f"finished: {line}", markup=False, highlight=False, soft_wrap=True)
+            live.update(table(jobs, watch.view()), refresh=True)
+
+        yield update
+    _print_new(watch, console)
+
+
+def table(jobs: Jobs, view: View) -> Table:
+    """A line for each worker: its job, how far that is, and at which epoch or attack."""
+    drawn = Table(title=headline(view), title_justify="left", show_edge=False, pad_edge=False)
+    for column in ("worker", "job", "done", "at"):
+        drawn.add_column(column, justify="right" if column == "done" else "left", overflow="fold")
+    for name, status in view.workers.items():
+        drawn.add_row(name, status.job, f"{status.fraction:.0%}", at(jobs, status))
+    return drawn
+
+
+def headline(view: View) -> str:
+    """How much of the study is done, and when the rest will be."""
+    left = "time left unknown" if view.left is None else f"about {_duration(view.left)} left"
+    return f"{view.finished} of {view.jobs} jobs, {_duration(view.seconds)}, {left}"
+
+
+def at(jobs: Jobs, status: Status) -> str:
+    """The epoch of a training, and what the job itself says: throughput and newest figures, or the attack."""
+    epochs = {one.name: one.config.epochs for one in jobs.trainings}.get(status.job)
+    if epochs is None or not status.total:
+        return status.what
+    return f"epoch {min(epochs, int(status.fraction * epochs) + 1)} of {epochs}, {status.what}"
+
+
+def _print_new(watch: Watch, console: Console) -> None:
+    for name in watch.take_new():
+        console.print(f"{headline(watch.view())}: {name}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))

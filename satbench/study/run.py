@@ -1,0 +1,74 @@
+"""Runs a study: writes its jobs into its folder, keeps workers going until all are finished, and reads the runs."""
+
+import secrets
+import shutil
+from pathlib import Path
+
+import torch
+
+from satbench.core.files import check_output_folder
+from satbench.engines import Call, Resources, make_engine, run_workers
+from satbench.results.store import Run, read_run
+from satbench.study.folder import HIDDEN, STUDY, StudyFolder
+from satbench.study.jobs import Jobs
+from satbench.study.live import shown
+from satbench.study.watch import Watch
+from satbench.training.checkpoint import read_times
+
+
+def run_study(
+    jobs: Jobs, out: str | Path, engine: str = "local", device: str = "auto", data_dir: Path | None = None
+) -> list[Run]:
+    """Compute every job that is not finished in the folder `out`; returns the runs of the evaluations in their order.
+
+    A study that was stopped, or killed at any time, continues where it was when called again, and two on one folder
+    help each other; the bytes are those of an uninterrupted one. Jobs that are finished are not computed again, also
+    when the study asks for others beside them. `engine` is a name as `engines.make_engine` takes it; `device` and
+    `data_dir` are those of `train` and `evaluate`. Standard error shows how far the study is.
+
+    Raises `BadInput` for a folder of something else and an engine that is not there before anything is written, and
+    for the first job that cannot be computed.
+    """
+    out = Path(out).absolute()
+    check_output_folder(out, STUDY)
+    workers = make_engine(engine)
+    session = secrets.token_hex(4)
+    folder = StudyFolder(out, jobs, session)
+    arguments = {
+        "folder": str(out),
+        "jobs": folder.write_jobs(),
+        "session": session,
+        "device": device,
+        "data_dir": None if data_dir is None else str(data_dir.absolute()),
+    }
+    call = Call("satbench.study.worker:work", arguments, str(out), software="satbench.study.worker:software")
+    watch = Watch(folder)
+    try:
+        with shown(watch) as update:
+            run_workers(workers, call, resources_of(jobs, device), watch.remaining, update)
+    finally:
+        workers.close()
+        shutil.rmtree(out / HIDDEN / "opened" / session, ignore_errors=True)
+    return [read_run(out / one.name) for one in jobs.evaluations]
+
+
+def resources_of(jobs: Jobs, device: str) -> Resources:
+    """What each worker of the study gets: on a machine with GPUs one of them, if the study does not say more."""
+    wanted = jobs.resources
+    if device == "cpu":
+        return Resources(wanted.cpus, 0)
+    return Resources(wanted.cpus, wanted.gpus or int(torch.cuda.is_available()))
+
+
+def measured_seconds(jobs: Jobs, out: Path) -> dict[str, float]:
+    """How long each finished job took, by its name."""
+    folder = StudyFolder(out, jobs, "")
+    found = {}
+    for training in jobs.trainings:
+        times = read_times(folder.training(training.name))
+        if folder.is_trained(training):
+            found[training.name] = sum(row.seconds + row.measuring_seconds for row in times)
+    for evaluation in jobs.evaluations:
+        if (out / evaluation.name / "manifest.json").is_file():
+            found[evaluation.name] = read_run(out / evaluation.name).manifest.seconds
+    return found
