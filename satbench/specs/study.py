@@ -46,7 +46,10 @@ def _refuse_unknown(cls: type[BaseModel], value: Any) -> Any:
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    _known = model_validator(mode="before")(classmethod(_refuse_unknown))
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return _refuse_unknown(cls, value)
 
 
 class Resources(_Frozen):
@@ -143,7 +146,10 @@ class Measurement(EvaluationSpec):
 
     of: Of | None = None
 
-    _known = model_validator(mode="before")(classmethod(_refuse_unknown))
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return _refuse_unknown(cls, value)
 
     def __init__(self, **fields: Any) -> None:
         BaseModel.__init__(self, **fields)  # so that `read_study` names the field as the file spells it

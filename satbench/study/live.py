@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from rich.console import Console
 from rich.live import Live
@@ -58,8 +59,10 @@ def at(jobs: Jobs, status: Status) -> str:
 
 
 def _print_new(watch: Watch, console: Console) -> None:
-    for name in watch.take_new():
-        console.print(f"{headline(watch.view())}: {name}", markup=False, highlight=False, soft_wrap=True)
+    new, view = watch.take_new(), watch.view()
+    for finished, name in enumerate(new, start=view.finished - len(new) + 1):
+        line = f"{headline(replace(view, finished=finished))}: {name}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:
