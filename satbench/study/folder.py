@@ -33,7 +33,7 @@ from satbench.training import checkpoint
 
 STUDY = "study.json"
 HIDDEN = ".study"
-STALE = 600.0  # seconds after which the status of a worker that says nothing is that of a dead one
+STALE = 120.0  # seconds after which the status of a worker that says nothing is that of a dead one
 
 
 @dataclass(frozen=True)
