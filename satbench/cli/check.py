@@ -71,5 +71,6 @@ def _run_suite(seeds: Sequence[int]) -> "list[Run]":
     file = shipped(f"studies/{SUITE}.yaml")
     suite = read_study(file)
     grids = tuple(grid.model_copy(update={"seeds": tuple(seeds)}) for grid in suite.trainings)
+    jobs = jobs_of(suite.model_copy(update={"trainings": grids}), str(file))
     with tempfile.TemporaryDirectory() as scratch:
-        return run_study(jobs_of(suite.model_copy(update={"trainings": grids}), str(file)), scratch, device="cpu")
+        return run_study(jobs, scratch, "local" if len(seeds) > 1 else "local:1", device="cpu")
