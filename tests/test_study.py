@@ -390,9 +390,9 @@ def test_a_terminal_shows_each_worker_and_a_file_gets_lines(
     epochs = first.model_copy(update={"config": first.config.model_copy(update={"epochs": 4})})
     jobs = done.jobs.model_copy(update={"trainings": (epochs, *done.jobs.trainings[1:])})
     folder = StudyFolder(tmp_path, jobs, "one")
-    status = Status(first.name, 3, 8, "400 images/s", 6.0)
+    status = Status(first.name, 3, 8, "400 images/s", 6.0, 0.5)
     assert at(jobs, status) == "epoch 2 of 4, 400 images/s"
-    assert at(jobs, Status(evaluation.name, 1, 2, "FGSM", 1.0)) == "FGSM"
+    assert at(jobs, Status(evaluation.name, 30, 60, "FGSM", 1.0, 30.0)) == "FGSM, 30 images/s"
     watch = Watch(folder)
     assert watch.remaining() == len(jobs.names) == 9
     assert watch.view().left is None
@@ -459,7 +459,7 @@ def test_two_studies_on_one_folder_give_the_bytes_of_one_worker(done: StudyFolde
 
 @pytest.mark.slow
 def test_a_training_on_several_processes_is_started_by_torchrun(small: Path, tmp_path: Path) -> None:
-    recipe = f"trainings: [{{recipes: {small / 'tiny.yaml'}}}]\n"
+    recipe = f"trainings: [{{recipes: {small / 'tiny.yaml'}, overrides: {{sync_batch_norm: true}}}}]\n"
     alone = worked(jobs_in(recipe, tmp_path), tmp_path / "alone")
     shared = jobs_in(recipe + "resources: {gpus: 2}", tmp_path)
     assert run_study(shared, tmp_path / "shared", "local:1", "cpu") == []

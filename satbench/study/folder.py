@@ -38,13 +38,19 @@ STALE = 120.0  # seconds after which the status of a worker that says nothing is
 
 @dataclass(frozen=True)
 class Status:
-    """What a worker is doing: how much of a job is done, of how much, in which unit or stage, and since when."""
+    """What a worker does.
+
+    done, total: updates of a training; images of an evaluation, each counted for every threat and stage of an attack.
+    what: what the job says of itself, such as its attack. seconds: since this worker began the job. rate: of `done`, a
+    second, since then.
+    """
 
     job: str
     done: int
     total: int
     what: str
-    seconds: float  # since this worker began the job
+    seconds: float
+    rate: float
 
     @property
     def fraction(self) -> float:

@@ -51,10 +51,12 @@ def headline(view: View) -> str:
 
 
 def at(jobs: Jobs, status: Status) -> str:
-    """The epoch of a training, and what the job itself says: throughput and newest figures, or the attack."""
-    epochs = {one.name: one.config.epochs for one in jobs.trainings}.get(status.job)
-    if epochs is None or not status.total:
+    """The epoch of a training with what it says, throughput and newest figures; attack and throughput of the others."""
+    if not status.total:
         return status.what
+    epochs = {one.name: one.config.epochs for one in jobs.trainings}.get(status.job)
+    if epochs is None:
+        return f"{status.what}, {status.rate:.0f} images/s"
     return f"epoch {min(epochs, int(status.fraction * epochs) + 1)} of {epochs}, {status.what}"
 
 

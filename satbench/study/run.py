@@ -13,7 +13,6 @@ from satbench.study.folder import HIDDEN, STUDY, StudyFolder
 from satbench.study.jobs import Jobs
 from satbench.study.live import shown
 from satbench.study.watch import Watch
-from satbench.training.checkpoint import read_times
 
 
 def run_study(
@@ -58,17 +57,3 @@ def resources_of(jobs: Jobs, device: str) -> Resources:
     if device == "cpu":
         return Resources(wanted.cpus, 0)
     return Resources(wanted.cpus, wanted.gpus or int(torch.cuda.is_available()))
-
-
-def measured_seconds(jobs: Jobs, out: Path) -> dict[str, float]:
-    """How long each finished job took, by its name."""
-    folder = StudyFolder(out, jobs, "")
-    found = {}
-    for training in jobs.trainings:
-        times = read_times(folder.training(training.name))
-        if folder.is_trained(training):
-            found[training.name] = sum(row.seconds + row.measuring_seconds for row in times)
-    for evaluation in jobs.evaluations:
-        if (out / evaluation.name / "manifest.json").is_file():
-            found[evaluation.name] = read_run(out / evaluation.name).manifest.seconds
-    return found

@@ -136,16 +136,18 @@ class _Worker:
     def _reporter(self, job: str) -> Progress:
         """Writes how far the job is into the status of this process, at most every `POLL` seconds."""
         started = time.monotonic()
-        written = -POLL
+        written, first = started, None
+        self.folder.write_status(Status(job, 0, 0, "starting", 0.0, 0.0))
 
         def report(done: int, total: int, what: str) -> None:
-            nonlocal written
+            nonlocal written, first
             now = time.monotonic()
+            first = first or (done, now)  # where an earlier worker stopped
             if now - written >= POLL:
                 written = now
-                self.folder.write_status(Status(job, done, total, what, round(now - started, 1)))
+                rate = (done - first[0]) / max(now - first[1], POLL)
+                self.folder.write_status(Status(job, done, total, what, round(now - started, 1), round(rate, 1)))
 
-        report(0, 0, "starting")
         return report
 
 
