@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from satbench.core.errors import BadInput
 from satbench.core.lookup import pick
+from satbench.data import check_images
 from satbench.evaluation import EvaluationSpec, make_request
 from satbench.methods import METHODS
 from satbench.recipes import named, recipe
@@ -94,6 +95,8 @@ def jobs_of(study: Study, where: str) -> Jobs:
         field = f"{where}, field 'evaluations.{position}'"
         try:
             spec = make_request(measurement.spec).spec
+            if spec.dataset is not None:
+                check_images(spec.dataset, spec.split, spec.image_size, spec.loader)
         except BadInput as error:
             raise BadInput(f"{field}: {error}") from None
         run, of = run_name(spec), measurement.of
@@ -164,6 +167,7 @@ def _training(choice: Choice, recipes: dict[str, TrainConfig], checked: set[str]
     what_is_built = config.model_dump_json(exclude={"recipe", "seed", "optimizer", "threat", "epochs", "batch_size"})
     if what_is_built not in checked:
         check_parameters(config)
+        check_images(config.dataset, size=config.image_size)
         checked.add(what_is_built)
     refuse_undefined(config, pick(METHODS, config.method.name, "method", **config.method.params))
     return Training(name=job_name(config), config=config)

@@ -85,7 +85,7 @@ class _Worker:
                     return True
                 continue
             with self.folder.claimed(evaluation) as mine:
-                if mine and self._measure(evaluation):
+                if mine and not self.folder.is_measured(evaluation) and self._measure(evaluation):
                     return True
         return False
 
