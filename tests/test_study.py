@@ -25,7 +25,7 @@ from satbench.specs.study import Study, read_study
 from satbench.study import Jobs, jobs_of, run_study
 from satbench.study.folder import HIDDEN, STUDY, Status, StudyFolder
 from satbench.study.jobs import job_name, run_name
-from satbench.study.live import at, shown, table
+from satbench.study.live import at, drawing, shown
 from satbench.study.page import write_page
 from satbench.study.watch import Watch
 from satbench.study.worker import work
@@ -105,6 +105,7 @@ EVALUATION = "trainings: [{recipes: digits-sat}]\nevaluations: [{attacks: fgsm, 
         (GRID % "overrides: {seed: 1}", "field 'trainings.0.overrides': 'seed' is not an override; give seeds"),
         (GRID % "overrides: {epoch: 1}", "field 'trainings.0': unknown setting 'epoch'; did you mean epochs"),
         (GRID % "overrides: {method.stepz: 1}", "field 'trainings.0': unknown parameter 'stepz' of method 'pgd_at'"),
+        (GRID % "overrides: {model.depth: 3}", "field 'trainings.0': unknown parameter 'depth' of model 'cnn-small'"),
         (GRID % "overrides: {epochs: 0}", "field 'trainings.0': the settings, field 'epochs'"),
         (GRID % "activations: silly", "field 'trainings.0': .*'silly'; did you mean silu"),
         ("trainings: [{recipes: digits-sad}]", "field 'trainings.0': unknown recipe 'digits-sad'; did you mean"),
@@ -400,8 +401,12 @@ def test_a_terminal_shows_each_worker_and_a_file_gets_lines(
     assert watch.view().left is None
     folder.write_status(status)
     assert watch.remaining() == 9 - 3 / 8
+    assert watch.view().left is None  # nothing tells how long an evaluation takes
+    only = Watch(StudyFolder(tmp_path, jobs.model_copy(update={"evaluations": ()}), "one"))
+    assert only.remaining() == 4 - 3 / 8
+    assert only.view().left == pytest.approx(6 / (3 / 8) * (4 - 3 / 8), rel=0.05)
     text = io.StringIO()
-    Console(file=text, width=200).print(table(jobs, watch.view()))
+    Console(file=text, width=200).print(drawing(jobs, watch.view()))
     assert "0 of 9 jobs" in text.getvalue()
     assert "epoch 2 of 4, 400 images/s" in text.getvalue()
     terminal = io.StringIO()

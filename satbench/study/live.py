@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
@@ -28,20 +28,22 @@ def shown(watch: Watch, console: Console | None = None) -> Iterator[Callable[[],
         def update() -> None:
             for line in watch.take_new():
                 live.console.print(f"finished: {line}", markup=False, highlight=False, soft_wrap=True)
-            live.update(table(jobs, watch.view()), refresh=True)
+            live.update(drawing(jobs, watch.view()), refresh=True)
 
         yield update
     _print_new(watch, console)
 
 
-def table(jobs: Jobs, view: View) -> Table:
-    """A line for each worker: its job, how far that is, and at which epoch or attack."""
-    drawn = Table(title=headline(view), title_justify="left", show_edge=False, pad_edge=False)
+def drawing(jobs: Jobs, view: View) -> Group:
+    """The headline, and a line for each worker: its job, how far that is, and at which epoch or attack."""
+    if not view.workers:
+        return Group(f"{headline(view)}; workers are starting")
+    drawn = Table(show_edge=False, pad_edge=False)
     for column in ("worker", "job", "done", "at"):
         drawn.add_column(column, justify="right" if column == "done" else "left", overflow="fold")
     for name, status in view.workers.items():
         drawn.add_row(name, status.job, f"{status.fraction:.0%}", at(jobs, status))
-    return drawn
+    return Group(headline(view), drawn)
 
 
 def headline(view: View) -> str:

@@ -29,7 +29,7 @@ class Watch:
         self.new: list[str] = []  # names of the jobs that were finished since `take_new`
         self._unfinished = {job.name: job for job in folder.unfinished()}
         self._best: dict[str, float] = {}  # the largest share that was done of each unfinished job
-        self._spent: dict[str, float] = {}  # seconds that its present worker has been at each job
+        self._began: dict[str, float] = {}  # when a worker began each job, on the clock of this process
         self._took: dict[bool, list[float]] = {True: [], False: []}  # seconds of trainings and of evaluations
         self._statuses: dict[str, Status] = {}
         self._started = self._looked = time.monotonic()
@@ -58,20 +58,21 @@ class Watch:
             if name not in left:
                 del self._unfinished[name]
                 self.new.append(name)
-                if name in self._spent:
-                    self._took[isinstance(job, Training)].append(self._spent[name])
+                if name in self._began:
+                    self._took[isinstance(job, Training)].append(now - self._began[name])
         self._statuses = {name: one for name, one in self.folder.statuses().items() if one.job in self._unfinished}
         for one in self._statuses.values():
             self._best[one.job] = max(one.fraction, self._best.get(one.job, 0.0))
-            self._spent[one.job] = max(one.seconds, self._spent.get(one.job, 0.0))
+            self._began.setdefault(one.job, now - one.seconds)
         self._looked = time.monotonic()
 
     def _left(self) -> float | None:
         """Seconds, from the mean time of a training and of an evaluation, divided among the workers of now."""
-        seconds = 0.0
+        now, seconds = time.monotonic(), 0.0
         for kind, took in self._took.items():
             names = [name for name, job in self._unfinished.items() if isinstance(job, Training) == kind]
-            known = [*took, *(self._spent[name] / self._best[name] for name in names if self._best.get(name, 0) > 0.05)]
+            running = [name for name in names if self._best.get(name, 0.0) > 0.05]
+            known = [*took, *((now - self._began[name]) / self._best[name] for name in running)]
             if names and not known:
                 return None
             mean = sum(known) / len(known) if known else 0.0
