@@ -465,6 +465,20 @@ def test_two_studies_on_one_folder_give_the_bytes_of_one_worker(done: StudyFolde
 
 
 @pytest.mark.slow
+def test_a_study_at_a_url_gives_the_bytes_of_one_in_a_folder(
+    done: StudyFolder, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = f"file://{tmp_path}/at-url"
+    runs = run_study(jobs_in(text, tmp_path), url, "local:2", "cpu")
+    assert len(runs) == 5
+    assert results(tmp_path / "at-url").items() <= results(done.path).items()
+    made = CliRunner().invoke(app, ["report", url])
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "reports" / "report" / "index.html").is_file()
+
+
+@pytest.mark.slow
 def test_a_training_on_several_processes_is_started_by_torchrun(small: Path, tmp_path: Path) -> None:
     recipe = f"trainings: [{{recipes: {small / 'tiny.yaml'}, overrides: {{sync_batch_norm: true}}}}]\n"
     alone = worked(jobs_in(recipe, tmp_path), tmp_path / "alone")

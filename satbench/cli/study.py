@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def command(
     file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="What is trained and measured.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The study's folder; default reports/studies/FILE.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="A folder, or a URL such as s3://BUCKET/STUDY; default reports/studies/FILE.")
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="Where workers run: local, local:N, ray, ray:ADDRESS, slurm:N; see docs/clusters.md.")
     ] = "local",
@@ -40,7 +42,7 @@ def command(
 
     study = read_study(file)
     jobs = jobs_of(study, str(file))
-    out = out or Path("reports", "studies", file.stem)
+    out = out or str(Path("reports", "studies", file.stem))
     if is_dry:
         for line in listing(jobs):
             typer.echo(line)
@@ -52,7 +54,7 @@ def command(
         typer.echo(f"next: satbench report {out}")
     else:
         for training in jobs.trainings:
-            typer.echo(f"{out / training.name / 'training'}")
+            typer.echo(f"{out}/{training.name}/training")
 
 
 def listing(jobs: "Jobs") -> list[str]:

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from satbench.core.errors import BadInput
 from satbench.core.files import write_text
 from satbench.core.parsing import parsed
+from satbench.core.shared import leased
 from satbench.evaluation.provenance import revision, versions
 from satbench.results.schema import SCHEMA_VERSION
 from satbench.results.store import check_seal, read_manifest
@@ -109,7 +110,8 @@ class StudyFolder:
             yield False
             return
         try:
-            yield True
+            with leased(file) as mine:
+                yield mine
         finally:
             lock.release()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from satbench.core.files import check_output_folder
+from satbench.core.shared import is_url, shared
 from satbench.engines import Call, Resources, make_engine, run_workers
 from satbench.results.store import Run, read_run
 from satbench.study.folder import HIDDEN, STUDY, StudyFolder
@@ -18,7 +19,7 @@ from satbench.study.watch import Watch
 def run_study(
     jobs: Jobs, out: str | Path, engine: str = "local", device: str = "auto", data_dir: Path | None = None
 ) -> list[Run]:
-    """Compute every job that is not finished in the folder `out`; returns the runs of the evaluations in their order.
+    """Compute every job that is not finished in `out`, a folder or a URL; returns the runs in the order of the jobs.
 
     A study that was stopped, or killed at any time, continues where it was when called again, and two on one folder
     help each other; the bytes are those of an uninterrupted one. Jobs that are finished are not computed again, also
@@ -28,27 +29,28 @@ def run_study(
     Raises `BadInput` for a folder of something else and an engine that is not there before anything is written, and
     for the first job that cannot be computed.
     """
-    out = Path(out).absolute()
-    check_output_folder(out, STUDY)
-    workers = make_engine(engine)
+    place = str(out) if is_url(out) else str(Path(out).absolute())
     session = secrets.token_hex(4)
-    folder = StudyFolder(out, jobs, session)
-    arguments = {
-        "folder": str(out),
-        "jobs": folder.write_jobs(),
-        "session": session,
-        "device": device,
-        "data_dir": None if data_dir is None else str(data_dir.absolute()),
-    }
-    call = Call("satbench.study.worker:work", arguments, str(out), software="satbench.study.worker:software")
-    watch = Watch(folder)
-    try:
-        with shown(watch) as update:
-            run_workers(workers, call, resources_of(jobs, device), watch.remaining, update)
-    finally:
-        workers.close()
-        shutil.rmtree(out / HIDDEN / "opened" / session, ignore_errors=True)
-    return [read_run(out / one.name) for one in jobs.evaluations]
+    with shared(place) as path:
+        check_output_folder(path, STUDY)
+        workers = make_engine(engine)
+        folder = StudyFolder(path, jobs, session)
+        arguments = {
+            "folder": place,
+            "jobs": folder.write_jobs(),
+            "session": session,
+            "device": device,
+            "data_dir": None if data_dir is None else str(data_dir.absolute()),
+        }
+        call = Call("satbench.study.worker:work", arguments, place, software="satbench.study.worker:software")
+        watch = Watch(folder)
+        try:
+            with shown(watch) as update:
+                run_workers(workers, call, resources_of(jobs, device), watch.remaining, update)
+        finally:
+            workers.close()
+            shutil.rmtree(path / HIDDEN / "opened" / session, ignore_errors=True)
+        return [read_run(path / one.name) for one in jobs.evaluations]
 
 
 def resources_of(jobs: Jobs, device: str) -> Resources:

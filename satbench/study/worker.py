@@ -9,6 +9,7 @@ from satbench.core.errors import BadInput
 from satbench.core.files import write_text
 from satbench.core.home import Busy, alone_in
 from satbench.core.progress import Progress
+from satbench.core.shared import shared
 from satbench.evaluation import EvaluationSpec, run_request
 from satbench.evaluation.fingerprint import numerics_fingerprint
 from satbench.evaluation.provenance import revision, versions
@@ -29,28 +30,34 @@ def software() -> dict[str, str]:
 
 
 def work(folder: str, jobs: str, session: str, device: str, data_dir: str | None) -> None:
-    """Work on the study in `folder` until all of the jobs named `jobs` are finished, by this process or by others.
+    """Work on the study in `folder`, a path or a URL, until its jobs are finished, by this process or by others.
 
     Trainings come first; then evaluations whose network is trained and that nobody works on; then the others, of which
-    several workers share the pieces. Any number of workers, killed at any time, leave the same bytes. `session` names
-    the `run_study` that started the worker. Raises `BadInput`, naming the job, for one that cannot be computed.
+    several workers share the pieces. Any number of workers, killed at any time, leave the same bytes. `jobs` is the
+    name that `StudyFolder.write_jobs` gave them, and `session` names the `run_study` that started the worker. Raises
+    `BadInput`, naming the job, for one that cannot be computed.
     """
-    place = StudyFolder(Path(folder), read_jobs(Path(folder, HIDDEN, jobs)), session)
-    worker = _Worker(place, device, None if data_dir is None else Path(data_dir))
-    with using_threads(place.jobs.resources.cpus):
-        try:
-            if place.jobs.same_numerics:
-                place.refuse_other_numerics(numerics_fingerprint())
-            while place.unfinished():
-                if not (worker.trains() or worker.measures(alone=True) or worker.measures(alone=False)):
-                    time.sleep(POLL)
-        finally:
-            place.write_status(None)
+    with shared(folder) as path:
+        place = StudyFolder(path, read_jobs(path / HIDDEN / jobs), session)
+        worker = _Worker(place, device, None if data_dir is None else Path(data_dir))
+        with using_threads(place.jobs.resources.cpus):
+            worker.run()
 
 
 class _Worker:
     def __init__(self, folder: StudyFolder, device: str, data_dir: Path | None) -> None:
         self.folder, self.device, self.data_dir = folder, device, data_dir
+
+    def run(self) -> None:
+        """Work until everything is finished."""
+        try:
+            if self.folder.jobs.same_numerics:
+                self.folder.refuse_other_numerics(numerics_fingerprint())
+            while self.folder.unfinished():
+                if not (self.trains() or self.measures(alone=True) or self.measures(alone=False)):
+                    time.sleep(POLL)
+        finally:
+            self.folder.write_status(None)
 
     def trains(self) -> bool:
         """Take the first training that is unfinished and that nobody has; whether there was one."""
