@@ -207,6 +207,9 @@ def test_the_schema_knows_every_field_and_needs_no_torch() -> None:
     assert set(schema["properties"]) == set(Study.model_fields)
     assert set(schema["$defs"]["Measurement"]["properties"]) == {*EvaluationSpec.model_fields, "of"}
     assert schema["additionalProperties"] is False
+    for grid_field, kind in (("recipes", "string"), ("seeds", "integer")):  # one value stands for a list of one
+        first = schema["$defs"]["Grid"]["properties"][grid_field]["anyOf"][:2]
+        assert [one["type"] for one in first] == [kind, "array"]
     code = "import sys; sys.modules['torch'] = None\nfrom satbench.specs.study import read_study as r, Path as P\n"
     file = shipped("studies/demo.yaml")
     assert subprocess.run([sys.executable, "-c", f"{code}r(P({str(file)!r}))"], check=False).returncode == 0
@@ -398,13 +401,15 @@ def test_a_terminal_shows_each_worker_and_a_file_gets_lines(
     assert at(jobs, Status(evaluation.name, 30, 60, "FGSM", 1.0, 30.0)) == "FGSM, 30 images/s"
     watch = Watch(folder)
     assert watch.remaining() == len(jobs.names) == 9
-    assert watch.view().left is None
+    assert not watch.view().is_whole
     folder.write_status(status)
     assert watch.remaining() == 9 - 3 / 8
-    assert watch.view().left is None  # nothing tells how long an evaluation takes
+    assert not watch.view().is_whole  # nothing tells how long an evaluation takes
     only = Watch(StudyFolder(tmp_path, jobs.model_copy(update={"evaluations": ()}), "one"))
     assert only.remaining() == 4 - 3 / 8
-    assert only.view().left == pytest.approx(6 / (3 / 8) * (4 - 3 / 8), rel=0.05)
+    assert only.view().is_whole
+    for view in (watch.view(), only.view()):
+        assert view.left == pytest.approx(6 / (3 / 8) * (4 - 3 / 8), rel=0.05)
     text = io.StringIO()
     Console(file=text, width=200).print(drawing(jobs, watch.view()))
     assert "0 of 9 jobs" in text.getvalue()

@@ -7,12 +7,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from satbench.core.eps import Norm, Threat
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
 from satbench.core.parsing import parsed
 from satbench.core.strict_yaml import read_mapping
+from satbench.specs.attack import AttackInfo
 from satbench.specs.evaluation import EvaluationSpec
 
 AXES = {"recipe": "recipes", "activation": "activations", "seed": "seeds"}  # settings with a field of their own
@@ -31,9 +33,18 @@ def _listed(value: object) -> object:
     return values
 
 
+def _one_or_several(schema: dict[str, Any]) -> WithJsonSchema:
+    """How editors learn that one value may stand for a list of one."""
+    return WithJsonSchema({"anyOf": [schema, {"type": "array", "items": schema, "minItems": 1}]})
+
+
+TEXT = {"type": "string", "minLength": 1}
+THREAT = {"anyOf": [TEXT, {"type": "object", "required": ["norm", "eps"]}]}
 Listed = BeforeValidator(_listed)
-Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Listed]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Listed]
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Listed, _one_or_several(TEXT)]
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0, strict=True)], ...], Listed, _one_or_several({"type": "integer", "minimum": 0})
+]
 
 
 def _refuse_unknown(cls: type[BaseModel], value: Any) -> Any:
@@ -113,6 +124,9 @@ class Existing(_Frozen):
     group: str | None = None
 
 
+MODEL = {"anyOf": [TEXT, Existing.model_json_schema()]}
+
+
 class Of(_Frozen):
     """The networks of a study that an evaluation is for.
 
@@ -144,6 +158,8 @@ class Measurement(EvaluationSpec):
     The fields are those of `EvaluationSpec`; `seed` is by default the seed of the training.
     """
 
+    attacks: Annotated[tuple[AttackInfo | str, ...], _one_or_several(TEXT)] = ("pgd",)
+    threats: Annotated[tuple[Threat | Norm, ...], _one_or_several(THREAT)] = ("Linf",)
     of: Of | None = None
 
     @model_validator(mode="before")
@@ -183,7 +199,7 @@ class Study(_Frozen):
     notes: tuple[str, ...] = ()
     reference: str = "relu"
     trainings: tuple[Grid, ...] = ()
-    models: tuple[Existing, ...] = ()
+    models: Annotated[tuple[Existing, ...], _one_or_several(MODEL)] = ()
     evaluations: tuple[Measurement, ...] = ()
     resources: Resources = Resources()
     same_numerics: bool = Field(default=False, strict=True)

@@ -48,7 +48,7 @@ def drawing(jobs: Jobs, view: View) -> Group:
 
 def headline(view: View) -> str:
     """How much of the study is done, and when the rest will be."""
-    left = "time left unknown" if view.left is None else f"about {_duration(view.left)} left"
+    left = f"{'about' if view.is_whole else 'more than'} {_duration(view.left)} left"
     return f"{view.finished} of {view.jobs} jobs, {_duration(view.seconds)}, {left}"
 
 

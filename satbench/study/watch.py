@@ -11,13 +11,18 @@ LOOK = 1.0  # seconds between two looks at the folder
 
 @dataclass(frozen=True)
 class View:
-    """A study at one moment. left: seconds until it is finished; None while nothing tells."""
+    """A study at one moment.
+
+    left: estimated seconds until it is finished; only a lower bound unless `is_whole`, while nothing tells how long
+    its trainings or its evaluations take.
+    """
 
     finished: int
     jobs: int
     workers: dict[str, Status]
     seconds: float
-    left: float | None
+    left: float
+    is_whole: bool
 
 
 class Watch:
@@ -47,7 +52,7 @@ class Watch:
     def view(self) -> View:
         """The study as it was at the last look."""
         seconds = time.monotonic() - self._started
-        return View(self.total - len(self._unfinished), self.total, self._statuses, seconds, self._left())
+        return View(self.total - len(self._unfinished), self.total, self._statuses, seconds, *self._left())
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -66,15 +71,14 @@ class Watch:
             self._began.setdefault(one.job, now - one.seconds)
         self._looked = time.monotonic()
 
-    def _left(self) -> float | None:
+    def _left(self) -> tuple[float, bool]:
         """Seconds, from the mean time of a training and of an evaluation, divided among the workers of now."""
-        now, seconds = time.monotonic(), 0.0
+        now, seconds, is_whole = time.monotonic(), 0.0, True
         for kind, took in self._took.items():
             names = [name for name, job in self._unfinished.items() if isinstance(job, Training) == kind]
             running = [name for name in names if self._best.get(name, 0.0) > 0.05]
             known = [*took, *((now - self._began[name]) / self._best[name] for name in running)]
-            if names and not known:
-                return None
+            is_whole = is_whole and bool(known or not names)
             mean = sum(known) / len(known) if known else 0.0
             seconds += sum(mean * (1 - self._best.get(name, 0.0)) for name in names)
-        return seconds / max(1, len(self._statuses))
+        return seconds / max(1, len(self._statuses)), is_whole
