@@ -1,6 +1,5 @@
 """An evaluation as a value: spelled in many ways, carried to another machine, and named by its content."""
 
-import dataclasses
 import inspect
 import json
 import subprocess
@@ -23,8 +22,6 @@ from satbench.data import load_images
 from satbench.evaluation.rebuild import spec_of
 from satbench.evaluation.request import make_request
 from satbench.numerics.threat import ThreatModel
-from satbench.recipes import RECIPES
-from satbench.study import job_name, run_name, run_study
 
 FIELDS: dict[str, Any] = {
     "model": "digits-relu",
@@ -216,35 +213,3 @@ def test_reading_a_spec_needs_no_torch() -> None:
         "from satbench.specs.evaluation import EvaluationSpec as E; E(model='a')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-# names of a study
-
-
-def test_no_two_recipes_of_a_study_share_a_folder() -> None:
-    configs = [RECIPES[name]() for name in sorted(RECIPES)]
-    names = [job_name(config) for config in configs]
-    assert len(set(names)) == len(names) > 20
-    for name, config in zip(names, configs, strict=True):
-        assert name == Path(name).name
-        assert f"-seed{config.seed}-" in name
-    start = RECIPES["digits-sat"]()
-    variants = [start.with_values(one) for one in ({}, {"seed": 1}, {"epochs": 2}, {"activation": "celu:alpha=2"})]
-    assert len({job_name(one) for one in variants}) == 4
-    assert job_name(start) == job_name(RECIPES["digits-sat"]())
-
-
-def test_a_study_refuses_what_is_there_twice_before_it_trains(tmp_path: Path) -> None:
-    config = RECIPES["digits-sat"]()
-    spec = EvaluationSpec(attacks="pgd", threats="Linf:0.1")
-    same = EvaluationSpec(attacks=["pgd:steps=10"], threats=[ThreatModel("Linf", 0.1)])
-    assert dataclasses.asdict(PGD())["steps"] == 10
-    assert run_name(spec) == run_name(same) != run_name(spec.model_copy(update={"n": 5}))
-    for configs, specs, hint in (
-        ([config, config], [spec], f"training {job_name(config)} twice"),
-        ([config], [spec, same], f"evaluation {run_name(spec)} twice"),
-        ([config], [EvaluationSpec(attacks="pgdd")], "did you mean pgd"),
-    ):
-        with pytest.raises(BadInput, match=hint):
-            run_study(configs, specs, tmp_path / "study", 1, lambda *_: None)
-    assert not (tmp_path / "study").exists()

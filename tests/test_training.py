@@ -31,8 +31,6 @@ from satbench.core.parsing import parsed
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
 from satbench.recipes import RECIPES
-from satbench.specs.evaluation import EvaluationSpec
-from satbench.study import job_name, run_name, run_study
 from satbench.training import TrainConfig
 from satbench.training.averaging import AVERAGES
 from satbench.training.schedule import SCHEDULES
@@ -744,25 +742,6 @@ def test_weight_decay_acts_on_filters_and_matrices_only(config: TrainConfig, tmp
 # studies
 
 
-@pytest.mark.slow
-def test_a_study_measures_every_config_in_order(config: TrainConfig, tmp_path: Path) -> None:
-    configs = [config.with_values({"activation": name, "epochs": 1}) for name in ("silu", "relu")]
-    specs = [
-        EvaluationSpec(attacks="pgd:steps=2", threats=["Linf:0.05", "Linf:0.1"]),
-        EvaluationSpec(attacks="fgsm", threats="Linf:0.1", n=5),
-    ]
-    seen: list[tuple[int, int]] = []
-    runs = run_study(configs, specs, tmp_path, 1, lambda done, total, name: seen.append((done, total)))
-    assert seen == [(1, 2), (2, 2)]
-    assert [run.manifest.model.activation for run in runs] == ["silu", "silu", "relu", "relu"]
-    assert [len(run.records) for run in runs] == [60, 5, 60, 5]
-    assert [run.path for run in runs[:2]] == [tmp_path / job_name(configs[0]) / run_name(one) for one in specs]
-    alone = evaluate(
-        str(tmp_path / job_name(configs[1]) / "training"), tmp_path / "alone", "fgsm", eps="0.1", n=5, device="cpu"
-    )
-    assert alone.records["broken"].tolist() == runs[3].records["broken"].tolist()
-
-
 def test_another_training_is_never_a_seed_of_the_recipe() -> None:
     start = RECIPES["digits-sat"]()
     assert start.with_values({"activation": "relu", "seed": 4}).recipe == "digits-sat"
@@ -800,7 +779,7 @@ def test_no_spelling_of_the_path_puts_training_images_into_the_evaluation(
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [pytest.param(True, id="terminal"), pytest.param(False, id="parent")])
 def test_ctrl_c_ends_a_study_and_all_its_processes(whole_group: bool, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "satbench", "demo", "--out", str(tmp_path / "demo"), "--workers", "2"]
+    words = [sys.executable, "-m", "satbench", "demo", "--out", str(tmp_path / "demo"), "--engine", "local:2"]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as p:

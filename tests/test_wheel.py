@@ -38,6 +38,9 @@ def test_an_installed_wheel_lists_trains_and_measures(tmp_path: Path) -> None:
     assert {file.relative_to(site) for file in (site / "satbench").rglob("*.py")} == modules
     assert len(modules) > 40
 
+    studies = {file.relative_to(ROOT) for file in (ROOT / "satbench/studies").glob("*.yaml")}
+    assert {file.relative_to(site) for file in (site / "satbench/studies").glob("*.yaml")} == studies != set()
+
     listing = run(["-m", "satbench", "models"], elsewhere, site)
     for name in ("cnn-small", "smoothrelu", *yaml.safe_load((ROOT / "model_zoo.yaml").read_text(encoding="utf-8"))):
         assert name in listing.split()

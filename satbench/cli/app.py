@@ -18,6 +18,7 @@ from satbench.cli import (
     models,
     recipes,
     report,
+    study,
     train,
     trust,
     verify,
@@ -63,6 +64,7 @@ app.command("verify")(verify.command)
 app.command("compare")(compare.command)
 app.command("cost")(cost.command)
 app.add_typer(models.app, name="models")
+app.command("study")(study.command)
 app.command("report")(report.command)
 app.command("leaderboard")(leaderboard.command)
 app.command("migrate")(migrate.command)

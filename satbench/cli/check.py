@@ -1,5 +1,6 @@
 """`satbench check`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,10 +33,10 @@ def command(
     baseline = read_baseline(baselines, SUITE) if approve is None else None
     torch.set_num_threads(1)
     fingerprint = numerics_fingerprint()
-    run = _run_suite(seed=0)
+    run, *further = _run_suite((0,) if approve is None else (0, *SPREAD_SEEDS))
     figures = outcomes(run.records)
     if approve is not None:
-        others = [outcomes(_run_suite(seed).records) for seed in SPREAD_SEEDS]
+        others = [outcomes(one.records) for one in further]
         spread = {}
         for name in figures:
             rates = [100 * one[name].correct / one[name].n for one in (figures, *others)]
@@ -59,19 +60,17 @@ def command(
         raise typer.Exit(1)
 
 
-def _run_suite(seed: int) -> "Run":
-    """Train the suite's recipe in a scratch folder and attack its best epoch on the whole test split."""
+def _run_suite(seeds: Sequence[int]) -> "list[Run]":
+    """Train the suite with each seed in a scratch folder and attack the best epochs on the whole test split."""
     import tempfile
 
-    from satbench.cli.progress import progress_bar
-    from satbench.evaluation import EvaluationSpec, evaluate
-    from satbench.recipes import RECIPES
-    from satbench.training import train
+    from satbench.core.strict_yaml import shipped
+    from satbench.specs.study import read_study
+    from satbench.study import jobs_of, run_study
 
-    config = RECIPES[SUITE]().with_values({"seed": seed})
-    with tempfile.TemporaryDirectory() as scratch, progress_bar(f"{SUITE}, seed {seed}", "steps") as report:
-        train(config, Path(scratch, "training"), device="cpu", progress=report)
-        asked = EvaluationSpec(
-            model=str(Path(scratch, "training")), attacks=["pgd:steps=20"], threats=["Linf:0.1", "Linf:0.2"]
-        )
-        return evaluate(asked, Path(scratch, "run"), device="cpu")
+    file = shipped(f"studies/{SUITE}.yaml")
+    suite = read_study(file)
+    grids = tuple(grid.model_copy(update={"seeds": tuple(seeds)}) for grid in suite.trainings)
+    jobs = jobs_of(suite.model_copy(update={"trainings": grids}), str(file))
+    with tempfile.TemporaryDirectory() as scratch:
+        return run_study(jobs, scratch, "local" if len(seeds) > 1 else "local:1", device="cpu")

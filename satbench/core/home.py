@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from satbench.core.errors import BadInput
+from satbench.core.shared import leased
 
 HOME = "SATBENCH_HOME"
 LOCK = ".lock"
@@ -23,11 +24,15 @@ def home() -> Path:
     return Path(named).expanduser().absolute() if named else user_cache_path("satbench")
 
 
+class Busy(BadInput):
+    """Another process has the lock of a folder."""
+
+
 @contextmanager
 def alone_in(out: Path, command: str, patient: bool = False) -> Iterator[None]:
     """Lock the folder `out`, which is created if missing.
 
-    While another process holds the lock, a `patient` one waits; else `BadInput` is raised. The operating system locks
+    While another process holds the lock, a `patient` one waits; else `Busy` is raised. The operating system locks
     a hidden file inside the folder, so the lock holds for every machine and container that shares the folder, and it
     ends with its process, also when that is killed. The file stays, unless nothing else was written.
     """
@@ -37,9 +42,7 @@ def alone_in(out: Path, command: str, patient: bool = False) -> Iterator[None]:
     try:
         lock.acquire(timeout=-1 if patient else 0)
     except Timeout:
-        raise BadInput(
-            f"--out {out}: another satbench {command} is at work there; wait, or give another folder"
-        ) from None
+        raise Busy(f"--out {out}: another satbench {command} is at work there; wait, or give another folder") from None
     try:
         yield
     finally:
@@ -54,7 +57,7 @@ def alone_in(out: Path, command: str, patient: bool = False) -> Iterator[None]:
 def among_workers(out: Path, command: str, task: str) -> Iterator[None]:
     """Be one of the processes that work on `task`, a digest, in the folder `out`, which is created if missing.
 
-    Raises `BadInput` while a process works on another task there. A process that was killed does not count.
+    Raises `Busy` while a process works on another task there. A process that was killed does not count.
     """
     is_new = not out.exists()
     folder = out / WORKERS
@@ -63,7 +66,7 @@ def among_workers(out: Path, command: str, task: str) -> Iterator[None]:
         for other in folder.iterdir():
             with _held(other) as dead:
                 if not dead and other.name.partition("-")[0] != task:
-                    raise BadInput(
+                    raise Busy(
                         f"--out {out}: a satbench {command} with other settings, of another version or on another "
                         "machine is at work there; wait, or give another folder"
                     )
@@ -88,7 +91,11 @@ def claimed(out: Path, name: str) -> Iterator[bool]:
     """Whether this process alone works on the job `name` of folder `out`, until the block or the process ends."""
     (out / CLAIMS).mkdir(parents=True, exist_ok=True)
     with _held(out / CLAIMS / name) as mine:
-        yield mine
+        if not mine:
+            yield False
+            return
+        with leased(out / CLAIMS / name) as is_leased:
+            yield is_leased
 
 
 @contextmanager

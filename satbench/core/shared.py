@@ -19,7 +19,7 @@ EVERY = 5.0  # seconds between two exchanges of files
 LEASE = 120.0  # seconds after which a lease that was not renewed has ended
 SETTLE = 0.5  # seconds after which whoever wrote a lease first sees the one that replaced it
 LEASES = ".leases"
-LOCKS = (".claims", ".workers", "claims")  # folders of lock files, which say nothing on another machine
+LOCKS = (".claims", ".workers")  # folders of lock files, which say nothing on another machine
 
 Stamp = tuple[Any, ...]  # equal where a file has not changed
 

@@ -49,25 +49,31 @@ def load_images(
     to; `loader`, a name of `data.loaders.LOADERS`, says how, for the data sets that `takes_loader`. Raises `BadInput`
     for an unknown name, split or loader and for data that the data set refuses.
     """
+    check_images(name, split, size, loader)
+    kind, _, path = name.partition(":")
+    factory = {**EMBEDDED, **FROM_PATH}[kind]
+    given = {} if loader is None else {"loader": loader}
+    root = data_dir or Path(os.environ.get("SATBENCH_DATA") or ".")
+    where: tuple[object, ...] = (root / path,) if kind in FROM_PATH else ()
+    if kind in PUBLISHED:
+        where = (root / path, not path)
+    return factory(*where, split, size, **given)
+
+
+def check_images(name: str, split: str | None = None, size: int | None = None, loader: str | None = None) -> None:
+    """Raise `BadInput` for a name, split, size or loader that `load_images` does not know; nothing is read."""
     kind, colon, path = name.partition(":")
-    factory = find({**EMBEDDED, **FROM_PATH}, kind, "data set")
+    find({**EMBEDDED, **FROM_PATH}, kind, "data set")
     if split not in (None, *SPLITS):
         raise BadInput(f"unknown split {split!r}; {nearest(str(split), SPLITS)}")
     if size is not None and not 1 <= size <= LARGEST_SIDE:
         raise BadInput(f"--image-size {size}; give 1 to {LARGEST_SIDE} pixels")
     if bool(path) != (kind in FROM_PATH) and (colon or kind not in PATH_OPTIONAL):
         raise BadInput(f"data set {name!r} is none of: {', '.join(FORMS)}")
-    given: dict[str, str] = {}
     if loader is not None:
         find(LOADERS, loader, "loader")
         if not takes_loader(name):
             raise BadInput(f"--loader {loader}: {kind} has one way of reading its images; leave the loader out")
-        given["loader"] = loader
-    root = data_dir or Path(os.environ.get("SATBENCH_DATA") or ".")
-    where: tuple[object, ...] = (root / path,) if kind in FROM_PATH else ()
-    if kind in PUBLISHED:
-        where = (root / path, not path)
-    return factory(*where, split, size, **given)
 
 
 def training_splits(

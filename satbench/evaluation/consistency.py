@@ -111,8 +111,7 @@ def batches(
     """
     for position, stage in enumerate(stages):
         rows = given[~given["stage"].isin([info_of(one).id for one in stages[:position]])] if len(stages) > 1 else given
-        unit = unit_of(stage)
-        packed = cut(rows.index.tolist(), images, unit or batch_size, shrinks=unit is None)
+        packed = cut(rows.index.tolist(), images, unit_of(stage) or batch_size)
         yield stage, position, [rows.loc[list(batch)] for batch in packed]
 
 

@@ -20,19 +20,18 @@ def batch_size_at(row: int, images: int, batch_size: int) -> int:
 
 
 def cut(
-    rows: Sequence[int], images: int, batch_size: int, *, shrinks: bool = True, ended: bool = True
+    rows: Sequence[int], images: int, batch_size: int, *, ended: bool = True
 ) -> list[Sequence[int]]:
     """The batches of the images at `rows`, in order.
 
     rows: ascending positions in a run of `images` images, of those that stand at the start of a step.
-    shrinks: false for an attack that draws for whole batches, whose size is part of its identity.
     ended: false where `rows` is only the beginning of what will stand, known so far. The last, partial batch is then
         left out, and every batch returned is also one of the whole list.
     """
     batches: list[Sequence[int]] = []
     start = 0
     while start < len(rows):
-        size = batch_size_at(int(rows[start]), images, batch_size) if shrinks else batch_size
+        size = batch_size_at(int(rows[start]), images, batch_size)
         if start + size > len(rows) and not ended:
             break
         batches.append(rows[start : start + size])

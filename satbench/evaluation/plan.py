@@ -83,8 +83,7 @@ class Stream:
 
     def look(self) -> None:
         """Take in the parts that are there by now, and hand on the images that stand."""
-        shrinks = not self.step.together
-        new = cut(self.coming, len(self.keys), self.step.size, shrinks=shrinks, ended=self.whole)
+        new = cut(self.coming, len(self.keys), self.step.size, ended=self.whole)
         self.batches += [self._batch(list(rows)) for rows in new]
         self.coming = self.coming[sum(map(len, new)) :]
         for batch in self.batches[len(self.parts) :]:

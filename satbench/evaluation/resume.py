@@ -39,7 +39,7 @@ def identity(wanted: Manifest) -> dict[str, object]:
     """
     data = wanted.data
     return {
-        "model": [wanted.model.ref, wanted.model.digest],
+        "model": [wanted.model.digest, wanted.model.code],
         "data": [data.name, data.split, data.loader, data.image_size],
         "versions": wanted.versions,
         "revision": wanted.revision,

@@ -45,7 +45,7 @@ def read_recipe(file: Path) -> TrainConfig:
         raw = raw["config"]
     config = parsed(TrainConfig, raw, str(file))
     try:
-        _check_parameters(config)
+        check_parameters(config)
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from None
     return config
@@ -68,7 +68,7 @@ def _json(file: Path) -> dict[str, Any]:
     return raw
 
 
-def _check_parameters(config: TrainConfig) -> None:
+def check_parameters(config: TrainConfig) -> None:
     """Raise `BadInput` for names and parameters that no schema knows, by building what takes them."""
     pick(METHODS, config.method.name, "method", **config.method.params)
     lr_factor(config.schedule.name, config.schedule.params, 0.0)

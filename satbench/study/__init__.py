@@ -1,5 +1,6 @@
-"""Several recipes trained and evaluated in the same way, and what that will cost."""
+"""Studies: the trainings and evaluations that one file asks for, computed by any number of workers."""
 
-from satbench.study.run import default_workers, job_name, run_name, run_study
+from satbench.study.jobs import Evaluation, Jobs, Training, jobs_of
+from satbench.study.run import run_study
 
-__all__ = ["default_workers", "job_name", "run_name", "run_study"]
+__all__ = ["Evaluation", "Jobs", "Training", "jobs_of", "run_study"]

@@ -1,91 +1,61 @@
-"""Several recipes trained and evaluated in the same way, in parallel on the machine's cores."""
+"""Runs a study: writes its jobs into its folder, keeps workers going until all are finished, and reads the runs."""
 
-import concurrent.futures
-import multiprocessing
-import os
-import re
-import signal
-import threading
-from collections.abc import Mapping, Sequence
+import secrets
+import shutil
 from pathlib import Path
 
 import torch
 
-from satbench.core.errors import BadInput
-from satbench.evaluation import EvaluationSpec, Progress, evaluate, make_request
-from satbench.results.store import Run
-from satbench.specs.attack import AttackInfo
-from satbench.training import TrainConfig, train
+from satbench.core.files import check_output_folder
+from satbench.core.shared import is_url, shared
+from satbench.engines import Call, Resources, make_engine, run_workers
+from satbench.results.store import Run, read_run
+from satbench.study.folder import HIDDEN, STUDY, StudyFolder
+from satbench.study.jobs import Jobs
+from satbench.study.live import shown
+from satbench.study.watch import Watch
 
 
 def run_study(
-    configs: Sequence[TrainConfig], specs: Sequence[EvaluationSpec], out: Path, workers: int, report: Progress
+    jobs: Jobs, out: str | Path, engine: str = "local", device: str = "auto", data_dir: Path | None = None
 ) -> list[Run]:
-    """Train every config and evaluate its best weights; the runs lie in `out/<job_name>/<run_name>`.
+    """Compute every job that is not finished in `out`, a folder or a URL; returns the runs in the order of the jobs.
 
-    Each spec is taken for the trained network and its seed, in place of `model` and `seed`. The jobs run side by side
-    in `workers` processes of one thread each, so the figures do not depend on their number. A study that was stopped
-    keeps its trainings, continues the unfinished ones and evaluates again. Returns the runs in the order of `configs`,
-    then of `specs`. Raises `BadInput`, before anything is trained, for a config or a spec that is there twice, and for
-    one that is wrong.
+    A study that was stopped, or killed at any time, continues where it was when called again, and two on one folder
+    help each other; the bytes are those of an uninterrupted one. Jobs that are finished are not computed again, also
+    when the study asks for others beside them. `engine` is a name as `engines.make_engine` takes it; `device` and
+    `data_dir` are those of `train` and `evaluate`. Standard error shows how far the study is.
+
+    Raises `BadInput` for a folder of something else and an engine that is not there before anything is written, and
+    for the first job that cannot be computed.
     """
-    runs_in = {run_name(spec): spec for spec in specs}
-    jobs = [(config, runs_in, out / job_name(config)) for config in configs]
-    for what, names in (("training", [job[2].name for job in jobs]), ("evaluation", [run_name(one) for one in specs])):
-        doubled = [name for name in names if names.count(name) > 1]
-        if doubled:
-            raise BadInput(f"the study has the {what} {doubled[0]} twice; remove one")
-    runs: dict[int, list[Run]] = {}
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker) as pool:
-        futures = {pool.submit(_run_job, *job): index for index, job in enumerate(jobs)}
+    place = str(out) if is_url(out) else str(Path(out).absolute())
+    session = secrets.token_hex(4)
+    with shared(place) as path:
+        check_output_folder(path, STUDY)
+        workers = make_engine(engine)
+        folder = StudyFolder(path, jobs, session)
+        arguments = {
+            "folder": place,
+            "jobs": folder.write_jobs(),
+            "session": session,
+            "device": device,
+            "data_dir": None if data_dir is None else str(data_dir.absolute()),
+        }
+        call = Call("satbench.study.worker:work", arguments, place, software="satbench.study.worker:software")
+        watch = Watch(folder)
         try:
-            for future in concurrent.futures.as_completed(futures):
-                index = futures[future]
-                runs[index] = future.result()
-                report(len(runs), len(jobs), jobs[index][2].name)
+            with shown(watch) as update:
+                run_workers(workers, call, resources_of(jobs, device), watch.remaining, update)
         finally:
-            if len(runs) < len(jobs):
-                for process in multiprocessing.active_children():
-                    process.terminate()
-                pool.shutdown(cancel_futures=True)
-    return [run for index in range(len(jobs)) for run in runs[index]]
+            workers.close()
+            shutil.rmtree(path / HIDDEN / "opened" / session, ignore_errors=True)
+        return [read_run(path / one.name) for one in jobs.evaluations]
 
 
-def job_name(config: TrainConfig) -> str:
-    """The folder of one training, such as `digits-sat-silu-seed0-1a2b3c4d`; equal where every weight would be."""
-    words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{config.recipe} {config.activation} seed{config.seed}").strip("-")
-    return f"{words}-{config.digest('')[:8]}"
-
-
-def run_name(spec: EvaluationSpec) -> str:
-    """The folder of one evaluation of a training, such as `pgd-1a2b3c4d`."""
-    asked = make_request(spec).spec
-    words = "-".join(dict.fromkeys(info.name for info in asked.attacks if isinstance(info, AttackInfo)))
-    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', words)[:40]}-{asked.digest[:8]}"
-
-
-def default_workers() -> int:
-    """As many processes as this process may use cores."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _quiet_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when it says so or ends itself, however it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(1))  # else a training would save and the pool go on
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _run_job(config: TrainConfig, specs: Mapping[str, EvaluationSpec], folder: Path) -> list[Run]:
-    train(config, folder / "training", device="cpu")
-    trained = {"model": str(folder / "training"), "seed": config.seed}
-    return [evaluate(spec.model_copy(update=trained), folder / name, device="cpu") for name, spec in specs.items()]
+def resources_of(jobs: Jobs, device: str) -> Resources:
+    """What each worker of the study gets: on a machine with GPUs one of them, if the study does not say more."""
+    wanted = jobs.resources
+    if device == "cpu":
+        return Resources(wanted.cpus, 0)
+    return Resources(wanted.cpus, wanted.gpus or int(torch.cuda.is_available()))

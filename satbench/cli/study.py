@@ -1,0 +1,88 @@
+"""`satbench study`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from satbench.results.store import Run
+    from satbench.study import Jobs
+
+
+def command(
+    file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="What is trained and measured.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="A folder, or a URL such as s3://BUCKET/STUDY; default reports/studies/FILE.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Where workers run: local, local:N, ray, ray:ADDRESS, slurm:N; see docs/clusters.md.")
+    ] = "local",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or set SATBENCH_DATA.")] = None,
+    is_dry: Annotated[bool, typer.Option("--dry-run", help="List every job and write nothing.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of study files.")] = False,
+) -> None:
+    """Train and measure all that a study file asks for; the same command continues, and adds what is new in the file.
+
+    Finished jobs are kept. Two commands on one folder help each other.
+    """
+    import json
+
+    from satbench.core.errors import BadInput
+    from satbench.specs.study import Study, read_study
+
+    if schema:
+        typer.echo(json.dumps(Study.model_json_schema(), indent=2))
+        return
+    if file is None:
+        raise BadInput("no study is named; give a file, such as satbench study FILE.yaml")
+    from satbench.study import jobs_of, run_study
+
+    study = read_study(file)
+    jobs = jobs_of(study, str(file))
+    out = out or str(Path("reports", "studies", file.stem))
+    if is_dry:
+        for line in listing(jobs):
+            typer.echo(line)
+        typer.echo(f"{len(jobs.trainings)} trainings and {len(jobs.evaluations)} evaluations; study {study.digest}")
+        return
+    runs = run_study(jobs, out, engine, device, data_dir)
+    if runs:
+        echo_results(runs)
+        typer.echo(f"next: satbench report {out}")
+    else:
+        for training in jobs.trainings:
+            typer.echo(f"{out}/{training.name}/training")
+
+
+def listing(jobs: "Jobs") -> list[str]:
+    """A line for each job: its name, and what it trains or measures."""
+    from satbench.core.eps import format_eps
+    from satbench.specs.attack import ids
+
+    lines = []
+    for training in jobs.trainings:
+        config = training.config
+        lines.append(f"train {training.name}: {config.recipe}, {config.label}, {config.epochs} epochs")
+    for evaluation in jobs.evaluations:
+        spec = evaluation.spec
+        threats = [one if isinstance(one, str) else f"{one.norm}:{format_eps(one.eps)}" for one in spec.threats]
+        images = "all images" if spec.n is None else f"{spec.n} images"
+        attacks = [one for one in spec.attacks if not isinstance(one, str)]
+        lines.append(f"eval {evaluation.name}: {', '.join(ids(attacks))} at {', '.join(threats)}, {images}")
+    return lines
+
+
+def echo_results(runs: Sequence["Run"]) -> None:
+    """Print the table of the runs, and what may be concluded from them."""
+    from satbench.reporting.headline import headline_rows
+    from satbench.reporting.summary import summarise
+    from satbench.reporting.table_forms import to_markdown
+    from satbench.reporting.tables import accuracy_table
+    from satbench.reporting.verdict import compare
+
+    typer.echo(to_markdown(accuracy_table(headline_rows(summarise(runs)))))
+    for sentence in compare(runs):
+        typer.echo(sentence)
