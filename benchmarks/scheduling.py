@@ -10,8 +10,8 @@ the pass counts of its source, 204, 1,829, 2,729 and 5,004 an image that stands.
 The scheduler of `satbench.evaluation` is simulated on them: the images that stand after a step (a radius, a stage)
 enter the next one, in order; a batch is free as soon as its images are known, the last one of a step when the step
 before has ended; an idle worker takes the first free batch. Printed is the efficiency, all work divided by workers
-times the time of the last one, for batches of one size (`fixed`), for `evaluation.cutting.cut` as evaluations use it
-(units of attacks that draw for whole batches stay whole), for `cut` on units too, and for units of 64. `--order` also
+times the time of the last one, for batches of one size (`fixed`), for `evaluation.cutting.cut` as evaluations use it,
+and for units of 64. `--order` also
 compares the order in which batches are taken. Reading, claiming and writing a batch is not simulated.
 """
 
@@ -36,10 +36,11 @@ from satbench.zoo import Loaded, load
 BATCH = 256
 Rule = Callable[[Sequence[int], int, int | None], list[Sequence[int]]]  # rows, images, unit -> batches
 RULES: dict[str, Rule] = {
-    "fixed": lambda rows, images, unit: cut(rows, images, unit or BATCH, shrinks=False),
-    "cut": lambda rows, images, unit: cut(rows, images, unit or BATCH, shrinks=unit is None),
-    "cut, units too": lambda rows, images, unit: cut(rows, images, unit or BATCH),
-    "cut, units of 64": lambda rows, images, unit: cut(rows, images, 64 if unit else BATCH, shrinks=unit is None),
+    "fixed": lambda rows, images, unit: [
+        rows[start : start + (unit or BATCH)] for start in range(0, len(rows), unit or BATCH)
+    ],
+    "cut": lambda rows, images, unit: cut(rows, images, unit or BATCH),
+    "cut, units of 64": lambda rows, images, unit: cut(rows, images, 64 if unit else BATCH),
 }
 ORDERS: dict[str, Callable[[int, int, int, int], tuple[int, ...]]] = {  # of (chain, step, batch, when it became free)
     "first free first": lambda chain, step, batch, freed: (freed, batch, chain),

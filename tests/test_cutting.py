@@ -35,18 +35,12 @@ def test_a_batch_size_below_the_smallest_stays() -> None:
     assert {batch_size_at(row, 50_000, 8) for row in range(0, 50_000, 500)} == {8}
 
 
-def test_units_keep_their_size_in_a_large_run() -> None:
-    batches = cut(range(50_000), 50_000, 250, shrinks=False)
-    assert {len(batch) for batch in batches} == {250}
-
-
-@pytest.mark.parametrize("shrinks", [True, False])
-def test_batches_of_what_is_known_so_far_are_those_of_the_whole(shrinks: bool) -> None:
+def test_batches_of_what_is_known_so_far_are_those_of_the_whole() -> None:
     """A worker may start a batch before the step before it has ended."""
     rows = standing(50_000, 0.5)
-    whole = cut(rows, 50_000, 256, shrinks=shrinks)
+    whole = cut(rows, 50_000, 256)
     for known in (0, 1, 255, 256, 10_000, len(rows) - 1, len(rows)):
-        begun = cut(rows[:known], 50_000, 256, shrinks=shrinks, ended=False)
+        begun = cut(rows[:known], 50_000, 256, ended=False)
         assert begun == whole[: len(begun)]
         missing = known - sum(map(len, begun))
         assert 0 <= missing <= 256

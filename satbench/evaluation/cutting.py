@@ -10,7 +10,8 @@ SMALLEST = 32  # images of a batch that shrank
 def batch_size_at(row: int, images: int, batch_size: int) -> int:
     """The size of the batch whose first image is `row` of a run of `images`, at most `batch_size`.
 
-    In a run of more than `LARGE` images batches shrink towards its end, so that many workers finish together (guided
+    `batch_size` is the unit of an attack that draws for whole batches. In a run of more than `LARGE` images batches
+    shrink towards its end, so that many workers finish together (guided
     self-scheduling, Polychronopoulos and Kuck 1987, with a fixed number in place of the number of workers).
     `benchmarks/scheduling.py` simulates it.
     """
@@ -19,9 +20,7 @@ def batch_size_at(row: int, images: int, batch_size: int) -> int:
     return min(batch_size, max(SMALLEST, (images - row) // SHARE))
 
 
-def cut(
-    rows: Sequence[int], images: int, batch_size: int, *, ended: bool = True
-) -> list[Sequence[int]]:
+def cut(rows: Sequence[int], images: int, batch_size: int, *, ended: bool = True) -> list[Sequence[int]]:
     """The batches of the images at `rows`, in order.
 
     rows: ascending positions in a run of `images` images, of those that stand at the start of a step.
