@@ -11,7 +11,8 @@ from satbench.cli.app import app
 from satbench.core.errors import BadInput
 from satbench.evaluation import EvaluationSpec, Run, evaluate
 from satbench.recipes import recipe
-from satbench.study import pilot
+from satbench.specs.study import read_study
+from satbench.study import jobs_of, pilot
 from satbench.study.cost import (
     measured_evaluation,
     measured_training,
@@ -122,14 +123,41 @@ def test_passes_of_a_training_are_those_of_its_updates_and_measurements(tmp_path
     assert measured.seconds > 0
 
 
-def test_trainings_that_differ_in_their_seed_are_looked_at_once() -> None:
-    trainings, evaluations = predict_jobs(
-        [quick(seed=0), quick(seed=1)],
-        [(spec(model=None, n=20, seed=seed, attacks=("fgsm",)), quick(seed=seed)) for seed in (0, 1)],
-        device="cpu",
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of one training, and an evaluation of each."""
+    file = tmp_path_factory.mktemp("study") / "study.yaml"
+    file.write_text(
+        "trainings: [{recipes: [digits-quick], seeds: [0, 1], overrides: {epochs: [1]}}]\n"
+        "evaluations: [{attacks: [fgsm], threats: ['Linf:0.1'], n: 20, trust: false}]\n"
     )
-    assert trainings[0] is trainings[1]
-    assert evaluations[0] is evaluations[1]
+    return file
+
+
+def test_jobs_that_differ_in_their_seed_are_looked_at_once(study: Path) -> None:
+    jobs = jobs_of(read_study(study), str(study))
+    costs = predict_jobs(jobs, jobs.names, device="cpu")
+    one, two = (costs[training.name] for training in jobs.trainings)
+    assert one is two
+    one, two = (costs[evaluation.name] for evaluation in jobs.evaluations)
+    assert one is two
+
+
+def test_a_study_is_predicted_and_then_compared(study: Path, tmp_path: Path) -> None:
+    for command in (["cost", str(study)], ["study", str(study), "--dry-run"]):
+        done = CliRunner().invoke(app, [*command, "--device", "cpu"])
+        assert done.exit_code == 0, done.output
+        assert done.output.count("passes") == 4
+        assert "2 trainings and 2 evaluations: " in done.output
+    done = CliRunner().invoke(app, ["study", str(study), "--out", str(tmp_path), "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert "trainings: " in done.output
+    assert "evaluations: " in done.output
+    assert done.output.count("measured by predicted") == 2
+    said = (tmp_path / ".study" / "cost.json").read_bytes()
+    done = CliRunner().invoke(app, ["study", str(study), "--out", str(tmp_path), "--device", "cpu"])
+    assert done.output.count("measured by predicted") == 2
+    assert (tmp_path / ".study" / "cost.json").read_bytes() == said, "what was said at first is kept"
 
 
 def test_command_predicts_an_evaluation_and_a_training() -> None:
@@ -146,7 +174,7 @@ def test_command_predicts_an_evaluation_and_a_training() -> None:
 def test_command_refuses_a_model_beside_a_recipe() -> None:
     done = CliRunner().invoke(app, ["cost", "--model", "digits-relu", "--recipe", "digits-quick"])
     assert done.exit_code == 2
-    assert "give either --model" in done.output
+    assert "give --model" in done.output
 
 
 def test_a_network_that_does_not_exist_is_refused() -> None:

@@ -1,15 +1,13 @@
 """`satbench cost`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from satbench.study.cost import Cost
-
 
 def command(
+    study: Annotated[Path | None, typer.Argument(metavar="[FILE.yaml]", help="A study: what each job costs.")] = None,
     model: Annotated[str | None, typer.Option(help="The network of an evaluation, as in `satbench eval`.")] = None,
     attack: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A training instead, or the network before its training.")] = None,
@@ -35,7 +33,7 @@ def command(
     trust: Annotated[bool, typer.Option(help="With the trust battery.")] = True,
     threads: Annotated[int | None, typer.Option(help="Threads on the CPU.")] = None,
 ) -> None:
-    """Predict the passes and hours of an evaluation or a training, from a few seconds on this device; writes nothing.
+    """Predict the passes and hours of an evaluation, a training or a study, from a few seconds a job on this device.
 
     The options are those of `satbench eval`. With --recipe and no --attack it is the training; with both, the
     evaluation of the network that the recipe will train.
@@ -45,11 +43,18 @@ def command(
     from satbench.recipes import recipe as recipe_of
     from satbench.study.cost import predict_evaluation, predict_training
 
-    if (model is None) == (recipe is None):
-        raise BadInput("give either --model, for an evaluation, or --recipe, for a training")
+    if sum(one is not None for one in (study, model, recipe)) != 1:
+        raise BadInput("give --model, for an evaluation, or --recipe, for a training, or the file of a study")
+    if study is not None:
+        from satbench.cli.study import list_jobs
+        from satbench.specs.study import read_study
+        from satbench.study import jobs_of
+
+        list_jobs(jobs_of(read_study(study), str(study)), data_dir, device)
+        return
     config = None if recipe is None else recipe_of(recipe)
     if config is not None and not attack:
-        say(f"train {config.recipe}, {config.epochs} epochs", predict_training(config, data_dir, device))
+        typer.echo(f"train {config.recipe}, {config.epochs} epochs: {predict_training(config, data_dir, device)}")
         return
     fields = {
         "checkpoint": checkpoint,
@@ -68,17 +73,4 @@ def command(
     asked = make_request(model or str(recipe), attack, norm, eps, steps, restarts, threat or (), fields)
     spec: EvaluationSpec = asked.spec if config is None else asked.spec.model_copy(update={"model": None})
     what = f"eval {model or recipe}, {', '.join(str(one) for one in asked.attacks)}"
-    say(what, predict_evaluation(spec, data_dir, device, config))
-
-
-def say(what: str, cost: "Cost") -> None:
-    """Print a job and what it costs."""
-    typer.echo(f"{what}: {cost.passes:,} passes, {duration(cost.seconds)} ({duration(cost.low)} to ", nl=False)
-    typer.echo(f"{duration(cost.high)}), {cost.core_hours:.2g} core-hours; {cost.assumption}")
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, to two digits or the unit."""
-    if seconds < 90:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    typer.echo(f"{what}: {predict_evaluation(spec, data_dir, device, config)}")

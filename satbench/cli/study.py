@@ -38,41 +38,53 @@ def command(
         return
     if file is None:
         raise BadInput("no study is named; give a file, such as satbench study FILE.yaml")
+    from satbench.core.shared import is_url
     from satbench.study import jobs_of, run_study
+    from satbench.study.cost import beside_measured, predict_study
 
     study = read_study(file)
     jobs = jobs_of(study, str(file))
     out = out or str(Path("reports", "studies", file.stem))
     if is_dry:
-        for line in listing(jobs):
-            typer.echo(line)
-        typer.echo(f"{len(jobs.trainings)} trainings and {len(jobs.evaluations)} evaluations; study {study.digest}")
+        list_jobs(jobs, data_dir, device)
         return
+    here = engine.partition(":")[0] == "local" and not is_url(out)  # a cluster's machines are not this one
+    costs = predict_study(jobs, Path(out), data_dir, device) if here else {}
     runs = run_study(jobs, out, engine, device, data_dir)
     if runs:
         echo_results(runs)
         typer.echo(f"next: satbench report {out}")
+        for sentence in beside_measured(jobs, Path(out), costs):
+            typer.echo(sentence)
     else:
         for training in jobs.trainings:
             typer.echo(f"{out}/{training.name}/training")
 
 
-def listing(jobs: "Jobs") -> list[str]:
-    """A line for each job: its name, and what it trains or measures."""
+def list_jobs(jobs: "Jobs", data_dir: Path | None, device: str) -> None:
+    """Print a line for each job: its name, what it trains or measures, and what it costs on this device."""
     from satbench.core.eps import format_eps
     from satbench.specs.attack import ids
+    from satbench.study.cost import duration, predict_jobs
 
-    lines = []
+    costs = predict_jobs(jobs, jobs.names, data_dir, device)
     for training in jobs.trainings:
         config = training.config
-        lines.append(f"train {training.name}: {config.recipe}, {config.label}, {config.epochs} epochs")
+        what = f"{config.recipe}, {config.label}, {config.epochs} epochs"
+        typer.echo(f"train {training.name}: {what}: {costs[training.name]}")
     for evaluation in jobs.evaluations:
         spec = evaluation.spec
         threats = [one if isinstance(one, str) else f"{one.norm}:{format_eps(one.eps)}" for one in spec.threats]
         images = "all images" if spec.n is None else f"{spec.n} images"
         attacks = [one for one in spec.attacks if not isinstance(one, str)]
-        lines.append(f"eval {evaluation.name}: {', '.join(ids(attacks))} at {', '.join(threats)}, {images}")
-    return lines
+        what = f"{', '.join(ids(attacks))} at {', '.join(threats)}, {images}"
+        typer.echo(f"eval {evaluation.name}: {what}: {costs[evaluation.name]}")
+    hours = sum(cost.core_hours for cost in costs.values())
+    least, most = (sum(getattr(cost, end) * cost.cores for cost in costs.values()) for end in ("low", "high"))
+    typer.echo(
+        f"{len(jobs.trainings)} trainings and {len(jobs.evaluations)} evaluations: {hours:.2g} core-hours "
+        f"({duration(least)} to {duration(most)} of one core)"
+    )
 
 
 def echo_results(runs: Sequence["Run"]) -> None:

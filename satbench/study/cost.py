@@ -1,7 +1,7 @@
 """What a training or an evaluation will cost: passes from its settings, seconds a pass measured on this device."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import torch
 from satbench.attacks import PGD, Attack, fgsm
 from satbench.attacks.base import MostPasses, most_passes_of, unit_of
 from satbench.core.eps import Threat
+from satbench.core.files import to_json, write_text
+from satbench.core.parsing import parsed
 from satbench.data import training_splits
 from satbench.evaluation import EvaluationSpec, images_for
 from satbench.evaluation.batch import usual_batch_size, usual_threads
@@ -21,6 +23,8 @@ from satbench.evaluation.search import PROBE, search_on
 from satbench.evaluation.sweep import threats_of
 from satbench.numerics.device import resolve_device, using_threads
 from satbench.results.store import Run, read_run, read_timing
+from satbench.study.folder import HIDDEN, StudyFolder
+from satbench.study.jobs import TRAINING, Jobs
 from satbench.study.pilot import Clock, seconds_a_pass
 from satbench.study.standing import CORRECT, Shares, assumed, expect, likely
 from satbench.training import TrainConfig
@@ -30,12 +34,13 @@ from satbench.training.dry_run import dry_run
 from satbench.trust.standing import AT_ONCE
 from satbench.zoo import Loaded, from_module
 
+PREDICTED = "cost.json"  # in the hidden folder of a study
 TRUST = 0.1  # of an evaluation's passes, which its trust battery takes at most
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job takes on this device.
+    """What a job takes on this device, or is said to take.
 
     passes: of images, forward and backward together. seconds: between `low` and `high`, which differ by how many images
     stand. cores: that are busy all the time, or 1 GPU. assumption: where the number of standing images is from.
@@ -47,6 +52,13 @@ class Cost:
     high: float
     cores: int
     assumption: str
+
+    def __str__(self) -> str:
+        between = f"{duration(self.low)} to {duration(self.high)}"
+        return (
+            f"{self.passes:,} passes, {duration(self.seconds)} ({between}), {self.core_hours:.2g} core-hours; "
+            f"{self.assumption}"
+        )
 
     @property
     def core_hours(self) -> float:
@@ -147,17 +159,15 @@ def predict_training(config: TrainConfig, data_dir: Path | None = None, device: 
 
 
 def predict_jobs(
-    trainings: Sequence[TrainConfig],
-    evaluations: Sequence[tuple[EvaluationSpec, TrainConfig | None]],
-    data_dir: Path | None = None,
-    device: str = "auto",
-    runs: Sequence[Run] = (),
-) -> tuple[list[Cost], list[Cost]]:
-    """The costs of a study's trainings, and of its evaluations, each with the config of a network yet to be trained.
+    jobs: Jobs, names: Collection[str], data_dir: Path | None = None, device: str = "auto", runs: Sequence[Run] = ()
+) -> dict[str, Cost]:
+    """The costs of those jobs of a study whose names are given, by their names.
 
-    Jobs that differ in nothing but seeds cost the same, and are looked at once.
+    Jobs that differ in nothing but seeds cost the same, and are looked at once. `runs` are finished runs of the same
+    networks or of other seeds.
     """
     known: dict[str, Cost] = {}
+    configs = {one.name: one.config for one in jobs.trainings}
 
     def trained(config: TrainConfig) -> Cost:
         name = config.digest("")
@@ -171,7 +181,54 @@ def predict_jobs(
             known[name] = predict_evaluation(spec, data_dir, device, config, runs)
         return known[name]
 
-    return [trained(one) for one in trainings], [evaluated(spec, config) for spec, config in evaluations]
+    costs = {one.name: trained(one.config) for one in jobs.trainings if one.name in names}
+    for one in jobs.evaluations:
+        if one.name in names:
+            costs[one.name] = evaluated(one.spec, configs.get(one.training or ""))
+    return costs
+
+
+def predict_study(jobs: Jobs, folder: Path, data_dir: Path | None, device: str) -> dict[str, Cost]:
+    """The costs of the jobs that are left of the study in `folder`, and of those that were predicted before.
+
+    They are kept in the folder, so that a study that goes on is compared with what was said at first.
+    """
+    file = folder / HIDDEN / PREDICTED
+    costs: dict[str, Cost] = {}
+    if file.is_file():
+        costs = parsed(dict[str, Cost], file.read_bytes(), str(file), "delete it")
+    left = {one.name for one in StudyFolder(folder, jobs, "").unfinished()} - costs.keys()
+    if left:
+        costs |= predict_jobs(jobs, left, data_dir, device)
+        write_text(file, to_json({name: asdict(cost) for name, cost in costs.items()}))
+    return costs
+
+
+def beside_measured(jobs: Jobs, folder: Path, costs: Mapping[str, Cost]) -> list[str]:
+    """A sentence each for the trainings and the evaluations that were predicted: what they took, and what was said."""
+    trained = {one.name: measured_training(folder / one.name / TRAINING) for one in jobs.trainings if one.name in costs}
+    run = {one.name: measured_evaluation(folder / one.name) for one in jobs.evaluations if one.name in costs}
+    said = []
+    for what, found in (("trainings", trained), ("evaluations", run)):
+        if not found:
+            continue
+        seconds, predicted = (
+            sum(one.seconds for one in found.values()),
+            sum(costs[name].seconds for name in found),
+        )
+        ratios = sorted(one.ratio(costs[name]) for name, one in found.items())
+        said.append(
+            f"{what}: {duration(seconds)} measured, {duration(predicted)} predicted; measured by predicted "
+            f"{seconds / predicted:.2f}, of single ones {ratios[0]:.2f} to {ratios[-1]:.2f}"
+        )
+    return said
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, to two digits or the unit."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def measured_evaluation(folder: Path) -> Measured:
