@@ -98,6 +98,8 @@ def main() -> None:
     running = make_engine(engine)
     try:
         run_workers(running, call_for(folder, pieces, seconds), Resources(), lambda: len(unfinished(folder, pieces)))
+    except BadInput as error:
+        sys.exit(f"satbench: {error}")
     finally:
         running.close()
 

@@ -25,10 +25,12 @@ from satbench.engines.process import WorkerProcess
 PIECES = 30
 
 
-@pytest.fixture(autouse=True)
-def _workers_find_this_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _workers_find_this_folder() -> Iterator[None]:
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        yield
 
 
 @pytest.fixture
@@ -257,5 +259,5 @@ def test_a_study_whose_ray_head_is_gone_ends_with_a_line(cluster: Any, tmp_path:
     wait_for(lambda: bool(workers_in(tmp_path)), study)
     cluster.head_node.kill_gcs_server()
     _, said = study.communicate(timeout=100)
-    assert re.search(r"BadInput: the head of the Ray cluster, \S+, does not answer any more; start it again", said)
+    assert re.search(r"satbench: the head of the Ray cluster, \S+, does not answer any more; start it again", said)
     wait_for(lambda: not workers_in(tmp_path))

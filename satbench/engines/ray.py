@@ -49,6 +49,7 @@ class RayEngine:
                 raise BadInput(f"engine ray:{address} answers, but not as Ray ({reason(error)})") from None
             own = {"num_cpus": available_cores(), "object_store_memory": OBJECT_STORE, "include_dashboard": False}
             self._ray.init("local", **own, **quiet)
+        self._task = self._ray.remote(max_retries=0, max_calls=1)(_work)  # `run_workers` replaces lost workers
         self._head: str = ray.get_runtime_context().gcs_address
         self._machines: list[dict[str, float]] = []
         self._answered = time.monotonic()
@@ -65,26 +66,27 @@ class RayEngine:
     def slots(self, resources: Resources) -> int:
         """How many workers fit on the machines that are alive, each machine by itself.
 
-        Raises `BadInput` when the head does not answer any more.
+        None while the head is silent, which would block `start`. Raises `BadInput` when it is gone.
         """
         if self.is_gone:
             raise BadInput(
                 f"the head of the Ray cluster, {self._head}, does not answer any more; start it again, "
                 "then the same command to resume"
             )
+        if time.monotonic() > self._answered + ANSWERS_WITHIN:
+            return 0
         return sum(resources.fit(has.get("CPU", 0), has.get("GPU", 0)) for has in self._machines)
 
     def start(self, order: Order, count: int) -> Sequence["_RayJob"]:
         """Start `count` workers as tasks that ask for their cores and GPUs; Ray waits until a machine has them free."""
-        needs = {"num_cpus": order.resources.cpus, "num_gpus": order.resources.gpus}
-        task = self._ray.remote(**needs, max_retries=0, max_calls=1)(_work)  # `run_workers` replaces lost ones
+        task = self._task.options(num_cpus=order.resources.cpus, num_gpus=order.resources.gpus)
         return [_RayJob(self, self._ray, task.remote(order)) for _ in range(count)]
 
     def close(self) -> None:
         """Leave the cluster; Ray stops the tasks that are left."""
         self._closed.set()
-        if not self.is_gone:
-            self._looks.join()
+        self._looks.join(ANSWERS_WITHIN)
+        if not self._looks.is_alive():  # else the head is gone, and Ray would wait for it
             self._ray.shutdown()
 
     def _look_until_closed(self) -> None:
