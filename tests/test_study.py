@@ -494,3 +494,20 @@ def test_a_training_on_several_processes_is_started_by_torchrun(small: Path, tmp
     logs = [folder / name / "training" / "metrics.jsonl" for folder in (tmp_path / "shared", alone.path)]
     there, here = (json.loads(log.read_text(encoding="utf-8")) for log in logs)
     assert there["train_loss"] == pytest.approx(here["train_loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_study_on_two_nodes_of_ray_gives_the_bytes_of_one_worker(
+    done: StudyFolder, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
+    utils = pytest.importorskip("ray.cluster_utils")
+    settings = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = utils.Cluster(initialize_head=True, head_node_args=settings)
+    try:
+        cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+        runs = run_study(jobs_in(text, tmp_path), tmp_path / "out", f"ray:{cluster.address}", "cpu")
+    finally:
+        cluster.shutdown()
+    assert len(runs) == 5
+    assert results(tmp_path / "out").items() <= results(done.path).items()
