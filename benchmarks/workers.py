@@ -4,8 +4,8 @@
 
 Two studies run with one and with two processes of one thread each, in turn: AutoAttack standard on a network for
 digits, whose only job the workers share, and six trainings with their evaluations. Printed is the ratio of the wall
-times of whole commands, start-up included: median, minimum and maximum over the rounds. The bytes of the records must be
-equal. On a busy machine the ratio says little.
+times of whole commands, start-up included: median, minimum and maximum over the rounds. The records must be equal
+bytes. On a busy machine the ratio says little.
 """
 
 import argparse
