@@ -48,11 +48,11 @@ class Counted:
         """Count from zero for these images (N, C, H, W) with labels (N,)."""
         self.clean, self.y, self.threat = x, y, threat
         self.signature = self._pixels(x)
+        self.half_squares = self.signature.square().sum(1) / 2
         self.reach = threat.eps * 1.001 + 1e-6  # of a row that is surely in the ball around its image
         self.forwards, self.backwards = (torch.zeros(len(x), dtype=torch.int64, device=x.device) for _ in range(2))
         self.fell_at = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
         self.bad_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.freedom: Tensor | None = None  # how far a row may be from an image and is surely its own; when needed
         self._expect(torch.arange(len(x), device=x.device))
         self.spread = _Passes()  # of rows that belong to no image for certain
         self.bypassing: dict[nn.Module, _Passes] = {}  # of parts that were called on their own
@@ -65,7 +65,8 @@ class Counted:
     def __call__(self, x: Tensor) -> Tensor:
         if self.threat is None:
             return self._logits(x)
-        rows, inside = self._recognise(x)
+        plain = x.detach() if x.requires_grad else x
+        rows, inside = self._recognise(plain)
         logits = self._logits(x if rows is None else self._checked(x, rows))
         if rows is None:
             self.spread.count(x, logits, _images_in(x, self.clean.ndim))
@@ -73,9 +74,9 @@ class Counted:
         self.calls += 1
         if logits.requires_grad:
             logits.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
-        self._notice(x.detach(), logits.detach(), inside)
+        self._notice(plain, logits.detach(), inside)
         if self.shown is not None:
-            self.shown(x.detach(), rows)
+            self.shown(plain, rows)
         return logits
 
     def counts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,7 +125,7 @@ class Counted:
             self.inside = False
 
     def _pixels(self, x: Tensor) -> Tensor:
-        flat = x.detach().flatten(1)
+        flat = x.flatten(1)
         return flat[:, :: max(1, flat.shape[1] // PIXELS)].float()
 
     def _recognise(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -136,16 +137,15 @@ class Counted:
             return None, None
         pixels = self._pixels(x)
         if len(pixels) == len(self.rows):
-            moved = pixels - self.expected
-            length = self._length(moved)
-            if length.amax().item() <= self.reach:
+            lengths = self._lengths(pixels - self.expected)
+            if lengths.max().item() <= self.reach:
                 return self.rows, None
-            inside = length <= self.reach
-            if (inside | (torch.linalg.vector_norm(moved, dim=1) < self._freedom()[self.rows])).all():
+            inside = lengths <= self.reach
+            if torch.equal(self._nearest(pixels), self.rows):
                 return self.rows, inside
         gaps, images = torch.cdist(pixels, self.signature).topk(min(2, len(self.signature)), largest=False)
         rows = images[:, 0]
-        inside = self._length(pixels - self.signature[rows]) <= self.reach
+        inside = self._lengths(pixels - self.signature[rows]) <= self.reach
         certain = inside | (gaps[:, 0] < gaps[:, -1] / 2)
         if len(self.signature) > 1 and not certain.all():
             same = len(rows) == len(self.rows) and torch.equal(rows[certain], self.rows[certain])
@@ -159,16 +159,16 @@ class Counted:
         self.rows, self.expected, self.labels = rows, self.signature[rows], self.y[rows]
         self.calls = self.returns = 0  # forward and backward passes of these rows, not yet in `forwards`, `backwards`
 
-    def _length(self, moved: Tensor) -> Tensor:
-        assert self.threat is not None
-        return torch.linalg.vector_norm(moved, ord=ORDERS[self.threat.norm], dim=1)  # type: ignore[no-any-return]
+    def _nearest(self, pixels: Tensor) -> Tensor:
+        """The watched image nearest to each row, int64 (M,): of least |s|^2 / 2 - <p, s>."""
+        return torch.addmm(self.half_squares, pixels, self.signature.T, alpha=-1).argmin(1)
 
-    def _freedom(self) -> Tensor:
-        """A third of the distance to the nearest other image: a row within it is less than half as far as from others."""
-        if self.freedom is None:
-            gaps = torch.cdist(self.signature, self.signature, compute_mode="donot_use_mm_for_euclid_dist")
-            self.freedom = gaps.fill_diagonal_(torch.inf).amin(1) / 3
-        return self.freedom
+    def _lengths(self, moved: Tensor) -> Tensor:
+        """The norms of the rows of `moved` (M, D), which is overwritten."""
+        assert self.threat is not None
+        if self.threat.norm == "Linf":
+            return moved.abs_().amax(1)  # ten times as fast as the norm
+        return torch.linalg.vector_norm(moved, ord=ORDERS[self.threat.norm], dim=1)  # type: ignore[no-any-return]
 
     def _flush(self) -> None:
         self.forwards.index_add_(0, self.rows, torch.full_like(self.rows, self.calls))
@@ -202,13 +202,15 @@ class Counted:
 
     def _notice(self, x: Tensor, logits: Tensor, inside: Tensor | None) -> None:
         """Note which of the present rows are misclassified for the first time; only those `inside` can be in the ball."""
-        erring = logits.argmax(1) != self.labels
+        predictions = logits.argmax(1)
+        if torch.equal(predictions, self.labels):
+            return
+        erring = predictions != self.labels
         if inside is not None:
             erring &= inside
-        if not erring.any():
-            return
         assert self.threat is not None
-        where = (erring & (self.fell_at[self.rows] < 0)).nonzero()[:, 0]
+        where = erring.nonzero()[:, 0]
+        where = where[self.fell_at[self.rows[where]] < 0]
         if len(where):
             where = where[self.threat.contains(self.clean[self.rows[where]], x[where])]
             self.fell_at[self.rows[where]] = self.passed(self.rows[where])
