@@ -58,13 +58,12 @@ class Race:
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> None:
         self.model, self.x, self.y, self.threat = model, x, y, threat
+        self.images = as_images(x, y)
         self.broken: dict[str, Tensor] = {}
 
     def ours(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            run = evaluate(
-                self.model, folder, "autoattack", threat=self.threat, dataset=as_images(self.x, self.y), trust=False
-            )
+            run = evaluate(self.model, folder, "autoattack", threat=self.threat, dataset=self.images, trust=False)
         self.broken["ours"] = torch.from_numpy(run.records["broken"].to_numpy(copy=True))
 
     def theirs(self, seed: int) -> None:

@@ -129,7 +129,7 @@ def mixed_images(model: nn.Module) -> tuple[Tensor, Tensor]:
     ],
 )
 def test_linf_returns_what_the_reference_returns_on_any_network(name: str, eps: float, batch_norm: bool) -> None:
-    """Where our projection and our search of squares take the place of the reference's, some images stand to the end."""
+    """Where our projection and our search of squares stand in for the reference's; some images are never broken."""
     model = conv_net(batch_norm)
     x, y = mixed_images(model)
     threat = ThreatModel("Linf", eps)

@@ -18,7 +18,7 @@ PIXELS = {
 
 
 def planes(pixels: str, seed: int, size: int, count: int = 60) -> tuple[Tensor, Tensor, Tensor]:
-    """Points, normals with a few zeros, and offsets on both sides of the points, some of them out of the box's reach."""
+    """Points, normals with a few zeros, and offsets on both sides of the points, some out of the reach of the box."""
     source = torch.Generator().manual_seed(seed)
     points = PIXELS[pixels](torch.rand(count, size, generator=source))
     normals = torch.randn(count, size, generator=source) * torch.rand(count, size, generator=source)

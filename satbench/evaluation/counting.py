@@ -201,7 +201,7 @@ class Counted:
         return -(-forward // len(self.clean)), -(-backward // len(self.clean))
 
     def _notice(self, x: Tensor, logits: Tensor, inside: Tensor | None) -> None:
-        """Note which of the present rows are misclassified for the first time; only those `inside` can be in the ball."""
+        """Note which present rows are misclassified for the first time; only those `inside` can be in the ball."""
         predictions = logits.argmax(1)
         if torch.equal(predictions, self.labels):
             return
