@@ -287,6 +287,15 @@ def test_rows_far_outside_the_ball_are_counted_for_the_image_that_they_are_neare
     assert not network.estimated
 
 
+def test_a_call_without_images_counts_nothing(images: tuple[Tensor, Tensor]) -> None:
+    x, y = images
+    network = Counted(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 100)
+    network.watch(x, y, THREAT)
+    for _ in range(3):
+        assert network.watched(x[:0]).shape == (0, 3)
+    assert network.counts()[0].tolist() == [0] * 12
+
+
 def test_backward_passes_are_counted_for_the_rows_of_their_own_call(images: tuple[Tensor, Tensor]) -> None:
     x, y = images
     network = Counted(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 100)
