@@ -256,7 +256,7 @@ class _Square(SquareAttack):  # type: ignore[misc]
         low, high = (x - self.eps).clamp_(0, 1), (x + self.eps).clamp_(0, 1)
         found = (x + self.eps * self.random_choice([n, channels, 1, width])).clamp_(0, 1)
         margins, _ = self.margin_and_loss(found, y)
-        queries = torch.ones_like(margins)
+        queries = torch.where(margins > 0, self.n_queries + 1, 1)
         standing = (margins > 0).nonzero()[:, 0]
         best, low, high, y, margins = (part[standing] for part in (found, low, high, y, margins))
         for query in range(self.n_queries):
@@ -265,20 +265,20 @@ class _Square(SquareAttack):  # type: ignore[misc]
             area = self.p_selection(query) * x[0].numel() / channels  # rounded as in the reference
             side = min(max(round(math.sqrt(area)), 1), height, width)
             draws = torch.rand(2 + channels)
-            top, left = (draws[:2] * torch.tensor([height - side, width - side])).long().tolist()
+            top, left = (draws[:1] * (height - side)).long().item(), (draws[1:2] * (width - side)).long().item()
             square = (..., slice(top, top + side), slice(left, left + side))
             change = 2 * self.eps * (2 * draws[2:] - 1).sign().view(channels, 1, 1).to(x.device)
-            before = best[square].clone()
-            best[square] = torch.clamp(before + change, low[square], high[square])
+            window = best[square]
+            before = window.clone()
+            after = torch.clamp(before + change, low[square], high[square])
+            window.copy_(after)
             tried, _ = self.margin_and_loss(best, y)
             better = tried < margins
             margins = torch.where(better, tried, margins)
-            worse = (~better).nonzero()[:, 0]
-            best[(worse, *square)] = before[worse]
-            queries[standing] += 1
-            if (margins <= 0).any():
+            window.copy_(torch.where(better.view(-1, 1, 1, 1), after, before))
+            if margins.min().item() <= 0:
                 fallen, left_over = (margins <= 0).nonzero()[:, 0], (margins > 0).nonzero()[:, 0]
-                found[standing[fallen]] = best[fallen]
+                found[standing[fallen]], queries[standing[fallen]] = best[fallen], query + 2
                 standing, best, low, high = (part[left_over] for part in (standing, best, low, high))
                 y, margins = y[left_over], margins[left_over]
         found[standing] = best
