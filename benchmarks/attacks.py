@@ -7,6 +7,7 @@ What is timed for
   ours      copying the network for the search (batch norms folded, channels last, both checked), the clean pass, PGD on
             that copy, and the judgement of what it returned by the network itself;
   ours bf16 the same with a copy that computes in bfloat16;
+  evaluate  `satbench.evaluate` without the trust battery: also the network's probe, the counting, and the run's files;
   foolbox   its attack called as its documentation does, success included;
   plain     any-iterate PGD by hand: `torch.autograd.grad`, the whole batch to the end;
   floor     the forward and backward passes that `plain` makes, and nothing else;
@@ -18,22 +19,26 @@ at which PGD-20 leaves a robust accuracy of at most 0.5, or 0 of `silu-undefende
 
 import argparse
 import platform
+import statistics
+import tempfile
 from bisect import bisect_left
 from functools import partial
 from importlib.metadata import version
 
 import foolbox
 import torch
-from networks import NETWORKS, Passes, count, digits, race, ratio, trained
+from networks import NETWORKS, Passes, as_images, count, digits, race, ratio, trained
 from torch import Tensor, nn
 from torch.nn import functional
 
 from satbench.attacks.gradient import PGD
+from satbench.data import Images
+from satbench.evaluation import evaluate
 from satbench.models.search_copy import search_copy
 from satbench.numerics.seeding import PerSample
 from satbench.numerics.threat import ThreatModel
 
-BATCH = {"silu": 64, "preact18": 32, "silu-undefended": 64}
+BATCH = {"silu": 64, "cnn": 64, "preact18": 32, "silu-undefended": 64}
 CANDIDATES = range(4, 65, 2)  # of 255; more breaks more
 
 
@@ -52,6 +57,13 @@ def ours(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, steps: int
     with torch.no_grad():
         broken[right] = (model(x_adv).argmax(1) != y[right]) & threat.contains(x[right], x_adv)
     return broken
+
+
+def evaluated(model: nn.Module, images: Images, threat: ThreatModel, steps: int) -> Tensor:
+    attack = PGD(steps=steps, step_size=threat.eps / 4)
+    with tempfile.TemporaryDirectory() as folder:
+        run = evaluate(model, folder, attack, threat=threat, dataset=images, trust=False)
+    return torch.from_numpy(run.records["broken"].to_numpy(copy=True))
 
 
 def in_foolbox(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, steps: int) -> Tensor:
@@ -126,6 +138,7 @@ def one_race(name: str, steps: int, n: int, rounds: int, with_bf16: bool) -> Non
     frozen = trained(name).requires_grad_(False)
     contenders = {
         "ours": partial(ours, *given),
+        "evaluate": partial(evaluated, model, as_images(x, y), threat, steps),
         "foolbox": partial(in_foolbox, *given),
         "plain": partial(plain, *given),
         "floor": partial(passes_of, frozen, x, [(len(x), False), *[(len(x), True)] * steps, (len(x), False)]),
@@ -133,7 +146,7 @@ def one_race(name: str, steps: int, n: int, rounds: int, with_bf16: bool) -> Non
     }
     if with_bf16:
         contenders["ours bf16"] = partial(ours, *given, precision="bf16")
-    broken = {which: run() for which, run in contenders.items() if which in ("ours", "ours bf16", "foolbox", "plain")}
+    broken = {which: run() for which, run in contenders.items() if "floor" not in which}
     robust = ", ".join(f"{which} {1 - float(flags.float().mean()):.3f}" for which, flags in broken.items())
     print(f"\n{name}, PGD-{steps}, {threat}, n {len(x)}; search copy: {made.how}")
     print(f"  robust accuracy: {robust}; differ: {int((broken['ours'] != broken['plain']).sum())} of {len(x)}")
@@ -144,6 +157,9 @@ def one_race(name: str, steps: int, n: int, rounds: int, with_bf16: bool) -> Non
     seconds = race(contenders, rounds)
     for which in ("foolbox", "plain", "floor", "own floor"):
         print(f"  ours against {which}: {ratio(seconds[which], seconds['ours'])} times as fast")
+    print(f"  evaluate against foolbox: {ratio(seconds['foolbox'], seconds['evaluate'])} times as fast")
+    fixed = statistics.median(one - other for one, other in zip(seconds["evaluate"], seconds["ours"], strict=True))
+    print(f"  evaluate takes {fixed:.2f} s more than ours")
     if with_bf16:
         print(f"  ours bf16 against foolbox: {ratio(seconds['foolbox'], seconds['ours bf16'])} times as fast")
 

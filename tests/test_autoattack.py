@@ -97,6 +97,63 @@ def test_square_returns_what_the_reference_returns(norm: str) -> None:
     assert wrong(model, found, y).all()
 
 
+def conv_net(batch_norm: bool) -> nn.Module:
+    """On 2-channel images of 9 x 9, with batch norms whose statistics are not the identity."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        layers: list[nn.Module] = []
+        for before, after in ((2, 6), (6, 8)):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), *[nn.BatchNorm2d(after)] * batch_norm, nn.ReLU()]
+        model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 9, 10))
+        model.train()(torch.rand(64, 2, 9, 9))
+    return model.eval()
+
+
+def mixed_images(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Six with labels the model gives them: noise, noise in eight bits, one mostly black and white, one all black."""
+    x = torch.rand(6, 2, 9, 9, generator=torch.Generator().manual_seed(4))
+    x[2:4] = (x[2:4] * 255).round() / 255
+    x[4], x[5] = (3 * x[4] - 1).clamp(0, 1), 0
+    return x, model(x).argmax(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "eps", "batch_norm"),
+    [
+        ("fab", 0.02, False),
+        ("fab-t", 0.02, True),
+        ("square", 0.05, False),
+        pytest.param("fab", 0.02, True, marks=pytest.mark.slow),
+        pytest.param("fab-t", 0.02, False, marks=pytest.mark.slow),
+        pytest.param("square", 0.05, True, marks=pytest.mark.slow),
+    ],
+)
+def test_linf_returns_what_the_reference_returns_on_any_network(name: str, eps: float, batch_norm: bool) -> None:
+    """Where our projection and our search of squares stand in for the reference's; some images are never broken."""
+    model = conv_net(batch_norm)
+    x, y = mixed_images(model)
+    threat = ThreatModel("Linf", eps)
+    expected = reference(model, x, y, threat, "standard", [name], seed=integer(streams(6)))
+    found = AutoAttackComponent(name)(model, x, y, threat, streams(6))
+    assert torch.equal(found, expected)
+    assert 0 < wrong(model, found, y).sum() < 6
+
+
+@pytest.mark.parametrize("name", ["fab", "fab-t", "square"])
+def test_a_dead_network_returns_what_the_reference_returns(name: str) -> None:
+    """Gradients of exactly zero for images darker than 0.9."""
+
+    class Dead(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x.flatten(1)[:, :10] - 0.9) + torch.arange(10).flip(0) / 50
+
+    x = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    x[:2] *= 0.5
+    y, threat = Dead()(x).argmax(1), ThreatModel("Linf", 0.2)
+    expected = reference(Dead(), x, y, threat, "standard", [name], seed=integer(streams(4)))
+    assert torch.equal(AutoAttackComponent(name)(Dead(), x, y, threat, streams(4)), expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["standard", "plus"])
 def test_the_ensemble_returns_what_the_reference_returns(version: str) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from satbench.attacks import PGD
+from satbench.attacks import PGD, build_attack
 from satbench.data import load_images
 from satbench.evaluation import evaluate
 from satbench.evaluation.counting import Counted
@@ -269,3 +270,89 @@ def test_rows_that_are_surely_of_an_image_are_counted_for_it_beside_estimates(im
         network.watched(functional.interpolate(x[:6], scale_factor=2))
     assert network.estimated
     assert network.counts()[0].tolist() == [2, 2, 2, 3, 3, *[2] * 7]  # half a pass each, rounded up
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_rows_far_outside_the_ball_are_counted_for_the_image_that_they_are_nearest_to(norm: str) -> None:
+    """As FAB's iterates are: all of them, then some, then others in their place."""
+    x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    network = Counted(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 100)
+    network.watch(x, torch.zeros(12, dtype=torch.int64), ThreatModel(norm, 0.001))
+    away = 0.25 * torch.rand(x.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        network(x + away)
+        for rows in ([7, 2, 9], [7, 2, 9], [9, 7, 2], [2, 3, 4]):
+            network(x[rows] + away[rows])
+    assert network.counts()[0].tolist() == [1, 1, 5, 2, 2, 1, 1, 4, 1, 4, 1, 1]
+    assert not network.estimated
+
+
+def test_a_call_without_images_counts_nothing(images: tuple[Tensor, Tensor]) -> None:
+    x, y = images
+    network = Counted(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 100)
+    network.watch(x, y, THREAT)
+    for _ in range(3):
+        assert network.watched(x[:0]).shape == (0, 3)
+    assert network.counts()[0].tolist() == [0] * 12
+
+
+def test_backward_passes_are_counted_for_the_rows_of_their_own_call(images: tuple[Tensor, Tensor]) -> None:
+    x, y = images
+    network = Counted(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 100)
+    network.watch(x, y, THREAT)
+    logits = []
+    for rows in ([0, 1, 2], [3, 4], [5]):
+        logits.append(network(x[rows].requires_grad_()))
+    for one in (logits[2], logits[0], logits[1], logits[1]):
+        one.sum().backward(retain_graph=True)
+    assert network.counts()[1].tolist() == [1, 1, 1, 2, 2, 1, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("norm", "far"), [("Linf", False), ("Linf", True), ("L2", False), ("L1", True)])
+def test_a_pass_on_the_rows_of_the_call_before_costs_a_few_operations(norm: str, far: bool) -> None:
+    """So that counting stays a small share of any evaluation; benchmarks/autoattack.py --counting measures it."""
+    x = torch.rand(12, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1024, 3))
+    network = Counted(model, 100)
+    network.watch(x, model(x).argmax(1), ThreatModel(norm, 1e-3))
+    moved = x + (0.01 if far else 0)
+
+    class Operations(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.seen += 1
+            return function(*args, **(kwargs or {}))
+
+    with torch.no_grad():
+        network.watched(moved)
+        with Operations() as all_in_all:
+            network.watched(moved)
+        with Operations() as bare:
+            model(moved)
+    assert all_in_all.seen - bare.seen <= (22 if far else 14)
+
+
+@pytest.mark.parametrize("name", ["apgd-t", "fab-t", "square"])
+def test_counts_of_autoattack_are_the_rows_that_went_through(name: str) -> None:
+    data = load_images("digits", "test").head(8)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10)).eval()
+    with torch.no_grad():
+        y = model(data.x).argmax(1)
+    rows = 0
+
+    def note(_: nn.Module, given: tuple[Tensor], __: Tensor) -> None:
+        nonlocal rows
+        rows += len(given[0])
+
+    network = Counted(model, 100)
+    model.register_forward_hook(note)
+    threat = ThreatModel("Linf", 0.3 if name == "square" else 0.02)
+    network.watch(data.x, y, threat)
+    x_adv = build_attack(name, {})(network.watched, data.x, y, threat, PerSample.of(0, data.ids))
+    forward, _, fell_at = network.counts()
+    assert int(forward.sum()) == rows
+    assert not network.estimated
+    with torch.no_grad():
+        broken = model(x_adv).argmax(1) != y
+    assert torch.equal(fell_at > 0, broken)

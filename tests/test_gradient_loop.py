@@ -699,7 +699,7 @@ def test_early_stop_and_expectation_are_shown_where_they_are_set() -> None:
     assert PGD(keep="last").exhaustive == PGD(keep="last")
     for params, said in (
         ({"eot": 0}, "eot of an attack is 0"),
-        ({"early_stop": 0}, "early_stop is 0"),
+        ({"early_stop": 0}, "early_stop of an attack is 0"),
         ({"keep": "last", "early_stop": False}, "leave out early_stop"),
     ):
         with pytest.raises(BadInput, match=said):

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from satbench import evaluate, load_model
 from satbench.attacks import PGD
 from satbench.core.errors import BadInput
-from satbench.core.home import alone_in
 from satbench.data import load_images
 from satbench.evaluation import search as evaluation_search
 from satbench.evaluation.verify import verify
@@ -281,11 +280,6 @@ def test_a_threat_that_an_attack_refuses_is_refused_before_any_work(tmp_path: Pa
     with pytest.raises(BadInput, match="apgd"):
         whole(tmp_path / "run", attack=["fgsm", "pgd:schedule=apgd"], norm="Linf,L1")
     assert not (tmp_path / "run").exists()
-
-
-def test_two_processes_do_not_measure_into_one_folder(tmp_path: Path) -> None:
-    with alone_in(tmp_path / "run", "eval"), pytest.raises(BadInput, match="another satbench eval is at work there"):
-        whole(tmp_path / "run", attack=["fgsm"])
 
 
 def test_what_another_command_finished_meanwhile_is_not_overwritten(

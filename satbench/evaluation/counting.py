@@ -48,11 +48,12 @@ class Counted:
         """Count from zero for these images (N, C, H, W) with labels (N,)."""
         self.clean, self.y, self.threat = x, y, threat
         self.signature = self._pixels(x)
+        self.half_squares = self.signature.square().sum(1) / 2
+        self.reach = threat.eps * 1.001 + 1e-6  # of a row that is surely in the ball around its image
         self.forwards, self.backwards = (torch.zeros(len(x), dtype=torch.int64, device=x.device) for _ in range(2))
         self.fell_at = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
         self.bad_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.rows = torch.arange(len(x), device=x.device)
-        self.calls = 0  # with the present rows, not yet in `forwards`
+        self._expect(torch.arange(len(x), device=x.device))
         self.spread = _Passes()  # of rows that belong to no image for certain
         self.bypassing: dict[nn.Module, _Passes] = {}  # of parts that were called on their own
 
@@ -62,9 +63,10 @@ class Counted:
         return bool(self.spread.forward or self.bypassing)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.threat is None:
+        if self.threat is None or not len(x):
             return self._logits(x)
-        rows = self._recognise(x)
+        plain = x.detach() if x.requires_grad else x
+        rows, inside = self._recognise(plain)
         logits = self._logits(x if rows is None else self._checked(x, rows))
         if rows is None:
             self.spread.count(x, logits, _images_in(x, self.clean.ndim))
@@ -72,9 +74,9 @@ class Counted:
         self.calls += 1
         if logits.requires_grad:
             logits.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
-        self._notice(x.detach(), logits.detach(), rows)
+        self._notice(plain, logits.detach(), inside)
         if self.shown is not None:
-            self.shown(x.detach(), rows)
+            self.shown(plain, rows)
         return logits
 
     def counts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,38 +125,72 @@ class Counted:
             self.inside = False
 
     def _pixels(self, x: Tensor) -> Tensor:
-        flat = x.detach().flatten(1)
-        return flat[:, :: max(1, flat.shape[1] // PIXELS)].float()
+        size = math.prod(x.shape[1:])
+        step = max(1, size // PIXELS)
+        if x.is_contiguous():
+            return x.as_strided((len(x), -(-size // step)), (size, step)).float()  # one operation, not three
+        return x.flatten(1)[:, ::step].float()
 
-    def _recognise(self, x: Tensor) -> Tensor | None:
-        """Which watched image each row is of, int64 (M,); None where that is not known."""
-        assert self.threat is not None
+    def _recognise(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Which watched image each row is of, int64 (M,), or None where that is not known.
+
+        And which rows may be in the ball around their image, bool (M,), or None for all of them.
+        """
         if _under_transform(x) or x.shape[1:] != self.clean.shape[1:]:
-            return None
+            return None, None
         pixels = self._pixels(x)
-        if len(pixels) == len(self.rows) and bool(self._inside_ball(pixels, self.rows).all()):
-            return self.rows
+        if len(pixels) == len(self.rows):
+            moved = pixels - self.expected
+            if self._longest(moved) <= self.reach:
+                return self.rows, None
+            inside = self._lengths(moved) <= self.reach
+            if torch.equal(self._nearest(pixels), self.rows):
+                return self.rows, inside
         gaps, images = torch.cdist(pixels, self.signature).topk(min(2, len(self.signature)), largest=False)
         rows = images[:, 0]
-        certain = self._inside_ball(pixels, rows) | (gaps[:, 0] < gaps[:, -1] / 2)
+        inside = self._lengths(pixels - self.signature[rows]) <= self.reach
+        certain = inside | (gaps[:, 0] < gaps[:, -1] / 2)
         if len(self.signature) > 1 and not certain.all():
             same = len(rows) == len(self.rows) and torch.equal(rows[certain], self.rows[certain])
-            return self.rows if same else None
+            return (self.rows, None) if same else (None, None)
         self._flush()
-        self.rows = rows
-        return rows
+        self._expect(rows)
+        return rows, inside
 
-    def _inside_ball(self, pixels: Tensor, rows: Tensor) -> Tensor:
+    def _expect(self, rows: Tensor) -> None:
+        """Take the coming calls to be of these images, int64 (M,)."""
+        self.rows, self.expected, self.labels = rows, self.signature[rows], self.y[rows]
+        self.calls = self.returns = 0  # forward and backward passes of these rows, not yet in `forwards`, `backwards`
+
+    def _nearest(self, pixels: Tensor) -> Tensor:
+        """The watched image nearest to each row, int64 (M,): of least |s|^2 / 2 - <p, s>."""
+        return torch.addmm(self.half_squares, pixels, self.signature.T, alpha=-1).argmin(1)
+
+    def _lengths(self, moved: Tensor) -> Tensor:
+        """The norms of the rows of `moved` (M, D), which may be overwritten."""
         assert self.threat is not None
-        moved = torch.linalg.vector_norm(pixels - self.signature[rows], ord=ORDERS[self.threat.norm], dim=1)
-        return moved <= self.threat.eps * 1.001 + 1e-6  # type: ignore[no-any-return]
+        if self.threat.norm == "Linf":
+            return moved.abs_().amax(1)  # ten times as fast as the norm
+        return torch.linalg.vector_norm(moved, ord=ORDERS[self.threat.norm], dim=1)  # type: ignore[no-any-return]
+
+    def _longest(self, moved: Tensor) -> float:
+        """The largest norm of a row of `moved` (M, D)."""
+        assert self.threat is not None
+        if self.threat.norm == "Linf":
+            low, high = moved.aminmax()
+            return max(high.item(), -low.item())
+        return self._lengths(moved).max().item()
 
     def _flush(self) -> None:
         self.forwards.index_add_(0, self.rows, torch.full_like(self.rows, self.calls))
-        self.calls = 0
+        self.backwards.index_add_(0, self.rows, torch.full_like(self.rows, self.returns))
+        self.calls = self.returns = 0
 
     def _count_backward(self, rows: Tensor) -> None:
-        self.backwards.index_add_(0, rows, torch.ones_like(rows))
+        if rows is self.rows:
+            self.returns += 1
+        else:
+            self.backwards.index_add_(0, rows, torch.ones_like(rows))
 
     def _checked(self, x: Tensor, rows: Tensor) -> Tensor:
         """The images, whose gradient is looked at when it arrives at them."""
@@ -165,9 +201,8 @@ class Counted:
         return x
 
     def _note_gradient(self, grad: Tensor, rows: Tensor) -> None:
-        suspect = (~grad.sum(tuple(range(1, grad.ndim))).isfinite()).nonzero()[:, 0]  # a sum may also overflow
-        if len(suspect):
-            self.bad_gradient[rows[suspect[~grad[suspect].isfinite().flatten(1).all(1)]]] = True
+        if not math.isfinite(grad.sum().item()):  # which may also overflow
+            self.bad_gradient[rows[~grad.isfinite().flatten(1).all(1)]] = True
 
     def _estimates(self) -> tuple[int, int]:
         """Forward and backward passes of each image beside those of recognised rows, rounded up."""
@@ -176,14 +211,20 @@ class Counted:
         backward = self.spread.backward + max((part.backward for part in inner), default=0)
         return -(-forward // len(self.clean)), -(-backward // len(self.clean))
 
-    def _notice(self, x: Tensor, logits: Tensor, rows: Tensor) -> None:
-        erring = (logits.argmax(1) != self.y[rows]) & (self.fell_at[rows] < 0)
-        if not erring.any():
+    def _notice(self, x: Tensor, logits: Tensor, inside: Tensor | None) -> None:
+        """Note which present rows are misclassified for the first time; only those `inside` can be in the ball."""
+        predictions = logits.argmax(1)
+        if torch.equal(predictions, self.labels):
             return
+        erring = predictions != self.labels
+        if inside is not None:
+            erring &= inside
         assert self.threat is not None
         where = erring.nonzero()[:, 0]
-        where = where[self.threat.contains(self.clean[rows[where]], x[where])]
-        self.fell_at[rows[where]] = self.passed(rows[where])
+        where = where[self.fell_at[self.rows[where]] < 0]
+        if len(where):
+            where = where[self.threat.contains(self.clean[self.rows[where]], x[where])]
+            self.fell_at[self.rows[where]] = self.passed(self.rows[where])
 
 
 class _Passes:

@@ -97,9 +97,15 @@ class Stream:
             standing = [row for row in batch.rows if self.keys[row] not in fallen]
             for stream in self.after:
                 stream.coming += standing
-                stream.passed += len(batch.rows) - len(standing)
+                stream.pass_by(len(batch.rows) - len(standing))
         for stream in self.after:
             stream.whole = self.ended
+
+    def pass_by(self, count: int) -> None:
+        """Note that so many images will come neither here nor to the steps after this one."""
+        self.passed += count
+        for stream in self.after:
+            stream.pass_by(count)
 
     def found(self, batch: Batch) -> list[Part] | None:
         """What is known of all images of a batch, in parts, or None while some of it is not."""

@@ -1,5 +1,6 @@
 """What a manifest says about the code and the machine."""
 
+import functools
 import hashlib
 import importlib.metadata
 import platform
@@ -22,15 +23,18 @@ PACKAGES = (
 )
 
 
+@functools.cache
+def _version(name: str) -> str:
+    """The version of an installed package, which this process keeps using."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of every package that can move a number."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def revision(top: Path = TOP) -> str:

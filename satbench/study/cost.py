@@ -106,7 +106,7 @@ def predict_evaluation(
     tallies = _Tally(), _Tally(), _Tally()
     sources: list[str] = []
     with using_threads(threads), torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        _, probe, _ = next(iter(images.head(PROBE).batches(PROBE)))
+        _, probe, _ = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
         answered = answers(judged.model, probe.to(place), images.y, min(PROBE, size))
         model = search_on(networks[-1].model, probe.to(place), spec.search, another=len(networks) > 1).module
         loading = clock() - begun
