@@ -453,7 +453,7 @@ def test_progress_counts_every_sample_and_attack(model: nn.Module, tmp_path: Pat
     assert done == sorted(done)
     assert {total for _, total in seen} == {60}
     assert done[-1] == 60
-    assert len(done) >= 4
+    assert len(done) >= 3
 
 
 # callables from the current folder
