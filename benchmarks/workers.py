@@ -1,11 +1,11 @@
-"""How much faster two workers compute a study than one.
+"""How much faster two workers are than one.
 
-    python benchmarks/workers.py [--rounds 3] [--only autoattack|trainings] [--images 1797]
+    python benchmarks/workers.py [--rounds 3] [--only evaluation|study] [--images 1797]
 
-Two studies run with one and with two processes of one thread each, in turn: AutoAttack standard on a network for
-digits, whose only job the workers share, and six trainings with their evaluations. Printed is the ratio of the wall
-times of whole commands, start-up included: median, minimum and maximum over the rounds. The records must be equal
-bytes. On a busy machine the ratio says little.
+`evaluation` is AutoAttack standard on a network for digits: one `satbench eval`, against two of them at the same time
+on one folder. `study` is six trainings with their evaluations, by one worker process and by two. Every process has one
+thread. Printed is the ratio of the wall times of whole commands, start-up included: median, minimum and maximum over the
+rounds. The records must be equal bytes. On a busy machine the ratio says little.
 """
 
 import argparse
@@ -17,26 +17,36 @@ import tempfile
 import time
 from pathlib import Path
 
-STUDIES = {
-    "autoattack": """models: [digits-silu]
-evaluations: [{attacks: [autoattack], threats: ["Linf:0.1"], split: all, n: IMAGES, trust: false}]
-""",
-    "trainings": """trainings: [{recipes: [digits-sat], activations: [relu, silu], seeds: [0, 1, 2]}]
+STUDY = """trainings: [{recipes: [digits-sat], activations: [relu, silu], seeds: [0, 1, 2]}]
 evaluations: [{attacks: ["pgd:steps=50"], threats: ["Linf:0.1", "Linf:0.2"]}]
-""",
-}
+"""
+KINDS = ("evaluation", "study")
+EVALUATION = "--model digits-silu --attack autoattack --eps 0.1 --split all --no-trust --device cpu"
 
 
-def wall(file: Path, out: Path, workers: int) -> float:
-    """Seconds that the study takes with so many workers, into a new folder."""
-    words = [sys.executable, "-m", "satbench", "study", str(file), "--out", str(out)]
+def commands(kind: str, scratch: Path, out: Path, workers: int, images: int) -> list[list[str]]:
+    """What is to be started at the same time."""
+    if kind == "evaluation":
+        return workers * [["eval", *EVALUATION.split(), "--n", str(images), "--out", str(out)]]
+    (scratch / "study.yaml").write_text(STUDY)
+    engine = ["--engine", f"local:{workers}", "--device", "cpu"]
+    return [["study", str(scratch / "study.yaml"), "--out", str(out), *engine]]
+
+
+def wall(started_at_once: list[list[str]]) -> float:
+    """Seconds until all of these commands have ended."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
-    subprocess.run(
-        [*words, "--engine", f"local:{workers}", "--device", "cpu"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        check=True,
-    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "satbench", *words],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for words in started_at_once
+    ]
+    assert [process.wait() for process in processes] == [0] * len(processes)
     return time.monotonic() - started
 
 
@@ -48,23 +58,24 @@ def records(out: Path) -> dict[str, bytes]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=STUDIES)
+    parser.add_argument("--only", choices=KINDS)
     parser.add_argument("--images", type=int, default=1797)
     given = parser.parse_args()
-    for name, text in STUDIES.items():
-        if given.only not in (None, name):
+    for kind in KINDS:
+        if given.only not in (None, kind):
             continue
         ratios = []
         for position in range(given.rounds):
-            with tempfile.TemporaryDirectory() as scratch:
-                file = Path(scratch, "study.yaml")
-                file.write_text(text.replace("IMAGES", str(given.images)))
+            with tempfile.TemporaryDirectory() as name:
+                scratch = Path(name)
                 order = (1, 2) if position % 2 == 0 else (2, 1)
-                taken = {count: wall(file, Path(scratch, str(count)), count) for count in order}
-                assert records(Path(scratch, "1")) == records(Path(scratch, "2"))
+                taken = {
+                    count: wall(commands(kind, scratch, scratch / str(count), count, given.images)) for count in order
+                }
+                assert records(scratch / "1") == records(scratch / "2")
             ratios.append(taken[1] / taken[2])
-            print(f"{name}: {taken[1]:.1f} s with one worker, {taken[2]:.1f} s with two", flush=True)
-        print(f"{name}: ratio {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]", flush=True)
+            print(f"{kind}: {taken[1]:.1f} s with one worker, {taken[2]:.1f} s with two", flush=True)
+        print(f"{kind}: ratio {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]", flush=True)
 
 
 if __name__ == "__main__":
