@@ -4,8 +4,8 @@
 
 `evaluation` is AutoAttack standard on a network for digits: one `satbench eval`, against two of them at the same time
 on one folder. `study` is six trainings with their evaluations, by one worker process and by two. Every process has one
-thread. Printed is the ratio of the wall times of whole commands, start-up included: median, minimum and maximum over the
-rounds. The records must be equal bytes. On a busy machine the ratio says little.
+thread. Printed is the ratio of the wall times of whole commands, start-up included: median, minimum and maximum over
+the rounds. The records must be equal bytes. On a busy machine the ratio says little.
 """
 
 import argparse
