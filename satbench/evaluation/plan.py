@@ -37,7 +37,7 @@ class Step:
         return "" if self.stage is None else info_of(self.stage).id
 
 
-@dataclass
+@dataclass(eq=False)
 class Batch:
     """Rows of the run's images that are computed together; those that were `held` before need no computing."""
 
@@ -57,7 +57,7 @@ class Job:
     name: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Stream:
     """The batches of one step, as far as the images that come to it are known."""
 

@@ -81,7 +81,7 @@ LABELLED: dict[str, Callable[[Attack], Searched]] = {BF16: Bf16, SURROGATE: Surr
 class Transfer(Searched):
     """Searched on the network `source`, label@digest, knowing nothing of the judged one.
 
-    The harness runs it without early stop and judges every iterate, see `harness.measure`.
+    The evaluation runs it without early stop and judges every iterate, see `executor.Executor`.
     """
 
     source: str = field(kw_only=True)
