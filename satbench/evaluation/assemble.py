@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from satbench.attacks import Attack
 from satbench.attacks.base import info_of
 from satbench.evaluation.executor import info_as_run
-from satbench.evaluation.parts import KEY
+from satbench.evaluation.parts import OUTCOMES
 from satbench.evaluation.plan import Plan, Stream
 from satbench.evaluation.worker import DISTANCES
 from satbench.numerics.threat import ThreatModel
@@ -17,7 +20,7 @@ from satbench.specs.attack import AttackInfo
 
 OUTCOME = ["prediction", "margin", "correct_share", *DISTANCES]  # of the example that represents an image
 PLACE = ["example_file", "example_row"]
-COUNTS = ["label", "prediction", "fell_at", "forward", "backward", "example_row"]
+Table = dict[str, NDArray[Any]]  # columns
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,12 @@ def assemble(
     broken is broken by that example, at no passes.
     """
     clean = _clean_table(plan)
-    tables: dict[tuple[int, int], pd.DataFrame] = {}
+    tables: dict[tuple[int, int], Table] = {}
     timing: list[tuple[object, ...]] = []
     found = [part for parts in plan.clean.parts for part in parts]
     for (i, j), streams in plan.steps.items():
         attack, threat = attacks[i], threats[j]
-        table = clean.drop(columns="clean_share")
-        table[["attack", "norm", "eps"]] = info_of(attack).id, threat.norm, threat.eps
+        table = {name: column.copy() for name, column in clean.items()}
         smaller = [one for (other, k), one in tables.items() if other == i and threats[k].norm == threat.norm]
         if smaller:
             _carry(table, smaller[-1])
@@ -62,9 +64,13 @@ def assemble(
                 passes = (int(part.columns[column].sum()) for column in ("forward", "backward"))
                 timing.append((info_of(attack).id, stage, threat.norm, threat.eps, len(part), *passes, part.seconds))
                 found.append(part)
-            _enter(table, clean["clean_share"], stream, stage)
+            _enter(table, clean["correct_share"], stream, stage)
         tables[i, j] = table
-    records = pd.concat([tables[key] for key in sorted(tables)], ignore_index=True)
+    frames = [
+        pd.DataFrame(table).assign(attack=info_of(attacks[i]).id, norm=threats[j].norm, eps=threats[j].eps)
+        for (i, j), table in sorted(tables.items(), key=lambda one: one[0])
+    ]
+    records = pd.concat(frames, ignore_index=True)
     notes = [note for part in found for note in part.notes] + _remarks(records, draws, random_network)
     kept = records[records["example_file"] != ""][["attack", "norm", "eps", "sample_id", *PLACE]]
     infos = [
@@ -81,57 +87,58 @@ def assemble(
     )
 
 
-def _clean_table(plan: Plan) -> pd.DataFrame:
-    """A row for every image: what the network says of it as it is, and its share of correct passes, `clean_share`."""
-    table = _rows(plan.clean).drop(columns=PLACE)
-    table["clean_prediction"], table["clean_share"] = table["prediction"], table["correct_share"]
-    table["stage"], table["example_file"], table["example_row"] = "", "", -1
-    return table
+def _clean_table(plan: Plan) -> Table:
+    """A column for each property of an image, (N,): what the network says of the images as they are."""
+    _, table = _outcomes(plan.clean)
+    n = len(table["label"])
+    nowhere = {"stage": np.full(n, "", object), "example_file": np.full(n, "", object), "example_row": np.full(n, -1)}
+    return table | {"clean_prediction": table["prediction"]} | nowhere
 
 
-def _rows(stream: Stream) -> pd.DataFrame:
-    """What the parts of a step hold, in the order of the images; the index are their positions in the run."""
-    given = [row for batch in stream.batches for row in batch.rows]
-    parts = [pd.DataFrame(dict(part.columns)) for parts in stream.parts for part in parts]
+def _outcomes(stream: Stream) -> tuple[NDArray[Any], Table]:
+    """Which images came to a step, int64 (M,), and what its parts hold of them, in their order."""
+    rows = [row for batch in stream.batches for row in batch.rows]
+    parts = [part for parts in stream.parts for part in parts]
     if not parts:
-        return pd.DataFrame()
-    table = pd.concat(parts, ignore_index=True).astype(dict.fromkeys(COUNTS, "int64"))
-    if any(len(parts) > 1 for parts in stream.parts):
-        table = table.set_index(KEY, drop=False).loc[[stream.keys[row] for row in given]]
-    return table.set_axis(given)
+        return np.array([], int), {}
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in OUTCOMES.names}
+    place = {key: position for position, key in enumerate(key for part in parts for key in part.keys)}
+    order = [place[stream.keys[row]] for row in rows]
+    wide = {name: np.int64 if column.dtype.kind == "i" else column.dtype for name, column in columns.items()}
+    return np.array(rows), {name: column[order].astype(wide[name]) for name, column in columns.items()}
 
 
-def _carry(table: pd.DataFrame, smaller: pd.DataFrame) -> None:
+def _carry(table: Table, smaller: Table) -> None:
     """Break what a smaller eps has broken, by the same example."""
-    carried = (smaller["broken"] & ~table["broken"]).to_numpy()
-    same = ["broken", "fell_at", "stage", *OUTCOME, *PLACE]
-    table.loc[carried, same] = smaller.loc[carried, same]
+    carried = smaller["broken"] & ~table["broken"]
+    for name in ("broken", "fell_at", "stage", *OUTCOME, *PLACE):
+        table[name][carried] = smaller[name][carried]
 
 
-def _enter(table: pd.DataFrame, clean_share: "pd.Series[float]", stream: Stream, stage: str) -> None:
+def _enter(table: Table, clean_share: NDArray[Any], stream: Stream, stage: str) -> None:
     """Add what one step did.
 
     An image that stands is represented by the example of the smallest share of correct passes, of these by that of the
     largest margin. An example that violates the threat has the share of the image as it is.
     """
-    outcomes = _rows(stream)
-    if not len(outcomes):
+    rows, seen = _outcomes(stream)
+    if not len(rows):
         return
-    rows = outcomes.index.to_numpy()
-    outcomes["correct_share"] = outcomes["correct_share"].fillna(clean_share.loc[rows])
-    broken = outcomes["broken"].astype(bool)
+    seen["correct_share"] = np.where(np.isnan(seen["correct_share"]), clean_share[rows], seen["correct_share"])
+    broken = seen["broken"]
     new = rows[broken]
-    table.loc[new, "fell_at"] = table.loc[new, "forward"] + outcomes.loc[new, "fell_at"]
-    table.loc[rows, "forward"] += outcomes["forward"]
-    table.loc[rows, "backward"] += outcomes["backward"]
-    table.loc[rows, "bad_gradient"] |= outcomes["bad_gradient"].astype(bool)
-    before, share = table.loc[rows, "margin"], table.loc[rows, "correct_share"]
-    larger = (outcomes["correct_share"] == share) & (outcomes["margin"] > before)
-    strongest = rows[broken | before.isna() | (outcomes["correct_share"] < share) | larger]
-    table.loc[strongest, [*OUTCOME, "violation"]] = outcomes.loc[strongest, [*OUTCOME, "violation"]]
-    table.loc[new, PLACE] = outcomes.loc[new, PLACE]
-    table.loc[new, "broken"] = True
-    table.loc[new, "stage"] = stage
+    table["fell_at"][new] = table["forward"][new] + seen["fell_at"][broken]
+    for name in ("forward", "backward", "bad_gradient"):
+        table[name][rows] += seen[name]
+    before, share = table["margin"][rows], table["correct_share"][rows]
+    larger = (seen["correct_share"] == share) & (seen["margin"] > before)
+    strongest = broken | np.isnan(before) | (seen["correct_share"] < share) | larger
+    for name in (*OUTCOME, "violation"):
+        table[name][rows[strongest]] = seen[name][strongest]
+    for name in PLACE:
+        table[name][new] = seen[name][broken]
+    table["broken"][new] = True
+    table["stage"][new] = stage
 
 
 def _remarks(records: pd.DataFrame, draws: int, random_network: bool) -> list[str]:
