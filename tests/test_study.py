@@ -455,6 +455,38 @@ def test_a_folder_of_something_else_is_left_alone(text: str, tmp_path: Path) -> 
 # engines
 
 
+@pytest.mark.parametrize(
+    ("words", "more", "said"),
+    [
+        (["--engine", "local:0"], "", "engine local:0: '0' is not a number of workers"),
+        (["--engine", "local:0", "--dry-run"], "", "engine local:0: '0' is not a number of workers"),
+        (["--engine", "lokal"], "", "unknown engine 'lokal'; did you mean local"),
+        (
+            ["--engine", "local:1", "--device", "auto"],
+            "resources: {gpus: 64}\n",
+            "no machine has the 1 core and 64 GPUs",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_work_is_refused_and_leaves_nothing(
+    words: list[str], more: str, said: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(text + more)
+    done = CliRunner().invoke(app, ["study", "study.yaml", "--out", "out", "--device", "cpu", *words])
+    assert done.exit_code == 2, done.output
+    assert said in done.output
+    assert [file.name for file in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(text)
+    done = CliRunner().invoke(app, ["study", "study.yaml", "--out", "study.yaml", "--device", "cpu"])
+    assert done.exit_code == 2
+    assert "is a file; give a folder" in done.output
+
+
 @pytest.mark.slow
 def test_two_studies_on_one_folder_give_the_bytes_of_one_worker(done: StudyFolder, text: str, tmp_path: Path) -> None:
     jobs_in(text, tmp_path)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,25 @@ def test_a_worker_with_other_settings_is_refused_while_one_is_at_work(tmp_path: 
         evaluate("digits-relu", tmp_path, "fgsm", n=8, trust=False, device="cpu")
     assert not (tmp_path / WORKERS).exists()
     assert evaluate("digits-relu", tmp_path, "fgsm", n=8, trust=False, device="cpu").records["broken"].notna().all()
+
+
+def test_a_folder_deleted_during_the_work_is_made_again(tmp_path: Path) -> None:
+    def lose(done: int, total: int, what: str) -> None:
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    run = evaluate("digits-relu", tmp_path / "run", "fgsm", n=8, trust=False, device="cpu", progress=lose)
+    assert len(run.records) == 8
+
+
+def test_lock_files_of_killed_workers_are_deleted(tmp_path: Path) -> None:
+    (tmp_path / "run" / WORKERS).mkdir(parents=True)
+    (tmp_path / "run" / "parts").mkdir()
+
+    def die(done: int, total: int, what: str) -> None:
+        (tmp_path / "run" / WORKERS / "0123456789abcdef-1-00000000").touch()
+
+    evaluate("digits-relu", tmp_path / "run", "fgsm", n=8, trust=False, device="cpu", progress=die)
+    assert not (tmp_path / "run" / WORKERS).exists()
 
 
 # machines that round differently

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from satbench.study import Jobs
 
 
+CLUSTERS = ("ray", "slurm")
+
+
 def command(
     file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="What is trained and measured.")] = None,
     out: Annotated[
@@ -38,17 +41,25 @@ def command(
         return
     if file is None:
         raise BadInput("no study is named; give a file, such as satbench study FILE.yaml")
+    from satbench.core.files import check_output_folder
     from satbench.core.shared import is_url
+    from satbench.engines import make_engine
     from satbench.study import jobs_of, run_study
     from satbench.study.cost import beside_measured, predict_study
+    from satbench.study.folder import STUDY
 
     study = read_study(file)
     jobs = jobs_of(study, str(file))
     out = out or str(Path("reports", "studies", file.stem))
+    here = engine.partition(":")[0] not in CLUSTERS  # a cluster's machines are not this one
+    if here:
+        make_engine(engine)
     if is_dry:
         list_jobs(jobs, data_dir, device)
         return
-    here = engine.partition(":")[0] == "local" and not is_url(out)  # a cluster's machines are not this one
+    here = here and not is_url(out)
+    if here:
+        check_output_folder(Path(out), STUDY)
     costs = predict_study(jobs, Path(out), data_dir, device) if here else {}
     runs = run_study(jobs, out, engine, device, data_dir)
     if runs:

@@ -63,24 +63,23 @@ def among_workers(out: Path, command: str, task: str) -> Iterator[None]:
     folder = out / WORKERS
     with alone_in(out, command, patient=True):
         folder.mkdir(exist_ok=True)
-        for other in folder.iterdir():
-            with _held(other) as dead:
-                if not dead and other.name.partition("-")[0] != task:
-                    raise Busy(
-                        f"--out {out}: a satbench {command} with other settings, of another version or on another "
-                        "machine is at work there; wait, or give another folder"
-                    )
+        if any(name.partition("-")[0] != task for name in _forget_the_dead(folder)):
+            raise Busy(
+                f"--out {out}: a satbench {command} with other settings, of another version or on another machine is "
+                "at work there; wait, or give another folder"
+            )
         mine = FileLock(folder / f"{task}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
         mine.acquire()
     try:
         yield
     finally:
-        Path(mine.lock_file).unlink()
+        Path(mine.lock_file).unlink(missing_ok=True)  # gone where the user has deleted the folder meanwhile
         mine.release()
+        _forget_the_dead(folder)
         for hidden in (folder, out / CLAIMS):
             with suppress(OSError):  # other workers are there, or none was
                 hidden.rmdir()
-        if [entry.name for entry in out.iterdir()] == [LOCK]:
+        if [entry.name for entry in out.glob("*")] == [LOCK]:
             (out / LOCK).unlink()
             if is_new:
                 out.rmdir()
@@ -112,3 +111,13 @@ def _held(file: Path) -> Iterator[bool]:
     finally:
         file.unlink(missing_ok=True)
         lock.release()
+
+
+def _forget_the_dead(folder: Path) -> list[str]:
+    """The names of the lock files that living processes have; those of others are deleted."""
+    living = []
+    for file in folder.glob("*"):
+        with _held(file) as dead:
+            if not dead:
+                living.append(file.name)
+    return living

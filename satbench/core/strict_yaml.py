@@ -43,6 +43,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
             raw: Any = yaml.load(stream, Loader=_UniqueKeys)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"{path} cannot be read as YAML ({type(error).__name__}); restore it") from None
+    if raw is None:
+        raise BadInput(f"{path} is empty; expected a mapping")
     if not isinstance(raw, dict):
         raise BadInput(f"{path} holds a {type(raw).__name__}; expected a mapping")
     return {str(name): entry for name, entry in raw.items()}

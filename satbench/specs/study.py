@@ -96,7 +96,7 @@ class Grid(_Frozen):
     recipes: Names
     activations: Names | None = None
     seeds: Seeds | None = None
-    overrides: dict[str, Annotated[tuple[Any, ...], Listed]] = {}
+    overrides: dict[str, Annotated[tuple[Any, ...], Listed, _one_or_several({})]] = {}
 
     @field_validator("overrides")
     @classmethod

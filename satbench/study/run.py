@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from satbench.core.errors import BadInput
 from satbench.core.files import check_output_folder
 from satbench.core.shared import is_url, shared
 from satbench.engines import Call, Resources, make_engine, run_workers
@@ -34,6 +35,7 @@ def run_study(
     with shared(place) as path:
         check_output_folder(path, STUDY)
         workers = make_engine(engine)
+        was_there = (path / STUDY).is_file()
         folder = StudyFolder(path, jobs, session)
         arguments = {
             "folder": place,
@@ -47,6 +49,10 @@ def run_study(
         try:
             with shown(watch) as update:
                 run_workers(workers, call, resources_of(jobs, device), watch.remaining, update)
+        except BadInput:
+            if not was_there and {one.name for one in path.iterdir()} <= {STUDY, HIDDEN}:
+                shutil.rmtree(path)  # nothing was computed
+            raise
         finally:
             workers.close()
             shutil.rmtree(path / HIDDEN / "opened" / session, ignore_errors=True)
