@@ -73,6 +73,13 @@ def shared(place: str | Path) -> Iterator[Path]:
             mirror.exchange()
 
 
+def exchange_now(folder: Path) -> None:
+    """Upload what was written to a folder that `shared` gave, and download what is new; nothing without a URL."""
+    for mirror in _mirrors:
+        if folder.is_relative_to(mirror.local):
+            mirror.exchange()
+
+
 @contextmanager
 def leased(file: Path) -> Iterator[bool]:
     """Whether no other machine has the lease named by the lock file `file`; always true outside of a mirrored URL.

@@ -8,7 +8,7 @@ import torch
 
 from satbench.core.errors import BadInput
 from satbench.core.files import check_output_folder
-from satbench.core.shared import is_url, shared
+from satbench.core.shared import exchange_now, is_url, shared
 from satbench.engines import Call, Resources, make_engine, run_workers
 from satbench.results.store import Run, read_run
 from satbench.study.folder import HIDDEN, STUDY, StudyFolder
@@ -44,6 +44,7 @@ def run_study(
             "device": device,
             "data_dir": None if data_dir is None else str(data_dir.absolute()),
         }
+        exchange_now(path)  # the workers read the jobs
         call = Call("satbench.study.worker:work", arguments, place, software="satbench.study.worker:software")
         watch = Watch(folder)
         try:
