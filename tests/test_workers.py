@@ -31,9 +31,9 @@ from satbench.results.store import Run, read_run
 
 SPEC: dict[str, Any] = {
     "model": "digits-relu",
-    "attacks": ["pgd:steps=10", "rapid"],
+    "attacks": ["pgd:steps=10", "fgsm"],
     "threats": ["Linf:0.05", "Linf:0.1"],
-    "n": 48,
+    "n": 40,
     "batch_size": 8,
     "save_examples": True,
 }
