@@ -1,48 +1,32 @@
 """Work for the workers of tests/test_engines.py, and a study of it: engine_work.py ENGINE FOLDER PIECES SECONDS
 
-The work is numbered pieces of a folder. Each is claimed by a file lock and takes some seconds.
+The work is numbered pieces of a folder. Each is claimed and takes some seconds.
 """
 
 import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from satbench.core.errors import BadInput
 from satbench.core.files import write_text
-from satbench.core.shared import leased, shared
+from satbench.core.home import claimed
+from satbench.core.shared import shared
 from satbench.engines import Call, Resources, make_engine, run_workers
 
 
 def work(folder: str, pieces: int, seconds: float) -> None:
-    """Compute the pieces that nobody else computes, until all are there; leaves a file that names this process."""
+    """Compute the pieces that no other worker computes, until all are there; leave a file that names this process."""
     with shared(folder) as place:
         Path(place, f".pid-{os.getpid()}").touch()
         while missing := unfinished(place, pieces):
             for piece in missing:
-                with claimed(place / f".{piece}.lock") as mine:
+                with claimed(place, str(piece)) as mine:
                     if mine and not (place / str(piece)).exists():
                         time.sleep(seconds)
                         write_text(place / str(piece), content(piece))
             time.sleep(0.05)
-
-
-@contextmanager
-def claimed(file: Path) -> Iterator[bool]:
-    """Whether no other worker has the piece: a lock on this machine, a lease where the folder is a URL."""
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    with lock, leased(file) as mine:
-        yield mine
 
 
 def content(piece: int) -> str:

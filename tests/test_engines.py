@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from engine_work import call_for, content, unfinished, workers_in
 
 from satbench.core.errors import BadInput
+from satbench.core.home import claimed
 from satbench.engines import Call, Engine, Resources, make_engine, run_workers
 from satbench.engines.base import Order
 from satbench.engines.process import WorkerProcess
@@ -50,20 +52,24 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def is_right(folder: Path) -> bool:
-    left = {file.name for file in folder.glob(".[!0-9p]*")}  # besides locks and the files with process ids
+    left = {file.name for file in folder.glob(".[!cp]*")}  # besides claims and the files with process ids
     return not left and files(folder) == {str(piece): content(piece) for piece in range(PIECES)}
 
 
 @pytest.mark.parametrize("spelled", ["local:1", "local:2", "local:5"])
 def test_any_number_of_killed_workers_leaves_the_same_bytes(spelled: str, tmp_path: Path) -> None:
     engine, kills, chance = make_engine(spelled), [0], random.Random(0)
+    with ExitStack() as held:
+        assert held.enter_context(claimed(tmp_path, "0"))  # workers cannot finish before two are killed
 
-    def kill_one() -> None:
-        if kills[0] < 2 and (alive := workers_in(tmp_path)):
-            os.kill(chance.choice(alive), signal.SIGKILL)
-            kills[0] += 1
+        def kill_one() -> None:
+            if kills[0] < 2 and (alive := workers_in(tmp_path)):
+                os.kill(chance.choice(alive), signal.SIGKILL)
+                kills[0] += 1
+            elif kills[0] == 2:
+                held.close()
 
-    run(engine, tmp_path, kill_one, seconds=0.05)
+        run(engine, tmp_path, kill_one, seconds=0.05)
     assert kills == [2]
     assert is_right(tmp_path)
     assert not workers_in(tmp_path)

@@ -15,7 +15,7 @@ from satbench.core.shared import leased
 HOME = "SATBENCH_HOME"
 LOCK = ".lock"
 WORKERS = ".workers"  # a lock file for every process at work in the folder
-CLAIMS = ".claims"  # one for every job that somebody does
+CLAIMS = ".claims"  # one for every job that a process does
 
 
 def home() -> Path:
@@ -46,10 +46,7 @@ def alone_in(out: Path, command: str, patient: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        if [entry.name for entry in out.iterdir()] == [LOCK]:
-            (out / LOCK).unlink()
-            if is_new:
-                out.rmdir()
+        _leave(out, is_new)
         lock.release()
 
 
@@ -79,10 +76,7 @@ def among_workers(out: Path, command: str, task: str) -> Iterator[None]:
         for hidden in (folder, out / CLAIMS):
             with suppress(OSError):  # other workers are there, or none was
                 hidden.rmdir()
-        if [entry.name for entry in out.glob("*")] == [LOCK]:
-            (out / LOCK).unlink()
-            if is_new:
-                out.rmdir()
+        _leave(out, is_new)
 
 
 @contextmanager
@@ -95,6 +89,15 @@ def claimed(out: Path, name: str) -> Iterator[bool]:
             return
         with leased(out / CLAIMS / name) as is_leased:
             yield is_leased
+
+
+def _leave(out: Path, is_new: bool) -> None:
+    """Delete the lock file of a folder in which nothing else lies, and the folder if it `is_new`."""
+    if [entry.name for entry in out.glob("*")] == [LOCK]:
+        (out / LOCK).unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):  # another process begins there
+                out.rmdir()
 
 
 @contextmanager
