@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from satbench.cli import options
+
 
 def command(
     recipe: Annotated[
@@ -17,8 +19,8 @@ def command(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every random number of the run.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default reports/runs/<recipe>-<...>.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or set SATBENCH_DATA.")] = None,
+    device: options.Device = "auto",
+    data_dir: options.DataDir = None,
     keep_every: Annotated[
         int | None,
         typer.Option(metavar="K", help="Keep the weights of every K-th epoch, as OUT/epochs/0010.safetensors."),

@@ -13,7 +13,7 @@ from satbench.core.eps import Threat
 from satbench.core.files import to_json, write_text
 from satbench.core.parsing import parsed
 from satbench.data import training_splits
-from satbench.evaluation import EvaluationSpec, images_for
+from satbench.evaluation import EvaluationSpec, battery, images_for
 from satbench.evaluation.batch import usual_batch_size, usual_threads
 from satbench.evaluation.executor import stages_as_run
 from satbench.evaluation.judge import DRAWS
@@ -35,7 +35,6 @@ from satbench.trust.standing import AT_ONCE
 from satbench.zoo import Loaded, from_module
 
 PREDICTED = "cost.json"  # in the hidden folder of a study
-TRUST = 0.1  # of an evaluation's passes, which its trust battery takes at most
 
 
 @dataclass(frozen=True)
@@ -275,7 +274,7 @@ class _Tally:
 
     def check(self, rate: float) -> None:
         """The trust battery after all attacks."""
-        passes = TRUST * self.passes
+        passes = self.passes / battery.PASSES
         self.passes, self.seconds = self.passes + passes, self.seconds + passes * rate
 
 

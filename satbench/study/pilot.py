@@ -87,7 +87,7 @@ def pilot(
                 x_adv = attack(counted.watched, x[standing], y[standing], threat, streams)
                 fell = _predicted(model, x_adv) != y[standing]
                 forward, backward, _ = counted.counts()
-                most = most_passes_of(attack, threat.norm, 10)
+                most = most_passes_of(attack, threat.norm, images.num_classes)
                 broken += ((forward + backward)[fell] / (most.forward + most.backward)).tolist()
                 standing = standing[~fell]
             stood[threat.eps] += len(standing)
