@@ -23,7 +23,7 @@ from satbench.study.cost import (
 from satbench.training import TrainConfig, train
 
 HARMLESS = "0.001"  # a radius at which digits stand
-QUICK = {"epochs": 2, "selection_steps": 2}
+QUICK = {"epochs": 2, "measure.evaluators": "clean+fgsm+pgd:steps=2"}
 
 
 @pytest.fixture(autouse=True)

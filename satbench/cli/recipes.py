@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+BATCHES = 1000  # of an epoch, of which the learning rate is drawn
+
 
 def command(
     name: Annotated[
@@ -16,6 +18,7 @@ def command(
     from satbench.methods import METHODS
     from satbench.recipes import RECIPES, recipe
     from satbench.training.schedule import drawing
+    from satbench.training.stages import rates_of, stages_of
 
     if name is None:
         width = max(map(len, RECIPES))
@@ -27,8 +30,9 @@ def command(
     if named := RECIPES.get(name):
         typer.echo(f"{_words(named)}\n\n{_words(inspect.getmodule(named))}\n")
     typer.echo(f"method: {pick(METHODS, config.method.name, 'method', **config.method.params)}")
-    blocks, numbers = drawing(config)
-    typer.echo(f"learning rate over {config.epochs} epochs:\n{blocks}\n{numbers}\n")
+    if not any(one.updates for one in config.stages):  # whose length in epochs depends on the images
+        blocks, numbers = drawing(rates_of(stages_of(config, BATCHES)), config.epochs)
+        typer.echo(f"learning rate over {config.epochs} epochs:\n{blocks}\n{numbers}\n")
     typer.echo(config.model_dump_json(indent=2))
 
 

@@ -55,6 +55,7 @@ def command(
     from satbench.training.distributed import joined
     from satbench.training.dry_run import described, dry_run
     from satbench.training.ending import in_words
+    from satbench.training.evaluators import evaluators_of, figures_of
     from satbench.training.log import measuring_share
     from satbench.zoo import BEST
 
@@ -103,14 +104,16 @@ def command(
             f"on {best.val.n} validation images, on which the best epoch was chosen, at {config.threat.norm} "
             f"{_eps(config.threat.eps)}:"
         )
+        rates = figures_of(evaluators_of(config))
         for word, epoch, val in (("best", best.epoch, best.val), ("last", last.epoch, last.val)):
-            typer.echo(
-                f"{word} epoch {epoch + 1} of {config.epochs}: clean % {_rate(val.clean, val.n)}, "
-                f"PGD-{config.selection_steps} % {_rate(val.robust, val.n)}"
-            )
-        typer.echo(
-            f"best - last: {inward(best.val.robust - last.val.robust)} points under PGD-{config.selection_steps}"
-        )
+            said = [
+                f"{name} % {_rate(value, val.n)}" if rates[name] else f"{name} {value:.4g}"
+                for name, value in val.figures.items()
+            ]
+            typer.echo(f"{word} epoch {epoch + 1} of {config.epochs}: {', '.join(said)}")
+        first = trained.best_by[0]
+        if rates[first]:
+            typer.echo(f"best - last: {inward(best.val.figures[first] - last.val.figures[first])} points of {first}")
     else:
         typer.echo("no validation split: nothing was measured, and the best epoch is the last one")
     if trained.times:

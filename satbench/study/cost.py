@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from satbench.attacks import PGD, Attack, fgsm
+from satbench.attacks import PGD, Attack
 from satbench.attacks.base import MostPasses, most_passes_of, unit_of
 from satbench.core.eps import Threat
 from satbench.core.files import to_json, write_text
@@ -31,6 +31,7 @@ from satbench.training import TrainConfig
 from satbench.training.build import network
 from satbench.training.checkpoint import read_metrics, read_times
 from satbench.training.dry_run import dry_run
+from satbench.training.evaluators import evaluators_of
 from satbench.trust.standing import AT_ONCE
 from satbench.zoo import Loaded, from_module
 
@@ -141,19 +142,20 @@ def predict_training(config: TrainConfig, data_dir: Path | None = None, device: 
     Where a method lets images stop early, their passes are the most. Raises `BadInput` as `train` does.
     """
     found = dry_run(config, device, data_dir)
-    updates = found.images_an_epoch * config.epochs * (found.passes.forward + found.passes.backward)
+    updates = sum(found.passes())
     measurements = -(-config.epochs // config.measure.every) if found.val_images else 0
-    attacks = [most_passes_of(one, config.threat.norm, 2) for one in (fgsm(), PGD(steps=config.selection_steps))]
+    measured = [one.attack for one in evaluators_of(config) if one.attack is not None]
+    attacks = [most_passes_of(one, config.threat.norm, 2) for one in measured]
     totals = []
-    for seconds, correct, stood in zip(found.epoch_seconds(), CORRECT, likely(config), strict=True):
+    for seconds, correct, stood in zip(found.seconds(), CORRECT, likely(config), strict=True):
         tally = _Tally()
-        rate = config.epochs * seconds / updates  # a pass of the updates and one of the attacks are taken as equal
+        rate = seconds / updates  # a pass of the updates and one of the attacks are taken as equal
         for attack in attacks:
             tally.add([(attack, rate)], Shares(correct, (stood,)), measurements * found.val_images, 1)
         measuring = measurements * found.val_seconds + tally.seconds  # of the fresh network, on which nothing stands
-        totals.append((updates + tally.passes, config.epochs * seconds + measuring))
+        totals.append((updates + tally.passes, seconds + measuring))
     threads = torch.get_num_threads() if resolve_device(device).type == "cpu" else 1
-    source = f"{len(found.seconds)} updates; {assumed(config)} of the validation images"
+    source = f"{sum(len(one.seconds) for one in found.stages)} updates; {assumed(config)} of the validation images"
     return Cost(round(totals[0][0]), totals[0][1], totals[1][1], totals[2][1], threads, source)
 
 

@@ -80,7 +80,7 @@ def expect(
 def likely(config: TrainConfig) -> tuple[float, float, float]:
     """The assumed share of images that stand of a network that is trained so: usual, least, most."""
     method = pick(METHODS, config.method.name, "method", **config.method.params)
-    return LIKELY_CLEAN if method.chosen_by[0] == "val_clean" else LIKELY
+    return LIKELY_CLEAN if method.chosen_by[0] == "clean" else LIKELY
 
 
 def assumed(config: TrainConfig) -> str:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from satbench.methods import Method
-from satbench.results.training_log import VALIDATED, Ending, Epoch, Times
+from satbench.core.errors import BadInput
+from satbench.results.training_log import Ending, Epoch, Times
 from satbench.training.state import Position
 
 
@@ -37,13 +37,14 @@ def last_epoch(history: Sequence[Epoch]) -> int:
     return len(history) - (2 if history[-1].ended == Ending.ROLLBACK else 1)
 
 
-def best_epoch(history: Sequence[Epoch], method: Method) -> int:
-    """The best of the measured epochs; the last one before any was measured."""
+def best_epoch(history: Sequence[Epoch], best_by: Sequence[str]) -> int:
+    """The measured epoch of the highest figures, the first of `best_by` first; the last one before any was measured."""
     last = last_epoch(history)
-    wanted = [name.removeprefix(VALIDATED) for name in method.chosen_by]
-    measured = [row for row in history[: last + 1] if row.val is not None]
-    best = max(measured, key=lambda row: (*(getattr(row.val, name) for name in wanted), -row.epoch), default=None)
-    return last if best is None else best.epoch
+    figures = {row.epoch: row.val.figures for row in history[: last + 1] if row.val is not None}
+    for epoch, there in figures.items():
+        if missing := [name for name in best_by if name not in there]:
+            raise BadInput(f"epoch {epoch + 1} of the log lacks the figure {missing[0]!r}; train into a new folder")
+    return max(figures, key=lambda epoch: (*(figures[epoch][name] for name in best_by), -epoch), default=last)
 
 
 def newest(history: Sequence[Epoch], times: Sequence[Times]) -> str:
@@ -51,7 +52,7 @@ def newest(history: Sequence[Epoch], times: Sequence[Times]) -> str:
     for row in reversed(history):
         if row.val is not None:
             return (
-                f"epoch {row.epoch + 1}: val clean {row.val.clean:.1%}, robust {row.val.robust:.1%}"
+                f"epoch {row.epoch + 1}: val {', '.join(f'{name} {x:.3g}' for name, x in row.val.figures.items())}"
                 f"{f', alarm: {row.alarm}' if row.alarm else ''}, "
                 f"measured in {measuring_share(times):.0%} of the time"
             )

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from satbench.methods import Method
 from satbench.models.classifier import Classifier
 from satbench.training import checkpoint
 from satbench.training.config import TrainConfig
@@ -17,21 +16,21 @@ from satbench.zoo import BEST, LAST
 class Writer:
     """The weights, state, logs and trackers of a run in the folder `out`.
 
-    source: digest and class names of the training images. keep_every: of how many epochs the weights of one are kept
-    in OUT/epochs. log_steps: of how many updates one is logged.
+    best_by: as in `log.best_epoch`. source: digest and class names of the training images. keep_every: of how many
+    epochs the weights of one are kept in OUT/epochs. log_steps: of how many updates one is logged.
     """
 
     def __init__(
         self,
         out: Path,
         config: TrainConfig,
-        method: Method,
+        best_by: tuple[str, ...],
         source: tuple[str, tuple[str, ...] | None],
         keep_every: int | None,
         log_steps: int | None,
         tracking: Tracking,
     ) -> None:
-        self.out, self.config, self.method, self.source = out, config, method, source
+        self.out, self.config, self.best_by, self.source = out, config, best_by, source
         self.keep_every, self.log_steps, self.tracking = keep_every, log_steps, tracking
         self.offered = 0  # epochs that the trackers were offered
 
@@ -59,7 +58,7 @@ class Writer:
         epoch, history = position.epoch - 1, position.history
         ended = is_over(self.config, history)
         origin = checkpoint.provenance(self.config, epoch, ended, *self.source)
-        if best_epoch(history, self.method) == epoch:
+        if best_epoch(history, self.best_by) == epoch:
             checkpoint.save_weights(self.out / BEST, kept, origin)
         if last_epoch(history) == epoch:
             checkpoint.save_weights(self.out / LAST, kept, origin)
