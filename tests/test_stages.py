@@ -137,7 +137,7 @@ def step_of(network: nn.Module, method: AFT) -> Step:
     x, y = torch.rand(6, 1, 8, 8, generator=draws), torch.arange(6) % 4
     step = Step.of(x, y, ThreatModel("Linf", 0.1), draws)
     step.state, step.network = method.initial_state(6, 4, tuple(x.shape)), network
-    method.begin(network, step.state, lambda: {"clean": 0.9})
+    method.begin(network, step.state, lambda: {"clean": 0.9, "robust": 0.0})
     return step
 
 
@@ -170,7 +170,7 @@ def test_aft_is_its_formula(mix: float, anchor: float) -> None:
 def test_the_controller_falls_rises_and_stays_in_its_bounds() -> None:
     method = AFT(start=0.25, least=0.1, up=0.1, down=0.05, budget=0.01)
     state = step_of(norm_network(), method).state
-    assert method.logged(state) == {"scale": 0.25, "start_clean": 0.9}
+    assert method.logged(state) == {"scale": 0.25, "start_clean": 0.9, "start_robust": 0.0}
     seen = []
     for clean in [0.88] * 5 + [0.895] * 11 + [0.889, 0.891]:
         method.after_epoch(state, {"clean": clean})
@@ -229,3 +229,36 @@ def test_running_statistics_of_aft_with_both_halves_see_both() -> None:
     method.loss(network, step.x, step)
     (norm,) = (module for module in network.modules() if isinstance(module, _BatchNorm))
     assert norm.num_batches_tracked == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes", "epochs"),
+    [
+        ({"method": "pgd_at", "method.steps": 10}, 440, 20),  # 11 forward and 11 backward
+        ({"method": "pgd_at", "method.steps": 10}, 461, 20),
+        ({"method": "standard"}, 440, 220),
+        ({"method": "fgsm_rs"}, 440, 110),
+        ({"method": "free", "method.replays": 8}, 440, 27),  # 16 an epoch
+        ({"method": "moat", "method.steps": 7}, 96, 12),  # 4 epochs of 4, 2 of 16, twice
+        ({"method": "moat", "method.steps": 7}, 64, 10),  # 48, and four cheap epochs
+        ({"stages": [{"epochs": 4, "changes": {"method": "standard"}}, {}], "method.steps": 3}, 40, 8),  # 8 + 4 of 8
+    ],
+)
+def test_a_budget_of_passes_decides_the_epochs(
+    changes: dict[str, Any], passes: int, epochs: int, dataset: str, tmp_path: Path
+) -> None:
+    config = tiny(dataset, **changes, **{"budget.passes": passes})
+    assert config.epochs == epochs
+    assert config.with_values({"seed": 3}) == config.with_values({"seed": 3, "epochs": 7})
+
+
+def test_a_run_takes_what_its_budget_pays_for(dataset: str, tmp_path: Path) -> None:
+    config = tiny(dataset, **{"budget.passes": 13, "method.steps": 1})
+    trained = train(config, tmp_path, "cpu")
+    assert len(trained.history) == 3
+    spent = sum((row.forward or 0) + (row.backward or 0) for row in trained.history)
+    assert 13 - 4 < spent <= 13
+    with pytest.raises(BadInput, match="pays for less than 1 epochs, which take 4"):
+        tiny(dataset, **{"budget.passes": 3, "method.steps": 1})
+    with pytest.raises(BadInput, match="a stage whose length is a number of updates"):
+        tiny(dataset, **{"budget.passes": 30, "stages": [{"updates": 1}, {}]})

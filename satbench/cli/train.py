@@ -45,6 +45,7 @@ def command(
     from satbench.cli.progress import progress_bar
     from satbench.core.errors import BadInput
     from satbench.core.progress import silent
+    from satbench.methods.base import START
     from satbench.numerics.device import resolve_device
     from satbench.recipes import named
     from satbench.recipes import recipe as recipe_of
@@ -104,14 +105,20 @@ def command(
             f"on {best.val.n} validation images, on which the best epoch was chosen, at {config.threat.norm} "
             f"{_eps(config.threat.eps)}:"
         )
-        rates = figures_of(evaluators_of(config))
-        for word, epoch, val in (("best", best.epoch, best.val), ("last", last.epoch, last.val)):
+        rates, start = figures_of(evaluators_of(config)), last.method
+        found = {
+            f"best epoch {best.epoch + 1} of {config.epochs}": best.val.figures,
+            f"last epoch {last.epoch + 1} of {config.epochs}": last.val.figures,
+            "where its stage began": {name: start[f"{START}{name}"] for name in rates if f"{START}{name}" in start},
+        }
+        for where, figures in found.items():
             said = [
-                f"{name} % {_rate(value, val.n)}" if rates[name] else f"{name} {value:.4g}"
-                for name, value in val.figures.items()
+                f"{name} % {_rate(value, last.val.n)}" if rates[name] else f"{name} {value:.4g}"
+                for name, value in figures.items()
             ]
-            typer.echo(f"{word} epoch {epoch + 1} of {config.epochs}: {', '.join(said)}")
-        first = trained.best_by[0]
+            if said:
+                typer.echo(f"{where}: {', '.join(said)}")
+        first = trained.best.figures[0]
         if rates[first]:
             typer.echo(f"best - last: {inward(best.val.figures[first] - last.val.figures[first])} points of {first}")
     else:

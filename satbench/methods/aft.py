@@ -18,7 +18,7 @@ from satbench.attacks.gradient import PGD
 from satbench.attacks.losses import kl
 from satbench.core.errors import BadInput
 from satbench.core.parameters import FromZero, Share, check_fields
-from satbench.methods.base import Method, Passes, Step, second_network, weights_of
+from satbench.methods.base import START, Method, Passes, Step, second_network, weights_of
 from satbench.methods.pgd_at import EarlyStop
 from satbench.numerics.threat import ThreatModel
 
@@ -72,15 +72,16 @@ class AFT(Method):
         return Passes(self.steps + loss.forward, self.steps + loss.backward)
 
     def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
-        return {"scale": torch.tensor(self.start), "start_clean": torch.tensor(0.0, dtype=torch.float64)}
+        return {"scale": torch.tensor(self.start)}
 
     def begin(self, model: nn.Module, state: dict[str, Tensor], measure: Callable[[], Mapping[str, float]]) -> None:
-        state["start_clean"].fill_(measure()["clean"])
+        for name, figure in measure().items():
+            state[f"{START}{name}"] = torch.tensor(figure, dtype=torch.float64)
         if self.anchor:
             state |= weights_of(model, ANCHOR)
 
     def after_epoch(self, state: dict[str, Tensor], figures: Mapping[str, float]) -> None:
-        scale, drop = float(state["scale"]), float(state["start_clean"]) - figures["clean"]
+        scale, drop = float(state["scale"]), float(state[f"{START}clean"]) - figures["clean"]
         state["scale"].fill_(max(self.least, scale - self.down) if drop > self.budget else min(1.0, scale + self.up))
 
     def perturb(self, model: nn.Module, step: Step) -> Tensor:
@@ -101,7 +102,7 @@ class AFT(Method):
         return loss
 
     def logged(self, state: Mapping[str, Tensor]) -> dict[str, float]:
-        return {name: float(state[name]) for name in ("scale", "start_clean")}
+        return {name: float(tensor) for name, tensor in state.items() if name == "scale" or name.startswith(START)}
 
     def _attack(self, patience: int | None) -> PGD:
         return PGD(steps=self.steps, step_size=self.step_size, keep="last", patience=patience)

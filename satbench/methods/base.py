@@ -16,6 +16,8 @@ from satbench.numerics.modes import evaluating
 from satbench.numerics.seeding import Randomness, part
 from satbench.numerics.threat import ThreatModel
 
+START = "start_"  # begins the names under which a method logs the figures of the network that its stage began with
+
 
 @dataclass(frozen=True)
 class Passes:

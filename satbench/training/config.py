@@ -156,6 +156,16 @@ class MeasureConfig(_Frozen):
     alarm: Annotated[tuple[str, str], _SPLIT] | None = None
 
 
+class BudgetConfig(_Frozen):
+    """What a run may cost.
+
+    passes: of a training image in all its updates, forward and backward together, at most, as the method states them.
+        The run takes as many whole epochs as they pay for, and `epochs` becomes that number; null leaves it.
+    """
+
+    passes: Count | None = None
+
+
 class StageConfig(_Frozen):
     """A part of a run with settings of its own; schedule, warm-ups and the epochs of its method begin anew with it.
 
@@ -195,6 +205,7 @@ class TrainConfig(_Frozen):
     schedule: of the learning rate, at fractional epochs. averaging: "ema" or "swa" of the weights, which are then what
         is measured and kept.
     data, measure: what is held out for validation, and how it is measured.
+    budget: what the run may cost, in place of `epochs`.
     init_from: the network whose weights the run begins with, as `satbench eval --model` names it; null initialises them
         from the seed. It must have the same architecture.
     stages: parts of the run, one after another, with other methods or learning rates; none where it is one whole.
@@ -226,6 +237,7 @@ class TrainConfig(_Frozen):
     drop_last: bool = True
     data: DataConfig = DataConfig()
     measure: MeasureConfig = MeasureConfig()
+    budget: BudgetConfig = BudgetConfig()
     init_from: str | None = None
     stages: tuple[StageConfig, ...] = ()
 
@@ -261,6 +273,14 @@ class TrainConfig(_Frozen):
     @classmethod
     def _canonical(cls, text: str) -> str:
         return canonical(text)
+
+    @model_validator(mode="after")
+    def _within_budget(self) -> "TrainConfig":
+        from satbench.training.stages import epochs_within  # which imports this module
+
+        if self.budget.passes is not None:
+            object.__setattr__(self, "epochs", epochs_within(self, self.budget.passes))
+        return self
 
     @property
     def label(self) -> str:

@@ -1,6 +1,5 @@
 """Whether a run may go on under another config: only if every update and epoch so far would have been the same."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -10,6 +9,7 @@ from satbench.results.training_log import Ending
 from satbench.training.averaging import AVERAGES, Average
 from satbench.training.config import TrainConfig
 from satbench.training.ending import ending, in_words, is_measured
+from satbench.training.log import Best
 from satbench.training.stages import stage_of, stages_of
 from satbench.training.state import Position
 
@@ -22,7 +22,7 @@ def fixed(config: TrainConfig) -> dict[str, Any]:
     return settings | {"recipe": config.recipe.partition(" [")[0]}
 
 
-def obstacle(there: TrainConfig, config: TrainConfig, position: Position, batches: int, best_by: Sequence[str]) -> str:
+def obstacle(there: TrainConfig, config: TrainConfig, position: Position, batches: int, best: Best) -> str:
     """Why a run under `there` at `position` cannot go on under `config`, and what to do; "" when it can.
 
     It can if both would have taken the same updates: equal learning rates and steps of the average, computed for every
@@ -52,7 +52,7 @@ def obstacle(there: TrainConfig, config: TrainConfig, position: Position, batche
         if row.val is not None and not is_measured(config, row.epoch):
             return f"epoch {row.epoch + 1} was measured, as the last, and would not have been; give another --out"
     if history and history[-1].val is not None:
-        ended = ending(config, best_by, history)
+        ended = ending(config, best, history)
         if ended != Ending.NONE:
             return f"it would have ended after epoch {done} ({in_words(ended, config)}); give another --out"
     return ""

@@ -1,6 +1,7 @@
 """The log of a run: its rows, its best and its last epoch, its newest figures, and what measuring cost."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from satbench.core.errors import BadInput
 from satbench.results.training_log import Ending, Epoch, Times
@@ -37,14 +38,22 @@ def last_epoch(history: Sequence[Epoch]) -> int:
     return len(history) - (2 if history[-1].ended == Ending.ROLLBACK else 1)
 
 
-def best_epoch(history: Sequence[Epoch], best_by: Sequence[str]) -> int:
-    """The measured epoch of the highest figures, the first of `best_by` first; the last one before any was measured."""
+@dataclass(frozen=True)
+class Best:
+    """What makes an epoch the best: the highest figures, the first one first; from epoch `first` on."""
+
+    figures: tuple[str, ...]
+    first: int = 0
+
+
+def best_epoch(history: Sequence[Epoch], best: Best) -> int:
+    """The best of the measured epochs; the last one where none was measured yet."""
     last = last_epoch(history)
-    figures = {row.epoch: row.val.figures for row in history[: last + 1] if row.val is not None}
-    for epoch, there in figures.items():
-        if missing := [name for name in best_by if name not in there]:
+    there = {row.epoch: row.val.figures for row in history[best.first : last + 1] if row.val is not None}
+    for epoch, figures in there.items():
+        if missing := [name for name in best.figures if name not in figures]:
             raise BadInput(f"epoch {epoch + 1} of the log lacks the figure {missing[0]!r}; train into a new folder")
-    return max(figures, key=lambda epoch: (*(figures[epoch][name] for name in best_by), -epoch), default=last)
+    return max(there, key=lambda epoch: (*(there[epoch][name] for name in best.figures), -epoch), default=last)
 
 
 def newest(history: Sequence[Epoch], times: Sequence[Times]) -> str:

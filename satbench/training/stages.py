@@ -8,7 +8,7 @@ from itertools import pairwise
 from satbench.core.errors import BadInput
 from satbench.core.lookup import pick
 from satbench.methods import METHODS, Method
-from satbench.training.config import TrainConfig
+from satbench.training.config import BudgetConfig, TrainConfig
 from satbench.training.schedule import learning_rate
 
 
@@ -52,7 +52,7 @@ def method_of(config: TrainConfig) -> Method:
 
 def stage_configs(config: TrainConfig) -> list[TrainConfig]:
     """The settings of every stage; those of the run where it has none."""
-    alone = config.model_copy(update={"stages": ()})
+    alone = config.model_copy(update={"stages": (), "budget": BudgetConfig()})
     return [alone.with_values({"recipe": config.recipe, **one.changes}) for one in config.stages] or [alone]
 
 
@@ -83,6 +83,33 @@ def stages_of(config: TrainConfig, batches: int) -> tuple[Stage, ...]:
         Stage(one, first, last, updates, keep)
         for one, (first, last), keep in zip(configs, pairwise(ends), kept, strict=True)
     )
+
+
+def epochs_within(config: TrainConfig, passes: int) -> int:
+    """The most whole epochs of a run whose images take at most so many passes, forward and backward together.
+
+    Raises `BadInput` where these pay for none, and for a stage whose length is a number of updates.
+    """
+    if any(one.updates is not None for one in config.stages):
+        raise BadInput("budget.passes with a stage whose length is a number of updates; give it in epochs")
+    methods = [method_of(one) for one in stage_configs(config)]
+    lengths = [one.epochs or 0.0 for one in config.stages[:-1]]
+
+    def cost(epochs: int) -> float:
+        spent = 0.0
+        for method, length in zip(methods, [*lengths, epochs - sum(lengths)], strict=True):
+            mean = method.mean_passes(length)
+            spent += length * method.replays * (mean.forward + mean.backward)
+        return spent
+
+    epochs = least = int(sum(lengths)) + 1
+    if cost(least) > passes:
+        raise BadInput(
+            f"budget.passes={passes} pays for less than {least} epochs, which take {cost(least):g}; give more"
+        )
+    while cost(epochs + 1) <= passes:
+        epochs += 1
+    return epochs
 
 
 def rates_of(stages: Sequence[Stage]) -> Callable[[float], float]:

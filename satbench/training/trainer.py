@@ -34,7 +34,7 @@ from satbench.training.ending import ending, is_measured, is_over
 from satbench.training.evaluators import Evaluator, alarmed_by, best_by, evaluators_of, figures_of
 from satbench.training.feed import Feed, is_resident
 from satbench.training.interrupt import interruptible
-from satbench.training.log import best_epoch, last_epoch, newest, timed, trained
+from satbench.training.log import Best, best_epoch, last_epoch, newest, timed, trained
 from satbench.training.passes import PassCount
 from satbench.training.schedule import lr_factor, warmup
 from satbench.training.stages import method_of, stage_configs, stage_of, stages_of
@@ -53,7 +53,7 @@ SAVE_SECONDS = 600.0  # between two saves within an epoch
 class Trained:
     """A finished run: its folder, its log, the epochs whose weights are kept, and its times.
 
-    best_by: the figures that make an epoch the best. was_finished: whether it was so before, and nothing was trained.
+    best: what makes an epoch the best. was_finished: whether it was so before, and nothing was trained.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class Trained:
     best_epoch: int
     last_epoch: int
     times: list[Times]
-    best_by: tuple[str, ...]
+    best: Best
     was_finished: bool = False
 
 
@@ -78,14 +78,15 @@ def train(
 ) -> Trained:
     """Train as `config` says and leave log, best and last weights in the folder `out`.
 
-    The best epoch is the one of the highest figures on the validation split, the first of `measure.best` first, then
-    the earliest; by default of the highest accuracy under PGD, then on clean images, for training on clean images the
-    other way round; without a validation split it is the last. A
-    killed or interrupted run continues where it was saved when called again, and on a CPU ends with the same bits as an
-    uninterrupted one; a finished one is left alone. It is saved after every epoch, every `save_seconds` within one, and
-    when Ctrl-C or SIGTERM asks it to stop: the running update is finished, then `KeyboardInterrupt` raised. Started by
-    torchrun, the processes share every batch, and the first one writes. A run, finished or not, also continues under a
-    config with other epochs if all its updates so far would have been the same, see `continuation`.
+    The best epoch of the last stage is the one of the highest figures on the validation split, the first of
+    `measure.best` first, then the earliest; without a validation split it is the last. By default the figures are
+    accuracy under PGD, then on clean images, and the other way round where clean images are trained on.
+
+    A killed or interrupted run continues where it was saved when called again, and on a CPU ends with the same bits as
+    an uninterrupted one; a finished one is left alone. It is saved after every epoch, every `save_seconds` within one,
+    and when Ctrl-C or SIGTERM asks it to stop: the running update is finished, then `KeyboardInterrupt` raised. Started
+    by torchrun, the processes share every batch, and the first one writes. A run, finished or not, also continues under
+    a config with other epochs if all its updates so far would have been the same, see `continuation`.
 
     keep_every: keep the weights of every so many epochs in OUT/epochs, as 0010.safetensors after the tenth.
     log_steps: log every so many updates in steps.jsonl. trackers: names of `TRACKERS` or objects with the callbacks of
@@ -103,19 +104,19 @@ def train(
         is_first = run.processes.rank == 0
         if is_first:
             source = run.train_digest, run.class_names
-            run.writer = Writer(out, config, run.best_by, source, keep_every, log_steps, Tracking(trackers))
+            run.writer = Writer(out, config, run.best, source, keep_every, log_steps, Tracking(trackers))
         with alone_in(out, "train") if is_first else nullcontext():
             if is_first:
-                checkpoint.open_folder(out, config, run.data, run.feed.batches_an_epoch, run.best_by)
+                checkpoint.open_folder(out, config, run.data, run.feed.batches_an_epoch, run.best)
             run.processes.wait()
             was_finished = checkpoint.finished(out, config)
             if not was_finished:
                 run.resume()
             run.processes.wait()
     history = checkpoint.read_metrics(out)
-    best, last = best_epoch(history, run.best_by), last_epoch(history)
+    best, last = best_epoch(history, run.best), last_epoch(history)
     checkpoint.check_weights(out, (config,), best, last)
-    return Trained(out, history, best, last, checkpoint.read_times(out), run.best_by, was_finished)
+    return Trained(out, history, best, last, checkpoint.read_times(out), run.best, was_finished)
 
 
 @contextmanager
@@ -187,7 +188,8 @@ class Training:
         self.images_an_epoch = self.feed.images_an_epoch * self.replays
         self.total = self.updates * config.epochs
         self.evaluators, figures = evaluators, figures_of(evaluators)
-        self.best_by = best_by(config, self.stages[-1].method.chosen_by, figures)
+        first = self.stages[-1].first // self.updates
+        self.best = Best(best_by(config, self.stages[-1].method.chosen_by, figures), first)
         self.alarmed_by = alarmed_by(config, figures)
         for name in (name for one in self.stages for name in one.method.reads):
             if held_out is None or name not in figures:
@@ -279,7 +281,7 @@ class Training:
         """Take every update and epoch that is left."""
         saved = newest_state(
             self.out,
-            lambda one: checkpoint.check_state(one, self.config, self.data, self.feed.batches_an_epoch, self.best_by),
+            lambda one: checkpoint.check_state(one, self.config, self.data, self.feed.batches_an_epoch, self.best),
         )
         if saved is None:
             position = Position()
@@ -289,7 +291,7 @@ class Training:
             position = restore(saved, self.run)
         before = self.config if saved is None else checkpoint.config_of(saved)
         if position.history:
-            best, last = best_epoch(position.history, self.best_by), last_epoch(position.history)
+            best, last = best_epoch(position.history, self.best), last_epoch(position.history)
             checkpoint.check_weights(self.out, (before, self.config), best, last, resuming=True)
         with self._writing(position, before), interruptible() as pressed:
             while not is_over(self.config, position.history):
@@ -396,7 +398,7 @@ class Training:
             row = row.model_copy(update={"val": val})
             if self.alarmed_by is not None:
                 row = row.model_copy(update={"alarm": collapse([*position.history, row], *self.alarmed_by)})
-            row = row.model_copy(update={"ended": ending(self.config, self.best_by, [*position.history, row])})
+            row = row.model_copy(update={"ended": ending(self.config, self.best, [*position.history, row])})
             self.stage.method.after_epoch(self.run.method, val.figures)
         row = row.model_copy(update={"method": self.stage.method.logged(self.run.method)})
         position.history.append(row)
