@@ -53,6 +53,9 @@ class AFT(Method):
 
     reads = ("clean",)
 
+    paper = "Hou et al. 2022, arXiv 2204.13232"
+    known_from = "reconstruction"
+
     def __post_init__(self) -> None:
         check_fields(self, "aft")
         self._attack(None)

@@ -42,7 +42,9 @@ class AWP(Method):
                 f"awp around {self.inner!r} is not defined; wrap a method of one update a batch whose loss holds no "
                 "gradient, such as pgd_at"
             )
-        for name in ("chosen_by", "crafts", "loss_passes", "norms", "reads", "soft_targets"):
+        inner = self.inner.paper
+        object.__setattr__(self, "paper", f"Wu et al. 2020, arXiv 2004.05884{f', around {inner}' if inner else ''}")
+        for name in ("known_from", "chosen_by", "crafts", "loss_passes", "norms", "reads", "soft_targets"):
             object.__setattr__(self, name, getattr(self.inner, name))
 
     @property

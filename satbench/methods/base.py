@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,10 @@ from satbench.numerics.seeding import Randomness, part
 from satbench.numerics.threat import ThreatModel
 
 START = "start_"  # begins the names under which a method logs the figures of the network that its stage began with
+
+
+# what a method here follows: code that its authors released, what they wrote, or an abstract that leaves most open
+KnownFrom = Literal["authors' code", "paper", "reconstruction"]
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,8 @@ class Method(ABC):
     update it calls `begin`, and `after_epoch` after every epoch that was measured.
     """
 
+    paper = ""  # where it is from; "" for no paper
+    known_from: KnownFrom = "authors' code"
     chosen_by = ("robust", "clean")  # figures of an epoch that make it the best, the first one first
     norms: tuple[str, ...] = NORMS  # of the threats that it is defined for
     crafts = True  # whether `perturb` takes passes of its own

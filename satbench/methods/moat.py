@@ -42,6 +42,9 @@ class MOAT(Method):
     steps: int = 7
     step_size: float | None = None
 
+    paper = "Wang et al. 2021, arXiv 2106.15357"
+    known_from = "reconstruction"
+
     def __post_init__(self) -> None:
         check_fields(self, "moat")
         object.__setattr__(self, "stages", tuple((length, kinds) for length, kinds in self.stages))

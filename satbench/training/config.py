@@ -258,6 +258,11 @@ class TrainConfig(_Frozen):
     def _by_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return () if value is None else value
+
     @field_validator("stages")
     @classmethod
     def _lengths(cls, stages: tuple[StageConfig, ...]) -> tuple[StageConfig, ...]:

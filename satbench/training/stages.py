@@ -85,29 +85,31 @@ def stages_of(config: TrainConfig, batches: int) -> tuple[Stage, ...]:
     )
 
 
+def passes_of(config: TrainConfig, epochs: int) -> float:
+    """What a run of so many epochs takes of a training image, forward and backward passes together, at most.
+
+    Raises `BadInput` for a stage whose length is a number of updates.
+    """
+    if any(one.updates is not None for one in config.stages):
+        raise BadInput("the passes of a stage whose length is a number of updates are not known; give it in epochs")
+    lengths = [one.epochs or 0.0 for one in config.stages[:-1]]
+    spent = 0.0
+    for one, length in zip(stage_configs(config), [*lengths, epochs - sum(lengths)], strict=True):
+        method = method_of(one)
+        mean = method.mean_passes(length)
+        spent += length * method.replays * (mean.forward + mean.backward)
+    return spent
+
+
 def epochs_within(config: TrainConfig, passes: int) -> int:
-    """The most whole epochs of a run whose images take at most so many passes, forward and backward together.
+    """The most whole epochs of a run that takes at most so many passes of an image; see `passes_of`.
 
     Raises `BadInput` where these pay for none, and for a stage whose length is a number of updates.
     """
-    if any(one.updates is not None for one in config.stages):
-        raise BadInput("budget.passes with a stage whose length is a number of updates; give it in epochs")
-    methods = [method_of(one) for one in stage_configs(config)]
-    lengths = [one.epochs or 0.0 for one in config.stages[:-1]]
-
-    def cost(epochs: int) -> float:
-        spent = 0.0
-        for method, length in zip(methods, [*lengths, epochs - sum(lengths)], strict=True):
-            mean = method.mean_passes(length)
-            spent += length * method.replays * (mean.forward + mean.backward)
-        return spent
-
-    epochs = least = int(sum(lengths)) + 1
-    if cost(least) > passes:
-        raise BadInput(
-            f"budget.passes={passes} pays for less than {least} epochs, which take {cost(least):g}; give more"
-        )
-    while cost(epochs + 1) <= passes:
+    epochs = least = int(sum(one.epochs or 0.0 for one in config.stages[:-1])) + 1
+    if (needed := passes_of(config, least)) > passes:
+        raise BadInput(f"budget.passes={passes} pays for less than {least} epochs, which take {needed:g}")
+    while passes_of(config, epochs + 1) <= passes:
         epochs += 1
     return epochs
 
