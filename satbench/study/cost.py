@@ -1,5 +1,6 @@
 """What a training or an evaluation will cost: passes from its settings, seconds a pass measured on this device."""
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -95,8 +96,7 @@ def predict_evaluation(
     predicted. Raises `BadInput` as `evaluate` does.
     """
     asked, place = resolved(spec), resolve_device(device)
-    clock = Clock(place)
-    begun = clock()
+    clock, begun = Clock(place), time.perf_counter()
     networks = asked.networks(device) if training is None else [_untrained(training, data_dir, place)]
     judged = networks[0]
     images = images_for(judged, spec.dataset, spec.split, spec.image_size, data_dir, spec.loader).head(spec.n)
@@ -109,7 +109,7 @@ def predict_evaluation(
         _, probe, _ = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
         answered = answers(judged.model, probe.to(place), images.y, min(PROBE, size))
         model = search_on(networks[-1].model, probe.to(place), spec.search, another=len(networks) > 1).module
-        loading = clock() - begun
+        loading = time.perf_counter() - begun
         draws = spec.draws or (DRAWS if answered.random else 1)
         look = partial(expect, judged, model, images, training, runs, spec.seed, clock)
         for norm in dict.fromkeys(threat.norm for threat in threats):

@@ -27,7 +27,8 @@ HARMLESS = 1e-3  # of the radius, in which images are timed, so that none breaks
 class Clock:
     """Seconds of computing on a device.
 
-    On a CPU with one thread they are those of this process, which do not depend on what else the machine does.
+    On a CPU with one thread they are those of this process, which do not depend on what else the machine does; two
+    readings are compared only where the number of threads was the same.
     """
 
     def __init__(self, device: torch.device) -> None:
