@@ -190,7 +190,7 @@ def test_inversion_finds_the_image_where_the_representation_determines_it() -> N
     residual = ((again - z).square().sum(1) / z.square().sum(1)).double().detach()
     torch.testing.assert_close(found.residual, residual, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(found.error, (found.x - x).double().square().mean((1, 2, 3)))
-    # at x itself the objective is SMOOTHNESS * TV(x), which the iterate of the smallest objective does not exceed by far
+    # at x itself the objective is SMOOTHNESS * TV(x)
     best = SMOOTHNESS * variation(x).double()
     assert bool((found.residual + SMOOTHNESS * variation(found.x).double() <= best + 1e-3).all())
     assert float(found.error.max()) < 0.01
@@ -237,7 +237,7 @@ def test_measurements_depend_neither_on_the_batch_nor_on_other_images() -> None:
         (lambda net: net.insert(0, nn.Linear(7, 7)), "fails on images of shape"),
     ],
 )
-def test_a_network_that_cannot_be_probed_is_refused_in_one_line(spoil: Callable[[nn.Module], object], said: str) -> None:
+def test_a_network_that_cannot_be_probed_is_refused(spoil: Callable[[nn.Module], object], said: str) -> None:
     model = mixed_model()
     spoil(model)
     with pytest.raises(BadInput, match=said) as error:
@@ -284,7 +284,8 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
             model = build_model(ModelSpec("mlp", "relu", 10, 1, 8, (0.3,), (0.4,), {"width": width}))
             origin = Provenance(
                 label=f"mlp{width} seed {seed}", recipe=f"mlp{width}", method="standard", dataset="digits", seed=seed,
-                threat=Threat(norm="Linf", eps=0), epoch=0, train_digest="sha256:0", config=f"sha256:{width}", family="0",
+                threat=Threat(norm="Linf", eps=0), epoch=0, train_digest="sha256:0", config=f"sha256:{width}",
+                family="0",
             )  # fmt: skip
             found.append(str(folder / f"{width}-{seed}.safetensors"))
             save_model(Path(found[-1]), model, origin)
@@ -309,6 +310,7 @@ def test_the_command_puts_models_side_by_side(networks: list[str], tmp_path: Pat
     code, said = run(*networks, *small, "--out", tmp_path / "page")
     assert code == 0, said
     assert "mlp6 relu against mlp4 relu" in said
+    assert "mlp6 relu, seed 1" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     stored = json.loads((tmp_path / "page" / "probe.json").read_text(encoding="utf-8"))
     figures = {(one["quantity"], one["model"]): one for one in stored["figures"]}
     first, second = figures["jacobian", "mlp4 relu"], figures["jacobian", "mlp6 relu"]
@@ -347,8 +349,8 @@ def test_two_single_networks_are_compared_over_images(networks: list[str], tmp_p
         (("--n", "0"), "--n 0"),
         (("--invert", "-1"), "--invert is -1; give a whole number from 0"),
         (("--batch-size", "0"), "--batch-size is 0"),
-        (("--to", "imagenet-sample"), "too small for a 'train' split"),
-        (("--to", "no-such"), "no-such"),
+        (("--to", "imagenet-sample"), "--to imagenet-sample: imagenet-sample is too small for a 'train' split"),
+        (("--to", "no-such"), "--to no-such: unknown data set"),
         (("digits-silu", "--split", "tset"), "unknown split"),
     ],
 )

@@ -25,7 +25,9 @@ def command(
     to: Annotated[
         list[str] | None, typer.Option(metavar="DATASET", help="Measure linear transfer to it. May be repeated.")
     ] = None,
-    invert: Annotated[int, typer.Option(help="How many of the images are inverted; 0 for none.")] = 16,
+    invert: Annotated[
+        int, typer.Option(help="The first images that are inverted, by 300 passes each; 0 for none.")
+    ] = 8,
     batch_size: options.BatchSize = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -40,14 +42,13 @@ def command(
     from satbench.core.errors import BadInput
     from satbench.core.files import check_output_folder
     from satbench.core.parameters import Count, Index, check
-    from satbench.data import load_images
     from satbench.evaluation import data_info
     from satbench.evaluation.batch import usual_batch_size, usual_threads
     from satbench.evaluation.sources import identified
     from satbench.numerics.device import resolve_device, using_threads
     from satbench.probe import LABELS, VECTORS, check_network, originals, pixel_transfer, probe
     from satbench.reporting.probe_page import PROBE_FILE, Setting, write_probe
-    from satbench.reporting.probe_tables import side_by_side
+    from satbench.reporting.probe_tables import side_by_side, transfer_table
     from satbench.reporting.table_forms import markdown_table
     from satbench.zoo import load
 
@@ -68,11 +69,7 @@ def command(
     check_output_folder(folder, PROBE_FILE)
     images = _shared_images(networks, dataset, split, image_size, data_dir, loader)
     images = images.head(min(USUAL, len(images)) if n is None else n)
-    size = images.shape[-1]
-    targets = {
-        name: (load_images(name, "train", size, data_dir), load_images(name, "test", size, data_dir))
-        for name in to or ()
-    }
+    targets = {name: _target(name, images.shape[-1], data_dir) for name in to or ()}
     for loaded in networks:
         for shown in (images, *(part for parts in targets.values() for part in parts)):
             try:
@@ -87,18 +84,31 @@ def command(
         with using_threads(counts), progress_bar(f"probe {loaded.info.label}", "images") as report:
             probed.append(probe(loaded.model, loaded.info, images, targets, seed, invert, batch, report))
     setting = Setting(
-        data_info(images, images.digest),
-        seed,
-        VECTORS,
-        LABELS,
-        {name: (data_info(one, one.digest), data_info(other, other.digest)) for name, (one, other) in targets.items()},
-        {name: pixel_transfer(*parts) for name, parts in targets.items()},
-        originals(images.head(min(max(invert, 1), len(images)))),
-        min(invert, len(images)),
+        data=data_info(images, images.digest),
+        seed=seed,
+        vectors=VECTORS,
+        labels=LABELS,
+        targets={name: tuple(data_info(part, part.digest) for part in parts) for name, parts in targets.items()},
+        pixels={name: pixel_transfer(*parts) for name, parts in targets.items()},
+        originals=originals(images.head(min(max(invert, 1), len(images)))),
+        inverted=min(invert, len(images)),
     )
-    typer.echo(markdown_table(side_by_side(probed)) + "\n")
+    typer.echo(markdown_table(side_by_side(probed)))
+    if targets:
+        typer.echo(markdown_table(transfer_table(probed, setting.pixels)))
     for path in write_probe(folder, probed, setting):
         typer.echo(f"{path}")
+
+
+def _target(name: str, size: int, data_dir: Path | None) -> tuple["Images", "Images"]:
+    """The training and test images of a target data set at the side of the other images."""
+    from satbench.core.errors import BadInput
+    from satbench.data import load_images
+
+    try:
+        return load_images(name, "train", size, data_dir), load_images(name, "test", size, data_dir)
+    except BadInput as error:
+        raise BadInput(f"--to {name}: {error}") from None
 
 
 def _shared_images(

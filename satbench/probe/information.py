@@ -54,7 +54,7 @@ def probe(
     images: Images,
     targets: Targets,
     seed: int = 0,
-    inverted: int = 16,
+    inverted: int = PICTURES,
     batch_size: int = 64,
     progress: Progress = silent,
 ) -> Probed:

@@ -27,29 +27,26 @@ def invert(model: nn.Module, x: Tensor, streams: PerSample) -> Inversion:
     """Search, from uniform noise, images with the representation of `x` (N, C, H, W) in [0, 1].
 
     Descends |z' - z|^2 / |z|^2 + `SMOOTHNESS` * TV(x'), with TV the mean absolute difference of neighbouring pixels,
-    by steps of normalised length inside [0, 1], and returns the iterate of the smallest sum. `residual` is the first
-    term alone. Terzi et al. 2021 (arXiv 2007.11259) invert representations; step length, steps and weight are ours.
+    by steps of normalised length inside [0, 1]. `residual` is the first term at the end. Terzi et al. 2021
+    (arXiv 2007.11259) invert representations; start, step length, steps and weight are ours.
     """
     with torch.no_grad():
         wanted = features_of(model, x)
     scale = wanted.square().sum(1).clamp_min(1e-12)
+    longest = LONGEST * math.sqrt(math.prod(x.shape[1:]))
     point = uniform(x, streams)
-    best, lowest, residual = point, torch.full_like(scale, torch.inf), torch.full_like(scale, torch.inf)
-    for step in range(STEPS + 1):
-        moving = point.clone().requires_grad_()
+    for step in range(STEPS):
+        point.requires_grad_()
         with torch.enable_grad():
-            off = (features_of(model, moving) - wanted).square().sum(1) / scale
-            total = off + SMOOTHNESS * variation(moving)
-        (slope,) = torch.autograd.grad(total.sum(), moving)
-        off, total = off.detach(), total.detach()
-        better = total < lowest
-        best = torch.where(better.view(-1, 1, 1, 1), point, best)
-        lowest, residual = torch.where(better, total, lowest), torch.where(better, off, residual)
-        length = LONGEST * (1 - step / STEPS) * math.sqrt(math.prod(x.shape[1:]))
+            off = (features_of(model, point) - wanted).square().sum(1) / scale
+            total = off + SMOOTHNESS * variation(point)
+        (slope,) = torch.autograd.grad(total.sum(), point)
         direction = slope / slope.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-        point = (point - length * direction).clamp(0, 1)
-    error = (best - x).flatten(1).double().square().mean(1)
-    return Inversion(best, error, residual.double())
+        length = longest * (1 - step / STEPS)
+        point = (point.detach() - length * direction).clamp(0, 1)
+    with torch.no_grad():
+        residual = (features_of(model, point) - wanted).square().sum(1) / scale
+    return Inversion(point, (point - x).flatten(1).double().square().mean(1), residual.double())
 
 
 def variation(x: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ import pandas as pd
 from PIL import Image
 
 from satbench.core.files import atomic_file, to_json, write_text
-from satbench.reporting.lines import network_names
 from satbench.reporting.probe_tables import (
     QUANTITIES,
     by_line,
     figures,
     layer_table,
+    names_of,
     network_table,
     side_by_side,
     transfer_table,
@@ -57,7 +57,7 @@ class Setting:
     seed: int
     vectors: int
     labels: str
-    targets: Mapping[str, tuple[DataInfo, DataInfo]]
+    targets: Mapping[str, tuple[DataInfo, ...]]
     pixels: Mapping[str, np.ndarray]
     originals: np.ndarray
     inverted: int
@@ -93,9 +93,9 @@ def write_probe(folder: Path, networks: Sequence[Probed], setting: Setting) -> t
 
 
 def _page(networks: Sequence[Probed], setting: Setting) -> str:
-    names = network_names(one.model for one in networks)
+    names = names_of(networks)
     groups, data = by_line(networks), setting.data
-    pictures = [("images", setting.originals), *((names[one.model], one.reconstructions) for one in networks)]
+    pictures = [("images", setting.originals), *zip(names, (one.reconstructions for one in networks), strict=True)]
     return render(
         "probe.html.j2",
         title=f"Information that networks keep, on {data.name}/{data.split}",
@@ -111,7 +111,10 @@ def _page(networks: Sequence[Probed], setting: Setting) -> str:
         numbers=("n",),
         measured=[
             ("Models", [f"{name}: {len(group)} network{'s' * (len(group) != 1)}" for name, group in groups.items()]),
-            ("Networks", [f"{one.model.ref}, digest {one.model.digest}" for one in networks]),
+            (
+                "Networks",
+                [f"{name}: {one.model.ref}, {one.model.digest}" for name, one in zip(names, networks, strict=True)],
+            ),
             ("Images", [_described(data)]),
             ("Inverted", [f"the first {setting.inverted} of them" if setting.inverted else "none"]),
             ("Target data sets", [_target(name, *parts) for name, parts in setting.targets.items()] or ["none"]),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from satbench.reporting.lines import model_lines, network_names
+from satbench.reporting.lines import model_lines
 from satbench.reporting.rounding import down, inward, outward, with_interval
 from satbench.reporting.table_forms import MISSING
 from satbench.results.metrics import mcnemar, paired_interval, wilson
@@ -20,6 +20,7 @@ from satbench.results.probed import (
     paired_ratio,
     ratio_of_seeds,
 )
+from satbench.results.schema import ModelInfo
 
 Kind = Literal["ratio", "difference"]
 
@@ -82,6 +83,17 @@ def by_line(networks: Sequence[Probed]) -> dict[str, list[Probed]]:
         name = short[line] if unique else " ".join(filter(None, astuple(line)))
         found.setdefault(name, []).append(one)
     return found
+
+
+def names_of(networks: Sequence[Probed]) -> list[str]:
+    """What each network is called: as its model, with its seed, or else its digest, where the model has several."""
+    groups = by_line(networks)
+    called: dict[ModelInfo, str] = {}
+    for name, group in groups.items():
+        for one in group:
+            part = one.model.short[:8] if one.model.seed is None else f"seed {one.model.seed}"
+            called[one.model] = name if len(group) == 1 else f"{name}, {part}"
+    return [called[one.model] for one in networks]
 
 
 def of_images(network: Probed, quantity: str) -> Estimate:
@@ -156,10 +168,9 @@ def side_by_side(networks: Sequence[Probed]) -> pd.DataFrame:
 
 def network_table(networks: Sequence[Probed]) -> pd.DataFrame:
     """A row a network, with the interval of each of its means over images."""
-    names = network_names(one.model for one in networks)
     rows = []
-    for one in networks:
-        cells = {"model": names[one.model], "n": str(len(one.images)), ACCURACY: _percent(accuracy([_right(one)]))}
+    for name, one in zip(names_of(networks), networks, strict=True):
+        cells = {"model": name, "n": str(len(one.images)), ACCURACY: _percent(accuracy([_right(one)]))}
         cells |= {said.label: shown(of_images(one, quantity)) for quantity, said in QUANTITIES.items()}
         error = float(np.sqrt(one.images["jacobian_error"].pow(2).sum())) / len(one.images)
         cells["standard error of |J|² by its random vectors"] = f"{error:.2g}"
