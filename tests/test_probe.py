@@ -29,7 +29,7 @@ from satbench.probe.fisher import EXACT, input_fisher, weight_fisher
 from satbench.probe.inversion import SMOOTHNESS, invert, variation
 from satbench.probe.jacobian import jacobian
 from satbench.probe.transfer import linear_transfer, logistic_regression, pixel_transfer
-from satbench.results.probed import difference_of_seeds, mean_interval, paired_ratio, ratio_of_seeds
+from satbench.results.probed import difference_of_seeds, mean_interval, mean_of_skewed, paired_ratio, ratio_of_seeds
 from satbench.results.schema import ModelInfo
 
 pytestmark = pytest.mark.numeric
@@ -258,6 +258,22 @@ def test_intervals_are_those_of_scipy() -> None:
     apart, known = difference_of_seeds(a.tolist(), b.tolist()), stats.ttest_ind(a, b, equal_var=False)
     assert (apart.low, apart.high) == pytest.approx(tuple(known.confidence_interval()))
     assert mean_interval([2.0]).high == math.inf
+
+
+def test_the_interval_of_a_skewed_mean_covers_it_where_students_does_not() -> None:
+    random, tries, mean = np.random.default_rng(0), 1000, 0.2
+    symmetric = random.normal(size=50)
+    symmetric = np.concatenate([symmetric, -symmetric])
+    found, plain = mean_of_skewed(symmetric.tolist()), mean_interval(symmetric.tolist())
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high))
+    hits = missed = 0
+    for _ in range(tries):
+        values = random.gamma(mean, 1, 150).tolist()  # skewness 4.5
+        hits += (one := mean_of_skewed(values)).low <= mean <= one.high
+        missed += not (one := mean_interval(values)).low <= mean <= one.high
+    assert hits / tries > 0.935  # 95% less two standard errors of 1000 tries
+    assert missed / tries > 0.065
+    assert mean_of_skewed([2.0] * 9).high == 2.0
 
 
 def test_intervals_of_ratios_cover_the_true_ratio() -> None:

@@ -29,8 +29,8 @@ from satbench.results.schema import DataInfo
 PROBE_FILE = "probe.json"
 SEEDS_NOTE = (
     "A model with several seeds shows the mean of its networks and Student's t interval over them; a model of one "
-    "network the interval over images, which says nothing about training it again. Accuracies have Wilson intervals "
-    "over images."
+    "network the interval over images (Hall 1992, for skewed figures), which says nothing about training it again. "
+    "Accuracies have Wilson intervals over images."
 )
 AGAINST_NOTE = (
     "A comparison is the ratio (×) or the difference of two means: over seeds, by the delta method with Welch's "

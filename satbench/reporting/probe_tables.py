@@ -17,6 +17,7 @@ from satbench.results.probed import (
     Probed,
     difference_of_seeds,
     mean_interval,
+    mean_of_skewed,
     paired_ratio,
     ratio_of_seeds,
 )
@@ -98,7 +99,7 @@ def names_of(networks: Sequence[Probed]) -> list[str]:
 
 def of_images(network: Probed, quantity: str) -> Estimate:
     """The mean over the images on which the quantity was measured."""
-    return mean_interval(network.images[quantity].dropna().tolist())
+    return mean_of_skewed(network.images[quantity].dropna().tolist())
 
 
 def of_line(networks: Sequence[Probed], quantity: str) -> Estimate:
@@ -185,7 +186,7 @@ def layer_table(networks: Sequence[Probed]) -> pd.DataFrame:
     for layer in dict.fromkeys(layer for one in networks for layer in one.layers.columns):
         cells = {"layer": layer}
         for name, group in groups.items():
-            means = [mean_interval(one.layers[layer].tolist()) for one in group if layer in one.layers]
+            means = [mean_of_skewed(one.layers[layer].tolist()) for one in group if layer in one.layers]
             found = means[0] if len(means) == 1 else mean_interval([mean.value for mean in means]) if means else None
             cells[_counted(name, len(group))] = MISSING if found is None else shown(found)
         rows.append(cells)
