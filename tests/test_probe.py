@@ -24,11 +24,12 @@ from satbench.data.images import image_set
 from satbench.models import Classifier, ModelSpec, build_model
 from satbench.models.weights import Provenance, save_model
 from satbench.numerics.seeding import PerSample
-from satbench.probe import check_network, probe
+from satbench.probe import check_network, check_represents, probe
 from satbench.probe.fisher import EXACT, input_fisher, weight_fisher
 from satbench.probe.inversion import SMOOTHNESS, invert, variation
 from satbench.probe.jacobian import jacobian
 from satbench.probe.transfer import linear_transfer, logistic_regression, pixel_transfer
+from satbench.reporting.rounding import with_interval
 from satbench.results.probed import difference_of_seeds, mean_interval, mean_of_skewed, paired_ratio, ratio_of_seeds
 from satbench.results.schema import ModelInfo
 
@@ -245,6 +246,12 @@ def test_a_network_that_cannot_be_probed_is_refused(spoil: Callable[[nn.Module],
     assert "\n" not in str(error.value)
 
 
+def test_labels_that_the_network_does_not_have_are_refused() -> None:
+    check_represents(mixed_model(), data(classes=5))
+    with pytest.raises(BadInput, match="has 4 outputs, but labels of the images go up to 4"):
+        check_network(mixed_model(), data(classes=5))
+
+
 class Noise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.randn_like(x)
@@ -258,6 +265,12 @@ def test_intervals_are_those_of_scipy() -> None:
     apart, known = difference_of_seeds(a.tolist(), b.tolist()), stats.ttest_ind(a, b, equal_var=False)
     assert (apart.low, apart.high) == pytest.approx(tuple(known.confidence_interval()))
     assert mean_interval([2.0]).high == math.inf
+
+
+def test_bounds_are_rounded_outward() -> None:
+    assert with_interval(1.2345, 1.1091, 1.3701) == "1.23 [1.1, 1.38]"
+    assert with_interval(0.00012345, -0.00012345, 0.0) == "0.000123 [-0.000124, 0]"
+    assert with_interval(12345, -math.inf, 12399) == "12300 [-inf, 12400]"
 
 
 def test_the_interval_of_a_skewed_mean_covers_it_where_students_does_not() -> None:

@@ -46,7 +46,7 @@ def command(
     from satbench.evaluation.batch import usual_batch_size, usual_threads
     from satbench.evaluation.sources import identified
     from satbench.numerics.device import resolve_device, using_threads
-    from satbench.probe import LABELS, VECTORS, check_network, originals, pixel_transfer, probe
+    from satbench.probe import LABELS, VECTORS, check_network, check_represents, originals, pixel_transfer, probe
     from satbench.reporting.probe_page import PROBE_FILE, Setting, write_probe
     from satbench.reporting.probe_tables import side_by_side, transfer_table
     from satbench.reporting.table_forms import markdown_table
@@ -70,10 +70,11 @@ def command(
     images = _shared_images(networks, dataset, split, image_size, data_dir, loader)
     images = images.head(min(USUAL, len(images)) if n is None else n)
     targets = {name: _target(name, images.shape[-1], data_dir) for name in to or ()}
+    asked = [(check_network, images), *((check_represents, train) for train, _ in targets.values())]
     for loaded in networks:
-        for shown in (images, *(part for parts in targets.values() for part in parts)):
+        for check_on, shown in asked:
             try:
-                check_network(loaded.model, shown)
+                check_on(loaded.model, shown)
             except BadInput as error:
                 raise BadInput(f"{loaded.info.ref} on {shown.name}: {error}") from None
     place = resolve_device(device)

@@ -29,9 +29,21 @@ Targets = Mapping[str, tuple[Images, Images]]  # training and test images of oth
 
 
 def check_network(model: nn.Module, images: Images) -> None:
-    """Raise `BadInput` for a network that cannot be probed on such images; it sees two of them.
+    """Raise `BadInput` as `check_represents` does, and for images with labels that the network does not have."""
+    check_represents(model, images)
+    with _measured(model), torch.no_grad():
+        outputs = model(next(iter(images.head(1).batches(1)))[1].to(_device(model))).shape[1]
+    if images.num_classes > outputs:
+        raise BadInput(
+            f"the network has {outputs} outputs, but labels of the images go up to {images.num_classes - 1}; give "
+            "images of its own classes"
+        )
 
-    It needs a representation, finite and the same at every pass.
+
+def check_represents(model: nn.Module, images: Images) -> None:
+    """Raise `BadInput` for a network without a representation of such images; it sees two of them.
+
+    The representation has to be finite and the same at every pass.
     """
     _, x, _ = next(iter(images.head(min(2, len(images))).batches(2)))
     x = x.to(_device(model))
