@@ -38,6 +38,15 @@ CASES: dict[str, list[dict[str, Any]]] = {  # parameters to try, beside the defa
     "n_fgsm": [{"k": 1, "step_over_eps": 0.5}],
     "gradalign": [{"lam": 2}],
     "free": [{"replays": 3}],
+    "sglr": [
+        {"start_epoch": 0, "steps": 2},
+        {"start_epoch": 0, "anchor": "interp", "clean_bn_mode": "eval"},
+        {"start_epoch": 0, "base": "trades", "weighted": True, "clean_share": 1},
+    ],
+    "te": [
+        {"start_epoch": 0, "end_epoch": 2, "steps": 2},
+        {"start_epoch": 0, "end_epoch": 2, "base": "trades", "beta": 3},
+    ],
 }
 
 

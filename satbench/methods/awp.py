@@ -44,7 +44,9 @@ class AWP(Method):
             )
         inner = self.inner.paper
         object.__setattr__(self, "paper", f"Wu et al. 2020, arXiv 2004.05884{f', around {inner}' if inner else ''}")
-        for name in ("known_from", "chosen_by", "crafts", "loss_passes", "norms", "reads", "soft_targets"):
+        for name in ("known_from", "chosen_by", "crafts", "loss_passes", "norms", "reads"):
+            object.__setattr__(self, name, getattr(self.inner, name))
+        for name in ("separable", "soft_targets", "start_epoch"):
             object.__setattr__(self, name, getattr(self.inner, name))
 
     @property

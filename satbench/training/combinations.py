@@ -41,6 +41,14 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             f"label smoothing with {name}, whose loss is defined for hard labels",
         ),
         (
+            config.accumulation > 1 and not method.separable,
+            f"accumulation with {name}, whose loss weighs the images of a batch against each other",
+        ),
+        (
+            method.start_epoch >= config.epochs,
+            f"{name} that starts after epoch {method.start_epoch} of a run of {config.epochs}; set method.start_epoch",
+        ),
+        (
             config.threat.warmup_epochs > 0 and not crafts,
             f"threat.warmup_epochs with {name}, which crafts no image from the start",
         ),
