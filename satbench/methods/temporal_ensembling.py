@@ -32,7 +32,7 @@ class TemporalEnsembling(Method):
     beta: of TRADES; None means 6. steps, step_size: of the attack, as in pgd_at and trades.
 
     Read in the authors' released code, also the defaults: it counts epochs from 1 and has 90 and 150, which is 89 and
-    149 here. Its start of the attack on "trades" is not cut at the box before the first gradient; here it is.
+    149 here. The start of its attack is not cut at the box before the first gradient; here it is.
     """
 
     base: Base = "pgd_at"

@@ -6,6 +6,7 @@ method runs and what it costs; differences between methods at this size are no e
 
 from typing import Any
 
+from satbench.recipes.cifar10 import SELF_ADAPTIVE
 from satbench.training.config import Named, OptimizerConfig, StageConfig, ThreatConfig, TrainConfig
 
 
@@ -136,6 +137,64 @@ def digits_free() -> TrainConfig:
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     return _digits("digits-free", "free", activation="relu", **{"method.replays": 8, "epochs": 10})
+
+
+def digits_sglr() -> TrainConfig:
+    """Self-guided label refinement on PGD adversarial training, from the tenth epoch on.
+
+    Paper: Li, Yu et al. 2024 (CVPR, arXiv 2403.09101), as in their released code.
+    Command: `satbench train digits-sglr`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: EXPECTED-sglr
+    """
+    return _digits("digits-sglr", "sglr", activation="relu", **{"method.start_epoch": 9})
+
+
+def digits_sglr_trades() -> TrainConfig:
+    """Self-guided label refinement on TRADES, a reconstruction: how the authors join the two is not known.
+
+    Paper: Li, Yu et al. 2024 (CVPR, arXiv 2403.09101).
+    Command: `satbench train digits-sglr-trades`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: EXPECTED-sglr-trades
+    """
+    changes = {"method.base": "trades", "method.start_epoch": 9}
+    return _digits("digits-sglr-trades", "sglr", activation="relu", **changes)
+
+
+def digits_self_adaptive() -> TrainConfig:
+    """Self-adaptive training on TRADES: labels from clean predictions, and a weight for every image.
+
+    Paper: Huang et al. 2020 (NeurIPS).
+    Command: `satbench train digits-self-adaptive`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: EXPECTED-self-adaptive
+    """
+    return _digits(
+        "digits-self-adaptive",
+        "sglr",
+        activation="relu",
+        **SELF_ADAPTIVE,
+        **{"method.start_epoch": 14},
+    )
+
+
+def digits_te() -> TrainConfig:
+    """PGD adversarial training with temporal ensembling, whose weight grows from the tenth epoch to the 16th.
+
+    Paper: Dong et al. 2022 (ICLR, arXiv 2106.01606).
+    Command: `satbench train digits-te`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: EXPECTED-te
+    """
+    return _digits("digits-te", "te", activation="relu", **{"method.start_epoch": 9, "method.end_epoch": 15})
+
+
+def digits_te_trades() -> TrainConfig:
+    """TRADES with temporal ensembling, whose weight grows from the tenth epoch to the 16th.
+
+    Paper: Dong et al. 2022 (ICLR, arXiv 2106.01606).
+    Command: `satbench train digits-te-trades`.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: EXPECTED-te-trades
+    """
+    changes = {"method.base": "trades", "method.start_epoch": 9, "method.end_epoch": 15}
+    return _digits("digits-te-trades", "te", activation="relu", **changes)
 
 
 def digits_ema() -> TrainConfig:
