@@ -291,7 +291,7 @@ def cifar10_sglr_trades() -> TrainConfig:
     Command: `satbench train cifar10-sglr-trades`.
     Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
     """
-    return _sglr("cifar10-sglr-trades", **{"method.base": "trades"})
+    return _sglr("cifar10-sglr-trades", **{"method.base": "trades", "method.beta": 6.0})
 
 
 def _sglr(name: str, **changes: Any) -> TrainConfig:
@@ -317,6 +317,7 @@ def cifar10_self_adaptive() -> TrainConfig:
         **BLACK,
         **SELF_ADAPTIVE,
         **{
+            "method.beta": 6.0,
             "method.start_epoch": 69,
             "epochs": 100,
             "schedule.milestones": [74 / 100, 89 / 100, 99 / 100],
@@ -347,7 +348,7 @@ def cifar10_te_trades() -> TrainConfig:
     Command: `satbench train cifar10-te-trades`.
     Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
     """
-    return _te("cifar10-te-trades", **{"method.base": "trades"})
+    return _te("cifar10-te-trades", **{"method.base": "trades", "method.beta": 6.0})
 
 
 def _te(name: str, **changes: Any) -> TrainConfig:
