@@ -830,7 +830,7 @@ def test_awp_says_of_itself_what_its_inner_method_says() -> None:
         ("free", {"replays": 0}, "replays of free is 0"),
         ("sglr", {"base": "free"}, "base of sglr is 'free'; give pgd_at or trades; its source joins it to no other"),
         ("sglr", {"base": "trades", "clean_bn_mode": "eval"}, "clean_bn_mode of sglr is for base=pgd_at"),
-        ("sglr", {"beta": 3}, "beta of sglr is the weight of TRADES' divergence; leave it out or give base=trades"),
+        ("sglr", {"beta": 3}, "beta of sglr is the weight of TRADES' divergence; leave it out or set base=trades"),
         ("sglr", {"base": "trades", "beta": 0}, "beta of sglr is 0; give a positive number"),
         ("sglr", {"anchor": "none"}, "anchor of sglr is 'none'; give 'fading' or 'interp'"),
         ("sglr", {"start_epoch": 0.5}, "start_epoch of sglr is 0.5; give a whole number from 0"),

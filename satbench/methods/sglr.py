@@ -10,14 +10,14 @@ from torch.nn import functional
 
 from satbench.attacks.losses import kl
 from satbench.core.errors import BadInput
-from satbench.core.parameters import Index, Positive, Share, ShareBelow1, check_fields
-from satbench.methods.base import Method, Passes, Step
-from satbench.methods.soft_labels import Base, attack_of, beta_of, empty_table, read_rows, write_rows
+from satbench.core.parameters import Index, Share, ShareBelow1
+from satbench.methods.base import Passes, Step
+from satbench.methods.soft_labels import SoftLabels
 from satbench.numerics.modes import evaluating
 
 
 @dataclass(frozen=True)
-class SGLR(Method):
+class SGLR(SoftLabels):
     """The base method with labels from a table, refined by the network's own predictions over time.
 
     The row S of an image starts as its label, one-hot. From `start_epoch` on, every update moves it first,
@@ -40,10 +40,9 @@ class SGLR(Method):
     authors join the method to TRADES is unknown; "trades" is a reconstruction. The weights are those of the released
     code of self-adaptive training, which has them with TRADES.
 
-    Around it AWP computes the refined labels in both of its passes, and the table keeps those of the second.
+    With AWP around it both passes refine the labels, and the table keeps those of the second one, at the moved weights.
     """
 
-    base: Base = "pgd_at"
     start_epoch: Index = 89
     momentum: ShareBelow1 = 0.9
     clean_share: Share = 0.2
@@ -51,16 +50,11 @@ class SGLR(Method):
     interp: Share = 0.8
     clean_bn_mode: Literal["train", "eval"] = "train"
     weighted: bool = False
-    beta: Positive | None = None
-    steps: int = 10
-    step_size: float | None = None
 
-    soft_targets = False
+    called = "sglr"
 
     def __post_init__(self) -> None:
-        check_fields(self, "sglr")
-        attack_of(self.base, self.steps, self.step_size)
-        beta_of(self.base, self.beta, "sglr")
+        super().__post_init__()
         if self.base == "trades" and self.clean_bn_mode != "train":
             raise BadInput("clean_bn_mode of sglr is for base=pgd_at; the clean pass of trades is one of its loss")
         object.__setattr__(self, "loss_passes", Passes(2, 2 if self.base == "trades" else 1))
@@ -71,16 +65,11 @@ class SGLR(Method):
         crafting = self.steps + (self.base == "trades")
         return Passes(crafting + self.loss_passes.forward, self.steps + self.loss_passes.backward)
 
-    def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
-        return empty_table(images, classes)
-
     def perturb(self, model: nn.Module, step: Step) -> Tensor:
-        attack = attack_of(self.base, self.steps, self.step_size)
-        return attack(model, step.x, step.y, step.threat, step.randomness)
+        return self._attack()(model, step.x, step.y, step.threat, step.randomness)
 
     def loss(self, model: nn.Module, x_adv: Tensor, step: Step) -> Tensor:
-        if step.targets.is_floating_point():
-            raise BadInput("sglr is defined for hard labels and was given soft ones; leave out label smoothing")
+        self.refuse_soft(step.targets)
         started = step.epoch >= self.start_epoch
         if self.base == "trades":
             clean = model(step.x)
@@ -90,17 +79,16 @@ class SGLR(Method):
             fitted = logits = model(x_adv)
             clean = self._clean(model, step) if started else logits
         hot = functional.one_hot(step.y, logits.shape[1]).to(logits.dtype)
-        step.kept["row"] = self._refined(hot, clean, logits, step) if started else hot
-        losses = functional.cross_entropy(fitted, self._label(step.kept["row"], hot), reduction="none")
+        row = self._refined(hot, clean, logits, step) if started else hot
+        step.kept["row"] = row
+        label = row if self.anchor == "fading" else self.interp * row + (1 - self.interp) * hot
+        losses = functional.cross_entropy(fitted, label, reduction="none")
         if self.weighted:
-            largest = step.kept["row"].amax(1)
+            largest = row.amax(1)
             losses = losses * largest / step.processes.mean([largest.mean()], step)[0]
         if self.base == "trades":
-            losses = losses + beta_of(self.base, self.beta, "sglr") * kl(logits, clean)
+            losses = losses + self.divergence * kl(logits, clean)
         return losses.mean()
-
-    def after_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> None:
-        write_rows(step)
 
     def _clean(self, model: nn.Module, step: Step) -> Tensor:
         with torch.no_grad(), evaluating(model) if self.clean_bn_mode == "eval" else nullcontext():
@@ -108,11 +96,8 @@ class SGLR(Method):
         return logits
 
     def _refined(self, hot: Tensor, clean: Tensor, logits: Tensor, step: Step) -> Tensor:
-        row = read_rows(step)
-        row = torch.where(row.any(1, keepdim=True), row, hot)  # an image that comes for the first time
+        row = self.rows(step)
+        row = torch.where(row.any(1, keepdim=True), row, hot)  # 0 for an image that comes for the first time
         p_clean, p_adv = clean.detach().softmax(1), logits.detach().softmax(1)
         mixed = self.clean_share * p_clean + (1 - self.clean_share) * p_adv
         return self.momentum * row + (1 - self.momentum) * mixed
-
-    def _label(self, row: Tensor, hot: Tensor) -> Tensor:
-        return row if self.anchor == "fading" else self.interp * row + (1 - self.interp) * hot

@@ -1,47 +1,74 @@
-"""A table of soft labels, one row of class probabilities for every training image, in the state of a method."""
+"""What the methods have in common that keep soft labels of every training image."""
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from satbench.attacks.gradient import PGD
 from satbench.core.errors import BadInput
-from satbench.methods.base import Step
+from satbench.core.parameters import Positive, check_fields
+from satbench.methods.base import Method, Step
 
 Base = Annotated[
     Literal["pgd_at", "trades"], Field(description="pgd_at or trades; its source joins it to no other method")
 ]
+TABLE = "soft labels"
 
 
-def empty_table(images: int, classes: int) -> dict[str, Tensor]:
-    """The state before the first update: float32 (N, K) of zeros. A row is zero until `write_rows` has written it."""
-    return {"soft labels": torch.zeros(images, classes)}
+@dataclass(frozen=True)
+class SoftLabels(Method):
+    """A table in the state, float32 (N, K), with one row of class weights for every training image, 0 at first.
 
+    A step leaves the new rows (n, K) of its images in `kept["row"]`, and `after_update` writes them.
 
-def read_rows(step: Step) -> Tensor:
-    """The rows of the images of the step, (n, K), on the device of the table."""
-    return step.state["soft labels"][step.index]
+    base: "pgd_at" or "trades", the method that is extended; beta: of TRADES, None means 6; steps, step_size: of the
+        attack, as in pgd_at and trades.
+    """
 
+    base: Base = "pgd_at"
+    beta: Positive | None = None
+    steps: int = 10
+    step_size: float | None = None
 
-def write_rows(step: Step) -> None:
-    """Write `kept["row"]`, (n, K), of every part and every process; the table is then the same on all processes."""
-    own = torch.cat([part.kept["row"] for part, _ in step.split(step.x)])
-    step.state["soft labels"][step.batch_index] = step.processes.everywhere(own, step)
+    called: ClassVar[str]  # in the table of methods
+    soft_targets = False
 
+    def __post_init__(self) -> None:
+        check_fields(self, self.called)
+        self._attack()
+        if self.beta is not None and self.base != "trades":
+            raise BadInput(
+                f"beta of {self.called} is the weight of TRADES' divergence; leave it out or set base=trades"
+            )
 
-def attack_of(base: str, steps: int, step_size: float | None) -> PGD:
-    """The attack of `base`, whose objective is the caller's where it is another one."""
-    if base == "trades":
-        return PGD(steps=steps, step_size=step_size, loss="kl", init="gaussian", keep="last")
-    return PGD(steps=steps, step_size=step_size, keep="last")
+    @property
+    def divergence(self) -> float:
+        """The weight of TRADES' divergence."""
+        return 6.0 if self.beta is None else self.beta
 
+    def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
+        return {TABLE: torch.zeros(images, classes)}
 
-def beta_of(base: str, beta: float | None, method: str) -> float:
-    """The weight of TRADES' divergence: `beta`, or 6 for None; 0 for pgd_at, which has none and refuses one."""
-    if base == "trades":
-        return 6.0 if beta is None else beta
-    if beta is not None:
-        raise BadInput(f"beta of {method} is the weight of TRADES' divergence; leave it out or give base=trades")
-    return 0.0
+    def rows(self, step: Step) -> Tensor:
+        """Of the images of the step, (n, K), before its update."""
+        return step.state[TABLE][step.index]
+
+    def after_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> None:
+        parts = [part.kept["row"] for part, _ in step.split(step.x) if "row" in part.kept]
+        if parts:
+            step.state[TABLE][step.batch_index] = step.processes.everywhere(torch.cat(parts), step)
+
+    def refuse_soft(self, targets: Tensor) -> None:
+        """Raise `BadInput` for soft targets, which no source has under its own."""
+        if targets.is_floating_point():
+            raise BadInput(
+                f"{self.called} is defined for hard labels and was given soft ones; leave out label smoothing"
+            )
+
+    def _attack(self) -> PGD:
+        if self.base == "trades":
+            return PGD(steps=self.steps, step_size=self.step_size, loss="kl", init="gaussian", keep="last")
+        return PGD(steps=self.steps, step_size=self.step_size, keep="last")

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from satbench.attacks.base import crafting
 from satbench.attacks.losses import ce, kl
 from satbench.core.errors import BadInput
-from satbench.core.parameters import Index, Positive, ShareBelow1, check_fields
-from satbench.methods.base import Method, Passes, Step
-from satbench.methods.soft_labels import Base, attack_of, beta_of, empty_table, read_rows, write_rows
+from satbench.core.parameters import Index, Positive, ShareBelow1
+from satbench.methods.base import Passes, Step
+from satbench.methods.soft_labels import SoftLabels
 
 
 @dataclass(frozen=True)
-class TemporalEnsembling(Method):
+class TemporalEnsembling(SoftLabels):
     """The base method with a squared distance of the prediction from an average of past ones in attack and loss.
 
     The row P of an image starts at 0. From `start_epoch` on, before the image is attacked,
@@ -35,21 +35,15 @@ class TemporalEnsembling(Method):
     149 here. The start of its attack is not cut at the box before the first gradient; here it is.
     """
 
-    base: Base = "pgd_at"
     start_epoch: Index = 89
     end_epoch: Index = 149
     weight: Positive = 300.0
     momentum: ShareBelow1 = 0.9
-    beta: Positive | None = None
-    steps: int = 10
-    step_size: float | None = None
 
-    soft_targets = False
+    called = "te"
 
     def __post_init__(self) -> None:
-        check_fields(self, "te")
-        attack_of(self.base, self.steps, self.step_size)
-        beta_of(self.base, self.beta, "te")
+        super().__post_init__()
         if self.end_epoch <= self.start_epoch:
             raise BadInput(f"end_epoch of te is {self.end_epoch}; give more than start_epoch, {self.start_epoch}")
         if self.base == "trades":
@@ -66,42 +60,30 @@ class TemporalEnsembling(Method):
         left = 1 - (math.floor(epoch) - self.start_epoch) / (self.end_epoch - self.start_epoch)
         return self.weight * math.exp(-5 * max(left, 0.0) ** 2)
 
-    def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
-        return empty_table(images, classes)
-
     def perturb(self, model: nn.Module, step: Step) -> Tensor:
-        attack, w = attack_of(self.base, self.steps, self.step_size), self.ramp(step.epoch)
+        w = self.ramp(step.epoch)
         if w == 0:
-            return attack(model, step.x, step.y, step.threat, step.randomness)
+            return self._attack()(model, step.x, step.y, step.threat, step.randomness)
         with crafting(model), torch.no_grad():
             clean = model(step.x)
-        row = self.momentum * read_rows(step) + (1 - self.momentum) * clean.softmax(1)
+        row = self.momentum * self.rows(step) + (1 - self.momentum) * clean.softmax(1)
         step.kept["row"] = row
 
         def objective(logits: Tensor) -> Tensor:
-            first = ce(logits, step.y) if self.base == "pgd_at" else self._beta * kl(logits, clean)
+            first = ce(logits, step.y) if self.base == "pgd_at" else self.divergence * kl(logits, clean)
             return first + w * _distance(logits, row)
 
-        return attack(model, step.x, step.y, step.threat, step.randomness, objective)
+        return self._attack()(model, step.x, step.y, step.threat, step.randomness, objective)
 
     def loss(self, model: nn.Module, x_adv: Tensor, step: Step) -> Tensor:
-        if step.targets.is_floating_point():
-            raise BadInput("te is defined for hard labels and was given soft ones; leave out label smoothing")
+        self.refuse_soft(step.targets)
         fitted = model(step.x if self.base == "trades" else x_adv)
         losses = ce(fitted, step.y)
         if self.base == "trades":
-            losses = losses + self._beta * kl(model(x_adv), fitted)
+            losses = losses + self.divergence * kl(model(x_adv), fitted)
         if "row" in step.kept:
             losses = losses + self.ramp(step.epoch) * _distance(fitted, step.kept["row"])
         return losses.mean()
-
-    def after_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> None:
-        if self.ramp(step.epoch):
-            write_rows(step)
-
-    @property
-    def _beta(self) -> float:
-        return beta_of(self.base, self.beta, "te")
 
 
 def _distance(logits: Tensor, row: Tensor) -> Tensor:
