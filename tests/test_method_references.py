@@ -52,9 +52,9 @@ class Batch:
     def normal(self) -> Tensor:
         return torch.randn(self.x.shape, generator=generator(2, self.number), dtype=torch.float64)
 
-    def inside(self, images: Tensor) -> Tensor:
+    def inside(self, images: Tensor, eps: float = EPS) -> Tensor:
         """In the ball, then in the box."""
-        return torch.max(torch.min(images, self.x + EPS), self.x - EPS).clamp(0, 1)
+        return torch.max(torch.min(images, self.x + eps), self.x - eps).clamp(0, 1)
 
 
 # the pieces of all formulas
@@ -266,6 +266,33 @@ def te_trades(net: nn.Module, b: Batch, memory: Memory) -> Loss:
     return loss
 
 
+def moat(net: nn.Module, b: Batch, memory: Memory) -> Loss:
+    """Single-step and multi-step examples in turn, an epoch each."""
+    if math.floor(b.epoch) % 2 == 0:
+        return fgsm_rs(net, b, memory)
+    x_adv = pgd_images(net, b, steps=7)
+    return lambda net: ce(net(x_adv), b.hot).mean()
+
+
+def aft(net: nn.Module, b: Batch, memory: Memory) -> Loss:
+    """At a quarter of the radius; an image stops at its first misclassified iterate, from epoch 2 on at its second."""
+    eps, left = EPS / 4, torch.full((N,), 1 if b.epoch < 2 else 2)
+    x_adv = (b.x + eps * b.uniform()).clamp(0, 1)
+    for _ in range(10):
+        left = left - (eval_logits(net, x_adv).argmax(1) != b.y).long()
+        moved = b.inside(x_adv + 0.25 * eps * slope(net, x_adv, lambda z: ce(z, b.hot)).sign(), eps)
+        x_adv = torch.where((left > 0).view(-1, 1, 1, 1), moved, x_adv)
+
+    def loss(net: nn.Module) -> Tensor:
+        net[1].momentum = 0.0  # the clean images alone move the running statistics
+        adversarial = net(x_adv)
+        net[1].momentum = 0.1
+        clean, anchor = net(b.x), eval_logits(network(), b.x)  # of the network as it was at first
+        return (0.3 * ce(clean, b.hot) + 0.7 * ce(adversarial, b.hot) + 0.5 * kl(anchor, clean)).mean()
+
+    return loss
+
+
 LATE = {"start_epoch": 1}
 CASES: dict[str, tuple[Callable[[nn.Module, Batch, Memory], Loss], dict[str, Any]]] = {
     "standard": (standard, {}),
@@ -277,6 +304,8 @@ CASES: dict[str, tuple[Callable[[nn.Module, Batch, Memory], Loss], dict[str, Any
     "n_fgsm": (n_fgsm, {}),
     "gradalign": (gradalign, {}),
     "free": (free, {}),
+    "moat": (moat, {"stages": [[1, "single"], [1, "multi"]]}),
+    "aft": (aft, {"mix": 0.7, "anchor": 0.5}),
     "sglr": (sglr, LATE),
     "sglr interp": (sglr_interp, {**LATE, "anchor": "interp", "interp": 0.7, "clean_bn_mode": "eval", "steps": 4}),
     "sglr trades": (sglr_trades, {**LATE, "base": "trades"}),
@@ -323,10 +352,11 @@ def by_the_method(case: str) -> tuple[list[float], dict[str, Tensor], Memory]:
     net, losses = network(), []
     learner = Learner(net, torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9, weight_decay=1e-3), method)
     state = {name: one.double() for name, one in method.initial_state(IMAGES, CLASSES, (N, 1, 6, 6)).items()}
+    method.begin(net, state, lambda: {"clean": 1.0})
     for number in range(3):
         batch = Batch(number)
         step = Step.of(batch.x, batch.y, ThreatModel("Linf", EPS), generator(2, number))
-        step = replace(step, index=ROWS, batch_index=ROWS, number=number, epoch=batch.epoch, state=state)
+        step = replace(step, index=ROWS, batch_index=ROWS, number=number, epoch=batch.epoch, state=state, network=net)
         losses.append(learner.update(step, LR).loss.item())
     return losses, dict(net.state_dict()), state
 
@@ -343,7 +373,7 @@ def test_loss_update_and_memory_are_those_of_the_formula(case: str) -> None:
     assert found.keys() == weights.keys()
     for name, one in weights.items():
         torch.testing.assert_close(found[name], one, rtol=1e-9, atol=1e-9, msg=name)
-    assert state.keys() == memory.keys()
+    assert set(memory) == set(state) & {"delta", "soft labels"}
     for name, one in memory.items():
         kept = state[name][ROWS] if name == "soft labels" else state[name]
         torch.testing.assert_close(kept, one, rtol=1e-9, atol=1e-9)

@@ -55,6 +55,11 @@ class SGLR(SoftLabels):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        adaptive = self.base == "trades" and self.weighted and self.clean_share == 1
+        paper = "Huang et al. 2020, NeurIPS" if adaptive else "Li, Yu et al. 2024, CVPR, arXiv 2403.09101"
+        is_released = self.anchor == "fading" and (adaptive or (self.base == "pgd_at" and not self.weighted))
+        object.__setattr__(self, "paper", paper)
+        object.__setattr__(self, "known_from", "authors' code" if is_released else "reconstruction")
         if self.base == "trades" and self.clean_bn_mode != "train":
             raise BadInput("clean_bn_mode of sglr is for base=pgd_at; the clean pass of trades is one of its loss")
         object.__setattr__(self, "loss_passes", Passes(2, 2 if self.base == "trades" else 1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from satbench.attacks.gradient import PGD
 from satbench.core.errors import BadInput
 from satbench.core.parameters import Positive, check_fields
-from satbench.methods.base import Method, Step
+from satbench.methods.base import Method, Passes, Step
 
 Base = Annotated[
     Literal["pgd_at", "trades"], Field(description="pgd_at or trades; its source joins it to no other method")
@@ -48,6 +48,11 @@ class SoftLabels(Method):
     def divergence(self) -> float:
         """The weight of TRADES' divergence."""
         return 6.0 if self.beta is None else self.beta
+
+    def mean_passes(self, epochs: float) -> Passes:
+        """Without the clean pass that pgd_at takes from `start_epoch` on, in the epochs before."""
+        whole, waited = self.passes, min(self.start_epoch, epochs) / epochs
+        return Passes(whole.forward - (waited if self.base == "pgd_at" else 0), whole.backward)
 
     def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
         return {TABLE: torch.zeros(images, classes)}

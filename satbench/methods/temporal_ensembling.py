@@ -41,6 +41,7 @@ class TemporalEnsembling(SoftLabels):
     momentum: ShareBelow1 = 0.9
 
     called = "te"
+    paper = "Dong et al. 2022, ICLR, arXiv 2106.01606"
 
     def __post_init__(self) -> None:
         super().__post_init__()
