@@ -43,6 +43,8 @@ EVERY: dict[str, dict[str, Any]] = {
     "n_fgsm": {},
     "gradalign": {},
     "free": {"replays": 3},
+    "moat": {"stages": ((1, "single"), (1, "multi")), "steps": 3},
+    "aft": {"steps": 3, "mix": 0.5},
     "sglr": {"steps": 3, "start_epoch": 0},
     "sglr interp": {"steps": 3, "start_epoch": 1, "anchor": "interp", "clean_bn_mode": "eval"},
     "sglr trades": {"base": "trades", "steps": 3, "start_epoch": 0},

@@ -696,9 +696,11 @@ def test_every_recipe_is_plain_data_that_names_known_things(name: str) -> None:
 
 
 def test_every_method_has_recipes_on_digits_and_on_cifar10() -> None:
-    for dataset in ("digits", "cifar10"):
+    """But for reconstructions, whose authors' settings on CIFAR-10 are not known."""
+    stated = {name for name, make in METHODS.items() if make().known_from != "reconstruction"}
+    for dataset, wanted in (("digits", set(METHODS)), ("cifar10", stated)):
         used = {RECIPES[name]().method.name for name in RECIPES if name.startswith(dataset)}
-        assert used == set(METHODS), dataset
+        assert used == wanted, dataset
     assert {RECIPES[name]().averaging.name for name in RECIPES} == set(AVERAGES)
 
 

@@ -322,7 +322,7 @@ def digits_moat() -> TrainConfig:
 
     Paper: Wang et al. 2021 (arXiv 2106.15357), of which the abstract was at hand; the stages are satbench's.
     Command: `satbench train digits-moat`. With benign epochs: `--set method.stages=1:benign+3:single+2:multi`.
-    Hardware: one CPU core. Time: under a minute, measured.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     return _mlp("digits-moat", "moat", epochs=30)
 
@@ -333,7 +333,7 @@ def digits_aft() -> TrainConfig:
     Paper: Hou et al. 2022 (arXiv 2204.13232), of which the abstract was at hand; every formula is satbench's.
     Command: `satbench train digits-aft`. Fine-tuning alone, of a network that is there: `--set init_from=RUN --set
     stages=null --epochs 20 --set optimizer.lr=1e-3`.
-    Hardware: one CPU core. Time: under a minute, measured.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     standard = StageConfig(epochs=20, changes={"method": "standard"})
     tuning = StageConfig(changes={"optimizer.lr": 1e-3, "schedule": "cosine"})
