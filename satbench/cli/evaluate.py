@@ -104,7 +104,8 @@ def check_images(model: str, split: str | None, data_dir: Path | None) -> None:
 
 def _folder(label: str, digest: str, device: str) -> str:
     """Of one evaluation on one kind of device."""
+    from satbench.core.names import path_part
     from satbench.numerics.device import resolve_device
 
     kind = resolve_device(device).type
-    return f"eval-{label.replace(' ', '-').replace('/', '-')}-{digest[:8]}" + ("" if kind == "cpu" else f"-{kind}")
+    return f"eval-{path_part(label)}-{digest[:8]}" + ("" if kind == "cpu" else f"-{kind}")

@@ -17,6 +17,7 @@ def command(
     from satbench.core.errors import BadInput
     from satbench.reporting import leaderboard
     from satbench.reporting.lines import network_names
+    from satbench.reporting.render import check_own_page
     from satbench.reporting.summary import summarise
     from satbench.reporting.summary_file import merge, read_summary, write_summary
     from satbench.results.store import MANIFEST, read_run
@@ -30,7 +31,10 @@ def command(
             raise BadInput(f"no run in {', '.join(map(str, add))}; make one with `satbench eval`")
         old = read_summary(summary) if summary.is_file() else []
         new = summarise([read_run(run) for run in found])
-        write_summary(summary, merge(old, new))
+        merged = merge(old, new)
+        leaderboard.build(merged)  # raises before anything is replaced
+        check_own_page(folder / "index.html")
+        write_summary(summary, merged)
         names = network_names(row.network for row in new)
         for name in sorted({names[row.network] for row in new if row.trust.verdict == "fail"}):
             typer.echo(f"{name}: listed without a rank, because its trust verdict is fail", err=True)

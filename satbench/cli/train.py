@@ -143,11 +143,13 @@ def command(
 def _name(config: Any) -> str:
     """A folder name that differs whenever the config does."""
     import hashlib
-    import re
+
+    from satbench.core.names import path_part
 
     digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
-    recipe = re.sub(r"[^\w.-]", "_", config.recipe.partition(" ")[0]).lstrip(".")
-    return f"{recipe}-{config.model.name}-{config.activation}-seed{config.seed}-{digest}"
+    return path_part(f"{config.recipe.partition(' ')[0]}-{config.model.name}-{config.activation}", 120) + (
+        f"-seed{config.seed}-{digest}"
+    )
 
 
 def _rate(accuracy: float, n: int) -> str:

@@ -40,18 +40,18 @@ def command(
     ] = None,
 ) -> None:
     """Check whether robustness figures of a network can be believed; exit 1 when they cannot."""
-    import re
-
     from satbench.cli.evaluate import check_images
     from satbench.cli.progress import progress_bar
     from satbench.core.errors import BadInput
     from satbench.core.files import check_output_folder
+    from satbench.core.names import path_part
     from satbench.core.parameters import Count, check
     from satbench.evaluation import data_info, images_for, sweep
     from satbench.evaluation.batch import usual_threads
     from satbench.evaluation.sources import identified
     from satbench.numerics.device import resolve_device, using_threads
     from satbench.numerics.threat import ThreatModel
+    from satbench.reporting.render import check_own_page
     from satbench.reporting.trust_page import TRUST_FILE, write_trust
     from satbench.trust import ASKS, SAMPLE, examine
     from satbench.zoo import load
@@ -69,9 +69,10 @@ def command(
     if loaded.note:
         typer.echo(loaded.note)
     threat = stated or sweep.trained_threat(loaded.info, norm)
-    label = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', loaded.info.label)}-{loaded.info.short}"
+    label = f"{path_part(loaded.info.label)}-{loaded.info.short}"
     folder = out or Path("reports", "trust", label)
     check_output_folder(folder, TRUST_FILE)
+    check_own_page(folder / "index.html")
     images = images_for(loaded, dataset, split, image_size, data_dir, loader)
     images = images.head(min(USUAL, len(images)) if n is None else n)
     threads = threads or usual_threads(loaded.model, images.shape, resolve_device(device))
