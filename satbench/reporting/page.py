@@ -68,8 +68,8 @@ def write_report(
     """Write table, figures and one page with all of it into `folder`; the page loads nothing from elsewhere.
 
     `curves` may be empty; `notes` are paragraphs under the title; `reference` is the activation that the others are
-    compared with. Equal runs give equal bytes. All is computed before the first file is replaced. Raises `BadInput` when
-    the runs hold no records, and where index.html is a page of someone else.
+    compared with. Equal runs give equal bytes. All is computed before the first file is replaced. Raises `BadInput`
+    when the runs hold no records, and where index.html is a page of someone else.
     """
     index = folder / "index.html"
     check_own_page(index)

@@ -94,7 +94,7 @@ def robustness_curves(rows: Sequence[Row]) -> Figure:
 
 
 def _draw_curves(axes: Axes, frame: pd.DataFrame, names: Mapping[tuple[str, ...], str]) -> None:
-    norm = frame["norm"].iloc[0]
+    norm = figure_text(frame["norm"].iloc[0])
     scale = 255 if norm == "Linf" else 1
     for key, line in frame.groupby(list(_IDENTITY)):
         points = _with_clean_point(line.sort_values("eps_value"))
@@ -110,8 +110,8 @@ def _draw_curves(axes: Axes, frame: pd.DataFrame, names: Mapping[tuple[str, ...]
             lw=1.6,
         )
         axes.fill_between(x, points["robust_lo"] * 100, points["robust_hi"] * 100, color=look.colour, alpha=0.15, lw=0)
-    axes.set_title(f"{_data(frame)}, {figure_text(norm)}, {_attack(frame)}\n{_counts(frame)}; {BAND}")
-    axes.set_xlabel("eps in 1/255 of the pixel range" if norm == "Linf" else f"eps ({figure_text(norm)}, pixels in [0, 1])")
+    axes.set_title(f"{_data(frame)}, {norm}, {_attack(frame)}\n{_counts(frame)}; {BAND}")
+    axes.set_xlabel("eps in 1/255 of the pixel range" if norm == "Linf" else f"eps ({norm}, pixels in [0, 1])")
     axes.set_ylabel("robust accuracy, %")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 4, 5, 10]))
     axes.set_ylim(-2, 102)

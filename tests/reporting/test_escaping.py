@@ -83,9 +83,9 @@ ATTACKS = [
     "_nolegend_",
     "    indented",
 ]
-TEXT = st.lists(st.sampled_from(ATTACKS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=4).map(
-    "".join
-)
+TEXT = st.lists(
+    st.sampled_from(ATTACKS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=4
+).map("".join)
 NAMES = TEXT.filter(lambda text: text.strip() != "")
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 INLINE = {"text", "text_special"}
