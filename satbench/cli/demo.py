@@ -15,12 +15,12 @@ def command(
 
     from satbench.cli.study import echo_results
     from satbench.core.strict_yaml import shipped
-    from satbench.reporting.render import check_own_page
+    from satbench.reporting.render import check_page_folder
     from satbench.specs.study import read_study
     from satbench.study import jobs_of, run_study
     from satbench.study.page import write_page
 
-    check_own_page(out / "index.html")
+    check_page_folder(out)
     started = time.monotonic()
     file = shipped("studies/demo.yaml")
     echo_results(run_study(jobs_of(read_study(file), str(file)), out / "runs", engine, device="cpu"))

@@ -17,7 +17,7 @@ def command(
     from satbench.core.errors import BadInput
     from satbench.reporting import leaderboard
     from satbench.reporting.lines import network_names
-    from satbench.reporting.render import check_own_page
+    from satbench.reporting.render import check_page_folder
     from satbench.reporting.summary import summarise
     from satbench.reporting.summary_file import merge, read_summary, write_summary
     from satbench.results.store import MANIFEST, read_run
@@ -33,7 +33,7 @@ def command(
         new = summarise([read_run(run) for run in found])
         merged = merge(old, new)
         leaderboard.build(merged)  # raises before anything is replaced
-        check_own_page(folder / "index.html")
+        check_page_folder(folder)
         write_summary(summary, merged)
         names = network_names(row.network for row in new)
         for name in sorted({names[row.network] for row in new if row.trust.verdict == "fail"}):

@@ -45,13 +45,13 @@ def command(
     from satbench.core.errors import BadInput
     from satbench.core.files import check_output_folder
     from satbench.core.names import path_part
-    from satbench.core.parameters import Count, check
+    from satbench.core.parameters import Count, Index, check
     from satbench.evaluation import data_info, images_for, sweep
     from satbench.evaluation.batch import usual_threads
     from satbench.evaluation.sources import identified
     from satbench.numerics.device import resolve_device, using_threads
     from satbench.numerics.threat import ThreatModel
-    from satbench.reporting.render import check_own_page
+    from satbench.reporting.render import check_page_folder
     from satbench.reporting.trust_page import TRUST_FILE, write_trust
     from satbench.trust import ASKS, SAMPLE, examine
     from satbench.zoo import load
@@ -60,6 +60,7 @@ def command(
     if n is not None and n > most:
         raise BadInput(f"--n {n}: the trust battery looks at {most} images at most; give 1 to {most}")
     check("--threads", threads, Count | None)
+    check("--seed", seed, Index)
     stated = None if eps is None else ThreatModel(norm, eps)
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
@@ -72,7 +73,7 @@ def command(
     label = f"{path_part(loaded.info.label)}-{loaded.info.short}"
     folder = out or Path("reports", "trust", label)
     check_output_folder(folder, TRUST_FILE)
-    check_own_page(folder / "index.html")
+    check_page_folder(folder)
     images = images_for(loaded, dataset, split, image_size, data_dir, loader)
     images = images.head(min(USUAL, len(images)) if n is None else n)
     threads = threads or usual_threads(loaded.model, images.shape, resolve_device(device))

@@ -15,7 +15,7 @@ from satbench.core.files import to_json, write_text
 from satbench.core.names import path_part
 from satbench.reporting.lines import model_lines
 from satbench.reporting.names import strength
-from satbench.reporting.render import check_own_page, render
+from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.summary import Row, canonical, least_trusted
 from satbench.reporting.table_forms import (
     MISSING,
@@ -111,7 +111,7 @@ def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
     Files with other names, such as baselines.yaml, claims.yaml and runs.json, are left alone. Raises `BadInput`, and
     changes nothing, where index.html is a page of someone else.
     """
-    check_own_page(folder / "index.html")
+    check_page_folder(folder)
     files = build(rows)
     for name in _generated(folder) - set(files):
         (folder / name).unlink()

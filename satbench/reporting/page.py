@@ -14,7 +14,7 @@ from satbench.reporting import plots, table_forms, tables
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.lines import model_lines, network_names
 from satbench.reporting.names import short_names, threat_name
-from satbench.reporting.render import check_own_page, render
+from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import NOT_CHECKED, Row, network_of, summarise
 from satbench.reporting.verdict import RULE_NOTE, compare
@@ -72,7 +72,7 @@ def write_report(
     when the runs hold no records, and where index.html is a page of someone else.
     """
     index = folder / "index.html"
-    check_own_page(index)
+    check_page_folder(folder)
     rows = summarise(runs)
     if not rows:
         raise BadInput("no records to report on; give run folders made by `satbench eval` with at least one attack")

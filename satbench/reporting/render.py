@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from satbench.core.errors import BadInput
 from satbench.core.escaping import html
+from satbench.core.files import check_folder_name
 
 GENERATOR = '<meta name="generator" content="satbench">'  # in the head of every page
 
@@ -26,8 +27,10 @@ def render(template: str, **values: object) -> str:
     return _ENVIRONMENT.get_template(template).render(**values, generator=Markup(GENERATOR))
 
 
-def check_own_page(index: Path) -> None:
-    """Raise `BadInput` where a page lies that satbench did not write, which would be overwritten."""
+def check_page_folder(folder: Path) -> None:
+    """Raise `BadInput` for a folder that cannot be, and where it has an index.html that satbench did not write."""
+    check_folder_name(folder)
+    index = folder / "index.html"
     if not index.exists():
         return
     head = b""

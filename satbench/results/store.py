@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from satbench.core.errors import BadInput
+from satbench.core.errors import BadInput, reason
 from satbench.core.files import atomic_file, check_output_folder, file_digest, to_json, write_text
 from satbench.core.parsing import parsed
 from satbench.results.schema import EXAMPLES, RECORDS, SCHEMA_VERSION, TIMING, Manifest
@@ -23,6 +24,9 @@ TIMING_FILE = "timing.parquet"
 EXAMPLES_FILE = "examples.parquet"
 SEALED = (RECORDS_FILE, TIMING_FILE, EXAMPLES_FILE)  # together with the manifest
 PARTS = "parts"  # finished batches
+MOST_ROWS = 1_000_000  # of a table of any size; a larger one has at least a byte for each row
+MOST_BYTES, MOST_RATIO = 1 << 28, 64  # unpacked, for a file of any size, and for each byte of a larger one
+MOST_TEXT = 1 << 31  # bytes of a column, were all its texts as long as its longest
 
 
 class Outdated(BadInput):
@@ -162,11 +166,29 @@ def read_timing_table(path: Path) -> pd.DataFrame:
     return _read_table(path / TIMING_FILE, TIMING)
 
 
+def _bounded_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """A table, whose size is known before it is read; raises ValueError for one far larger than its file."""
+    size = path.stat().st_size
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    about = pq.read_metadata(path)
+    columns = [about.row_group(i).column(j) for i in range(about.num_row_groups) for j in range(about.num_columns)]
+    unpacked = sum(one.total_uncompressed_size for one in columns)
+    if about.num_rows > max(MOST_ROWS, size) or unpacked > max(MOST_BYTES, MOST_RATIO * size):
+        raise ValueError(f"{about.num_rows:,} rows in {size:,} bytes")
+    table = pq.read_table(path, read_dictionary=texts)
+    for name in set(texts) & set(table.column_names):
+        longest = max((pc.max(pc.binary_length(one.dictionary)).as_py() or 0 for one in table[name].chunks), default=0)
+        if longest * len(table) > MOST_TEXT:
+            raise ValueError(f"texts of {longest:,} characters in {name}")
+    fields = [schema.field(one.name) if one.name in texts else one for one in table.schema]
+    return table.cast(pa.schema(fields, table.schema.metadata))
+
+
 def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); run `satbench eval` again") from None
+        table = _bounded_table(path, schema)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise BadInput(f"{path} is missing or damaged ({reason(error)}); run `satbench eval` again") from None
     if not table.schema.equals(schema):
         raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}; run `satbench eval` again")
     for field, column in zip(schema, table.columns, strict=True):

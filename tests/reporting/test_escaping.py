@@ -21,7 +21,7 @@ from satbench.reporting.claims import compare as compare_claims
 from satbench.reporting.claims import to_markdown as claims_markdown
 from satbench.reporting.paired import compare_runs
 from satbench.reporting.paired import to_markdown as paired_markdown
-from satbench.reporting.render import check_own_page
+from satbench.reporting.render import check_page_folder
 from satbench.reporting.summary import Row, summarise
 from satbench.reporting.table_forms import to_csv, to_latex, to_markdown
 from satbench.reporting.tables import accuracy_table
@@ -371,7 +371,7 @@ def test_a_page_of_someone_else_is_not_overwritten(runs: list[Run], tmp_path: Pa
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
     (folder / "index.html").unlink()
     page.write_report(folder, runs, {}, "T", [])
-    check_own_page(folder / "index.html")
+    check_page_folder(folder)
 
 
 def test_a_page_that_cannot_be_built_replaces_nothing(
