@@ -54,7 +54,7 @@ class Baseline(BaseModel):
     data_digest: str
     versions: dict[str, str]
     figures: dict[str, Outcomes] = Field(min_length=1)
-    spread: dict[str, Annotated[Number, Field(ge=0, le=100, description="a number of points from 0 to 100")]]
+    spread: dict[str, Annotated[Number, Field(ge=0, le=100)]]
 
     @model_validator(mode="after")
     def _spread_is_whole(self) -> Self:

@@ -166,32 +166,40 @@ def read_timing_table(path: Path) -> pd.DataFrame:
     return _read_table(path / TIMING_FILE, TIMING)
 
 
-def _bounded_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """A table, whose size is known before it is read; raises ValueError for one far larger than its file."""
-    size = path.stat().st_size
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    about = pq.read_metadata(path)
-    columns = [about.row_group(i).column(j) for i in range(about.num_row_groups) for j in range(about.num_columns)]
-    unpacked = sum(one.total_uncompressed_size for one in columns)
-    if about.num_rows > max(MOST_ROWS, size) or unpacked > max(MOST_BYTES, MOST_RATIO * size):
-        raise ValueError(f"{about.num_rows:,} rows in {size:,} bytes")
-    table = pq.read_table(path, read_dictionary=texts)
-    for name in set(texts) & set(table.column_names):
-        longest = max((pc.max(pc.binary_length(one.dictionary)).as_py() or 0 for one in table[name].chunks), default=0)
-        if longest * len(table) > MOST_TEXT:
-            raise ValueError(f"texts of {longest:,} characters in {name}")
-    fields = [schema.field(one.name) if one.name in texts else one for one in table.schema]
-    return table.cast(pa.schema(fields, table.schema.metadata))
-
-
 def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     try:
-        table = _bounded_table(path, schema)
+        with path.open("rb") as stream:  # of a path such as exp:1/x pyarrow would make a URL
+            about = pq.read_metadata(stream)
+            if not about.schema.to_arrow_schema().equals(schema):
+                raise BadInput(
+                    f"{path} has other columns than schema version {SCHEMA_VERSION}; run `satbench eval` again"
+                )
+            _check_size(about, path.stat().st_size)
+            texts = [field.name for field in schema if pa.types.is_string(field.type)]
+            table = pq.read_table(stream, read_dictionary=texts)
+        _check_texts(table, texts)
+        table = table.cast(schema)
+    except BadInput:
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise BadInput(f"{path} is missing or damaged ({reason(error)}); run `satbench eval` again") from None
-    if not table.schema.equals(schema):
-        raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}; run `satbench eval` again")
     for field, column in zip(schema, table.columns, strict=True):
         if column.null_count and not pa.types.is_floating(field.type):  # NaN is stored as null
             raise BadInput(f"{path} has empty cells in column {field.name!r}; run `satbench eval` again")
     return table.to_pandas()
+
+
+def _check_size(about: pq.FileMetaData, size: int) -> None:
+    """Raise ValueError for a table far larger than its file of `size` bytes; nothing of it is read."""
+    columns = [about.row_group(i).column(j) for i in range(about.num_row_groups) for j in range(about.num_columns)]
+    unpacked = sum(one.total_uncompressed_size for one in columns)
+    if about.num_rows > max(MOST_ROWS, size) or unpacked > max(MOST_BYTES, MOST_RATIO * size):
+        raise ValueError(f"{about.num_rows:,} rows and {unpacked:,} bytes are packed into {size:,} bytes")
+
+
+def _check_texts(table: pa.Table, texts: list[str]) -> None:
+    """Raise ValueError for texts that would be far larger in rows than they are in a dictionary."""
+    for name in texts:
+        longest = max((pc.max(pc.binary_length(one.dictionary)).as_py() or 0 for one in table[name].chunks), default=0)
+        if longest * len(table) > MOST_TEXT:
+            raise ValueError(f"texts of {longest:,} bytes in {name}")
