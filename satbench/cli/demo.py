@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli.output import echo
+
 
 def command(
     out: Annotated[Path, typer.Option(help="Where the page, its figures and the runs go.")] = Path("reports", "demo"),
@@ -25,4 +27,4 @@ def command(
     file = shipped("studies/demo.yaml")
     echo_results(run_study(jobs_of(read_study(file), str(file)), out / "runs", engine, device="cpu"))
     report = write_page(out / "runs", out)
-    typer.echo(f"{time.monotonic() - started:.0f} s of computing; open {report.index}")
+    echo(f"{time.monotonic() - started:.0f} s of computing; open {report.index}")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli.output import echo
+
 
 def command(
     add: Annotated[list[Path] | None, typer.Option(help="Put the runs of this folder into the summary first.")] = None,
@@ -37,15 +39,15 @@ def command(
         write_summary(summary, merged)
         names = network_names(row.network for row in new)
         for name in sorted({names[row.network] for row in new if row.trust.verdict == "fail"}):
-            typer.echo(f"{name}: listed without a rank, because its trust verdict is fail", err=True)
+            echo(f"{name}: listed without a rank, because its trust verdict is fail", err=True)
     rows = read_summary(summary)
     if check:
         different = leaderboard.check(folder, rows)
         for name in different:
-            typer.echo(f"{folder / name} differs from what {summary} gives; run `make leaderboard`", err=True)
+            echo(f"{folder / name} differs from what {summary} gives; run `make leaderboard`", err=True)
         if different:
             raise typer.Exit(1)
-        typer.echo(f"{folder}: every page is what {summary} gives")
+        echo(f"{folder}: every page is what {summary} gives")
     else:
         for path in leaderboard.write(folder, rows):
-            typer.echo(f"{path}")
+            echo(f"{path}")

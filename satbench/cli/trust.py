@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.output import echo
 
 if TYPE_CHECKING:
     from satbench.data import Images
@@ -68,7 +69,7 @@ def command(
         loaded = identified(load(model, checkpoint, device, report))
         other = None if source is None else load(source, None, device, report)
     if loaded.note:
-        typer.echo(loaded.note)
+        echo(loaded.note)
     threat = stated or sweep.trained_threat(loaded.info, norm)
     label = f"{path_part(loaded.info.label)}-{loaded.info.short}"
     folder = out or Path("reports", "trust", label)
@@ -90,11 +91,11 @@ def command(
         )
     for finding in trust.findings:
         tried = f"; try --attack {finding.next_attack}" if finding.next_attack else ""
-        typer.echo(f"{finding.outcome:<11}  {finding.check}: {finding.sentence}{tried}")
-    typer.echo(f"{loaded.info.label} at {threat}: {trust.verdict}")
+        echo(f"{finding.outcome:<11}  {finding.check}: {finding.sentence}{tried}")
+    echo(f"{loaded.info.label} at {threat}: {trust.verdict}")
     data = data_info(images, images.digest)
     for path in write_trust(folder, trust, loaded.info, data, threat, seed, ASKS):
-        typer.echo(f"{path}")
+        echo(f"{path}")
     raise typer.Exit(int(trust.verdict == "fail"))
 
 
