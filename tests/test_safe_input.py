@@ -43,10 +43,10 @@ from satbench.specs.evaluation import EvaluationSpec
 
 
 def refused(call: Callable[[], object], hint: str, seconds: float = 5.0) -> str:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(BadInput, match=hint) as caught:
         call()
-    assert time.monotonic() - started < seconds
+    assert time.process_time() - started < seconds
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -54,26 +54,24 @@ def refused(call: Callable[[], object], hint: str, seconds: float = 5.0) -> str:
 # images
 
 
-def png(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
-    """A valid PNG of one colour, whatever its size; nearly nothing for any size."""
+def png(width: int, height: int, depth: int = 8, colour: int = 2, rows: int | None = None) -> bytes:
+    """A black PNG, in which all rows after the first `rows` are missing."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     packer, row = zlib.compressobj(9), bytes(1 + width * depth // 8 * (3 if colour == 2 else 1))
-    rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    content = b"".join(packer.compress(row) for _ in range(height if rows is None else rows)) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(name: str, tmp_path: Path) -> None:
-    (tmp_path / "wide.png").write_bytes(png(200_000, 1, depth=1, colour=0)[:-20])
-    (tmp_path / "large.png").write_bytes(png(9_000, 8_000, depth=1, colour=0)[:200])
-    assert MOST_PIXELS < 9_000 * 8_000
-    refused(lambda: LOADERS[name](tmp_path / "large.png", 32), "large.png would be decoded to .*pixels.*reduce")
-    (tmp_path / "bomb.png").write_bytes(png(60_000, 60_000, depth=1, colour=0)[:200])
-    refused(lambda: LOADERS[name](tmp_path / "bomb.png", 32), "bomb.png would be decoded")
+    for width, height in ((9_000, 8_000), (60_000, 60_000)):
+        assert width * height > MOST_PIXELS
+        (tmp_path / "large.png").write_bytes(png(width, height, depth=1, colour=0, rows=1))
+        refused(lambda: LOADERS[name](tmp_path / "large.png", 32), "large.png would be decoded to .*pixels.*reduce")
     if name != "tf1-bicubic":  # which crops before it enlarges
         (tmp_path / "narrow.png").write_bytes(png(40_000, 1))
         refused(lambda: LOADERS[name](tmp_path / "narrow.png", 224), "narrow.png would be decoded")
@@ -257,25 +255,27 @@ def test_odd_npz_are_refused(what: str, tmp_path: Path) -> None:
     refused(lambda: load_images(f"npz:{tmp_path / 'a.npz'}"), "a.npz")
 
 
-def test_bombs_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:
+def test_bombs_are_refused_before_they_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("satbench.data.npz.USUAL", 1 << 22)
+    monkeypatch.setattr("satbench.data.published.MOST", 1 << 22)
     with (
         zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("x.npy", "w", force_zip64=True) as member,
     ):
         np.lib.format.write_array_header_1_0(
-            member, {"descr": "|u1", "fortran_order": False, "shape": (300, 1, 1024, 1024)}
+            member, {"descr": "|u1", "fortran_order": False, "shape": (9, 1, 1024, 1024)}
         )
-        for _ in range(300):
+        for _ in range(9):
             member.write(bytes(1 << 20))
     with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
-        archive.writestr("y.npy", npy(np.zeros(300, int)))
-    assert (tmp_path / "a.npz").stat().st_size < 1 << 20
+        archive.writestr("y.npy", npy(np.zeros(9, int)))
+    assert (tmp_path / "a.npz").stat().st_size < 1 << 16
     refused(lambda: load_images(f"npz:{tmp_path / 'a.npz'}"), "x is packed .* times; store it by np.savez")
     packed = gzip.compress(bytes(1 << 24))
     with pytest.raises(ValueError, match="more than"):
         gunzipped(packed, 1 << 20)
     assert gunzipped(packed + packed, 1 << 25) == bytes(1 << 25)
-    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(300 << 20), 1))
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(9 << 20)))
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
     refused(lambda: load_images(f"mnist:{tmp_path}"), "cannot be read .ValueError")
 
@@ -376,7 +376,7 @@ def test_a_spread_that_hides_a_move_is_refused(spread: float, tmp_path: Path) ->
     written = (tmp_path / "b.yaml").read_text()
     shown = {"nan": ".nan", "inf": ".inf", "True": "true"}.get(str(spread), str(spread))
     (tmp_path / "b.yaml").write_text(written.replace("clean: 1.0", f"clean: {shown}"))
-    refused(lambda: read_baseline(tmp_path / "b.yaml", "suite"), "spread.clean.*from 0 to 100")
+    refused(lambda: read_baseline(tmp_path / "b.yaml", "suite"), "field 'spread.clean'")
 
 
 def test_a_baseline_of_another_n_is_refused() -> None:
