@@ -29,6 +29,7 @@ from satbench.core.errors import BadInput
 from satbench.core.files import atomic_file, check_output_folder
 from satbench.core.home import home
 from satbench.core.lookup import imported
+from satbench.core.names import check_inside
 from satbench.core.strict_json import parse_json
 from satbench.core.strict_yaml import read_mapping
 from satbench.data import imagenet, load_images
@@ -407,10 +408,18 @@ def test_names_are_one_line(text: str) -> None:
 
 def test_seeds_steps_and_folders_that_cannot_be_are_refused(tmp_path: Path) -> None:
     refused(lambda: EvaluationSpec(seed=-1), "--seed -1: give a whole number from 0")
+    refused(lambda: EvaluationSpec(threads=10**12), "--threads 1000000000000: give a whole number from 1 to 1024")
+    refused(lambda: EvaluationSpec(draws=10**12), "--draws 1000000000000: give a whole number from 1 to 1000000")
     refused(lambda: load_images("digits", data_dir=tmp_path / "no"), "no: no such folder")
     ran = CliRunner().invoke(app, ["eval", "--model", "digits-silu", "--attack", "pgd:steps=10000000000000"])
     assert ran.exit_code == 2
     assert "steps of an attack is 10000000000000; give a whole number from 1 to 1000000" in ran.stderr
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../b", "a//b", "", ".", "a\\b", "a/.b", "a\nb", "a" * 200])
+def test_paths_that_leave_a_folder_are_refused(path: str) -> None:
+    refused(lambda: check_inside(path, "file"), "is not a name")
+    assert check_inside("parts/0a-1/x.safetensors", "file") == "parts/0a-1/x.safetensors"
 
 
 def test_code_that_exits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

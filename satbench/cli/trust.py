@@ -46,7 +46,7 @@ def command(
     from satbench.core.errors import BadInput
     from satbench.core.files import check_output_folder
     from satbench.core.names import path_part
-    from satbench.core.parameters import Count, Index, check
+    from satbench.core.parameters import Index, Threads, check
     from satbench.evaluation import data_info, images_for, sweep
     from satbench.evaluation.batch import usual_threads
     from satbench.evaluation.sources import identified
@@ -60,7 +60,7 @@ def command(
     most = SAMPLE["full"]
     if n is not None and n > most:
         raise BadInput(f"--n {n}: the trust battery looks at {most} images at most; give 1 to {most}")
-    check("--threads", threads, Count | None)
+    check("--threads", threads, Threads | None)
     check("--seed", seed, Index)
     stated = None if eps is None else ThreatModel(norm, eps)
     if dataset is None and checkpoint is None:

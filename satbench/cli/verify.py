@@ -29,7 +29,10 @@ def command(
 ) -> None:
     """Compute a run again, in part, and compare; exit 1 when its records claim what does not hold."""
     from satbench.cli.progress import progress_bar
+    from satbench.core.parameters import Index, check
     from satbench.evaluation.verify import verify
+
+    check("--sample", sample, Index)
 
     with progress_bar(f"verify {run.name}", "examples") as report:
         found = verify(run, model, dataset, data_dir, device, attack or (), source, sample, seal, report)

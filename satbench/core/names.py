@@ -22,6 +22,13 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
+def check_inside(path: str, what: str) -> str:
+    """A relative path whose parts are all names, divided by "/"; raises `BadInput` for any other, such as `../x`."""
+    for part in path.split("/"):
+        check_name(part, f"{what} {path!r}: the part")
+    return path
+
+
 def path_part(text: str, most: int = 80) -> str:
     """The text as one part of a path: `check_name` accepts it, and every name of at most `most` characters is kept.
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from satbench.core.errors import BadInput, reason
 from satbench.core.files import atomic_file, check_output_folder, file_digest, to_json, write_text
+from satbench.core.names import check_inside
 from satbench.core.parsing import parsed
 from satbench.results.schema import EXAMPLES, RECORDS, SCHEMA_VERSION, TIMING, Manifest
 from satbench.specs.attack import ids
@@ -153,7 +154,10 @@ def read_examples(run: Run) -> pd.DataFrame:
     """The file and row of each broken example of a run; raises `BadInput` when the run kept none."""
     if not run.manifest.examples:
         raise BadInput(f"{run.path} kept no examples; run `satbench eval` with --save-examples")
-    return _read_table(run.path / EXAMPLES_FILE, EXAMPLES)
+    examples = _read_table(run.path / EXAMPLES_FILE, EXAMPLES)
+    for name in examples["example_file"].unique():
+        check_inside(name, f"{run.path / EXAMPLES_FILE}: the file")
+    return examples
 
 
 def read_timing(run: Run) -> pd.DataFrame:

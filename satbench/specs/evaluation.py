@@ -12,7 +12,7 @@ from satbench.core.eps import NORMS, Norm, Threat, parse_eps
 from satbench.core.errors import BadInput
 from satbench.core.escaping import one_line
 from satbench.core.lookup import nearest
-from satbench.core.parameters import Count, Index, Whole
+from satbench.core.parameters import Count, Index, Steps, Threads, Whole
 from satbench.core.parsing import first_wrong
 from satbench.specs.attack import AttackInfo
 
@@ -61,8 +61,8 @@ class EvaluationSpec(BaseModel):
     seed: Index = 0
     search: SearchForm = "folded"
     batch_size: Count | None = None
-    draws: Count | None = None
-    threads: Count | None = None
+    draws: Steps | None = None
+    threads: Threads | None = None
     save_examples: bool = False
     trust: bool = True
     name: str | None = None
