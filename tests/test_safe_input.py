@@ -12,12 +12,15 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from rich.console import Console
 from scipy.io import savemat
 from typer.testing import CliRunner
 
@@ -41,6 +44,10 @@ from satbench.regression.baseline import Outcomes
 from satbench.results.schema import TIMING
 from satbench.results.store import _read_table
 from satbench.specs.evaluation import EvaluationSpec
+from satbench.study.folder import Status
+from satbench.study.jobs import Jobs
+from satbench.study.live import drawing
+from satbench.study.watch import View
 
 
 def refused(call: Callable[[], object], hint: str, seconds: float = 5.0) -> str:
@@ -489,6 +496,17 @@ def test_text_of_others_does_not_reach_the_terminal_as_commands(
     assert "\x1b" not in ran.stderr
     with progress_bar("eval [/b] \x1b[2J", "x") as report:
         report(1, 2, "[/nothing]")
+
+
+def test_what_other_workers_say_is_shown_as_text() -> None:
+    status = Status("a[/b]", 1, 2, "\x1b[2J[red]x", 3.0, 4.0)
+    jobs = cast(Jobs, SimpleNamespace(trainings=()))
+    shown = Console(file=io.StringIO(), width=200, force_terminal=True)
+    shown.print(drawing(jobs, View(0, 1, {"host[/x]": status}, 1.0, 1.0, True)))
+    text = cast(io.StringIO, shown.file).getvalue()
+    assert "host[/x]" in text
+    assert "a[/b]" in text
+    assert r"\x1b[2J[red]x" in text
 
 
 def test_every_command_prints_through_one_function() -> None:
