@@ -85,6 +85,15 @@ def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(name: str
         refused(lambda: LOADERS[name](tmp_path / "narrow.png", 224), "narrow.png would be decoded")
 
 
+def test_parts_longer_than_their_file_do_not_reach_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV takes 3 GB for this file of 90 bytes."""
+    whole = png(8, 8)
+    at = whole.index(b"IDAT") - 4
+    (tmp_path / "long.png").write_bytes(whole[:at] + b"\xbc\x84\x00\x76" + whole[at + 4 :])
+    monkeypatch.setattr("cv2.imdecode", lambda *_: pytest.fail("decoded"))
+    refused(lambda: LOADERS["opencv-cubic"](tmp_path / "long.png", 8), "long.png is not a readable image")
+
+
 @pytest.mark.parametrize("name", LOADERS)
 def test_more_than_8_bits_are_refused_also_with_colours(name: str, tmp_path: Path) -> None:
     (tmp_path / "deep.png").write_bytes(png(8, 8, depth=16))

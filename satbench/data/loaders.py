@@ -151,6 +151,7 @@ def _checked(file: ImageFile) -> bytes:
         content = read_bounded(file, MOST_BYTES) if isinstance(file, Path) else file.read_bytes()
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             size, is_deep = image.size, _is_deep(image)
+            image.verify()  # the parts of a PNG, for whose stated length OpenCV would take memory
     except BadInput:
         raise
     except BOMBS:
