@@ -1,10 +1,10 @@
-"""Some of the mutants of `fuzz/mutants.py`, of every kind of file."""
+"""Some of the mutants of `fuzz/inputs.py`, of every kind of file."""
 
 import random
 from pathlib import Path
 
 import pytest
-from fuzz.mutants import FAULTS, KINDS, mutate, outcome
+from fuzz.inputs import FAULTS, KINDS, mutate, outcome
 
 EACH = 25
 

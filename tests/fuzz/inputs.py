@@ -1,6 +1,6 @@
 """Damage files in random ways, read each, and count what happened.
 
-    python tests/fuzz/mutants.py --minutes 10 --seed 0
+    python tests/fuzz/inputs.py --minutes 10 --seed 0
 
 A mutant is refused with `BadInput`, read as the whole file was, or read as another value: a pixel or a number that
 no digest covers. Everything else is a fault: another exception, a signal, more than 5 seconds of CPU, more than 1 GiB,
