@@ -21,7 +21,7 @@ from satbench import evaluate
 from satbench.attacks import PGD
 from satbench.cli import app
 from satbench.core.errors import BadInput
-from satbench.data import Images, load_images
+from satbench.data import Images, imagenet, load_images
 from satbench.data.loaders import LOADERS
 from satbench.recipes import RECIPES
 from satbench.results.schema import ModelInfo
@@ -134,8 +134,10 @@ def few(layouts: dict[str, Path]) -> Images:
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layouts: dict[str, Path]) -> Path:
     monkeypatch.delenv("SATBENCH_DATA", raising=False)
+    kit = hashlib.md5((layouts["archives"] / f"{KIT}.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setattr(imagenet, "DEVKIT_MD5", kit)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -51,7 +51,7 @@ def test_parameters_in_a_file_are_read_as_on_the_command_line(tmp_path: Path) ->
     file.write_text(yaml.safe_dump(settings | {"method": {"name": "pgd_at", "params": {"step_size": "2/255"}}}))
     assert recipe(file).method.params == {"step_size": 2 / 255}
     for wrong, line in (
-        ({"epochs": True}, "field 'epochs': give a whole number from 1 .given True."),
+        ({"epochs": True}, "field 'epochs': give a whole number from 1 to 1000000 .given True."),
         ({"data": {"val": "abc"}}, r"field 'data\.val': give a share between 0 and 1, a number of images"),
     ):
         file.write_text(yaml.safe_dump(settings | wrong))

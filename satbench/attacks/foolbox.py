@@ -14,7 +14,7 @@ from satbench.attacks.base import Described, scalars, spelled
 from satbench.attacks.foreign import UNIT, in_units
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
-from satbench.core.parameters import Count, FromZero, check, check_fields
+from satbench.core.parameters import Count, FromZero, Steps, check, check_fields
 from satbench.numerics.seeding import Randomness
 from satbench.numerics.threat import ThreatModel
 from satbench.specs.attack import AttackInfo, effort
@@ -220,4 +220,4 @@ def _bounded(hint: Any) -> Any:
     """The type of a parameter with the bounds that foolbox's own hints leave out."""
     if get_origin(hint) in (Union, types.UnionType):
         return Union[tuple(map(_bounded, get_args(hint)))]  # noqa: UP007  # made at run time
-    return {int: Count, float: FromZero}.get(hint, hint)
+    return {int: Steps, float: FromZero}.get(hint, hint)

@@ -15,7 +15,7 @@ from satbench.attacks.schedules import APGD, SCHEDULES, Ascent, Mover
 from satbench.core.eps import default_step, sat_step
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
-from satbench.core.parameters import Count, Positive, Share, check_fields
+from satbench.core.parameters import Count, Positive, Share, Steps, check_fields
 from satbench.numerics.seeding import Randomness, normal, rows, uniform
 from satbench.numerics.threat import ThreatModel
 from satbench.specs.attack import AttackInfo, Tier, effort, label_with_counts
@@ -62,11 +62,11 @@ class PGD(Described):
     no gradient.
     """
 
-    steps: Count = 10
+    steps: Steps = 10
     step_size: Step | None = None
     loss: str = "ce"
     init: str = "uniform"
-    restarts: Count = 1
+    restarts: Steps = 1
     keep: str = "best"
     momentum: Share = later(0.0)
     schedule: str = later("fixed")

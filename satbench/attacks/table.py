@@ -11,6 +11,7 @@ from typing import Any
 
 from satbench.attacks.base import Attack
 from satbench.core.eps import parse_eps
+from satbench.core.errors import BadInput
 from satbench.core.lookup import find, keywords, pick
 
 # where each lies in this package, imported at its first use: some are slow to import
@@ -41,6 +42,8 @@ def parse_attack(text: str) -> tuple[str, dict[str, Any]]:
     if name == FOOLBOX or (colon and name not in ATTACKS and re.match(r"[^=,:]*(?:$|[,:])", tail)):
         second, tail = re.fullmatch(r"([^,:]*)[,:]?(.*)", tail, re.DOTALL).groups()  # type: ignore[union-attr]
         name = f"{name}:{second}"
+    if text.endswith(":"):
+        raise BadInput(f"attack {text!r} ends with a colon; write {text.rstrip(':')}, or parameters: pgd:steps=20")
     given = keywords(tail, f"attack {text!r}", "pgd:steps=20,loss=margin")
     return name, {key: _value(key, value) for key, value in given.items()}
 

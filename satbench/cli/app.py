@@ -1,7 +1,9 @@
 """The command line: options become a call, errors become one line. No command's room is imported before it runs."""
 
+import errno
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -24,6 +26,7 @@ from satbench.cli import (
     trust,
     verify,
 )
+from satbench.cli.output import echo_error
 from satbench.core.errors import BadInput, ReportedElsewhere
 
 
@@ -36,18 +39,26 @@ class _Group(TyperGroup):
         except ReportedElsewhere:
             raise typer.Exit(2) from None
         except BadInput as error:
-            typer.echo(f"satbench: {error}", err=True)
+            echo_error(str(error))
             raise typer.Exit(2) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes it
             raise typer.Exit(1) from None
         except OSError as error:
-            typer.echo(f"satbench: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+            echo_error(_sentence(error))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
-                typer.echo("satbench: interrupted; run the same command again to resume", err=True)
+                echo_error("interrupted; run the same command again to resume")
             raise typer.Exit(130) from None
+
+
+def _sentence(error: OSError) -> str:
+    """Which file or folder failed, and why."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        folder = Path(error.filename).parent if error.filename else Path.cwd()
+        return f"{folder}: the disk is full; free some space there and run the same command again"
+    return f"{error.filename or 'a file'}: {error.strerror or error}"
 
 
 app = typer.Typer(

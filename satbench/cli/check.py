@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from satbench.cli.output import echo
+
 if TYPE_CHECKING:
     from satbench.results.store import Run
 
@@ -50,12 +52,12 @@ def command(
             spread=spread,
         )
         write_baseline(baselines, SUITE, entry)
-        typer.echo(f"{baselines}: {SUITE} approved")
+        echo(f"{baselines}: {SUITE} approved")
         return
     assert baseline is not None
     findings = compare(baseline, figures, fingerprint, run.manifest.data.digest)
     for finding in findings:
-        typer.echo(f"{'MOVED' if finding.moved else 'ok   '} {finding.sentence}", err=finding.moved)
+        echo(f"{'MOVED' if finding.moved else 'ok   '} {finding.sentence}", err=finding.moved)
     if any(finding.moved for finding in findings):
         raise typer.Exit(1)
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli.output import echo
+
 
 def command(
     run_a: Annotated[Path, typer.Argument(help="Run folder of `satbench eval`.")],
@@ -20,4 +22,4 @@ def command(
 
     if points is not None and not 0 < points <= 100:
         raise BadInput(f"--points {points:g} is no difference of two rates; give percent points above 0, at most 100")
-    typer.echo(to_markdown(compare_runs(read_run(run_a), read_run(run_b)), points), nl=False)
+    echo(to_markdown(compare_runs(read_run(run_a), read_run(run_b)), points), nl=False)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.output import echo
 
 
 def command(
@@ -56,10 +57,10 @@ def command(
         return
     config = None if recipe is None else recipe_of(recipe)
     if config is not None and not attack:
-        typer.echo(f"train {config.recipe}, {config.epochs} epochs: {predict_training(config, data_dir, device)}")
+        echo(f"train {config.recipe}, {config.epochs} epochs: {predict_training(config, data_dir, device)}")
         return
     fields = options.spec_fields(ctx.params)
     asked = make_request(model or str(recipe), attack, norm, eps, steps, restarts, threat or (), fields)
     spec: EvaluationSpec = asked.spec if config is None else asked.spec.model_copy(update={"model": None})
     what = f"eval {model or recipe}, {', '.join(str(one) for one in asked.attacks)}"
-    typer.echo(f"{what}: {predict_evaluation(spec, data_dir, device, config)}")
+    echo(f"{what}: {predict_evaluation(spec, data_dir, device, config)}")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli.output import echo
+
 
 def command(
     out: Annotated[Path, typer.Option(help="Where the page, its figures and the runs go.")] = Path("reports", "demo"),
@@ -15,12 +17,14 @@ def command(
 
     from satbench.cli.study import echo_results
     from satbench.core.strict_yaml import shipped
+    from satbench.reporting.render import check_page_folder
     from satbench.specs.study import read_study
     from satbench.study import jobs_of, run_study
     from satbench.study.page import write_page
 
+    check_page_folder(out)
     started = time.monotonic()
     file = shipped("studies/demo.yaml")
     echo_results(run_study(jobs_of(read_study(file), str(file)), out / "runs", engine, device="cpu"))
     report = write_page(out / "runs", out)
-    typer.echo(f"{time.monotonic() - started:.0f} s of computing; open {report.index}")
+    echo(f"{time.monotonic() - started:.0f} s of computing; open {report.index}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.output import echo
 
 
 def command(
@@ -61,33 +62,33 @@ def command(
     with progress_bar(f"fetch {model}", "bytes") as report:
         loaded = load(model, checkpoint, device, report)
     if loaded.note:
-        typer.echo(loaded.note)
+        echo(loaded.note)
     words = ["satbench", *sys.argv[1:]]
     with progress_bar(f"eval {loaded.info.label}", "image-attacks") as report:
         folder = out or Path("reports", "runs", _folder(name or loaded.info.label, asked.spec.digest, device))
         run = run_request(dataclasses.replace(asked, model=loaded), folder, data_dir, device, shlex.join(words), report)
     if run.reused:
-        typer.echo(f"read from {run.path}, measured on {run.manifest.created}; nothing was computed")
+        echo(f"read from {run.path}, measured on {run.manifest.created}; nothing was computed")
     rows = summarise([run])
-    typer.echo(to_markdown(accuracy_table(rows)))
+    echo(to_markdown(accuracy_table(rows)))
     stages = stage_table(run)
     if len(stages):
-        typer.echo(markdown_table(stages) + "\n")
+        echo(markdown_table(stages) + "\n")
     claims = read_claims()
     compared = compare(claims, loaded.info.ref, loaded.loader, loaded.image_size, run.manifest.data, rows)
     if compared:
-        typer.echo(claims_table(claims, compared) + "\n")
+        echo(claims_table(claims, compared) + "\n")
     if run.manifest.trust:
         checked = run.manifest.trust
-        typer.echo(f"trust, {checked.depth} form: {checked.verdict}")
+        echo(f"trust, {checked.depth} form: {checked.verdict}")
         for finding in checked.findings:
             if finding.outcome != "pass":
                 tried = f"; try --attack {finding.next_attack}" if finding.next_attack else ""
-                typer.echo(f"- {finding.outcome}, {finding.check}: {finding.sentence}{tried}")
+                echo(f"- {finding.outcome}, {finding.check}: {finding.sentence}{tried}")
     for note in run.manifest.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(f"seal: {run.manifest.seal[:16]}")
-    typer.echo(f"{run.path}")
+        echo(f"note: {note}")
+    echo(f"seal: {run.manifest.seal[:16]}")
+    echo(f"{run.path}")
 
 
 def check_images(model: str, split: str | None, data_dir: Path | None) -> None:
@@ -104,7 +105,8 @@ def check_images(model: str, split: str | None, data_dir: Path | None) -> None:
 
 def _folder(label: str, digest: str, device: str) -> str:
     """Of one evaluation on one kind of device."""
+    from satbench.core.names import path_part
     from satbench.numerics.device import resolve_device
 
     kind = resolve_device(device).type
-    return f"eval-{label.replace(' ', '-').replace('/', '-')}-{digest[:8]}" + ("" if kind == "cpu" else f"-{kind}")
+    return f"eval-{path_part(label)}-{digest[:8]}" + ("" if kind == "cpu" else f"-{kind}")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli.output import echo
+
 
 def command(
     add: Annotated[list[Path] | None, typer.Option(help="Put the runs of this folder into the summary first.")] = None,
@@ -17,6 +19,7 @@ def command(
     from satbench.core.errors import BadInput
     from satbench.reporting import leaderboard
     from satbench.reporting.lines import network_names
+    from satbench.reporting.render import check_page_folder
     from satbench.reporting.summary import summarise
     from satbench.reporting.summary_file import merge, read_summary, write_summary
     from satbench.results.store import MANIFEST, read_run
@@ -30,18 +33,21 @@ def command(
             raise BadInput(f"no run in {', '.join(map(str, add))}; make one with `satbench eval`")
         old = read_summary(summary) if summary.is_file() else []
         new = summarise([read_run(run) for run in found])
-        write_summary(summary, merge(old, new))
+        merged = merge(old, new)
+        leaderboard.build(merged)  # raises before anything is replaced
+        check_page_folder(folder)
+        write_summary(summary, merged)
         names = network_names(row.network for row in new)
         for name in sorted({names[row.network] for row in new if row.trust.verdict == "fail"}):
-            typer.echo(f"{name}: listed without a rank, because its trust verdict is fail", err=True)
+            echo(f"{name}: listed without a rank, because its trust verdict is fail", err=True)
     rows = read_summary(summary)
     if check:
         different = leaderboard.check(folder, rows)
         for name in different:
-            typer.echo(f"{folder / name} differs from what {summary} gives; run `make leaderboard`", err=True)
+            echo(f"{folder / name} differs from what {summary} gives; run `make leaderboard`", err=True)
         if different:
             raise typer.Exit(1)
-        typer.echo(f"{folder}: every page is what {summary} gives")
+        echo(f"{folder}: every page is what {summary} gives")
     else:
         for path in leaderboard.write(folder, rows):
-            typer.echo(f"{path}")
+            echo(f"{path}")

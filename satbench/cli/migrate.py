@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli.output import echo
+
 
 def command(
     paths: Annotated[
@@ -16,4 +18,4 @@ def command(
 
     for path in paths:
         for place, done in migrate(path):
-            typer.echo(f"{place}: {done}")
+            echo(f"{place}: {done}")

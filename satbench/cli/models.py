@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from satbench.cli.output import echo
+
 if TYPE_CHECKING:
     from satbench.reporting.claims import Claim
     from satbench.zoo.card import ReleasedCard
@@ -23,22 +25,22 @@ def table(context: typer.Context) -> None:
     from satbench.zoo.released import state
 
     claims = read_claims()
-    typer.echo("Registry (satbench eval --model NAME); accuracies in percent as published, not measured here:")
-    typer.echo(f"  {'name':<26} {'parameters':>11}  {'clean':<15} {'robust':<25} fetched")
+    echo("Registry (satbench eval --model NAME); accuracies in percent as published, not measured here:")
+    echo(f"  {'name':<26} {'parameters':>11}  {'clean':<15} {'robust':<25} fetched")
     for name, card in read_cards().items():
         clean, robust = (_figure(claim) for claim in headline(published(claims, name)))
-        typer.echo(f"  {name:<26} {card.parameters:>11,}  {clean:<15} {robust:<25} {state(name, card)}")
+        echo(f"  {name:<26} {card.parameters:>11,}  {clean:<15} {robust:<25} {state(name, card)}")
     for name, alias in read_aliases().items():
-        typer.echo(f"  {name:<26} is {alias.alias}: {alias.because}")
-    typer.echo("Architectures (satbench train --model NAME):")
+        echo(f"  {name:<26} is {alias.alias}: {alias.because}")
+    echo("Architectures (satbench train --model NAME):")
     for name, build in ARCHITECTURES.items():
         summary = (build.__doc__ or "").partition("\n")[0]
-        typer.echo(f"  {name:<20} {summary}")
-    typer.echo("Activations (satbench train --activation NAME or NAME:key=value):")
+        echo(f"  {name:<20} {summary}")
+    echo("Activations (satbench train --activation NAME or NAME:key=value):")
     for name, entry in ACTIVATIONS.items():
         smoothness = "∞" if entry.smoothness == float("inf") else int(entry.smoothness)
         defaults = "".join(f"; {key} = {value:g}" for key, value in entry.defaults.items())
-        typer.echo(f"  {name:<20} C{smoothness}  {entry.formula}{defaults}")
+        echo(f"  {name:<20} C{smoothness}  {entry.formula}{defaults}")
 
 
 @app.command("show")
@@ -52,21 +54,21 @@ def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`
     own, card = find_card(name)
     here = state(own, card)
     known = known_digests(own, card) if isinstance(card, ReleasedCard) else None
-    typer.echo(own if own == name else f"{name} is {own}: {read_aliases()[name].because}")
+    echo(own if own == name else f"{name} is {own}: {read_aliases()[name].because}")
     for field, value in card.model_dump(exclude={"digests", "sources", "trained_for"}).items():
-        typer.echo(f"  {field}: {value:,}" if field == "parameters" else f"  {field}: {value}")
-    typer.echo(f"  trained_for: {card.trained_for}")
+        echo(f"  {field}: {value:,}" if field == "parameters" else f"  {field}: {value}")
+    echo(f"  trained_for: {card.trained_for}")
     if isinstance(card, ReleasedCard):
-        typer.echo("  sources (Google Drive ids):")
+        echo("  sources (Google Drive ids):")
         for part, source in card.sources.model_dump().items():
-            typer.echo(f"    {part}: {source}")
+            echo(f"    {part}: {source}")
         _show_digests(card, known)
-        typer.echo(f"  cache: {cache.folder(own)}, {here}")
+        echo(f"  cache: {cache.folder(own)}, {here}")
     claims = read_claims()
     found = published(claims, own)
-    typer.echo("  published, in percent:" if found else "  published: nothing")
+    echo("  published, in percent:" if found else "  published: nothing")
     for claim in found:
-        typer.echo(f"    {claim.figure} {claim} ({claims.sources[claim.source].where})")
+        echo(f"    {claim.figure} {claim} ({claims.sources[claim.source].where})")
 
 
 @app.command("fetch")
@@ -79,7 +81,7 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Names from `satbench 
     for name, card in [released_card(name) for name in names]:
         with progress_bar(f"fetch {name}", "bytes") as report:
             path = obtain_again_if_damaged(name, card, report)
-        typer.echo(f"{name}: {path}")
+        echo(f"{name}: {path}")
 
 
 @app.command("import")
@@ -96,14 +98,12 @@ def import_(
     own, card = released_card(name)
     done = import_checkpoint(own, card, checkpoint_prefix, out, ema)
     taken = "the moving averages" if done.converted.averaged else "the raw variables"
-    typer.echo(
-        f"{own}: {done.converted.taken} variables; took {taken} (the file has {done.converted.averages} averages)"
-    )
+    echo(f"{own}: {done.converted.taken} variables; took {taken} (the file has {done.converted.averages} averages)")
     if done.converted.ignored:
-        typer.echo(f"ignored {len(done.converted.ignored)} others: {', '.join(done.converted.ignored)}")
+        echo(f"ignored {len(done.converted.ignored)} others: {', '.join(done.converted.ignored)}")
     if checkpoint_prefix.name.removesuffix(".index") != card.release:
-        typer.echo(f"the files are not called {card.release}, as the release calls them; be sure that they are {own}'s")
-    typer.echo(f"{done.path}")
+        echo(f"the files are not called {card.release}, as the release calls them; be sure that they are {own}'s")
+    echo(f"{done.path}")
 
 
 @app.command("verify")
@@ -126,7 +126,7 @@ def verify(
             continue
         wrong = wrong or found != ["ok"]
         for line in found:
-            typer.echo(f"{own}: {line}")
+            echo(f"{own}: {line}")
     raise typer.Exit(int(wrong))
 
 
@@ -139,9 +139,9 @@ def _figure(claim: "Claim | None") -> str:
 
 def _show_digests(card: "ReleasedCard", known: dict[str, str] | None) -> None:
     if known is None:
-        typer.echo("  digests: unknown; the first fetch or import pins them")
+        echo("  digests: unknown; the first fetch or import pins them")
         return
     origin = "stated on the card" if card.stated_digests else "pinned at the first use on this machine"
-    typer.echo(f"  digests (SHA-256, {origin}):")
+    echo(f"  digests (SHA-256, {origin}):")
     for file, digest in known.items():
-        typer.echo(f"    {file}: {digest}")
+        echo(f"    {file}: {digest}")

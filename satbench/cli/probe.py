@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.output import echo
 
 if TYPE_CHECKING:
     from satbench.data import Images
@@ -36,11 +37,11 @@ def command(
 ) -> None:
     """Measure the information that networks keep: Fisher information, Jacobian, linear transfer and inversion."""
     import hashlib
-    import re
 
     from satbench.cli.progress import progress_bar
     from satbench.core.errors import BadInput
     from satbench.core.files import check_output_folder
+    from satbench.core.names import path_part
     from satbench.core.parameters import Count, Index, check
     from satbench.evaluation import data_info
     from satbench.evaluation.batch import usual_batch_size, usual_threads
@@ -49,6 +50,7 @@ def command(
     from satbench.probe import LABELS, VECTORS, check_network, check_represents, originals, pixel_transfer, probe
     from satbench.reporting.probe_page import PROBE_FILE, Setting, write_probe
     from satbench.reporting.probe_tables import side_by_side, transfer_table
+    from satbench.reporting.render import check_page_folder
     from satbench.reporting.table_forms import markdown_table
     from satbench.zoo import load
 
@@ -60,13 +62,14 @@ def command(
         with progress_bar(f"fetch {ref}", "bytes") as report:
             networks.append(identified(load(ref, None, device, report)))
         if networks[-1].note:
-            typer.echo(networks[-1].note)
+            echo(networks[-1].note)
     same = {one.info.short: one.info.ref for one in networks}
     if len(same) < len(networks):
         raise BadInput("two of the networks have the same weights; name each network once")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", networks[0].info.label)
+    name = path_part(networks[0].info.label)
     folder = out or Path("reports", "probe", f"{name}-{hashlib.sha256(' '.join(same).encode()).hexdigest()[:8]}")
     check_output_folder(folder, PROBE_FILE)
+    check_page_folder(folder)
     images = _shared_images(networks, dataset, split, image_size, data_dir, loader)
     images = images.head(min(USUAL, len(images)) if n is None else n)
     targets = {name: _target(name, images.shape[-1], data_dir) for name in to or ()}
@@ -94,11 +97,11 @@ def command(
         originals=originals(images.head(min(max(invert, 1), len(images)))),
         inverted=min(invert, len(images)),
     )
-    typer.echo(markdown_table(side_by_side(probed)))
+    echo(markdown_table(side_by_side(probed)))
     if targets:
-        typer.echo(markdown_table(transfer_table(probed, setting.pixels)))
+        echo(markdown_table(transfer_table(probed, setting.pixels)))
     for path in write_probe(folder, probed, setting):
-        typer.echo(f"{path}")
+        echo(f"{path}")
 
 
 def _target(name: str, size: int, data_dir: Path | None) -> tuple["Images", "Images"]:

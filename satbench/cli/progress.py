@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from satbench.core.escaping import one_line
+
 
 @contextmanager
 def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
@@ -12,17 +14,17 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], No
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn(unit, markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}"),
+        TextColumn("{task.fields[what]}", markup=False),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(title, total=None, what="")
+        task = bar.add_task(one_line(title), total=None, what="")
 
         def report(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, what=what)
+            bar.update(task, completed=done, total=total, what=one_line(what))
 
         yield report

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli.output import echo
+
 BATCHES = 1000  # of an epoch, of which the learning rate is drawn
 
 
@@ -28,20 +30,20 @@ def command(
             rows.append((known, config.method.name, passes, follows, _words(make).splitlines()[0]))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
-            typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        typer.echo("satbench recipes NAME shows one whole, satbench train NAME runs it; docs/methods.md: the methods")
+            echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("satbench recipes NAME shows one whole, satbench train NAME runs it; docs/methods.md: the methods")
         return
     config = recipe(name)
     if named := RECIPES.get(name):
-        typer.echo(f"{_words(named)}\n\n{_words(inspect.getmodule(named))}\n")
+        echo(f"{_words(named)}\n\n{_words(inspect.getmodule(named))}\n")
     for stage in stage_configs(config):
         method = method_of(stage)
         source = f" ({method.paper}; follows: {method.known_from})" if method.paper else ""
-        typer.echo(f"method: {method}{source}")
+        echo(f"method: {method}{source}")
     if not any(one.updates for one in config.stages):  # whose length in epochs depends on the images
         blocks, numbers = drawing(rates_of(stages_of(config, BATCHES)), config.epochs)
-        typer.echo(f"learning rate over {config.epochs} epochs:\n{blocks}\n{numbers}\n")
-    typer.echo(config.model_dump_json(indent=2))
+        echo(f"learning rate over {config.epochs} epochs:\n{blocks}\n{numbers}\n")
+    echo(config.model_dump_json(indent=2))
 
 
 def _words(make: object) -> str:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli.output import echo
+
 DEFAULT = Path("reports", "report")
 
 
@@ -40,4 +42,4 @@ def command(
         measured = [read_run(folder) for folder in found]
         report = write_report(out or DEFAULT, measured, curves, title or "Accuracy and robustness", [])
     for file in report.files:
-        typer.echo(f"{file}")
+        echo(f"{file}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.output import echo
 
 if TYPE_CHECKING:
     from satbench.results.store import Run
@@ -36,7 +37,7 @@ def command(
     from satbench.specs.study import Study, read_study
 
     if schema:
-        typer.echo(json.dumps(Study.model_json_schema(), indent=2))
+        echo(json.dumps(Study.model_json_schema(), indent=2))
         return
     if file is None:
         raise BadInput("no study is named; give a file, such as satbench study FILE.yaml")
@@ -63,12 +64,12 @@ def command(
     runs = run_study(jobs, out, engine, device, data_dir)
     if runs:
         echo_results(runs)
-        typer.echo(f"next: satbench report {out}")
+        echo(f"next: satbench report {out}")
     else:
         for training in jobs.trainings:
-            typer.echo(f"{out}/{training.name}/training")
+            echo(f"{out}/{training.name}/training")
     for sentence in beside_measured(jobs, Path(out), costs):
-        typer.echo(sentence)
+        echo(sentence)
 
 
 def list_jobs(jobs: "Jobs", data_dir: Path | None, device: str) -> None:
@@ -81,17 +82,17 @@ def list_jobs(jobs: "Jobs", data_dir: Path | None, device: str) -> None:
     for training in jobs.trainings:
         config = training.config
         what = f"{config.recipe}, {config.label}, {config.epochs} epochs"
-        typer.echo(f"train {training.name}: {what}: {costs[training.name]}")
+        echo(f"train {training.name}: {what}: {costs[training.name]}")
     for evaluation in jobs.evaluations:
         spec = evaluation.spec
         threats = [one if isinstance(one, str) else f"{one.norm}:{format_eps(one.eps)}" for one in spec.threats]
         images = "all images" if spec.n is None else f"{spec.n} images"
         attacks = [one for one in spec.attacks if not isinstance(one, str)]
         what = f"{', '.join(ids(attacks))} at {', '.join(threats)}, {images}"
-        typer.echo(f"eval {evaluation.name}: {what}: {costs[evaluation.name]}")
+        echo(f"eval {evaluation.name}: {what}: {costs[evaluation.name]}")
     hours = sum(cost.core_hours for cost in costs.values())
     least, most = (sum(getattr(cost, end) * cost.cores for cost in costs.values()) for end in ("low", "high"))
-    typer.echo(
+    echo(
         f"{len(jobs.trainings)} trainings and {len(jobs.evaluations)} evaluations: {hours:.2g} core-hours "
         f"({duration(least)} to {duration(most)} of one core)"
     )
@@ -105,6 +106,6 @@ def echo_results(runs: Sequence["Run"]) -> None:
     from satbench.reporting.tables import accuracy_table
     from satbench.reporting.verdict import compare
 
-    typer.echo(to_markdown(accuracy_table(headline_rows(summarise(runs)))))
+    echo(to_markdown(accuracy_table(headline_rows(summarise(runs)))))
     for sentence in compare(runs):
-        typer.echo(sentence)
+        echo(sentence)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from satbench.cli import options
+from satbench.cli.output import echo
 
 
 def command(
@@ -82,7 +83,7 @@ def command(
         is_first = processes.rank == 0
         if is_dry:
             for line in described(config, dry_run(config, str(place), data_dir)) if is_first else ():
-                typer.echo(line)
+                echo(line)
             return
         with progress_bar(f"train {config.label}", "steps") as report:
             trained = train(
@@ -98,10 +99,10 @@ def command(
     if not is_first:
         return
     if trained.was_finished:
-        typer.echo("the run was finished before: nothing was trained, logged or tracked")
+        echo("the run was finished before: nothing was trained, logged or tracked")
     best, last = trained.history[trained.best_epoch], trained.history[trained.last_epoch]
     if best.val is not None and last.val is not None:
-        typer.echo(
+        echo(
             f"on {best.val.n} validation images, on which the best epoch was chosen, at {config.threat.norm} "
             f"{_eps(config.threat.eps)}:"
         )
@@ -117,37 +118,39 @@ def command(
                 for name, value in figures.items()
             ]
             if said:
-                typer.echo(f"{where}: {', '.join(said)}")
+                echo(f"{where}: {', '.join(said)}")
         first = trained.best.figures[0]
         if rates[first]:
-            typer.echo(f"best - last: {inward(best.val.figures[first] - last.val.figures[first])} points of {first}")
+            echo(f"best - last: {inward(best.val.figures[first] - last.val.figures[first])} points of {first}")
     else:
-        typer.echo("no validation split: nothing was measured, and the best epoch is the last one")
+        echo("no validation split: nothing was measured, and the best epoch is the last one")
     if trained.times:
-        typer.echo(f"measuring took {measuring_share(trained.times):.0%} of the time")
+        echo(f"measuring took {measuring_share(trained.times):.0%} of the time")
     for row in trained.history:
         if row.alarm:
-            typer.echo(f"alarm in epoch {row.epoch + 1}, catastrophic overfitting: {row.alarm}")
+            echo(f"alarm in epoch {row.epoch + 1}, catastrophic overfitting: {row.alarm}")
     if ended := in_words(trained.history[-1].ended, config):
-        typer.echo(f"ended after epoch {len(trained.history)} of {config.epochs}: {ended}")
+        echo(f"ended after epoch {len(trained.history)} of {config.epochs}: {ended}")
     if keep_every is not None:
         wanted = [epoch_file(out, epoch - 1) for epoch in range(keep_every, len(trained.history) + 1, keep_every)]
         for file in wanted:
-            typer.echo(f"{file}" if file.is_file() else f"{file} was not kept: that epoch was over before --keep-every")
+            echo(f"{file}" if file.is_file() else f"{file} was not kept: that epoch was over before --keep-every")
     for file in save(training_curves({config.label: trained.history}), out, "curves"):
-        typer.echo(f"{file}")
-    typer.echo(f"{out / BEST}")
-    typer.echo(f"next: satbench eval --model {out} --attack pgd --eps {_eps(config.threat.eps)} --steps 50")
+        echo(f"{file}")
+    echo(f"{out / BEST}")
+    echo(f"next: satbench eval --model {out} --attack pgd --eps {_eps(config.threat.eps)} --steps 50")
 
 
 def _name(config: Any) -> str:
     """A folder name that differs whenever the config does."""
     import hashlib
-    import re
+
+    from satbench.core.names import path_part
 
     digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
-    recipe = re.sub(r"[^\w.-]", "_", config.recipe.partition(" ")[0]).lstrip(".")
-    return f"{recipe}-{config.model.name}-{config.activation}-seed{config.seed}-{digest}"
+    return path_part(f"{config.recipe.partition(' ')[0]}-{config.model.name}-{config.activation}", 120) + (
+        f"-seed{config.seed}-{digest}"
+    )
 
 
 def _rate(accuracy: float, n: int) -> str:

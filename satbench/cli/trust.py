@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.output import echo
 
 if TYPE_CHECKING:
     from satbench.data import Images
@@ -40,18 +41,18 @@ def command(
     ] = None,
 ) -> None:
     """Check whether robustness figures of a network can be believed; exit 1 when they cannot."""
-    import re
-
     from satbench.cli.evaluate import check_images
     from satbench.cli.progress import progress_bar
     from satbench.core.errors import BadInput
     from satbench.core.files import check_output_folder
-    from satbench.core.parameters import Count, check
+    from satbench.core.names import path_part
+    from satbench.core.parameters import Index, Threads, check
     from satbench.evaluation import data_info, images_for, sweep
     from satbench.evaluation.batch import usual_threads
     from satbench.evaluation.sources import identified
     from satbench.numerics.device import resolve_device, using_threads
     from satbench.numerics.threat import ThreatModel
+    from satbench.reporting.render import check_page_folder
     from satbench.reporting.trust_page import TRUST_FILE, write_trust
     from satbench.trust import ASKS, SAMPLE, examine
     from satbench.zoo import load
@@ -59,7 +60,8 @@ def command(
     most = SAMPLE["full"]
     if n is not None and n > most:
         raise BadInput(f"--n {n}: the trust battery looks at {most} images at most; give 1 to {most}")
-    check("--threads", threads, Count | None)
+    check("--threads", threads, Threads | None)
+    check("--seed", seed, Index)
     stated = None if eps is None else ThreatModel(norm, eps)
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
@@ -67,11 +69,12 @@ def command(
         loaded = identified(load(model, checkpoint, device, report))
         other = None if source is None else load(source, None, device, report)
     if loaded.note:
-        typer.echo(loaded.note)
+        echo(loaded.note)
     threat = stated or sweep.trained_threat(loaded.info, norm)
-    label = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', loaded.info.label)}-{loaded.info.short}"
+    label = f"{path_part(loaded.info.label)}-{loaded.info.short}"
     folder = out or Path("reports", "trust", label)
     check_output_folder(folder, TRUST_FILE)
+    check_page_folder(folder)
     images = images_for(loaded, dataset, split, image_size, data_dir, loader)
     images = images.head(min(USUAL, len(images)) if n is None else n)
     threads = threads or usual_threads(loaded.model, images.shape, resolve_device(device))
@@ -88,11 +91,11 @@ def command(
         )
     for finding in trust.findings:
         tried = f"; try --attack {finding.next_attack}" if finding.next_attack else ""
-        typer.echo(f"{finding.outcome:<11}  {finding.check}: {finding.sentence}{tried}")
-    typer.echo(f"{loaded.info.label} at {threat}: {trust.verdict}")
+        echo(f"{finding.outcome:<11}  {finding.check}: {finding.sentence}{tried}")
+    echo(f"{loaded.info.label} at {threat}: {trust.verdict}")
     data = data_info(images, images.digest)
     for path in write_trust(folder, trust, loaded.info, data, threat, seed, ASKS):
-        typer.echo(f"{path}")
+        echo(f"{path}")
     raise typer.Exit(int(trust.verdict == "fail"))
 
 

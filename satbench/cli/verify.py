@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.output import echo
 
 MOST_SHOWN = 20
 
@@ -28,17 +29,20 @@ def command(
 ) -> None:
     """Compute a run again, in part, and compare; exit 1 when its records claim what does not hold."""
     from satbench.cli.progress import progress_bar
+    from satbench.core.parameters import Index, check
     from satbench.evaluation.verify import verify
+
+    check("--sample", sample, Index)
 
     with progress_bar(f"verify {run.name}", "examples") as report:
         found = verify(run, model, dataset, data_dir, device, attack or (), source, sample, seal, report)
     for fault in found.faults[:MOST_SHOWN]:
-        typer.echo(f"FAULT {fault}", err=True)
+        echo(f"FAULT {fault}", err=True)
     if len(found.faults) > MOST_SHOWN:
-        typer.echo(f"... and {len(found.faults) - MOST_SHOWN} more", err=True)
+        echo(f"... and {len(found.faults) - MOST_SHOWN} more", err=True)
     for sentence in found.skipped:
-        typer.echo(f"not checked: {sentence}")
-    typer.echo(
+        echo(f"not checked: {sentence}")
+    echo(
         f"{run}: {found.clean} clean predictions, {found.broken} stored examples and {found.attacked} attacks on an "
         f"image computed again, {found.exact} attacks compared exactly, {found.differing} of the others differ as two "
         f"honest runs may; {found.unproven} records have no example; {len(found.faults)} faults"

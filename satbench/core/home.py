@@ -21,7 +21,10 @@ CLAIMS = ".claims"  # one for every job that a process does
 def home() -> Path:
     """The folder that `SATBENCH_HOME` names, or else the user's cache folder. It need not exist yet."""
     named = os.environ.get(HOME)
-    return Path(named).expanduser().absolute() if named else user_cache_path("satbench")
+    try:
+        return Path(named).expanduser().absolute() if named else user_cache_path("satbench")
+    except RuntimeError:
+        raise BadInput(f"{HOME}={named}: there is no such user; give the path of a folder") from None
 
 
 class Busy(BadInput):

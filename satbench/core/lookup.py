@@ -58,14 +58,17 @@ def pick(table: Mapping[str, Callable[..., Any]], name: str, kind: str, /, *args
 def keywords(text: str, source: str, example: str) -> dict[str, str]:
     """The pairs of `key=value,key=value`, values as text.
 
-    Raises `BadInput`, which begins with `source` and shows `example`, for a part that is not key=value.
+    Raises `BadInput`, which begins with `source` and shows `example`, for a part that is not key=value, and for a key
+    that is given twice.
     """
     found = {}
-    for part in filter(None, text.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
+    for part in text.split(",") if text else ():
+        key, equals, value = (one.strip() for one in part.partition("="))
+        if not equals or not key:
             raise BadInput(f"{source}: {part!r} is not key=value; write {example}")
-        found[key.strip()] = value.strip()
+        if key in found:
+            raise BadInput(f"{source}: {key} is given twice; give it once")
+        found[key] = value
     return found
 
 
@@ -92,6 +95,8 @@ def imported(option: str, reference: str, wanted: str) -> Iterator[Callable[...,
         raise
     except ModuleNotFoundError as error:
         raise BadInput(f"{option} {reference}: no module named {error.name!r}; give package.module:callable") from None
+    except SystemExit as error:
+        raise BadInput(f"{option} {reference}: its code exits ({error.code}); {advice}") from error
     except (*FAULTS, ImportError, NameError, OSError, SyntaxError) as error:
         raise BadInput(f"{option} {reference}: {reason(error)}; {advice}") from error
     finally:

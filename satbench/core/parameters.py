@@ -24,6 +24,8 @@ def _number(value: object) -> object:
 Whole = Annotated[int, BeforeValidator(_number), Field(description="a whole number")]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False, description="a number")]
 Count = Annotated[Whole, Field(ge=1, description="a whole number from 1")]
+Steps = Annotated[Whole, Field(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")]  # of any loop
+Threads = Annotated[Whole, Field(ge=1, le=1024, description="a whole number from 1 to 1024")]
 Index = Annotated[Whole, Field(ge=0, description="a whole number from 0")]
 Positive = Annotated[Number, Field(gt=0, description="a positive number")]
 FromZero = Annotated[Number, Field(ge=0, description="a number from 0")]

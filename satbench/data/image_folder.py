@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -44,6 +44,11 @@ def image_folder(path: Path, split: str | None, size: int | None) -> ImageSet:
     return replace(part, split=split)
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file of this name is an image of a data set; hidden ones, as macOS leaves them, are not."""
+    return PurePath(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+
+
 def _class_names(folders: Iterable[Path]) -> list[str]:
     names = {entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()}
     return sorted(name for name in names if not name.startswith("."))
@@ -54,7 +59,7 @@ def _read(name: str, folder: Path, classes: list[str], root: Path, size: int | N
     pixels, labels, ids = [], [], []
     for label, class_name in enumerate(classes):
         for file in sorted((folder / class_name).rglob("*")):
-            if file.suffix.lower() in SUFFIXES:
+            if is_picture(file.name) and not any(part.startswith(".") for part in file.relative_to(folder).parts):
                 pixels.append(_pixels(file, side))
                 labels.append(label)
                 ids.append(file.relative_to(root).as_posix())

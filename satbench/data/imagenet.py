@@ -1,6 +1,9 @@
 """ImageNet (ILSVRC 2012) where someone has it on disk, in the layouts that people keep it in."""
 
+import hashlib
+import os
 import re
+import struct
 import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,10 +14,12 @@ from xml.etree import ElementTree
 
 import torch
 
+from satbench.core.bounded import MIB, read_bounded
 from satbench.core.errors import BadInput
-from satbench.data.image_folder import SUFFIXES
+from satbench.data.image_folder import is_picture
 from satbench.data.images import FileImages, carve
-from satbench.data.loaders import DEFAULT_LOADER, DEFAULT_SIZE, ImageFile
+from satbench.data.loaders import DEFAULT_LOADER, DEFAULT_SIZE, MOST_BYTES, ImageFile
+from satbench.data.matlab import read_table
 
 SUBFOLDERS = ("", "imagenet", "ILSVRC2012")
 CLASSES = 1000
@@ -27,6 +32,7 @@ SOLUTION = "LOC_val_solution.csv"
 
 FLAT = "ILSVRC2012_img_val"
 DEVKIT = "ILSVRC2012_devkit_t12"
+DEVKIT_MD5 = "fa75699e90414af021442c21a62c3abf"  # of its .tar.gz, as torchvision lists it
 TRUTH, META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
 
 
@@ -130,7 +136,8 @@ def _annotated(root: Path) -> Listing | None:
 
 def _solution(file: Path) -> dict[str, str]:
     """WordNet ids by image name, from rows `image,wnid x y x y ...`."""
-    return dict(re.findall(r"^(\w+),(n\d{8})\b", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE))
+    text = read_bounded(file, 64 * MIB).decode("utf-8", errors="replace")
+    return dict(re.findall(r"^(\w+),(n\d{8})\b", text, re.MULTILINE))
 
 
 def _annotations(folder: Path) -> dict[str, str]:
@@ -138,13 +145,15 @@ def _annotations(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise BadInput(f"the validation images have no labels: neither {folder} nor {SOLUTION} is there; add one")
     wnids: dict[str, str] = {}
-    for file in folder.glob("*.xml"):
+    for file in folder.glob("[!.]*.xml"):
         try:
-            name = ElementTree.parse(file).findtext("object/name")
-        except ElementTree.ParseError:
+            name = ElementTree.fromstring(read_bounded(file, MIB)).findtext("object/name")
+        except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two: an unknown encoding
+            if isinstance(error, BadInput):
+                raise
             name = None
-        if name is None:
-            raise BadInput(f"{file} is damaged: it names no object; fetch it again")
+        if name is None or not WNID.fullmatch(name):
+            raise BadInput(f"{file} is damaged: it names no object by its WordNet id; fetch it again")
         wnids[file.stem] = name
     return wnids
 
@@ -156,14 +165,12 @@ def _devkit(root: Path) -> Listing | None:
         return None
     place, files = (folder, _pictures(folder)) if folder.is_dir() else (archive, _members(archive))
     truth, meta = (_devkit_file(root, name) for name in (TRUTH, META))
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
     try:
-        synsets = loadmat(BytesIO(meta), squeeze_me=True)["synsets"]
-        known = dict(zip(synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist(), strict=True))
+        known = dict(read_table(meta, "synsets", ("ILSVRC2012_ID", "WNID")))
         order = [known[int(line)] for line in truth.split()]
-    except (IndexError, KeyError, MatReadError, OSError, TypeError, ValueError, zlib.error) as error:
+        if not all(WNID.fullmatch(wnid) for wnid in set(order)):
+            raise ValueError("no WordNet id")
+    except (KeyError, TypeError, ValueError, struct.error, zlib.error) as error:
         raise BadInput(f"{root / DEVKIT} is damaged ({type(error).__name__}); fetch it again") from None
     wnids = {f"ILSVRC2012_val_{number:08d}": wnid for number, wnid in enumerate(order, 1)}
     return _labelled(place, files, wnids)
@@ -173,35 +180,54 @@ def _devkit_file(root: Path, name: str) -> bytes:
     folder, archive = root / DEVKIT, root / f"{DEVKIT}.tar.gz"
     try:
         if folder.is_dir():
-            return (folder / name).read_bytes()
-        with tarfile.open(archive) as kit:
-            stream = kit.extractfile(f"{DEVKIT}/{name}")
-            return stream.read() if stream else b""
-    except (OSError, KeyError, EOFError, tarfile.TarError, zlib.error) as error:
+            return read_bounded(folder / name, 16 * MIB)
+        packed = read_bounded(archive, 16 * MIB)
+    except OSError as error:
         raise BadInput(
             f"the validation images of {root} have no labels: {DEVKIT} or {DEVKIT}.tar.gz with {name} is missing or "
             f"damaged ({type(error).__name__}); put it there"
         ) from None
+    found = hashlib.md5(packed, usedforsecurity=False).hexdigest()
+    if found != DEVKIT_MD5:
+        raise BadInput(f"{archive} has MD5 {found} where {DEVKIT_MD5} was published: damaged or not it; fetch it again")
+    with tarfile.open(fileobj=BytesIO(packed)) as kit:
+        stream = kit.extractfile(f"{DEVKIT}/{name}")
+        return stream.read() if stream else b""
 
 
 def _members(archive: Path) -> list[Member]:
+    found = []
     try:
-        with tarfile.open(archive, "r:") as tar:
-            return [
-                Member(archive, Path(one.name).name, one.offset_data, one.size)
-                for one in tar
-                if one.isfile() and _is_picture(Path(one.name))
-            ]
-    except (OSError, tarfile.TarError) as error:
+        with tarfile.open(archive, "r:") as tar, archive.open("rb") as stream:
+            total, end = archive.stat().st_size, 0
+            for one in tar:
+                if one.offset < end or one.size < 0 or one.offset_data + one.size > total or one.issparse():
+                    raise tarfile.ReadError("a member is not inside of the archive")
+                end = one.offset_data + one.size
+                name = Path(one.name).name
+                if one.isfile() and is_picture(name):
+                    if one.size > MOST_BYTES:
+                        raise BadInput(
+                            f"{archive}/{name} has {one.size:,} bytes, more than an image has; fetch it again"
+                        )
+                    found.append(Member(archive, name, one.offset_data, one.size))
+            stream.seek(tar.offset)  # where tarfile stopped: at a damaged header too
+            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("it does not end as a tar archive does")
+    except (OSError, tarfile.TarError, ValueError) as error:
+        if isinstance(error, BadInput):
+            raise
         raise BadInput(f"{archive} is no whole tar archive ({type(error).__name__}); fetch it again") from None
+    return found
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return [file for file in folder.iterdir() if _is_picture(file)]
-
-
-def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    with os.scandir(folder) as entries:  # which knows what is a plain file without asking for each
+        found = [(Path(entry.path), entry.is_file()) for entry in entries if is_picture(entry.name)]
+    for file, is_plain in found:
+        if not is_plain:
+            raise BadInput(f"{file} is not a plain file; repair or remove it")
+    return [file for file, _ in found]
 
 
 def _labelled(source: Path, files: Sequence[ImageFile], wnids: Mapping[str, str]) -> Listing:

@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -260,6 +261,7 @@ def carve(whole: AnyImages, split: str, shares: Mapping[str, float] = SHARES) ->
     Every class is ordered by a hash of its sample ids and cut by `shares` in turn, so the result depends on the ids
     alone and not on any library's generator. The images come in hash order, a fixed shuffle.
     """
+    _check_ids(whole)
     order = sorted(range(len(whole)), key=lambda i: hashlib.sha256(whole.ids[i].encode()).digest())
     classes: dict[int, list[int]] = {}
     for i, label in zip(order, whole.y[order].tolist(), strict=True):
@@ -276,6 +278,18 @@ def carve(whole: AnyImages, split: str, shares: Mapping[str, float] = SHARES) ->
     if not chosen:
         raise BadInput(f"{whole.name}: of {len(whole)} images none is left for the {split} split; use --split all")
     return replace(whole.take([i for i in order if i in chosen]), split=split)
+
+
+def _check_ids(images: Images) -> None:
+    """Refuse two images of one name, and names that no file of records could hold."""
+    if len(set(images.ids)) < len(images):
+        doubled = next(one for one, count in Counter(images.ids).items() if count > 1)
+        raise BadInput(f"{images.name}: two images are called {doubled!r}; rename or remove one")
+    for sample_id in images.ids:
+        try:
+            sample_id.encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"{images.name}: the file name {sample_id!a} is not UTF-8; rename it") from None
 
 
 def together(one: AnyImages, other: AnyImages) -> AnyImages:

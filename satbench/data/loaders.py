@@ -1,13 +1,23 @@
 """How an image file becomes a square of pixels: networks differ in it, and a tenth of a point hangs on it."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from satbench.core.errors import BadInput
+from satbench.core.bounded import MIB, read_bounded
+from satbench.core.errors import FAULTS, BadInput
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")  # some other formats of Pillow start programs
+MOST_BYTES = 256 * MIB  # of a file
+MOST_PIXELS = 1 << 26  # of an image, and of what it is enlarged to; the largest of ImageNet have some 2^25
+DAMAGES = (*FAULTS, EOFError, MemoryError, OSError, SyntaxError, struct.error, zlib.error)  # of damaged images
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class ImageFile(Protocol):
@@ -26,17 +36,16 @@ MARGIN = 32  # pixels that the release leaves around the crop, in both of its lo
 def open_rgb(file: ImageFile) -> Image.Image:
     """The file's first frame as 8-bit RGB, decoded by Pillow; an EXIF orientation is left alone.
 
-    Raises `BadInput` that names a file which is missing, damaged, no image, or of more than 8 bits a channel.
+    Raises `BadInput` that names a file which is missing, damaged, no image of `FORMATS`, of more than 8 bits a channel,
+    or of more than `MOST_PIXELS`.
     """
-    content = BytesIO(_bytes(file))
+    content = _checked(file)
     try:
-        with Image.open(content) as image:
-            mode, rgb = image.mode, image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
+    except DAMAGES as error:
         raise _unreadable(file, type(error).__name__) from None
-    if mode.startswith(("I", "F")):
-        raise BadInput(f"{file} has more than 8 bits a channel (mode {mode}); convert it to 8 bits")
-    return rgb
 
 
 def opencv_cubic(file: ImageFile, size: int) -> np.ndarray:
@@ -51,13 +60,14 @@ def opencv_cubic(file: ImageFile, size: int) -> np.ndarray:
     import cv2
 
     try:
-        bgr = cv2.imdecode(np.frombuffer(_bytes(file), np.uint8), cv2.IMREAD_COLOR)
+        bgr = cv2.imdecode(np.frombuffer(_checked(file), np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise _unreadable(file, f"OpenCV: {error.err}") from None
     if bgr is None:
         raise _unreadable(file, "OpenCV gives nothing")
     scale = (size + MARGIN) / min(bgr.shape[:2])
     height, width = (int(scale * side + 0.5) for side in bgr.shape[:2])
+    _check_pixels(file, width, height)
     bgr = cv2.resize(bgr, (width, height), interpolation=cv2.INTER_CUBIC)
     top, left = int((height - size) * 0.5), int((width - size) * 0.5)
     return _planes(bgr[top : top + size, left : left + size, ::-1])
@@ -88,6 +98,7 @@ def torchvision_bilinear(file: ImageFile, size: int) -> np.ndarray:
     image = open_rgb(file)
     shorter, target = min(image.size), round(size * 256 / 224)
     width, height = (target * side // shorter for side in image.size)
+    _check_pixels(file, width, height)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return _planes(np.asarray(image.crop((left, top, left + size, top + size))))
@@ -109,7 +120,7 @@ def legacy_bicubic(image: np.ndarray, size: int) -> np.ndarray:
     weighs four rows, the first one before the source row, clamped at the borders, by Keys' kernel with a = -0.75:
     `(a + 2) d^3 - (a + 3) d^2 + 1` at distance d <= 1, `a (d^3 - 5 d^2 + 8 d - 4)` beyond. Columns likewise.
     """
-    rows = _legacy_stretch(image.astype(np.float32), size)
+    rows = _legacy_stretch(image, size)
     return _legacy_stretch(rows.transpose(1, 0, 2), size).transpose(1, 0, 2)
 
 
@@ -123,7 +134,7 @@ def _legacy_stretch(image: np.ndarray, size: int) -> np.ndarray:
     out = np.zeros((size, lines.shape[1]), np.float32)
     for tap in (-1, 0, 1, 2):
         rows = (first + tap).clip(0, length - 1).astype(np.intp)
-        out += _keys(np.abs(tap - fraction))[:, None] * lines[rows]
+        out += _keys(np.abs(tap - fraction))[:, None] * lines[rows].astype(np.float32)
     return out.reshape(size, *image.shape[1:])
 
 
@@ -134,11 +145,41 @@ def _keys(distance: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _bytes(file: ImageFile) -> bytes:
+def _checked(file: ImageFile) -> bytes:
+    """The bytes of an image whose header promises what can be decoded."""
     try:
-        return file.read_bytes()
-    except OSError as error:
-        raise _unreadable(file, error.strerror or type(error).__name__) from None
+        content = read_bounded(file, MOST_BYTES) if isinstance(file, Path) else file.read_bytes()
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            size, is_deep = image.size, _is_deep(image)
+            image.verify()  # the parts of a PNG, for whose stated length OpenCV would take memory
+    except BadInput:
+        raise
+    except BOMBS:
+        raise _too_large(file, "far more pixels") from None
+    except DAMAGES as error:
+        raise _unreadable(file, getattr(error, "strerror", None) or type(error).__name__) from None
+    if is_deep:
+        raise BadInput(f"{file} has more than 8 bits a channel; convert it to 8 bits")
+    _check_pixels(file, *size)
+    return content
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a channel has more than 8 bits, which Pillow would cut off or clip."""
+    codes = [(tile[0], tile[3]) for tile in getattr(image, "tile", ())]
+    has_large_values = any(
+        code.startswith("ppm") and isinstance(args, tuple) and args[-1] > 255 for code, args in codes
+    )
+    return image.mode.startswith(("I", "F")) or has_large_values or any(";16" in str(args) for _, args in codes)
+
+
+def _check_pixels(file: ImageFile, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise _too_large(file, f"{width} x {height} pixels")
+
+
+def _too_large(file: ImageFile, what: str) -> BadInput:
+    return BadInput(f"{file} would be decoded to {what}, at most {MOST_PIXELS:,} are; reduce or remove it")
 
 
 def _unreadable(file: ImageFile, reason: str) -> BadInput:

@@ -1,13 +1,23 @@
 """Arrays in a NumPy archive: `x` and `y`."""
 
+import lzma
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from satbench.core.errors import BadInput
+from satbench.core.bounded import MIB
+from satbench.core.errors import FAULTS, BadInput
 from satbench.data.images import ImageSet, carve, image_set
+
+DAMAGES = (
+    *(*FAULTS, EOFError, MemoryError, OSError, SyntaxError),
+    *(lzma.LZMAError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+USUAL = 256 * MIB  # unpacked bytes up to which an array may be packed however well
+MOST_RATIO = 64  # of unpacked to packed bytes beyond; pixels of photographs have 1 to 3
 
 
 def npz(path: Path, split: str | None, size: int | None) -> ImageSet:
@@ -18,19 +28,13 @@ def npz(path: Path, split: str | None, size: int | None) -> ImageSet:
     if not path.is_file():
         raise BadInput(f"no such file: {path}; npz:PATH names an archive with arrays x and y, see --data-dir")
     try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise BadInput(f"{path} holds one array, not an archive; write it by np.savez(path, x=x, y=y)")
-            missing = [key for key in ("x", "y") if key not in archive.files]
-            if missing:
-                raise BadInput(f"{path} has no array {missing[0]!r}, only {archive.files}; expected x and y")
-            x, y = archive["x"], archive["y"]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, BadInput):
-            raise
+        with zipfile.ZipFile(path) as archive:
+            x, y = (_array(archive, name, path) for name in "xy")
+    except BadInput:
+        raise
+    except DAMAGES as error:
         raise BadInput(f"{path} is not a readable npz archive of plain arrays ({type(error).__name__})") from None
-    if x.ndim != 4:
+    if x.ndim != 4 or 0 in x.shape[1:]:
         raise BadInput(f"{path}: x has shape {x.shape}; expected (N, H, W, C) or (N, C, H, W)")
     first, last = x.shape[1] in (1, 3), x.shape[3] in (1, 3)
     if first == last:
@@ -41,4 +45,28 @@ def npz(path: Path, split: str | None, size: int | None) -> ImageSet:
     if size not in (None, pixels.shape[2]):
         raise BadInput(f"{path}: images are {pixels.shape[2]} pixels a side, not {size}; resize the arrays first")
     ids = [f"{path.name}/{i:06d}" for i in range(len(pixels))]
-    return carve(image_set(f"npz:{path.name}", "all", pixels, np.asarray(y), ids), split or "all")
+    return carve(image_set(f"npz:{path.name}", "all", pixels, y, ids), split or "all")
+
+
+def _array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
+    """The array, whose size is known before it is unpacked: the header states what the archive does."""
+    names = archive.namelist()
+    if names.count(f"{name}.npy") != 1:
+        known = sorted(one.removesuffix(".npy") for one in names)
+        raise BadInput(f"{path} has no array {name!r} or several, only {known}; expected x and y")
+    about = archive.getinfo(f"{name}.npy")
+    if about.file_size > max(USUAL, MOST_RATIO * about.compress_size):
+        raise BadInput(
+            f"{path}: {name} is packed {about.file_size // max(1, about.compress_size)} times; store it by np.savez"
+        )
+    with archive.open(about) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = read(stream)
+        if dtype.kind not in "biuf" or dtype.itemsize > 8:
+            raise BadInput(f"{path}: {name} has the type {dtype}; expected plain arrays of numbers")
+        stated = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if stated != about.file_size - stream.tell():
+            raise BadInput(f"{path}: {name} of shape {shape} has not the bytes that it states; make it again")
+    with archive.open(about) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)

@@ -1,6 +1,5 @@
 """MNIST, CIFAR-10, CIFAR-100 and SVHN as published, fetched and checked by torchvision's addresses and digests."""
 
-import gzip
 import hashlib
 import pickle
 import socket
@@ -19,12 +18,14 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from satbench.core.bounded import MIB, gunzipped, read_bounded
 from satbench.core.errors import BadInput
 from satbench.core.files import atomic_file
 from satbench.core.home import home
 from satbench.data.images import SHARES, ImageSet, carve, image_set
 
 SPLITS = ("train", "val", "test")
+MOST = 256 * MIB  # of a file; the largest, of SVHN, has 174
 PATIENCE = 30.0  # seconds without a byte from a server
 MNIST_MD5 = {  # of the unpacked files; torchvision lists the packed ones
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -181,10 +182,12 @@ def _forms(file: Path) -> tuple[Path, Path]:
 def _content(file: Path, md5: str) -> bytes:
     """What a file holds, unpacked; raises `BadInput` unless it is what was published."""
     try:
-        content = file.read_bytes()
+        content = read_bounded(file, MOST)
         if file.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+            content = gunzipped(content, MOST)
+    except BadInput:
+        raise
+    except (OSError, ValueError, zlib.error) as error:
         raise BadInput(f"{file} cannot be read ({type(error).__name__}); replace or delete it") from None
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
@@ -238,4 +241,4 @@ def _unpacked(archive: Path, brings: Sequence[str]) -> Iterator[tuple[str, bytes
                 yield path, stream.read() if stream else b""
     else:
         content = archive.read_bytes()
-        yield brings[0], gzip.decompress(content) if archive.suffix == ".gz" else content
+        yield brings[0], gunzipped(content, MOST) if archive.suffix == ".gz" else content

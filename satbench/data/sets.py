@@ -50,6 +50,8 @@ def load_images(
     for an unknown name, split or loader and for data that the data set refuses.
     """
     check_images(name, split, size, loader)
+    if data_dir is not None and not data_dir.is_dir():
+        raise BadInput(f"--data-dir {data_dir}: no such folder; give the one that holds the data")
     kind, _, path = name.partition(":")
     factory = {**EMBEDDED, **FROM_PATH}[kind]
     given = {} if loader is None else {"loader": loader}

@@ -166,7 +166,8 @@ class Work:
     def _read(self, file: Path) -> Part | None:
         """A stored part, or None, so that it is computed again, when it is damaged, edited or without its examples."""
         try:
-            table = pq.read_table(file)
+            with file.open("rb") as stream:  # of a path such as exp:1/x pyarrow would make a URL
+                table = pq.read_table(stream)
             said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
             seconds, notes, digest = float(said["seconds"]), tuple(json.loads(said["notes"])), said.pop("digest")
         except (OSError, KeyError, ValueError, pa.ArrowException):

@@ -1,14 +1,15 @@
 """A training run read from a file: config.json of a run folder, or YAML of the same form written by hand."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from satbench.core.errors import BadInput
+from satbench.core.bounded import MIB, read_bounded
+from satbench.core.errors import BadInput, reason
 from satbench.core.lookup import find, pick
 from satbench.core.parsing import parsed
+from satbench.core.strict_json import parse_json
 from satbench.core.strict_yaml import read_mapping
 from satbench.models import ModelSpec, empty_model
 from satbench.models.weights import SCHEMA_VERSION
@@ -53,17 +54,12 @@ def read_recipe(file: Path) -> TrainConfig:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        doubled = [key for position, key in enumerate(keys) if key in keys[:position]]
-        if doubled:
-            raise BadInput(f"{file} has {doubled[0]!r} twice; remove one")
-        return dict(pairs)
-
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadInput(f"{file} cannot be read as JSON ({type(error).__name__}); restore it") from None
+        raw = parse_json(read_bounded(file, MIB))
+    except BadInput:
+        raise
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{file} cannot be read as JSON ({reason(error)}); restore it") from None
     if not isinstance(raw, dict):
         raise BadInput(f"{file} holds a {type(raw).__name__}; expected a mapping")
     return raw

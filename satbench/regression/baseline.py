@@ -1,7 +1,7 @@
 """Hand-approved expected numbers, one entry a suite, in `leaderboards/baselines.yaml`."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import pandas as pd
 import yaml
@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from satbench.core.errors import BadInput
 from satbench.core.files import write_text
 from satbench.core.lookup import nearest
+from satbench.core.parameters import Number
 from satbench.core.parsing import parsed
+from satbench.core.strict_yaml import read_mapping
 from satbench.results.metrics import WORST, clean_table, robust_table
 
 HEADER = (
@@ -51,8 +53,8 @@ class Baseline(BaseModel):
     fingerprint: str
     data_digest: str
     versions: dict[str, str]
-    figures: dict[str, Outcomes]
-    spread: dict[str, float]
+    figures: dict[str, Outcomes] = Field(min_length=1)
+    spread: dict[str, Annotated[Number, Field(ge=0, le=100)]]
 
     @model_validator(mode="after")
     def _spread_is_whole(self) -> Self:
@@ -79,7 +81,7 @@ def read_baseline(path: Path, suite: str) -> Baseline:
         raise BadInput(
             f"no baselines at {path}; run in a checkout, or make them with `satbench check --approve REASON`"
         )
-    raw = _read(path)
+    raw = read_mapping(path)
     if suite not in raw:
         raise BadInput(f"{path} has no suite {suite!r}; {nearest(suite, raw)}")
     return parsed(Baseline, raw[suite], f"{path}: entry {suite!r}")
@@ -87,18 +89,6 @@ def read_baseline(path: Path, suite: str) -> Baseline:
 
 def write_baseline(path: Path, suite: str, baseline: Baseline) -> None:
     """Replace the entry of one suite and keep the others."""
-    raw = _read(path) if path.is_file() else {}
+    raw = read_mapping(path) if path.is_file() else {}
     raw[suite] = baseline.model_dump()
     write_text(path, HEADER + yaml.safe_dump(raw, sort_keys=True, width=120))
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(
-            f"{path} cannot be read as YAML ({type(error).__name__}); restore it from version control"
-        ) from None
-    if not isinstance(raw, dict):
-        raise BadInput(f"{path} holds a {type(raw).__name__}; expected a mapping from suites to baselines")
-    return raw

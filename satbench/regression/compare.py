@@ -24,13 +24,16 @@ def compare(baseline: Baseline, figures: Mapping[str, Outcomes], fingerprint: st
 
     On a machine of the baseline's fingerprint every sample must be as it was. Elsewhere a figure has moved when the
     exact McNemar test over the same samples rejects at `ALPHA` and the difference exceeds the spread between seeds that
-    the baseline records. Raises `BadInput` when the run has other images or other figures.
+    the baseline records. Raises `BadInput` when the run has other images, figures or sample counts.
     """
     if data_digest != baseline.data_digest:
         raise BadInput(f"the run's images are {data_digest}, the baseline's {baseline.data_digest}; approve it anew")
     if set(figures) != set(baseline.figures):
         changed = sorted(set(figures) ^ set(baseline.figures))
         raise BadInput(f"run and baseline have different figures, first {changed[0]!r}; approve the suite anew")
+    for name, old in baseline.figures.items():
+        if old.n != figures[name].n:
+            raise BadInput(f"{name} has {figures[name].n} samples, the baseline {old.n}; approve the suite anew")
     same = fingerprint == baseline.fingerprint
     return [_finding(name, old, figures[name], baseline.spread[name], same) for name, old in baseline.figures.items()]
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from satbench.core.eps import Threat, default_step, format_eps, parse_eps, sat_step
 from satbench.core.errors import BadInput
+from satbench.core.escaping import markdown
 from satbench.core.parsing import parsed
 from satbench.core.strict_yaml import read_mapping, shipped
 from satbench.reporting.rounding import down, outward
@@ -218,6 +219,6 @@ def to_markdown(claims: Claims, compared: Sequence[Comparison]) -> str:
     for one in compared:
         measured = f"{down(one.count / one.n)} {outward(*wilson(one.count, one.n))}" if one.n else "-"
         cells = (one.claim.figure, str(one.claim), one.claim.source, measured, one.n or "-", one.verdict)
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(markdown(str(cell)) for cell in cells) + " |")
     used = dict.fromkeys(one.claim.source for one in compared)
-    return "\n".join([*lines, "", *(f"{source}: {claims.sources[source].where}" for source in used)])
+    return "\n".join([*lines, "", *(markdown(f"{source}: {claims.sources[source].where}") for source in used)])

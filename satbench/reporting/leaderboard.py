@@ -10,10 +10,12 @@ import pandas as pd
 
 from satbench.core.eps import NORMS
 from satbench.core.errors import BadInput
+from satbench.core.escaping import markdown
 from satbench.core.files import to_json, write_text
+from satbench.core.names import path_part
 from satbench.reporting.lines import model_lines
 from satbench.reporting.names import strength
-from satbench.reporting.render import render
+from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.summary import Row, canonical, least_trusted
 from satbench.reporting.table_forms import (
     MISSING,
@@ -23,7 +25,6 @@ from satbench.reporting.table_forms import (
     interval,
     json_line,
     markdown_table,
-    markdown_text,
     notes,
     spread,
     trust_words,
@@ -107,8 +108,10 @@ def build(summary_rows: Sequence[Row]) -> dict[str, str]:
 def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
     """Write every file of `build` into `folder` and remove generated files that no row explains any more.
 
-    Files with other names, such as baselines.yaml, claims.yaml and runs.json, are left alone.
+    Files with other names, such as baselines.yaml, claims.yaml and runs.json, are left alone. Raises `BadInput`, and
+    changes nothing, where index.html is a page of someone else.
     """
+    check_page_folder(folder)
     files = build(rows)
     for name in _generated(folder) - set(files):
         (folder / name).unlink()
@@ -149,7 +152,8 @@ def _failed_together(rows: Sequence[Row]) -> list[Row]:
 def _boards(lines: Sequence[Line]) -> list[_Board]:
     boards: dict[str, _Board] = {}
     for (dataset, norm, eps), here in _grouped(lines, lambda line: (line.dataset, line.norm, line.eps)):
-        stem = f"{re.sub(r'[^A-Za-z0-9.]+', '_', dataset)}-{norm}-{re.sub('[^A-Za-z0-9.+-]+', '_', eps)}"
+        named = f"{re.sub(r'[^A-Za-z0-9.]+', '_', dataset)}-{norm}-{re.sub('[^A-Za-z0-9.+-]+', '_', eps)}"
+        stem = path_part(named, 120)
         title = f"{dataset}, {norm} {eps}"
         if stem in boards:
             raise BadInput(f"{boards[stem].title} and {title} would share the file {stem}.json; rename one data set")
@@ -250,11 +254,11 @@ def _csv(board: _Board) -> str:
 
 
 def _markdown(board: _Board) -> str:
-    text = f"# {board.title}\n\n"
+    text = f"# {markdown(board.title)}\n\n"
     for part in board.parts:
-        text += f"## Split {part.split}\n\n"
+        text += f"## Split {markdown(part.split)}\n\n"
         text += f"{markdown_table(part.table)}\n" if part.places else "No run to rank.\n\n"
         if part.unranked:
             text += f"Not ranked, because the trust verdict is fail:\n\n{markdown_table(part.unranked_table)}\n"
-        text += "".join(f"- {markdown_text(doubt)}\n" for doubt in part.doubts) + ("\n" if part.doubts else "")
-    return text + "\n".join(f"{note}\n" for note in board.notes)
+        text += "".join(f"- {markdown(doubt)}\n" for doubt in part.doubts) + ("\n" if part.doubts else "")
+    return text + "\n".join(f"{markdown(note)}\n" for note in board.notes)

@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from satbench.core.errors import BadInput
-from satbench.core.files import write_text
+from satbench.core.files import write_bytes
 from satbench.reporting import plots, table_forms, tables
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.lines import model_lines, network_names
 from satbench.reporting.names import short_names, threat_name
-from satbench.reporting.render import render
+from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import NOT_CHECKED, Row, network_of, summarise
 from satbench.reporting.verdict import RULE_NOTE, compare
@@ -68,22 +68,22 @@ def write_report(
     """Write table, figures and one page with all of it into `folder`; the page loads nothing from elsewhere.
 
     `curves` may be empty; `notes` are paragraphs under the title; `reference` is the activation that the others are
-    compared with. Equal runs give equal bytes. Raises `BadInput` when the runs hold no records.
+    compared with. Equal runs give equal bytes. All is computed before the first file is replaced. Raises `BadInput`
+    when the runs hold no records, and where index.html is a page of someone else.
     """
+    index = folder / "index.html"
+    check_page_folder(folder)
     rows = summarise(runs)
     if not rows:
         raise BadInput("no records to report on; give run folders made by `satbench eval` with at least one attack")
     lines = tables.accuracy_table(rows)
-    files = [folder / name for name in FORMATS]
-    for path in files:
-        write_text(path, FORMATS[path.name](lines))
+    files = {folder / name: form(lines).encode() for name, form in FORMATS.items()}
     figures = []
     for stem, caption, alt, figure in _drawn(rows, curves):
-        written = plots.save(figure, folder, stem)
-        svg = next(path for path in written if path.suffix == ".svg")
-        data = "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode("ascii")
+        forms = plots.encoded(figure)
+        data = "data:image/svg+xml;base64," + base64.b64encode(forms["svg"]).decode("ascii")
         figures.append(_Figure(stem, caption, alt, data, float(figure.get_figwidth())))
-        files += written
+        files |= {folder / f"{stem}.{suffix}": content for suffix, content in forms.items()}
     headline = _at(lines, headline_rows(rows))
     page = render(
         "report.html.j2",
@@ -104,9 +104,10 @@ def write_report(
         attacks=_attacks(rows),
         models=_models(runs),
     )
-    index = folder / "index.html"
-    write_text(index, page)
-    return Report(folder, index, (*files, index))
+    files[index] = page.encode()
+    for path, content in files.items():
+        write_bytes(path, content)
+    return Report(folder, index, tuple(files))
 
 
 def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, Figure]]:

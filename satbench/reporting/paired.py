@@ -6,6 +6,7 @@ from functools import cached_property
 import pandas as pd
 
 from satbench.core.errors import BadInput
+from satbench.core.escaping import markdown
 from satbench.reporting.lines import network_names
 from satbench.reporting.names import display_name, short_names, threat_name
 from satbench.reporting.rounding import down, inward, outward
@@ -146,7 +147,7 @@ def to_markdown(compared: Comparison, points: float | None = None) -> str:
     """Who was compared on what, a table of figures, each comparison in words, and how to read them."""
     names = network_names([network_of(run) for run in (compared.a, compared.b)])
     lines = [
-        f"{letter}: {_described(run, names[network_of(run)])}"
+        f"{letter}: {markdown(_described(run, names[network_of(run)]))}"
         for letter, run in zip("AB", (compared.a, compared.b), strict=True)
     ]
     counts = [run.manifest.data.n for run in (compared.a, compared.b)]
@@ -157,7 +158,7 @@ def to_markdown(compared: Comparison, points: float | None = None) -> str:
     if len(compared.figures) == 1:
         lines.append("The runs share no attack at the same threat, so only clean accuracy is compared.")
     table = markdown_table(pd.DataFrame([_line(figure) for figure in compared.figures]))
-    words = "\n".join(f"- {figure.sentence(points)}" for figure in compared.figures)
+    words = "\n".join(f"- {markdown(figure.sentence(points))}" for figure in compared.figures)
     return "\n\n".join([*lines, table.rstrip("\n"), words, METHOD_NOTE]) + "\n"
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from satbench.core.files import atomic_file
+from satbench.core.escaping import figure_text
+from satbench.core.files import write_bytes
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.lines import group_rows, unseeded
 from satbench.reporting.names import strength
@@ -92,7 +94,7 @@ def robustness_curves(rows: Sequence[Row]) -> Figure:
 
 
 def _draw_curves(axes: Axes, frame: pd.DataFrame, names: Mapping[tuple[str, ...], str]) -> None:
-    norm = frame["norm"].iloc[0]
+    norm = figure_text(frame["norm"].iloc[0])
     scale = 255 if norm == "Linf" else 1
     for key, line in frame.groupby(list(_IDENTITY)):
         points = _with_clean_point(line.sort_values("eps_value"))
@@ -108,7 +110,7 @@ def _draw_curves(axes: Axes, frame: pd.DataFrame, names: Mapping[tuple[str, ...]
             lw=1.6,
         )
         axes.fill_between(x, points["robust_lo"] * 100, points["robust_hi"] * 100, color=look.colour, alpha=0.15, lw=0)
-    axes.set_title(f"{_data(frame)}, {norm}, {_wrapped(frame['attack'].iloc[0])}\n{_counts(frame)}; {BAND}")
+    axes.set_title(f"{_data(frame)}, {norm}, {_attack(frame)}\n{_counts(frame)}; {BAND}")
     axes.set_xlabel("eps in 1/255 of the pixel range" if norm == "Linf" else f"eps ({norm}, pixels in [0, 1])")
     axes.set_ylabel("robust accuracy, %")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 4, 5, 10]))
@@ -171,9 +173,9 @@ def _draw_scatter(axes: Axes, frame: pd.DataFrame, names: Mapping[tuple[str, ...
             markeredgecolor="white",
             lw=1.2,
         )
-    threat = f"{frame['norm'].iloc[0]} {frame['eps'].iloc[0]}"
+    threat = figure_text(f"{frame['norm'].iloc[0]} {frame['eps'].iloc[0]}")
     small = "; small: single seeds" if frame["seeds"].max() > 1 else ""
-    axes.set_title(f"{_data(frame)}, {threat}, {_wrapped(frame['attack'].iloc[0])}\n{_counts(frame)}{small}")
+    axes.set_title(f"{_data(frame)}, {threat}, {_attack(frame)}\n{_counts(frame)}{small}")
     axes.set_xlabel("clean accuracy, %")
     axes.set_ylabel("robust accuracy, %")
 
@@ -220,13 +222,21 @@ def training_curves(curves: Mapping[str, Sequence[Epoch]]) -> Figure:
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """Write `stem.png` and `stem.svg` atomically, without dates: the same figure gives the same bytes."""
-    files = []
+    files = {folder / f"{stem}.{suffix}": content for suffix, content in encoded(figure).items()}
+    for path, content in files.items():
+        write_bytes(path, content)
+    return list(files)
+
+
+def encoded(figure: Figure) -> dict[str, bytes]:
+    """The figure as "png" and as "svg"."""
+    found = {}
     for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        path = folder / f"{stem}.{suffix}"
-        with _style(), atomic_file(path) as temporary:
-            figure.savefig(temporary, format=suffix, dpi=144, metadata=metadata)
-        files.append(path)
-    return files
+        buffer = BytesIO()
+        with _style():
+            figure.savefig(buffer, format=suffix, dpi=144, metadata=metadata)
+        found[suffix] = buffer.getvalue()
+    return found
 
 
 _IDENTITY = ("model", "activation", "method", "trained_for")
@@ -265,7 +275,7 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 
 def _legend(figure: Figure, names: Mapping[tuple[str, ...], str], points: bool, lines: bool) -> None:
     """One legend for all panels, below them."""
-    looks = [(_look(position), name) for position, name in enumerate(names.values())]
+    looks = [(_look(position), figure_text(name)) for position, name in enumerate(names.values())]
     handles = [
         Line2D(
             [], [], color=look.colour, marker=look.marker if points else "", ls=look.line if lines else "", label=name
@@ -281,12 +291,12 @@ def _legend(figure: Figure, names: Mapping[tuple[str, ...], str], points: bool, 
 
 
 def _data(frame: pd.DataFrame) -> str:
-    return images_name(*frame[list(_IMAGES)].iloc[0])
+    return figure_text(images_name(*frame[list(_IMAGES)].iloc[0]))
 
 
-def _wrapped(attack: str) -> str:
-    """The worst case names its attacks in a line of its own."""
-    return attack.replace(f"{WORST} of ", f"{WORST} of\n")
+def _attack(frame: pd.DataFrame) -> str:
+    """The attack of the frame; the worst case names its attacks in a line of its own."""
+    return figure_text(frame["attack"].iloc[0]).replace(f"{WORST} of ", f"{WORST} of\n")
 
 
 def _counts(frame: pd.DataFrame) -> str:

@@ -69,6 +69,7 @@ def write_probe(folder: Path, networks: Sequence[Probed], setting: Setting) -> t
     `images.parquet` has a row a network and image, `transfer.parquet` one a network and test image of a target. The
     first network's model is the one that others are compared with. Equal measurements give equal bytes.
     """
+    page = _page(networks, setting)
     tables = {"images.parquet": "images"} | ({"transfer.parquet": "transfer"} if setting.targets else {})
     written = []
     for name, table in tables.items():
@@ -88,7 +89,7 @@ def write_probe(folder: Path, networks: Sequence[Probed], setting: Setting) -> t
         "figures": figures(networks, setting.pixels),
     }
     write_text(folder / PROBE_FILE, to_json(stored))
-    write_text(folder / "index.html", _page(networks, setting))
+    write_text(folder / "index.html", page)
     return (folder / PROBE_FILE, *written, folder / "index.html")
 
 

@@ -1,10 +1,10 @@
 """The accuracy table in Markdown, CSV, LaTeX and JSON, with the notes on how to read it."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from satbench.core.escaping import csv_cell, latex, markdown
 from satbench.core.files import to_json as json_text
 from satbench.reporting.rounding import down, outward, up
 from satbench.reporting.summary import images_name
@@ -172,19 +172,15 @@ def _count(passes: float) -> str:
 
 def to_markdown(lines: Sequence[Line]) -> str:
     """The readable table in Markdown, with doubts and notes below."""
-    below = [*(f"- {markdown_text(doubt)}" for doubt in doubts(lines)), *notes(lines)]
+    below = [*(f"- {markdown(doubt)}" for doubt in doubts(lines)), *map(markdown, notes(lines))]
     return markdown_table(readable(lines)) + "\n" + "\n".join(f"{line}\n" for line in below)
 
 
 def markdown_table(text: pd.DataFrame) -> str:
     """Any frame of texts as a Markdown table."""
-    lines = [list(text.columns), ["---"] * len(text.columns), *text.to_numpy().tolist()]
-    return "".join("| " + " | ".join(markdown_text(cell) for cell in line) + " |\n" for line in lines)
-
-
-def markdown_text(cell: str) -> str:
-    """Text that a Markdown reader shows as it is."""
-    return re.sub(r"([\\|<*])", r"\\\1", cell).replace("\n", " ")
+    head, *body = [list(map(markdown, line)) for line in (text.columns, *text.to_numpy().tolist())]
+    lines = [head, ["---"] * len(head), *body]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def to_csv(lines: Sequence[Line]) -> str:
@@ -194,7 +190,8 @@ def to_csv(lines: Sequence[Line]) -> str:
 
 def csv_text(cells: Sequence[Mapping[str, object]]) -> str:
     """Lines of cells under their names."""
-    text: str = pd.DataFrame(cells).to_csv(index=False, lineterminator="\n")
+    shown = [{key: csv_cell(cell) if isinstance(cell, str) else cell for key, cell in line.items()} for line in cells]
+    text: str = pd.DataFrame(shown).to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -203,29 +200,13 @@ def to_json(lines: Sequence[Line]) -> str:
     return json_text({"notes": notes(lines), "rows": [json_line(line) for line in lines]})
 
 
-_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "[": "{[}",  # after the end of a line, a bare one opens an argument
-    "]": "{]}",
-}
-
-
 def to_latex(lines: Sequence[Line]) -> str:
     """The readable table as a LaTeX `tabular`; the document loads booktabs."""
     text = readable(lines)
     numbers = {"seeds", "n", "violations"}
-    head = " & ".join(map(_latex, text.columns))
-    body = [" & ".join(map(_latex, line)) for line in text.to_numpy().tolist()]
+    head = " & ".join(map(latex, text.columns))
+    body = [" & ".join(map(latex, line)) for line in text.to_numpy().tolist()]
     rows = [r"\toprule", rf"{head} \\", r"\midrule", *(rf"{line} \\" for line in body), r"\bottomrule"]
     columns = "".join("r" if column in numbers else "l" for column in text.columns)
-    above = [f"% {note}" for note in (*notes(lines), *doubts(lines))]
+    above = [f"% {latex(note)}" for note in (*notes(lines), *doubts(lines))]
     return "\n".join([*above, rf"\begin{{tabular}}{{{columns}}}", *rows, r"\end{tabular}"]) + "\n"
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)

@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from satbench.core.errors import BadInput
+from satbench.core.errors import BadInput, reason
 from satbench.core.files import atomic_file, check_output_folder, file_digest, to_json, write_text
+from satbench.core.names import check_inside
 from satbench.core.parsing import parsed
 from satbench.results.schema import EXAMPLES, RECORDS, SCHEMA_VERSION, TIMING, Manifest
 from satbench.specs.attack import ids
@@ -23,6 +25,9 @@ TIMING_FILE = "timing.parquet"
 EXAMPLES_FILE = "examples.parquet"
 SEALED = (RECORDS_FILE, TIMING_FILE, EXAMPLES_FILE)  # together with the manifest
 PARTS = "parts"  # finished batches
+MOST_ROWS = 1_000_000  # of a table of any size; a larger one has at least a byte for each row
+MOST_BYTES, MOST_RATIO = 1 << 28, 64  # unpacked, for a file of any size, and for each byte of a larger one
+MOST_TEXT = 1 << 31  # bytes of a column, were all its texts as long as its longest
 
 
 class Outdated(BadInput):
@@ -149,7 +154,10 @@ def read_examples(run: Run) -> pd.DataFrame:
     """The file and row of each broken example of a run; raises `BadInput` when the run kept none."""
     if not run.manifest.examples:
         raise BadInput(f"{run.path} kept no examples; run `satbench eval` with --save-examples")
-    return _read_table(run.path / EXAMPLES_FILE, EXAMPLES)
+    examples = _read_table(run.path / EXAMPLES_FILE, EXAMPLES)
+    for name in examples["example_file"].unique():
+        check_inside(name, f"{run.path / EXAMPLES_FILE}: the file")
+    return examples
 
 
 def read_timing(run: Run) -> pd.DataFrame:
@@ -164,12 +172,38 @@ def read_timing_table(path: Path) -> pd.DataFrame:
 
 def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); run `satbench eval` again") from None
-    if not table.schema.equals(schema):
-        raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}; run `satbench eval` again")
+        with path.open("rb") as stream:  # of a path such as exp:1/x pyarrow would make a URL
+            about = pq.read_metadata(stream)
+            if not about.schema.to_arrow_schema().equals(schema):
+                raise BadInput(
+                    f"{path} has other columns than schema version {SCHEMA_VERSION}; run `satbench eval` again"
+                )
+            _check_size(about, path.stat().st_size)
+            texts = [field.name for field in schema if pa.types.is_string(field.type)]
+            table = pq.read_table(stream, read_dictionary=texts)
+        _check_texts(table, texts)
+        table = table.cast(schema)
+    except BadInput:
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise BadInput(f"{path} is missing or damaged ({reason(error)}); run `satbench eval` again") from None
     for field, column in zip(schema, table.columns, strict=True):
         if column.null_count and not pa.types.is_floating(field.type):  # NaN is stored as null
             raise BadInput(f"{path} has empty cells in column {field.name!r}; run `satbench eval` again")
     return table.to_pandas()
+
+
+def _check_size(about: pq.FileMetaData, size: int) -> None:
+    """Raise ValueError for a table far larger than its file of `size` bytes; nothing of it is read."""
+    columns = [about.row_group(i).column(j) for i in range(about.num_row_groups) for j in range(about.num_columns)]
+    unpacked = sum(one.total_uncompressed_size for one in columns)
+    if about.num_rows > max(MOST_ROWS, size) or unpacked > max(MOST_BYTES, MOST_RATIO * size):
+        raise ValueError(f"{about.num_rows:,} rows and {unpacked:,} bytes are packed into {size:,} bytes")
+
+
+def _check_texts(table: pa.Table, texts: list[str]) -> None:
+    """Raise ValueError for texts that would be far larger in rows than they are in a dictionary."""
+    for name in texts:
+        longest = max((pc.max(pc.binary_length(one.dictionary)).as_py() or 0 for one in table[name].chunks), default=0)
+        if longest * len(table) > MOST_TEXT:
+            raise ValueError(f"texts of {longest:,} bytes in {name}")

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from satbench.core.eps import NORMS, Norm, Threat, parse_eps
 from satbench.core.errors import BadInput
+from satbench.core.escaping import one_line
 from satbench.core.lookup import nearest
-from satbench.core.parameters import Count, Whole
+from satbench.core.parameters import Count, Index, Steps, Threads, Whole
 from satbench.core.parsing import first_wrong
 from satbench.specs.attack import AttackInfo
 
@@ -57,11 +58,11 @@ class EvaluationSpec(BaseModel):
     n: Annotated[Whole, Field(strict=True)] | None = None
     attacks: tuple[AttackInfo | str, ...] = ("pgd",)
     threats: tuple[Threat | Norm, ...] = ("Linf",)
-    seed: Whole = 0
+    seed: Index = 0
     search: SearchForm = "folded"
     batch_size: Count | None = None
-    draws: Count | None = None
-    threads: Count | None = None
+    draws: Steps | None = None
+    threads: Threads | None = None
     save_examples: bool = False
     trust: bool = True
     name: str | None = None
@@ -91,11 +92,13 @@ class EvaluationSpec(BaseModel):
             raise BadInput("no threat is given; name one, such as --threat Linf:8/255")
         return tuple(dict.fromkeys(_threat(one) for one in listed))
 
-    @field_validator("name", "group")
+    @field_validator("model", "source", "dataset", "split", "loader", "name", "group")
     @classmethod
     def _word(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and not value.strip():
             raise BadInput(f"--{info.field_name} is empty; give a word, or leave it out")
+        if value is not None and info.field_name in ("name", "group") and value != one_line(value):
+            raise BadInput(f"--{info.field_name} {value!r} is not one line of printable characters; give another")
         return value
 
     @property

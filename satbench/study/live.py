@@ -8,7 +8,9 @@ from dataclasses import replace
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from satbench.core.escaping import one_line
 from satbench.study.folder import Status
 from satbench.study.jobs import Jobs
 from satbench.study.watch import View, Watch
@@ -42,7 +44,8 @@ def drawing(jobs: Jobs, view: View) -> Group:
     for column in ("worker", "job", "done", "at"):
         drawn.add_column(column, justify="right" if column == "done" else "left", overflow="fold")
     for name, status in view.workers.items():
-        drawn.add_row(name, status.job, f"{status.fraction:.0%}", at(jobs, status))
+        cells = (name, status.job, f"{status.fraction:.0%}", at(jobs, status))
+        drawn.add_row(*(Text(one_line(cell)) for cell in cells))  # other processes wrote them
     return Group(headline(view), drawn)
 
 

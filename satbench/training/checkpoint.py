@@ -17,6 +17,7 @@ from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
 from satbench.core.files import atomic_file, to_json, write_text
 from satbench.core.parsing import parsed
+from satbench.core.strict_json import parse_json
 from satbench.models.classifier import Classifier
 from satbench.models.weights import (
     SCHEMA_VERSION,
@@ -101,9 +102,9 @@ def read_config(folder: Path) -> TrainConfig:
     """The config of a training folder; raises `BadInput` when it is damaged or of another schema version."""
     file = folder / CONFIG
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = parse_json(file.read_bytes())
         version, config = raw["schema_version"], raw["config"]
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{file} is missing or damaged ({type(error).__name__}); train into a new folder") from None
     if version != SCHEMA_VERSION:
         raise BadInput(f"{file} has schema version {version!r}, this satbench reads {SCHEMA_VERSION}; train it again")

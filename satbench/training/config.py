@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from satbench.core.eps import Norm, Threat, parse_eps
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
-from satbench.core.parameters import Count, FromZero, Index, Number, Positive, ShareBelow1, Whole
+from satbench.core.parameters import Count, FromZero, Index, Number, Positive, ShareBelow1, Steps, Whole
 from satbench.core.parsing import parsed
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
@@ -220,7 +220,7 @@ class TrainConfig(_Frozen):
     activation: str
     method: Named
     threat: ThreatConfig
-    epochs: Count
+    epochs: Steps
     batch_size: Annotated[Whole, Field(ge=2, description="a whole number from 2")]
     optimizer: OptimizerConfig
     augment: str = "none"

@@ -1,0 +1,526 @@
+"""What crashed, hung, or was accepted although it was wrong: each ends in one line that says what to do."""
+
+import errno
+import gzip
+import io
+import json
+import os
+import struct
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from rich.console import Console
+from scipy.io import savemat
+from typer.testing import CliRunner
+
+from satbench.attacks.table import parse_attack
+from satbench.cli import app
+from satbench.cli.progress import progress_bar
+from satbench.core.bounded import gunzipped, read_bounded
+from satbench.core.errors import BadInput
+from satbench.core.files import atomic_file, check_output_folder
+from satbench.core.home import home
+from satbench.core.lookup import imported
+from satbench.core.names import check_inside
+from satbench.core.strict_json import parse_json
+from satbench.core.strict_yaml import read_mapping
+from satbench.data import imagenet, load_images
+from satbench.data.loaders import LOADERS, MOST_PIXELS
+from satbench.data.matlab import read_table
+from satbench.recipes.file import read_recipe
+from satbench.regression import Baseline, compare, read_baseline, write_baseline
+from satbench.regression.baseline import Outcomes
+from satbench.results.schema import TIMING
+from satbench.results.store import _read_table
+from satbench.specs.evaluation import EvaluationSpec
+from satbench.study.folder import Status
+from satbench.study.jobs import Jobs
+from satbench.study.live import drawing
+from satbench.study.watch import View
+
+
+def refused(call: Callable[[], object], hint: str, seconds: float = 5.0) -> str:
+    started = time.process_time()
+    with pytest.raises(BadInput, match=hint) as caught:
+        call()
+    assert time.process_time() - started < seconds
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# images
+
+
+def png(width: int, height: int, depth: int = 8, colour: int = 2, rows: int | None = None) -> bytes:
+    """A black PNG, in which all rows after the first `rows` are missing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer, row = zlib.compressobj(9), bytes(1 + width * depth // 8 * (3 if colour == 2 else 1))
+    content = b"".join(packer.compress(row) for _ in range(height if rows is None else rows)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(name: str, tmp_path: Path) -> None:
+    for width, height in ((9_000, 8_000), (60_000, 60_000)):
+        assert width * height > MOST_PIXELS
+        (tmp_path / "large.png").write_bytes(png(width, height, depth=1, colour=0, rows=1))
+        refused(lambda: LOADERS[name](tmp_path / "large.png", 32), "large.png would be decoded to .*pixels.*reduce")
+    if name != "tf1-bicubic":  # which crops before it enlarges
+        (tmp_path / "narrow.png").write_bytes(png(40_000, 1))
+        refused(lambda: LOADERS[name](tmp_path / "narrow.png", 224), "narrow.png would be decoded")
+
+
+def test_parts_longer_than_their_file_do_not_reach_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV takes 3 GB for this file of 90 bytes."""
+    whole = png(8, 8)
+    at = whole.index(b"IDAT") - 4
+    (tmp_path / "long.png").write_bytes(whole[:at] + b"\xbc\x84\x00\x76" + whole[at + 4 :])
+    monkeypatch.setattr("cv2.imdecode", lambda *_: pytest.fail("decoded"))
+    refused(lambda: LOADERS["opencv-cubic"](tmp_path / "long.png", 8), "long.png is not a readable image")
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_more_than_8_bits_are_refused_also_with_colours(name: str, tmp_path: Path) -> None:
+    (tmp_path / "deep.png").write_bytes(png(8, 8, depth=16))
+    (tmp_path / "deep.ppm").write_bytes(b"P6 8 8 65535\n" + bytes(8 * 8 * 6))
+    for file in ("deep.png", "deep.ppm"):
+        refused(lambda file=file: LOADERS[name](tmp_path / file, 8), f"{file} has more than 8 bits")  # type: ignore[misc]
+
+
+def test_only_the_usual_formats_are_opened(tmp_path: Path) -> None:
+    """Pillow would start Ghostscript for PostScript."""
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png", "TIFF")
+    for file in ("a.png", "b.png"):
+        refused(lambda file=file: LOADERS["torchvision"](tmp_path / file, 8), "not a readable image")  # type: ignore[misc]
+
+
+def classes(root: Path) -> Path:
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(root / name / f"{i}.png")
+    return root
+
+
+def test_pipes_hidden_files_and_undecodable_names(tmp_path: Path) -> None:
+    root = classes(tmp_path / "set")
+    (root / "a" / "._0.png").write_bytes(b"a resource fork")
+    (root / "a" / ".cache").mkdir()
+    (root / "a" / ".cache" / "x.png").write_bytes(b"no image")
+    assert len(load_images(f"image_folder:{root}", "all", 8)) == 8
+    os.mkfifo(root / "a" / "pipe.png")
+    refused(lambda: load_images(f"image_folder:{root}", "all", 8), "pipe.png is not a plain file")
+    (root / "a" / "pipe.png").unlink()
+    (Path(os.fsdecode(bytes(root / "a") + b"/\xff.png"))).write_bytes(png(8, 8))
+    refused(lambda: load_images(f"image_folder:{root}", "all", 8), "not UTF-8; rename it")
+    os.mkfifo(tmp_path / "study.yaml")
+    refused(lambda: read_mapping(tmp_path / "study.yaml"), "not a plain file")
+    refused(lambda: read_bounded(tmp_path / "study.yaml", 9), "not a plain file")
+
+
+# ImageNet
+
+
+def tar_with(members: list[tuple[str, bytes]], end: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    content = buffer.getvalue()
+    return content if end else content.rstrip(b"\0")
+
+
+def test_odd_archives_are_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    members = [(f"{i}.JPEG", png(8, 8)) for i in range(3)]
+    archive.write_bytes(tar_with(members))
+    assert len(imagenet._members(archive)) == 3
+    whole = bytearray(archive.read_bytes())
+
+    def header(at: int, start: int, text: bytes) -> bytes:
+        changed = bytearray(whole)
+        changed[at + start : at + start + len(text)] = text
+        changed[at + 148 : at + 156] = b" " * 8
+        changed[at + 148 : at + 156] = b"%06o\0 " % sum(changed[at : at + 512])
+        return bytes(changed)
+
+    second = 1024
+    odd = {
+        "a damaged header in the middle ends the list": bytes(whole[:second]) + b"x" + bytes(whole[second + 1 :]),
+        "a size beyond the end": header(second, 124, b"77777777777\0"),
+        "a negative size": header(second, 124, b"\xff" * 12),
+        "a sparse member": header(second, 156, b"S"),
+        "cut in the middle": bytes(whole[: second + 700]),
+    }
+    for what, content in odd.items():
+        archive.write_bytes(content)
+        refused(lambda: imagenet._members(archive), "no whole tar archive"), what
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    wnids = [f"n{i:08d}" for i in range(1000)]
+    (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(
+        tar_with([(f"{part}/ILSVRC2012_val_00000001.JPEG", png(8, 8)) for part in "ab"])
+    )
+    kit = tmp_path / "ILSVRC2012_devkit_t12" / "data"
+    kit.mkdir(parents=True)
+    kind = [("ILSVRC2012_ID", object), ("WNID", object)]
+    savemat(kit / "meta.mat", {"synsets": np.array([*enumerate(wnids, 1)], dtype=kind)[:, None]})
+    (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("\n".join(map(str, range(1, 1001))))
+    refused(lambda: load_images(f"imagenet:{tmp_path}"), "two images are called .*00000001")
+
+
+def test_the_kit_is_read_as_scipy_reads_it_and_never_by_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object), ("gloss", object)]
+    rows = [(number, f"n{number:08d}", "some words", "x" * number) for number in (3, 1, 70_000, 200)]
+    for compressed in (False, True):
+        file = tmp_path / "meta.mat"
+        savemat(file, {"other": 1.0, "synsets": np.array(rows, dtype=kind)[:, None]}, do_compression=compressed)
+        assert read_table(file.read_bytes(), "synsets", ("ILSVRC2012_ID", "WNID")) == [row[:2] for row in rows]
+    content, rng = file.read_bytes(), np.random.default_rng(0)
+    for _ in range(300):
+        mutant = bytearray(content)
+        for at in rng.integers(0, len(content), 4):
+            mutant[at] = rng.integers(256)
+        try:
+            read_table(bytes(mutant), "synsets", ("ILSVRC2012_ID", "WNID"))
+        except (KeyError, TypeError, ValueError, struct.error, zlib.error):
+            continue
+
+
+def test_a_kit_archive_that_is_not_the_published_one_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(tar_with([("a.JPEG", png(8, 8))]))
+    (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(tar_with([("x", b"y")])))
+    refused(lambda: load_images(f"imagenet:{tmp_path}"), "devkit_t12.tar.gz has MD5 .* was published")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'<?xml version="1.0" encoding="nonsense"?><a/>',
+        b'<?xml version="1.0" encoding="utf-7"?><a/>',
+        b'<?xml version="1.0" encoding="cp932"?><a/>',
+        b"\xff\xfe<\0a\0",
+        b"<annotation><object><name>../../x</name></object></annotation>",
+        b'<!DOCTYPE a [<!ENTITY a0 "x">'
+        + b"".join(b'<!ENTITY a%d "%s">' % (i, b"&a%d;" % (i - 1) * 20) for i in range(1, 9))
+        + b"]><annotation><object><name>&a8;</name></object></annotation>",
+    ],
+)
+def test_odd_xml_is_refused(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "ILSVRC2012_val_00000001.xml").write_bytes(text)
+    refused(lambda: imagenet._annotations(tmp_path), "names no object by its WordNet id")
+
+
+# npz and gzip
+
+
+def npy(array: np.ndarray, **changes: object) -> bytes:
+    """An .npy file, whose header says `changes`."""
+    buffer = io.BytesIO()
+    header = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape} | changes
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue() + array.tobytes()
+
+
+X, Y = np.zeros((4, 3, 8, 8), np.uint8), np.array([0, 1, 0, 1])
+ODD_NPZ: dict[str, dict[str, bytes]] = {
+    "text in place of an array": {"x.npy": b"hello", "y.npy": npy(Y)},
+    "an empty member": {"x.npy": b"", "y.npy": npy(Y)},
+    "a huge shape": {"x.npy": npy(X, shape=(10**12, 3, 8, 8)), "y.npy": npy(Y)},
+    "a shape beyond 64 bits": {"x.npy": npy(X, shape=(2**63, 3, 8, 8)), "y.npy": npy(Y)},
+    "a negative shape": {"x.npy": npy(X, shape=(-4, 3, 8, 8)), "y.npy": npy(Y)},
+    "objects": {"x.npy": npy(X, descr="|O"), "y.npy": npy(Y)},
+    "complex numbers": {"x.npy": npy(X.astype(np.complex64)), "y.npy": npy(Y)},
+    "long doubles": {"x.npy": npy(X.astype(np.longdouble)), "y.npy": npy(Y)},
+    "dates": {"x.npy": npy(X), "y.npy": npy(Y.astype("M8[s]"))},
+    "texts": {"x.npy": npy(X), "y.npy": npy(Y.astype("U4"))},
+    "records": {"x.npy": npy(X), "y.npy": npy(np.zeros(4, [("a", "i4")]))},
+    "truth values": {"x.npy": npy(X.astype(bool)), "y.npy": npy(Y)},
+    "no sides": {"x.npy": npy(np.zeros((4, 3, 0, 0), np.uint8)), "y.npy": npy(Y)},
+    "labels beyond 63 bits": {"x.npy": npy(X), "y.npy": npy(np.full(4, 2**64 - 1, np.uint64))},
+    "a header that is no Python": {"x.npy": b"\x93NUMPY\x01\x00\x06\x00{[(*)\n", "y.npy": npy(Y)},
+    "a later version": {"x.npy": b"\x93NUMPY\x09\x00\x06\x00{}\n", "y.npy": npy(Y)},
+    "members without an ending": {"x": npy(X), "y": npy(Y)},
+    "bytes behind the array": {"x.npy": npy(X) + b"more", "y.npy": npy(Y)},
+}
+
+
+@pytest.mark.parametrize("what", ODD_NPZ)
+def test_odd_npz_are_refused(what: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name, content in ODD_NPZ[what].items():
+            archive.writestr(name, content)
+    refused(lambda: load_images(f"npz:{tmp_path / 'a.npz'}"), "a.npz")
+
+
+def test_bombs_are_refused_before_they_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("satbench.data.npz.USUAL", 1 << 22)
+    monkeypatch.setattr("satbench.data.published.MOST", 1 << 22)
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x.npy", "w", force_zip64=True) as member,
+    ):
+        np.lib.format.write_array_header_1_0(
+            member, {"descr": "|u1", "fortran_order": False, "shape": (9, 1, 1024, 1024)}
+        )
+        for _ in range(9):
+            member.write(bytes(1 << 20))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("y.npy", npy(np.zeros(9, int)))
+    assert (tmp_path / "a.npz").stat().st_size < 1 << 16
+    refused(lambda: load_images(f"npz:{tmp_path / 'a.npz'}"), "x is packed .* times; store it by np.savez")
+    packed = gzip.compress(bytes(1 << 24))
+    with pytest.raises(ValueError, match="more than"):
+        gunzipped(packed, 1 << 20)
+    assert gunzipped(packed + packed, 1 << 25) == bytes(1 << 25)
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(9 << 20)))
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
+    refused(lambda: load_images(f"mnist:{tmp_path}"), "cannot be read .ValueError")
+
+
+def test_tables_that_are_far_larger_than_their_file_are_not_read(tmp_path: Path) -> None:
+    def table(rows: int, text: str) -> None:
+        values = {field.name: pa.array([0], field.type) for field in TIMING if field.type != pa.string()}
+        columns = [
+            pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), [text]).cast(field.type)
+            if field.type == pa.string()
+            else pa.array(np.zeros(rows, values[field.name].to_numpy().dtype), field.type)
+            for field in TIMING
+        ]
+        pq.write_table(pa.Table.from_arrays(columns, schema=TIMING), tmp_path / "t.parquet", compression="zstd")
+
+    table(10, "pgd")
+    assert len(_read_table(tmp_path / "t.parquet", TIMING)) == 10
+    table(3_000_000, "")
+    assert (tmp_path / "t.parquet").stat().st_size < 1 << 20
+    refused(lambda: _read_table(tmp_path / "t.parquet", TIMING), "3,000,000 rows")
+
+
+# JSON and YAML
+
+ODD_YAML = {
+    "deep": "[" * 5_000,
+    "deep mappings": "{a: " * 5_000,
+    "a huge number": f"a: {'9' * 100_000}",
+    "a huge hexadecimal number": f"a: 0x{'f' * 100_000}",
+    "sexagesimal": "a: 1" + ":59" * 5_000,
+    "a day that is none": "a: 2001-13-45",
+    "laughs": "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]" for i in range(12)),
+    "an alias of itself": "a: &a [*a]",
+    "a list as a key": "? [1, 2]\n: 3",
+    "an object": "a: !!python/object/apply:os.system ['true']",
+    "not UTF-8": b"a: \xff",
+    "NUL": b"a: \0",
+    "many keys": "".join(f"k{i}: 1\n" for i in range(100_000)),
+    "a key twice": "a: 1\na: 2",
+    "no mapping": "- 1",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("what", ODD_YAML)
+def test_odd_yaml_is_refused(what: str, tmp_path: Path) -> None:
+    content = ODD_YAML[what]
+    (tmp_path / "a.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    refused(lambda: read_mapping(tmp_path / "a.yaml"), "a.yaml")
+
+
+ODD_JSON = {
+    "deep": "[" * 100_000,
+    "deep mappings": '{"a":' * 100_000,
+    "a huge number": "9" * 100_000,
+    "infinity": "Infinity",
+    "NaN": "NaN",
+    "a number that overflows": "1e999",
+    "a key twice": '{"a": 1, "a": 2}',
+    "cut": '{"a": ',
+    "not UTF-8": b'{"a": "\xff"}',
+}
+
+
+@pytest.mark.parametrize("what", ODD_JSON)
+def test_odd_json_is_refused(what: str, tmp_path: Path) -> None:
+    content = ODD_JSON[what]
+    raw = content if isinstance(content, bytes) else content.encode()
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(raw)
+    (tmp_path / "a.json").write_bytes(b'{"epochs": ' + raw + b"}")
+    refused(lambda: read_recipe(tmp_path / "a.json"), "a.json cannot be read as JSON")
+
+
+def test_json_stays_what_it_is() -> None:
+    value = {"a": [1, -2.5e-7, True, None, "é\n"], "b": {"c": 2**63}}
+    assert parse_json(json.dumps(value)) == value
+
+
+# baselines
+
+
+def baseline(**changes: object) -> Baseline:
+    fields: dict[str, object] = {
+        "reason": "r",
+        "fingerprint": "f",
+        "data_digest": "d",
+        "versions": {},
+        "figures": {"clean": {"correct": 2, "n": 4, "right": "1100"}},
+        "spread": {"clean": 1.0},
+    }
+    return Baseline.model_validate(fields | changes)
+
+
+@pytest.mark.parametrize("spread", [float("nan"), float("inf"), -1.0, 101.0, True])
+def test_a_spread_that_hides_a_move_is_refused(spread: float, tmp_path: Path) -> None:
+    write_baseline(tmp_path / "b.yaml", "suite", baseline())
+    written = (tmp_path / "b.yaml").read_text()
+    shown = {"nan": ".nan", "inf": ".inf", "True": "true"}.get(str(spread), str(spread))
+    (tmp_path / "b.yaml").write_text(written.replace("clean: 1.0", f"clean: {shown}"))
+    refused(lambda: read_baseline(tmp_path / "b.yaml", "suite"), "field 'spread.clean'")
+
+
+def test_a_baseline_of_another_n_is_refused() -> None:
+    now = {"clean": Outcomes(correct=2, n=5, right="11000")}
+    refused(lambda: compare(baseline(), now, "f", "d"), "clean has 5 samples, the baseline 4")
+
+
+# wrong lines
+
+
+@pytest.mark.parametrize(
+    "text", ["pgd:", "pgd:steps=1,", "pgd:,steps=1", "pgd:=1", "pgd:steps=1,steps=2", "foolbox:X:"]
+)
+def test_wrong_spellings_of_an_attack_are_refused(text: str) -> None:
+    refused(lambda: parse_attack(text), "attack")
+
+
+@pytest.mark.parametrize("field", ["model", "source", "dataset", "split", "loader", "name", "group"])
+def test_an_empty_setting_is_refused(field: str) -> None:
+    refused(lambda: EvaluationSpec(**{field: " "}), f"--{field} is empty")
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\x1b[31m", "\u202ea"])
+def test_names_are_one_line(text: str) -> None:
+    refused(lambda: EvaluationSpec(name=text), "--name .* not one line of printable characters")
+    refused(lambda: EvaluationSpec(group=text), "--group .* not one line of printable characters")
+
+
+def test_seeds_steps_and_folders_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    refused(lambda: EvaluationSpec(seed=-1), "--seed -1: give a whole number from 0")
+    refused(lambda: EvaluationSpec(threads=10**12), "--threads 1000000000000: give a whole number from 1 to 1024")
+    refused(lambda: EvaluationSpec(draws=10**12), "--draws 1000000000000: give a whole number from 1 to 1000000")
+    refused(lambda: load_images("digits", data_dir=tmp_path / "no"), "no: no such folder")
+    ran = CliRunner().invoke(app, ["eval", "--model", "digits-silu", "--attack", "pgd:steps=10000000000000"])
+    assert ran.exit_code == 2
+    assert "steps of an attack is 10000000000000; give a whole number from 1 to 1000000" in ran.stderr
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../b", "a//b", "", ".", "a\\b", "a/.b", "a\nb", "a" * 200])
+def test_paths_that_leave_a_folder_are_refused(path: str) -> None:
+    refused(lambda: check_inside(path, "file"), "is not a name")
+    assert check_inside("parts/0a-1/x.safetensors", "file") == "parts/0a-1/x.safetensors"
+
+
+def test_code_that_exits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quits_at_once.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "quits_later.py").write_text("def build():\n    raise SystemExit('bye')\n")
+
+    def call(module: str) -> None:
+        with imported("--model", f"{module}:build", "give another") as build:
+            build()
+
+    refused(lambda: call("quits_at_once"), r"quits_at_once:build: its code exits \(0\); correct quits_at_once")
+    refused(lambda: call("quits_later"), r"its code exits \(bye\); give another")
+
+
+def test_a_home_of_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SATBENCH_HOME", "~nobody-of-this-name/x")
+    refused(home, "SATBENCH_HOME=~nobody-of-this-name/x: there is no such user")
+
+
+# folders, disks, terminals
+
+
+def test_a_url_is_no_folder_and_a_colon_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in ("s3:/x", "s3://bucket/x", "gs:/a/b"):
+        refused(lambda out=out: check_output_folder(Path(out)), "begins as a URL does")  # type: ignore[misc]
+    command = ["eval", "--model", "digits-silu", "--attack", "fgsm", "--n", "4", "--no-trust", "--out", "exp:1"]
+    for printed in ("exp:1", "read from exp:1"):
+        ran = CliRunner().invoke(app, command)
+        assert (ran.exit_code, printed in ran.stdout) == (0, True), ran.output
+    assert CliRunner().invoke(app, ["eval", *command[1:-1], "s3:/x"]).exit_code == 2
+    assert CliRunner().invoke(app, ["report", "exp:1", "--out", "s3:/x"]).exit_code == 2
+    assert not (tmp_path / "s3:").exists()
+
+
+def test_a_full_disk_names_the_folder_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(error: Exception) -> None:
+        with atomic_file(tmp_path / "records.parquet"):
+            raise error
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(OSError(errno.ENOSPC, "No space left on device"))
+    assert caught.value.filename == str(tmp_path / "records.parquet")
+    with pytest.raises(RuntimeError, match="writer failed"):
+        write(RuntimeError("writer failed"))
+    usage = type("Usage", (), {"free": 0})
+    monkeypatch.setattr("satbench.core.files.shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match="No space left") as caught:  # torch and safetensors raise errors of their own
+        write(RuntimeError("writer failed"))
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("satbench.evaluation.make_request", lambda *_: write(RuntimeError("writer failed")))
+    ran = CliRunner().invoke(app, ["eval", "--model", "digits-silu", "--attack", "fgsm"])
+    assert ran.exit_code == 2
+    assert (
+        ran.stderr == f"satbench: {tmp_path}: the disk is full; free some space there and run the same command again\n"
+    )
+
+
+def test_text_of_others_does_not_reach_the_terminal_as_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(app, ["compare", "a\x1b[2J\r\nsatbench: fine", "b"], color=True)
+    assert ran.exit_code == 2
+    assert ran.stderr.count("\n") == 1
+    assert "\x1b" not in ran.stderr
+    with progress_bar("eval [/b] \x1b[2J", "x") as report:
+        report(1, 2, "[/nothing]")
+
+
+def test_what_other_workers_say_is_shown_as_text() -> None:
+    status = Status("a[/b]", 1, 2, "\x1b[2J[red]x", 3.0, 4.0)
+    jobs = cast(Jobs, SimpleNamespace(trainings=()))
+    shown = Console(file=io.StringIO(), width=200, force_terminal=True)
+    shown.print(drawing(jobs, View(0, 1, {"host[/x]": status}, 1.0, 1.0, True)))
+    text = cast(io.StringIO, shown.file).getvalue()
+    assert "host[/x]" in text
+    assert "a[/b]" in text
+    assert r"\x1b[2J[red]x" in text
+
+
+def test_every_command_prints_through_one_function() -> None:
+    import satbench.cli
+
+    for file in Path(satbench.cli.__file__).parent.glob("*.py"):
+        if file.name != "output.py":
+            assert "typer.echo(" not in file.read_text(encoding="utf-8"), file.name
