@@ -1,5 +1,6 @@
 """How much is held out for validation, how often it is measured, in which precision, and what that costs."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,26 @@ def test_without_a_validation_split_all_but_the_test_images_are_trained_on() -> 
     assert images.split == "train"
 
 
+@pytest.mark.parametrize("val", [None, 100, "none"])
+def test_fewer_training_images_are_the_first_of_each_class_and_the_held_out_ones_stay(val: float | str | None) -> None:
+    everything, held_out = training_splits("digits", val=val)
+    images, held_out_too = training_splits("digits", val=val, train_n=500)
+    by_hash = sorted(everything.ids, key=lambda one: hashlib.sha256(one.encode()).digest())
+    labels = dict(zip(everything.ids, everything.y.tolist(), strict=True))
+    for label, count in enumerate(images.y.bincount().tolist()):
+        of_class = [one for one in by_hash if labels[one] == label]
+        assert count == round(500 * len(of_class) / len(everything))
+        assert {one for one in images.ids if labels[one] == label} == set(of_class[:count])
+    assert images.split == "train"
+    assert (held_out_too and held_out_too.digest) == (held_out and held_out.digest)
+
+
+@pytest.mark.parametrize("train_n", [2, 1079])
+def test_a_number_of_training_images_that_cannot_be_met_is_refused(train_n: int) -> None:
+    with pytest.raises(BadInput, match=rf"data\.train_n={train_n} of the 1078 training images"):
+        training_splits("digits", train_n=train_n)
+
+
 @pytest.mark.parametrize("value", ["0", "1", "-0.1", "2.5", "some"])
 def test_a_size_that_means_nothing_is_refused(value: str, dataset: str) -> None:
     with pytest.raises(BadInput, match=r"data\.val"):
@@ -90,11 +111,13 @@ def test_a_run_without_validation_keeps_its_last_weights_and_says_so(dataset: st
 def test_a_network_is_measured_on_no_image_it_was_trained_on(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tiny(dataset, **{"data.val": 9, "epochs": 1}), tmp_path / "run", "cpu")
-    _, held_out = training_splits(dataset, val=9)
+    train(tiny(dataset, **{"data.val": 9, "data.train_n": 30, "epochs": 1}), tmp_path / "run", "cpu")
+    images, held_out = training_splits(dataset, val=9, train_n=30)
     assert held_out is not None
     run = evaluate(str(tmp_path / "run"), tmp_path / "val", "fgsm", eps=0.1, split="val", device="cpu")
     assert set(run.records["sample_id"]) == set(held_out.ids)
+    seen = evaluate(str(tmp_path / "run"), tmp_path / "train", "fgsm", eps=0.1, split="train", device="cpu")
+    assert set(seen.records["sample_id"]) == set(images.ids)
     file = Path(dataset.removeprefix("npz:"))
     monkeypatch.chdir(file.parent)
     other = evaluate(str(tmp_path / "run"), tmp_path / "t", "fgsm", eps=0.1, dataset=f"npz:./{file.name}", device="cpu")

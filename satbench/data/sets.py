@@ -3,6 +3,7 @@
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from satbench.core.errors import BadInput
@@ -77,14 +78,27 @@ def check_images(name: str, split: str | None = None, size: int | None = None, l
 
 
 def training_splits(
-    name: str, size: int | None = None, data_dir: Path | None = None, val: float | str | None = None
+    name: str,
+    size: int | None = None,
+    data_dir: Path | None = None,
+    val: float | str | None = None,
+    train_n: int | None = None,
 ) -> tuple[Images, Images | None]:
     """The images to train on, and those to choose an epoch by; networks are never measured on either.
 
     `val` is a share or a number of both together, up to rounding in every class; "none" holds out no image. The default
     is the split of the data set. The split "val" of ImageNet is what networks are measured on, so that 1% of its
-    training images is held out here. Raises `BadInput` for a size that leaves a split empty.
+    training images is held out here. `train_n` keeps that many training images, up to rounding in every class, the
+    first of each class in the order of `carve`. Raises `BadInput` for a size that leaves a split empty, and for
+    more training images than there are.
     """
+    images, held_out = _split_for_training(name, size, data_dir, val)
+    return (images if train_n is None else _first_of_each_class(images, train_n)), held_out
+
+
+def _split_for_training(
+    name: str, size: int | None, data_dir: Path | None, val: float | str | None
+) -> tuple[Images, Images | None]:
     images = load_images(name, "train", size, data_dir)
     if name.partition(":")[0] == "imagenet":
         val = HELD_OUT if val is None else val
@@ -101,6 +115,16 @@ def training_splits(
             f"data.val={val:g} of the {len(images)} images of {name} leaves a split empty; give another size"
         )
     return carve(images, "train", {"val": share}), carve(images, "val", {"val": share})
+
+
+def _first_of_each_class(images: Images, train_n: int) -> Images:
+    share = train_n / len(images)
+    if share > 1 or not any(round(share * count) for count in images.y.bincount().tolist()):
+        raise BadInput(
+            f"data.train_n={train_n} of the {len(images)} training images of {images.name}; "
+            f"give a number up to {len(images)} with an image of some class"
+        )
+    return replace(carve(images, "kept", {"kept": share}), split=images.split)
 
 
 def takes_loader(name: str) -> bool:

@@ -132,7 +132,9 @@ def prepared(
     method: Method = pick(METHODS, config.method.name, "method", **config.method.params)
     refuse_undefined(config, method)
     lr_factor(config.schedule.name, config.schedule.params, 0.0)  # refused here when it is unknown
-    images, held_out = training_splits(config.dataset, config.image_size, data_dir, config.data.val)
+    images, held_out = training_splits(
+        config.dataset, config.image_size, data_dir, config.data.val, config.data.train_n
+    )
     with (
         joined(wanted) as (processes, place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
