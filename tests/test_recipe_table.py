@@ -23,7 +23,8 @@ AT_LEAST = {
     *("augment", "threat.eps", "attack_bn_mode"),
 }
 UNLISTED = {  # the table says why
-    *("cifar10-standard", "cifar10-sat", "cifar10-sat-single-step", "cifar10-ema", "imagenet-relu-resnet50")
+    *("cifar10-standard", "cifar10-sat", "cifar10-sat-single-step", "cifar10-ema", "imagenet-relu-resnet50"),
+    "cifar10-jpeg-sat-small",
 }
 
 
