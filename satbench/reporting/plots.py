@@ -188,8 +188,11 @@ def differences(asked: Sequence[Comparison]) -> Figure:
 
     Filled where the difference is higher or lower than the reference, hollow inside the noise.
     """
+    counts = [f"n = {one.n}, {len(one.seeds)} {'seed' if len(one.seeds) == 1 else 'seeds'}" for one in asked]
+    names = [f"{one.activation} - {one.reference}" for one in asked]
     with _style():
-        figure = Figure(figsize=(PANEL[0] * 1.3, 0.9 + 0.3 * len(asked)), layout="constrained")
+        width = PANEL[0] + 0.08 * max(map(len, names))  # inches: a letter each
+        figure = Figure(figsize=(width, 1.1 + 0.45 * len(asked)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color="#555555", lw=1)
         for place, one in enumerate(asked):
@@ -198,11 +201,9 @@ def differences(asked: Sequence[Comparison]) -> Figure:
             axes.errorbar(
                 one.difference * 100, place, xerr=arms, fmt="o", color=COLOURS[0], markerfacecolor=face, capsize=3
             )
-        counts = [f"n = {one.n}, {len(one.seeds)} {'seed' if len(one.seeds) == 1 else 'seeds'}" for one in asked]
-        names = [f"{one.activation} - {one.reference} ({count})" for one, count in zip(asked, counts, strict=True)]
-        axes.set_yticks(range(len(asked)), names)
+        axes.set_yticks(range(len(asked)), [f"{name}\n{count}" for name, count in zip(names, counts, strict=True)])
         axes.set_ylim(len(asked) - 0.5, -0.5)
-        axes.set_title(_wrapped(asked[0].quantity))
+        figure.suptitle(_wrapped(asked[0].quantity), fontsize=STYLE["axes.titlesize"])
         axes.set_xlabel("difference in points")
     return figure
 

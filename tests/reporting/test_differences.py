@@ -73,8 +73,8 @@ def test_the_figure_shows_each_difference_and_its_interval(make_run: MakeRun) ->
     asked = main_question(comparisons(study(make_run), every=True))
     (axes,) = plots.differences(asked).axes
     assert [label.get_text() for label in axes.get_yticklabels()][:2] == [
-        "elu - relu (n = 400, 2 seeds)",
-        "gelu - relu (n = 400, 2 seeds)",
+        "elu - relu\nn = 400, 2 seeds",
+        "gelu - relu\nn = 400, 2 seeds",
     ]
     for one, drawn in zip(asked, axes.containers, strict=True):
         points, _, (bars,) = drawn
