@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cpus test-slow test-tf check format leaderboard report clean lock
+.PHONY: help setup demo test test-cpus test-slow test-tf check format docs leaderboard report clean lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -50,6 +50,10 @@ check: $(READY)  ## Lint, types, layers, and the committed leaderboards
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 	$(BIN)/satbench leaderboard --check
+	$(BIN)/python docs/methods.py --check
+
+docs: $(READY)  ## Rebuild docs/methods.md from the docstrings of the methods
+	$(BIN)/python docs/methods.py
 
 format: $(READY)  ## Format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix-only --quiet .

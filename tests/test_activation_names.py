@@ -20,7 +20,16 @@ from satbench.training.config import TrainConfig
 from satbench.zoo import load_model
 from satbench.zoo.card import read_cards
 
-SMALL = ("--epochs", "1", "--set", "model.width=4", "--set", "selection_steps=1", "--device", "cpu")
+SMALL = (
+    "--epochs",
+    "1",
+    "--set",
+    "model.width=4",
+    "--set",
+    "measure.evaluators=clean+fgsm+pgd:steps=1",
+    "--device",
+    "cpu",
+)
 CARD = """
 network:
   format: safetensors
@@ -49,7 +58,7 @@ def test_parameters_reach_config_weights_search_copy_and_table(tmp_path: Path) -
         assert result.exit_code == 0, result.output
     config = parsed(TrainConfig, json.loads((out / "config.json").read_text())["config"], "here")
     assert config.activation == "celu:alpha=2"
-    assert config.recipe == "digits-quick [epochs=1, model.width=4, selection_steps=1]"
+    assert config.recipe == "digits-quick [epochs=1, measure.evaluators=clean+fgsm+pgd:steps=1, model.width=4]"
     model = load_model(out)
     assert model.spec.activation == "celu:alpha=2"
     for network in (model, search_copy(model, torch.rand(2, 1, 8, 8)).module):

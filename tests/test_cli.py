@@ -23,7 +23,16 @@ from satbench.recipes import RECIPES
 from satbench.results.store import read_run
 from satbench.zoo.card import read_cards
 
-SMALL = ("--model", "mlp", "--set", "model.width=8", "--set", "selection_steps=1", "--set", "method.steps=1")
+SMALL = (
+    "--model",
+    "mlp",
+    "--set",
+    "model.width=8",
+    "--set",
+    "measure.evaluators=clean+fgsm+pgd:steps=1",
+    "--set",
+    "method.steps=1",
+)
 
 
 def call(*words: str) -> Result:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from satbench.attacks import build_attack, parse_attack
@@ -23,7 +24,7 @@ from satbench.study.cost import (
 from satbench.training import TrainConfig, train
 
 HARMLESS = "0.001"  # a radius at which digits stand
-QUICK = {"epochs": 2, "selection_steps": 2}
+QUICK = {"epochs": 2, "measure.evaluators": "clean+fgsm+pgd:steps=2"}
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,18 @@ def test_images_that_a_smaller_radius_broke_cost_nothing_at_a_larger_one() -> No
     small, large = (predict_evaluation(spec(threats=(f"Linf:{eps}",), n=200), device="cpu") for eps in (0.3, 0.4))
     both = predict_evaluation(spec(threats=("Linf:0.4", "Linf:0.3"), n=200), device="cpu")
     assert small.passes < both.passes < 0.95 * (small.passes + large.passes)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_cost_is_of_seconds_whatever_number_of_threads_the_process_has(threads: int) -> None:
+    """Time of the process and time of the clock on the wall are never subtracted from each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        cost = predict_evaluation(spec(n=8, threads=1), device="cpu")
+    finally:
+        torch.set_num_threads(before)
+    assert 0 < cost.low <= cost.seconds <= cost.high < 600
 
 
 def test_of_a_network_that_is_not_trained_the_prediction_says_what_it_assumes() -> None:

@@ -366,7 +366,12 @@ def test_training_decodes_batch_by_batch_and_never_sees_what_networks_are_measur
         for copy in ("a", "b"):
             file = next(folder.iterdir())
             (here / "sets" / "train" / folder.name / f"{copy}{file.suffix}").symlink_to(file)
-    changes = {"dataset": "imagenet:sets", "image_size": 8, "augment": "random-resized-crop", "selection_steps": 1}
+    changes = {
+        "dataset": "imagenet:sets",
+        "image_size": 8,
+        "augment": "random-resized-crop",
+        "measure.evaluators": "clean+fgsm+pgd:steps=1",
+    }
     changes |= {"model": "mlp", "model.width": 4, "epochs": 1, "method": "standard"}
     row = train(RECIPES["digits-sat"]().with_values(changes), here / "run", "cpu").history[0]
     assert row.val.n == 1000

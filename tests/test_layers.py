@@ -23,6 +23,7 @@ LAYER = {
     "zoo": 4,
     "methods": 4,
     "trust": 4,
+    "probe": 4,
     "evaluation": 5,
     "training": 6,
     "recipes": 7,

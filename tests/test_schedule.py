@@ -7,6 +7,7 @@ import pytest
 from satbench.core.errors import BadInput
 from satbench.recipes import RECIPES
 from satbench.training.schedule import SCHEDULES, drawing, lr_factor, warmup
+from satbench.training.stages import rates_of, stages_of
 
 MIDDLES = [(step + 0.5) / 240 for step in range(240)]  # of the steps of a run
 
@@ -87,14 +88,15 @@ def test_a_warm_up_is_a_line_from_0_to_1() -> None:
 @pytest.mark.parametrize(("epochs", "second", "third"), [(30, 16, 23), (200, 101, 151)])
 def test_a_drawing_shows_every_drop_of_the_rate_however_long_the_run(epochs: int, second: int, third: int) -> None:
     """Milestones at 1/2 and 3/4: half of the columns are full, the rest is at most a tenth of that."""
-    blocks, numbers = drawing(RECIPES["cifar10-pgd-at"]().with_values({"epochs": epochs, "schedule": "piecewise"}))
+    config = RECIPES["cifar10-pgd-at"]().with_values({"epochs": epochs, "schedule": "piecewise"})
+    blocks, numbers = drawing(rates_of(stages_of(config, 100)), epochs)
     assert blocks == "█" * 30 + "▂" * 15 + "▁" * 15
     assert numbers == f"0.1 in epoch 1, 0.01 in epoch {second}, 0.001 in epoch {third} (in the middle of each)"
 
 
 def test_a_drawing_of_a_smooth_schedule_is_of_five_epochs() -> None:
     config = RECIPES["cifar10-pgd-at"]().with_values({"schedule": "cosine", "optimizer.lr": 0.2, "epochs": 101})
-    blocks, numbers = drawing(config)
+    blocks, numbers = drawing(rates_of(stages_of(config, 10_000)), 101)
     assert (len(blocks), blocks[0], blocks[-1]) == (60, "█", "▁")
     assert list(blocks) == sorted(blocks, reverse=True)
     shown = [part.split(" in epoch ") for part in numbers.removesuffix(" (in the middle of each)").split(", ")]

@@ -188,19 +188,6 @@ evaluations: [{attacks: fgsm, threats: "Linf:0.1"}, {attacks: pgd, threats: "Lin
     ]
 
 
-def test_the_digest_is_of_what_is_asked_and_not_of_words() -> None:
-    grid = {"recipes": "digits-sat", "seeds": [0]}
-    start = Study(trainings=[grid])
-    assert Study(title="x", notes=["y"], trainings=[grid | {"recipes": ["digits-sat"]}]).digest == start.digest
-    others = (
-        Study(trainings=[grid | {"seeds": 1}]),
-        Study(trainings=[grid | {"overrides": {"epochs": 1}}]),
-        Study(trainings=[grid], evaluations=[{"attacks": "pgd"}]),
-        Study(trainings=[grid], same_numerics=True),
-    )
-    assert len({start.digest, *(one.digest for one in others)}) == 5
-
-
 def test_the_schema_knows_every_field_and_needs_no_torch() -> None:
     done = CliRunner().invoke(app, ["study", "--schema"])
     schema = json.loads(done.stdout)

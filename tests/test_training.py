@@ -64,7 +64,7 @@ def config(dataset: str) -> TrainConfig:
             "threat.eps": 0.1,
             "epochs": EPOCHS,
             "batch_size": 16,
-            "selection_steps": 2,
+            "measure.evaluators": "clean+fgsm+pgd:steps=2",
             "optimizer.lr": 0.1,
         }
     )
@@ -120,7 +120,7 @@ def test_a_finished_folder_holds_results_and_one_state(finished: Path, config: T
 
 def test_the_best_epoch_has_the_highest_logged_robust_accuracy(config: TrainConfig, tmp_path: Path) -> None:
     trained = train(config.with_values({"epochs": 6, "optimizer.lr": 0.3}), tmp_path / "run", device="cpu")
-    figures = [(row.val.robust, row.val.clean) for row in trained.history]
+    figures = [(row.val.figures["robust"], row.val.figures["clean"]) for row in trained.history]
     assert len(set(figures)) > 1
     assert trained.best_epoch == figures.index(max(figures))
     assert provenance(tmp_path / "run" / "best.safetensors")["epoch"] == trained.best_epoch
@@ -140,7 +140,7 @@ def test_the_best_weights_give_the_logged_validation_figures(
 
 def test_training_learns(config: TrainConfig, tmp_path: Path) -> None:
     trained = train(config.with_values({"epochs": 8, "method": "standard"}), tmp_path / "run", device="cpu")
-    assert trained.history[-1].val.clean > 0.9
+    assert trained.history[-1].val.figures["clean"] > 0.9
     assert trained.history[-1].train_loss < trained.history[0].train_loss
 
 
@@ -215,7 +215,7 @@ def test_a_run_that_died_continues_from_its_last_epoch(
 
 
 def command(folder: Path, dataset: str) -> list[str]:
-    settings = ("model.width=4", "method.steps=2", "batch_size=16", "selection_steps=1")
+    settings = ("model.width=4", "method.steps=2", "batch_size=16", "measure.evaluators=clean+fgsm+pgd:steps=1")
     words = ["train", "--epochs", "20", "--dataset", dataset, "--device", "cpu", "--out", str(folder)]
     return words + [word for setting in settings for word in ("--set", setting)]
 
@@ -574,7 +574,9 @@ def test_a_last_batch_of_one_image_is_no_crash(tmp_path: Path) -> None:
     x, y = np.random.default_rng(0).random((41, 1, 4, 4)), np.arange(41) % 2
     np.savez(tmp_path / "a.npz", x=x, y=y)
     values = {"dataset": f"npz:{tmp_path / 'a.npz'}", "model.width": 4, "method": "standard", "epochs": 1}
-    config = RECIPES["digits-sat"]().with_values({**values, "batch_size": 8, "selection_steps": 1})
+    config = RECIPES["digits-sat"]().with_values(
+        {**values, "batch_size": 8, "measure.evaluators": "clean+fgsm+pgd:steps=1"}
+    )
     with contextlib.suppress(BadInput):
         train(config, tmp_path / "run", device="cpu")
 
@@ -630,7 +632,14 @@ def test_values_are_read_as_the_type_of_their_field() -> None:
         ("threat.norm", "l2", "L2"),
         ("threat.eps", "-1/255", "negative"),
         ("threat.eps", "abc", "abc"),
-        ("selection_steps", "0", "selection_steps"),
+        ("measure.evaluators", "clean+pgd:steps=0", "steps"),
+        ("measure.evaluators", "clean+pgd+pgd:steps=20", "'robust' is the name of two figures; give name=WORD"),
+        ("measure.evaluators", "clean+pdg", "did you mean pgd"),
+        ("measure.evaluators", "clean", "the best epoch is chosen by 'robust', which no evaluator gives"),
+        ("measure.evaluators", "fgsm:name=n", "'n' is no free name"),
+        ("measure.best", "robusst", "chosen by 'robusst'"),
+        ("measure.alarm", "fgsm", "alarm"),
+        ("measure.alarm", "fgsm+clear", "no evaluator gives an accuracy 'clear'"),
         ("method.steps", "--3", "steps"),
         ("method.steps", "²", "steps"),
     ],
@@ -705,8 +714,8 @@ def test_a_recipe_says_what_to_expect_and_whether_it_was_measured(name: str) -> 
 
 def test_the_best_epoch_of_clean_training_has_the_highest_clean_accuracy(tmp_path: Path) -> None:
     trained = train(RECIPES["digits-standard"]().with_values({"epochs": 5, "model.width": 4}), tmp_path, "cpu")
-    by_clean = [(row.val.clean, row.val.robust) for row in trained.history]
-    by_robust = [(row.val.robust, row.val.clean) for row in trained.history]
+    by_clean = [(row.val.figures["clean"], row.val.figures["robust"]) for row in trained.history]
+    by_robust = [(row.val.figures["robust"], row.val.figures["clean"]) for row in trained.history]
     assert trained.best_epoch == by_clean.index(max(by_clean)) != by_robust.index(max(by_robust))
     assert provenance(tmp_path / "best.safetensors")["epoch"] == trained.best_epoch
 

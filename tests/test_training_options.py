@@ -119,7 +119,7 @@ class FreeSlope(Free):
 
 def rates(weights: Path, out: Path, config: TrainConfig) -> tuple[float, float]:
     """Clean and robust accuracy of a weight file on the validation split, as `satbench eval` measures them."""
-    attack = PGD(steps=config.selection_steps)
+    attack = PGD(steps=10)
     run = evaluate(str(weights), out, [attack], eps=str(config.threat.eps), split="val", device="cpu", trust=False)
     clean = run.records["clean_prediction"] == run.records["label"]
     return float(clean.mean()), 1 - float(run.records["broken"].mean())
@@ -275,9 +275,9 @@ def test_the_radius_grows_for_the_method_and_not_for_validation(
 
     slow = config.with_values({"epochs": 4, "threat.warmup_epochs": 3.9})
     row = train(slow, tmp_path / "slow", "cpu", progress=keep).history[0]
-    assert rates(tmp_path / "early", tmp_path / "full", config) == (row.val.clean, row.val.robust)
+    assert rates(tmp_path / "early", tmp_path / "full", config) == (row.val.figures["clean"], row.val.figures["robust"])
     small = config.with_values({"threat.eps": 0.3 / 4})
-    assert rates(tmp_path / "early", tmp_path / "small", small) != (row.val.clean, row.val.robust)
+    assert rates(tmp_path / "early", tmp_path / "small", small) != (row.val.figures["clean"], row.val.figures["robust"])
 
 
 # the optimizer
@@ -372,8 +372,8 @@ def test_a_faster_step_changes_the_result_by_its_rounding(
     best = fast.history[fast.best_epoch]
     attack = PGD(steps=2)
     run = evaluate(str(fast.folder), tmp_path / "eval", [attack], norm="L2", eps="0.5", split="val", device="cpu")
-    assert (run.records["clean_prediction"] == run.records["label"]).mean() == pytest.approx(best.val.clean)
-    assert 1 - run.records["broken"].mean() == pytest.approx(best.val.robust)
+    assert (run.records["clean_prediction"] == run.records["label"]).mean() == pytest.approx(best.val.figures["clean"])
+    assert 1 - run.records["broken"].mean() == pytest.approx(best.val.figures["robust"])
 
 
 # passes
@@ -421,7 +421,7 @@ def patient(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tra
     """A config without patience, its log, and after how many epochs patience 2 ends it."""
     config = tiny(dataset, epochs=12, **{"optimizer.lr": 0.3})
     history = train(config, tmp_path_factory.mktemp("patient"), "cpu").history
-    figures = [(row.val.robust, row.val.clean) for row in history]
+    figures = [(row.val.figures["robust"], row.val.figures["clean"]) for row in history]
     waited = [last - figures.index(max(figures[: last + 1])) for last in range(len(figures))]
     return config, history, waited.index(2) + 1
 
@@ -463,7 +463,7 @@ def test_a_run_that_ended_early_is_left_alone(patient: tuple[TrainConfig, list[E
 
 def row(epoch: int, fgsm: float, robust: float, n: int = 100_000, by_fgsm_alone: float = 0) -> Epoch:
     alone = round((fgsm - robust + by_fgsm_alone) * n)
-    val = Validated(n=n, clean=1, fgsm=fgsm, robust=robust, broken_by_pgd_alone=alone)
+    val = Validated(n=n, figures={"clean": 1, "fgsm": fgsm, "robust": robust}, alone=alone)
     return Epoch(epoch=epoch, lr=0.1, train_loss=1, val=val)
 
 
@@ -489,7 +489,7 @@ def row(epoch: int, fgsm: float, robust: float, n: int = 100_000, by_fgsm_alone:
     ],
 )
 def test_the_alarm_at_its_edges(history: list[Epoch], raised: bool) -> None:
-    assert bool(collapse(history)) is raised
+    assert bool(collapse(history, "fgsm", "robust")) is raised
 
 
 COLLAPSE = "catastrophic overfitting"
@@ -543,15 +543,15 @@ def test_a_rollback_keeps_the_weights_of_the_epoch_before(stopped: tuple[Path, s
 def test_an_epoch_that_is_rolled_back_is_never_the_best(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def alarm(history: list[Epoch]) -> str:
+    def alarm(history: list[Epoch], weak: str, strong: str) -> str:
         """At the first epoch that is better than the one before."""
-        robust = [row.val.robust for row in history]
+        robust = [row.val.figures["robust"] for row in history]
         return "a reason" if len(robust) > 1 and robust[-1] > robust[-2] else ""
 
     monkeypatch.setattr("satbench.training.trainer.collapse", alarm)
     config = tiny(dataset, epochs=12, **{"optimizer.lr": 0.3, "stop.collapse": "rollback"})
     trained = train(config, tmp_path, "cpu")
-    robust = [row.val.robust for row in trained.history]
+    robust = [row.val.figures["robust"] for row in trained.history]
     assert robust[-1] == max(robust) > max(robust[:-1])
     assert trained.last_epoch == len(robust) - 2 == epoch_of(tmp_path / "last.safetensors")
     assert trained.best_epoch == robust.index(max(robust[:-1])) == epoch_of(tmp_path / "best.safetensors")
@@ -561,7 +561,7 @@ def test_an_epoch_that_is_rolled_back_is_never_the_best(
 def test_a_rollback_has_no_weights_before_the_first_epoch(
     alarmed: int, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def alarm(history: list[Epoch]) -> str:
+    def alarm(history: list[Epoch], weak: str, strong: str) -> str:
         return "a reason" if len(history) == alarmed else ""
 
     monkeypatch.setattr("satbench.training.trainer.collapse", alarm)
@@ -593,12 +593,17 @@ def test_the_alarm_tells_the_two_apart_for_every_seed(seed: int, tmp_path: Path)
     assert len(fgsm) == len(pgd) == 40
     assert any(row.alarm for row in fgsm[:16])
     assert not any(row.alarm for row in pgd)
-    assert fgsm[-1].val.fgsm - fgsm[-1].val.robust > 2 * (pgd[-1].val.fgsm - pgd[-1].val.robust)
+    assert gap(fgsm[-1]) > 2 * gap(pgd[-1])
+
+
+def gap(row: Epoch) -> float:
+    assert row.val is not None
+    return row.val.figures["fgsm"] - row.val.figures["robust"]
 
 
 LINE = (
     '{"epoch": 3, "lr": 0.1, "train_loss": 2.0, "train_accuracy": 0.5, "alarm": "", "ended": %s, "val_n": 10, '
-    '"val_clean": 1.0, "val_fgsm": 0.4, "val_robust": 0.3, "val_broken_by_pgd_alone": 2}\n'
+    '"val_alone": 2, "val_clean": 1.0, "val_fgsm": 0.4, "val_robust": 0.3}\n'
 )
 
 
@@ -612,8 +617,9 @@ LINE = (
     ],
 )
 def test_a_log_whose_ending_is_a_sentence_is_read(sentence: str, ending: Ending, tmp_path: Path) -> None:
-    """Earlier versions wrote it so; every other column is written as it was read."""
-    (tmp_path / "metrics.jsonl").write_text(LINE % json.dumps(sentence), encoding="utf-8")
+    """Earlier versions wrote it so, and called a count of the alarm otherwise; all else is written as it was read."""
+    line = (LINE % json.dumps(sentence)).replace("val_alone", "val_broken_by_pgd_alone")
+    (tmp_path / "metrics.jsonl").write_text(line, encoding="utf-8")
     (row,) = read_metrics(tmp_path)
     assert row.ended is ending
     assert json.dumps(row.to_dict()) + "\n" == LINE % json.dumps(ending.value)
@@ -621,12 +627,16 @@ def test_a_log_whose_ending_is_a_sentence_is_read(sentence: str, ending: Ending,
 
 @pytest.mark.parametrize(
     "line",
-    [LINE % '"tired"', LINE.replace('"val_robust": 0.3, ', "") % '""', LINE.replace('"lr": 0.1', '"lr": "x"') % '""'],
+    [
+        LINE % '"tired"',
+        LINE.replace('"val_robust": 0.3', '"val_robust": "x"') % '""',
+        LINE.replace('"lr": 0.1', '"lr": "x"') % '""',
+    ],
 )
 def test_a_log_with_a_wrong_row_is_refused(line: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(line, encoding="utf-8")
     with pytest.raises(
-        BadInput, match=r"metrics\.jsonl, line 1, field '(ended|val\.robust|lr)'.*; train into a new folder"
+        BadInput, match=r"metrics\.jsonl, line 1, field '(ended|val\.figures\.robust|lr)'.*; train into a new folder"
     ):
         read_metrics(tmp_path)
 
@@ -761,9 +771,11 @@ def test_the_weights_kept_and_measured_are_the_average(
         assert epoch_of(tmp_path / "ema" / f"{file}.safetensors") == epoch
         for name, tensor in kept.items():
             torch.testing.assert_close(tensor, at_epoch[epoch][name].to(tensor.dtype), rtol=1e-5, atol=1e-6)
-        logged = trained.history[epoch].val.clean, trained.history[epoch].val.robust
+        logged = trained.history[epoch].val.figures["clean"], trained.history[epoch].val.figures["robust"]
         weights = tmp_path / "ema" / f"{file}.safetensors"
         assert rates(weights, tmp_path / file, config) == pytest.approx(logged)
-    figures = [[(row.val.clean, row.val.robust) for row in run.history] for run in (plain, trained)]
+    figures = [
+        [(row.val.figures["clean"], row.val.figures["robust"]) for row in run.history] for run in (plain, trained)
+    ]
     assert figures[0] != figures[1]
     assert [row.train_loss for row in plain.history] == [row.train_loss for row in trained.history]

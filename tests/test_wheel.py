@@ -45,7 +45,16 @@ def test_an_installed_wheel_lists_trains_and_measures(tmp_path: Path) -> None:
     for name in ("cnn-small", "smoothrelu", *yaml.safe_load((ROOT / "model_zoo.yaml").read_text(encoding="utf-8"))):
         assert name in listing.split()
 
-    train = ["--epochs", "1", "--set", "model.width=4", "--set", "method.steps=1", "--set", "selection_steps=1"]
+    train = [
+        "--epochs",
+        "1",
+        "--set",
+        "model.width=4",
+        "--set",
+        "method.steps=1",
+        "--set",
+        "measure.evaluators=clean+fgsm+pgd:steps=1",
+    ]
     run(["-m", "satbench", "train", *train, "--out", "run"], elsewhere, site)
     measure = ["--attack", "pgd", "--steps", "1", "--n", "20", "--out", "eval"]
     run(["-m", "satbench", "eval", "--model", "run", *measure], elsewhere, site)

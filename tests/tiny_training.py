@@ -25,6 +25,15 @@ WAYS: dict[str, dict[str, object]] = {
     "n_fgsm": {"method": "n_fgsm"},
     "gradalign": {"method": "gradalign"},
     "free": {"method": "free", "method.replays": 3},
+    "moat": {"method": "moat", "method.stages": [[0.4, "single"], [0.4, "benign&multi"]], "method.steps": 2},
+    "aft": {"method": "aft", "method.steps": 2, "method.anchor": 0.5},
+    "stages": {
+        "stages": [
+            {"updates": 2, "changes": {"method": "standard", "optimizer.lr": 0.05}},
+            {"epochs": 0.6, "changes": {"schedule": "cosine", "optimizer.warmup_epochs": 0.2}, "keep_optimizer": True},
+            {"changes": {"method": "aft", "method.steps": 2, "method.anchor": 0.5, "optimizer.lr": 0.01}},
+        ]
+    },
     "ema": {"averaging": "ema"},
     "swa": {"averaging": "swa", "averaging.start": 0},
     "smoothing": {"label_smoothing.amount": 0.2},
@@ -64,7 +73,7 @@ def tiny(dataset: str, **changes: object) -> TrainConfig:
         "threat.eps": 0.1,
         "epochs": 2,
         "batch_size": BATCH,
-        "selection_steps": 2,
+        "measure.evaluators": "clean+fgsm+pgd:steps=2",
         "optimizer.lr": 0.1,
     }
     return RECIPES["digits-sat"]().with_values(start).with_values({"recipe": "tiny", **changes})

@@ -16,6 +16,7 @@ from satbench.cli import (
     leaderboard,
     migrate,
     models,
+    probe,
     recipes,
     report,
     study,
@@ -60,6 +61,7 @@ app.command("train")(train.command)
 app.command("recipes")(recipes.command)
 app.command("eval")(evaluate.command)
 app.command("trust")(trust.command)
+app.command("probe")(probe.command)
 app.command("verify")(verify.command)
 app.command("compare")(compare.command)
 app.command("cost")(cost.command)

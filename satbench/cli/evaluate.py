@@ -5,79 +5,34 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli import options
+
 
 def command(
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A name from `satbench models`, timm:NAME, torchvision:NAME, package.module:callable, "
-            "a run folder or a .safetensors file."
-        ),
-    ],
-    attack: Annotated[
-        list[str],
-        typer.Option(
-            help="fgsm, pgd, sat-pgd, rapid, cascade, autoattack, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, "
-            "foolbox:NAME, package.module:callable; with parameters: pgd:loss=margin,steps=20. May be repeated."
-        ),
-    ],
-    norm: Annotated[str | None, typer.Option(help="Linf, L2, L1; comma list. Default: Linf.")] = None,
-    eps: Annotated[
-        str | None, typer.Option(help="Radius such as 8/255; comma list. Default: the training radius.")
-    ] = None,
-    threat: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NORM:EPS", help="Instead of --norm and --eps: Linf:8/255. May be repeated."),
-    ] = None,
-    steps: Annotated[str | None, typer.Option(help="Steps of the attacks that have them; comma list.")] = None,
-    restarts: Annotated[str | None, typer.Option(help="Restarts likewise; comma list.")] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="digits, mnist, cifar10, cifar100, svhn or imagenet (all but digits also NAME:PATH), imagenet-sample, "
-            "image_folder:PATH or npz:PATH."
-        ),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="train, val, test or all.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side in pixels that image files are resized to.")] = None,
-    loader: Annotated[
-        str | None, typer.Option(help="opencv-cubic, tf1-bicubic or torchvision, for ImageNet. Default: the model's.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where relative data paths and ImageNet lie; or SATBENCH_DATA.")
-    ] = None,
-    n: Annotated[int | None, typer.Option("--n", help="Only the first N images of the split.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images at a time. Default: chosen from the network's size, at most 256.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Decides every random number of the run.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Other weights for it: a weights file or, for registry names, also a TensorFlow prefix."),
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option("--from", metavar="MODEL", help="Search on this network instead: a transfer attack.")
-    ] = None,
-    search: Annotated[
-        str,
-        typer.Option(
-            help="folded (a faster copy that agrees), plain, bf16 (faster, weaker), or surrogate (ReLU's derivative "
-            "smoothed); judged as it is, in float32."
-        ),
-    ] = "folded",
-    draws: Annotated[
-        int | None,
-        typer.Option(help="Passes of which the majority decides. Default: 10 for a random network, else 1."),
-    ] = None,
+    ctx: typer.Context,
+    model: Annotated[str, typer.Option(help=options.NETWORK)],
+    attack: Annotated[list[str], typer.Option(help=options.ATTACK)],
+    norm: options.Norm = None,
+    eps: options.Eps = None,
+    threat: options.Threats = None,
+    steps: options.Steps = None,
+    restarts: options.Restarts = None,
+    dataset: options.Dataset = None,
+    split: options.Split = None,
+    image_size: options.ImageSize = None,
+    loader: options.Loader = None,
+    data_dir: options.DataDir = None,
+    n: options.Count = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    checkpoint: options.Checkpoint = None,
+    source: options.Source = None,
+    search: options.Search = "folded",
+    draws: options.Draws = None,
+    trust: options.Trust = True,
+    threads: options.Threads = None,
     save_examples: Annotated[bool, typer.Option(help="Keep what broke an image, for `satbench verify`.")] = False,
-    trust: Annotated[bool, typer.Option(help="Check the network with a tenth of the run's passes.")] = True,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            help="Threads on the CPU. Default: one for a small network, else all; the last bits depend on it."
-        ),
-    ] = None,
     name: Annotated[str | None, typer.Option(help="What tables call the network.")] = None,
     group: Annotated[str | None, typer.Option(help="Networks of one group are seeds of one model in tables.")] = None,
     out: Annotated[
@@ -100,25 +55,7 @@ def command(
     from satbench.reporting.tables import accuracy_table
     from satbench.zoo import load
 
-    fields = {
-        "checkpoint": checkpoint,
-        "source": source,
-        "dataset": dataset,
-        "split": split,
-        "image_size": image_size,
-        "loader": loader,
-        "n": n,
-        "seed": seed,
-        "search": search,
-        "batch_size": batch_size,
-        "draws": draws,
-        "threads": threads,
-        "save_examples": save_examples,
-        "trust": trust,
-        "name": name,
-        "group": group,
-    }
-    asked = make_request(model, attack, norm, eps, steps, restarts, threat or (), fields)
+    asked = make_request(model, attack, norm, eps, steps, restarts, threat or (), options.spec_fields(ctx.params))
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
     with progress_bar(f"fetch {model}", "bytes") as report:

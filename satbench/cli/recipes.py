@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+BATCHES = 1000  # of an epoch, of which the learning rate is drawn
+
 
 def command(
     name: Annotated[
@@ -12,23 +14,33 @@ def command(
     ] = None,
 ) -> None:
     """List the named trainings; with a NAME show its sources, what to expect of it and every setting."""
-    from satbench.core.lookup import pick
-    from satbench.methods import METHODS
     from satbench.recipes import RECIPES, recipe
     from satbench.training.schedule import drawing
+    from satbench.training.stages import method_of, passes_of, rates_of, stage_configs, stages_of
 
     if name is None:
-        width = max(map(len, RECIPES))
+        rows = [("recipe", "method", "passes of an image", "follows", "what it is")]
         for known, make in RECIPES.items():
-            typer.echo(f"{known:<{width}}  {_words(make).splitlines()[0]}")
-        typer.echo("satbench recipes NAME shows one whole; satbench train NAME runs it")
+            config = make()
+            method = method_of(stage_configs(config)[-1])
+            follows = method.known_from if method.paper else ""
+            passes = f"{passes_of(config, config.epochs):,.0f}"
+            rows.append((known, config.method.name, passes, follows, _words(make).splitlines()[0]))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        typer.echo("satbench recipes NAME shows one whole, satbench train NAME runs it; docs/methods.md: the methods")
         return
     config = recipe(name)
     if named := RECIPES.get(name):
         typer.echo(f"{_words(named)}\n\n{_words(inspect.getmodule(named))}\n")
-    typer.echo(f"method: {pick(METHODS, config.method.name, 'method', **config.method.params)}")
-    blocks, numbers = drawing(config)
-    typer.echo(f"learning rate over {config.epochs} epochs:\n{blocks}\n{numbers}\n")
+    for stage in stage_configs(config):
+        method = method_of(stage)
+        source = f" ({method.paper}; follows: {method.known_from})" if method.paper else ""
+        typer.echo(f"method: {method}{source}")
+    if not any(one.updates for one in config.stages):  # whose length in epochs depends on the images
+        blocks, numbers = drawing(rates_of(stages_of(config, BATCHES)), config.epochs)
+        typer.echo(f"learning rate over {config.epochs} epochs:\n{blocks}\n{numbers}\n")
     typer.echo(config.model_dump_json(indent=2))
 
 

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from satbench.cli import options
+
 if TYPE_CHECKING:
     from satbench.results.store import Run
     from satbench.study import Jobs
-
-
-CLUSTERS = ("ray", "slurm")
 
 
 def command(
@@ -22,8 +21,8 @@ def command(
     engine: Annotated[
         str, typer.Option(help="Where workers run: local, local:N, ray, ray:ADDRESS, slurm:N; see docs/clusters.md.")
     ] = "local",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or set SATBENCH_DATA.")] = None,
+    device: options.Device = "auto",
+    data_dir: options.DataDir = None,
     is_dry: Annotated[bool, typer.Option("--dry-run", help="List every job and write nothing.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of study files.")] = False,
 ) -> None:
@@ -51,7 +50,7 @@ def command(
     study = read_study(file)
     jobs = jobs_of(study, str(file))
     out = out or str(Path("reports", "studies", file.stem))
-    here = engine.partition(":")[0] not in CLUSTERS  # a cluster's machines are not this one
+    here = engine.partition(":")[0] == "local"  # costs are measured on this machine
     if here:
         make_engine(engine)
     if is_dry:
@@ -65,11 +64,11 @@ def command(
     if runs:
         echo_results(runs)
         typer.echo(f"next: satbench report {out}")
-        for sentence in beside_measured(jobs, Path(out), costs):
-            typer.echo(sentence)
     else:
         for training in jobs.trainings:
             typer.echo(f"{out}/{training.name}/training")
+    for sentence in beside_measured(jobs, Path(out), costs):
+        typer.echo(sentence)
 
 
 def list_jobs(jobs: "Jobs", data_dir: Path | None, device: str) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from satbench.cli import options
+
 
 def command(
     recipe: Annotated[
@@ -17,8 +19,8 @@ def command(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every random number of the run.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default reports/runs/<recipe>-<...>.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or set SATBENCH_DATA.")] = None,
+    device: options.Device = "auto",
+    data_dir: options.DataDir = None,
     keep_every: Annotated[
         int | None,
         typer.Option(metavar="K", help="Keep the weights of every K-th epoch, as OUT/epochs/0010.safetensors."),
@@ -43,6 +45,7 @@ def command(
     from satbench.cli.progress import progress_bar
     from satbench.core.errors import BadInput
     from satbench.core.progress import silent
+    from satbench.methods.base import START
     from satbench.numerics.device import resolve_device
     from satbench.recipes import named
     from satbench.recipes import recipe as recipe_of
@@ -53,6 +56,7 @@ def command(
     from satbench.training.distributed import joined
     from satbench.training.dry_run import described, dry_run
     from satbench.training.ending import in_words
+    from satbench.training.evaluators import evaluators_of, figures_of
     from satbench.training.log import measuring_share
     from satbench.zoo import BEST
 
@@ -101,14 +105,22 @@ def command(
             f"on {best.val.n} validation images, on which the best epoch was chosen, at {config.threat.norm} "
             f"{_eps(config.threat.eps)}:"
         )
-        for word, epoch, val in (("best", best.epoch, best.val), ("last", last.epoch, last.val)):
-            typer.echo(
-                f"{word} epoch {epoch + 1} of {config.epochs}: clean % {_rate(val.clean, val.n)}, "
-                f"PGD-{config.selection_steps} % {_rate(val.robust, val.n)}"
-            )
-        typer.echo(
-            f"best - last: {inward(best.val.robust - last.val.robust)} points under PGD-{config.selection_steps}"
-        )
+        rates, start = figures_of(evaluators_of(config)), last.method
+        found = {
+            f"best epoch {best.epoch + 1} of {config.epochs}": best.val.figures,
+            f"last epoch {last.epoch + 1} of {config.epochs}": last.val.figures,
+            "where its stage began": {name: start[f"{START}{name}"] for name in rates if f"{START}{name}" in start},
+        }
+        for where, figures in found.items():
+            said = [
+                f"{name} % {_rate(value, last.val.n)}" if rates[name] else f"{name} {value:.4g}"
+                for name, value in figures.items()
+            ]
+            if said:
+                typer.echo(f"{where}: {', '.join(said)}")
+        first = trained.best.figures[0]
+        if rates[first]:
+            typer.echo(f"best - last: {inward(best.val.figures[first] - last.val.figures[first])} points of {first}")
     else:
         typer.echo("no validation split: nothing was measured, and the best epoch is the last one")
     if trained.times:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from satbench.cli import options
+
 if TYPE_CHECKING:
     from satbench.data import Images
     from satbench.zoo import Loaded
@@ -20,12 +22,10 @@ def command(
     split: Annotated[str | None, typer.Option(help="train, val, test or all.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side in pixels that image files are resized to.")] = None,
     loader: Annotated[str | None, typer.Option(help="What decodes ImageNet. Default: the model's.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where relative data paths and ImageNet lie; or SATBENCH_DATA.")
-    ] = None,
+    data_dir: options.DataDir = None,
     n: Annotated[int | None, typer.Option("--n", help=f"The first N images, at most 1000. Default: {USUAL}.")] = None,
     seed: Annotated[int, typer.Option(help="Decides every random number.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: options.Device = "auto",
     checkpoint: Annotated[
         Path | None, typer.Option(help="Other weights for it, as `satbench eval` takes them.")
     ] = None,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli import options
+
 MOST_SHOWN = 20
 
 
@@ -12,8 +14,8 @@ def command(
     run: Annotated[Path, typer.Argument(help="A run folder of `satbench eval`.")],
     model: Annotated[str | None, typer.Option(help="The network, when it is not where the run found it.")] = None,
     dataset: Annotated[str | None, typer.Option(help="The images, likewise.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where relative data paths lie; or SATBENCH_DATA.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
     attack: Annotated[
         list[str] | None,
         typer.Option(help="An attack of the run from outside satbench, to run again. May be repeated."),

@@ -158,7 +158,7 @@ class _Mirror:
             self._system.rm_file(f"{self._root}/{LEASES}/{name}")
 
     def _owner_of(self, name: str) -> str:
-        """Who has the lease, "" for nobody."""
+        """The process that has the lease, "" for none."""
         self._system.invalidate_cache()
         try:
             lease = json.loads(self._system.cat_file(f"{self._root}/{LEASES}/{name}"))

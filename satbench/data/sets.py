@@ -2,8 +2,8 @@
 
 import inspect
 import os
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from satbench.core.errors import BadInput
@@ -88,9 +88,9 @@ def training_splits(
 
     `val` is a share or a number of both together, up to rounding in every class; "none" holds out no image. The default
     is the split of the data set. The split "val" of ImageNet is what networks are measured on, so that 1% of its
-    training images is held out here. `train_n` keeps that many training images, up to rounding in every class, the
-    first of each class in the order of `carve`. Raises `BadInput` for a size that leaves a split empty, and for
-    more training images than there are.
+    training images is held out here. `train_n` keeps that many training images, the first of each class in their
+    fixed pseudo-random order, in the shares of all of them. Raises `BadInput` for a size that leaves a split empty, and
+    for more training images than there are.
     """
     images, held_out = _split_for_training(name, size, data_dir, val)
     return (images if train_n is None else _first_of_each_class(images, train_n)), held_out
@@ -118,13 +118,17 @@ def _split_for_training(
 
 
 def _first_of_each_class(images: Images, train_n: int) -> Images:
-    share = train_n / len(images)
-    if share > 1 or not any(round(share * count) for count in images.y.bincount().tolist()):
+    """`train_n` images, the first of each class, whose shares stay what they were up to an image."""
+    if train_n > len(images):
         raise BadInput(
-            f"data.train_n={train_n} of the {len(images)} training images of {images.name}; "
-            f"give a number up to {len(images)} with an image of some class"
+            f"data.train_n={train_n}: {images.name} has {len(images)} training images; give at most that many"
         )
-    return replace(carve(images, "kept", {"kept": share}), split=images.split)
+    counts, seen = images.y.bincount().tolist(), Counter[int]()
+    places = []
+    for row, label in enumerate(images.y.tolist()):
+        places.append(((seen[label] + 0.5) / counts[label], row))  # how far down its class the image is
+        seen[label] += 1
+    return images.take(sorted(row for _, row in sorted(places)[:train_n]))
 
 
 def takes_loader(name: str) -> bool:

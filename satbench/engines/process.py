@@ -75,12 +75,11 @@ class WorkerProcess:
         try:
             while (ended := self.poll()) is None:
                 time.sleep(0.05)
-        except BaseException:
-            self.stop()
+            return ended
+        finally:
+            self.stop()  # nothing, where it has ended
             while self.poll() is None:
                 time.sleep(0.05)
-            raise
-        return ended
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
@@ -110,7 +109,7 @@ def main() -> None:
         _check(order)
         _function(order.call.function)(**order.call.arguments)
     except BadInput as error:
-        print(error, file=sys.stderr)  # noqa: T201, read by the parent
+        sys.stderr.write(f"{error}\n")  # read by the parent
         sys.exit(REFUSED)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -21,6 +21,8 @@ from satbench.results.store import PARTS
 from satbench.specs.attack import AttackInfo, ids
 from satbench.trust import examine
 
+PASSES = 10  # of an evaluation's attacks for one of its trust battery, at least
+
 
 def quick_trust(
     model: nn.Module,
@@ -33,7 +35,7 @@ def quick_trust(
     """Check a measured model for at most a tenth of the passes of its `records`, at the largest radius of one norm."""
     passes = int(records[["forward", "backward"]].to_numpy().sum())
     largest = max((one for one in threats if one.norm == threats[0].norm), key=lambda one: one.eps)
-    budget = passes // 10
+    budget = passes // PASSES
     return examine(model, images, largest, seed=seed, depth="quick", budget=budget, records=records, attacks=attacks)
 
 

@@ -61,7 +61,7 @@ def keys_of(images: Images) -> list[Key]:
 
 
 def compute(plan: Plan, worker: Worker, progress: Progress = silent, patient: bool = True) -> bool:
-    """Do the jobs that nobody has done or is doing; whether the plan has then ended.
+    """Do the jobs that no process has done or is doing; whether the plan has then ended.
 
     A `patient` worker waits for the parts that others compute, and takes over where one of them is killed. torch's
     generators are left as they were.
@@ -79,7 +79,7 @@ def compute(plan: Plan, worker: Worker, progress: Progress = silent, patient: bo
 
 
 def _done(job: Job, worker: Worker) -> bool:
-    """Do a job, unless somebody else is at it or has done it since; whether it was done here."""
+    """Do a job, unless another process does it or has done it since; whether it was done here."""
     if job.work.run is None:
         worker.do(job)
         return True

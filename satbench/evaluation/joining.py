@@ -1,7 +1,8 @@
 """Machines whose arithmetic differs work on one run.
 
 The names of a run's parts hold the network's answers bit for bit, so that a changed network computes anew. Another
-processor rounds them otherwise. So the folder says who began the run, and a machine whose network answers alike joins.
+processor rounds differently. The folder says which machine began the run. Another one joins if its network answers the
+same up to rounding.
 """
 
 import json

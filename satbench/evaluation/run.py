@@ -97,7 +97,7 @@ def work_on(
     device: str = "auto",
     progress: Progress = silent,
 ) -> bool:
-    """Compute what nobody else computes of an evaluation in the run folder `out`; whether the run is then finished.
+    """Compute what no other process computes of an evaluation in the folder `out`; whether the run is then finished.
 
     It returns when all that is left is in other workers' hands, or waits for that. Raises `BadInput` as `evaluate`
     does.

@@ -87,8 +87,8 @@ class Setting:
         """Delete what a run that was refused has stored, unless an attack has finished some of it."""
         parts = self.out / PARTS
         clean = self._work(Step(None, None, 0, None, self.described.batch_size)).folder
-        if not any(folder != clean and folder.is_dir() for folder in parts.iterdir()):
-            shutil.rmtree(parts)
+        if not any(folder != clean and folder.is_dir() for folder in parts.glob("*")):
+            shutil.rmtree(parts, ignore_errors=True)
 
     def checked(self, measured: Measured, patient: bool) -> Trust | None:
         """The verdict of the quick trust battery; None while another worker computes it."""

@@ -212,7 +212,7 @@ def _attacks(
 
 
 def _info_faults(said: AttackInfo, attacks: Mapping[str, Attack], stages: Stages) -> list[str]:
-    """Where the run describes an attack otherwise than the attack of this id describes itself."""
+    """What the run says of an attack that differs from what the attack of this id says of itself."""
     if said.id not in attacks:
         claimed = said.tier not in (TIERS[0], "another attack")
         return [f"{said.id} is recorded as {said.tier}, but is no attack of satbench's"] if claimed else []

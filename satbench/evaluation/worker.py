@@ -42,7 +42,7 @@ class Worker:
                 try:
                     columns, examples = self._clean(x, y) if job.step.stage is None else self._attacked(job, ids, x, y)
                     break
-                except (torch.OutOfMemoryError, RuntimeError) as error:
+                except RuntimeError as error:
                     left = self.executor.halve(error, len(ids))
                     notes.append(f"memory ran out; {left} images at a time went through the network from then on")
             if any(columns["violation"]):

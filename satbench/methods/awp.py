@@ -1,7 +1,7 @@
 """Adversarial weight perturbation (Wu et al. 2020, arXiv 2004.05884) around any other method."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,12 +42,18 @@ class AWP(Method):
                 f"awp around {self.inner!r} is not defined; wrap a method of one update a batch whose loss holds no "
                 "gradient, such as pgd_at"
             )
-        for name in ("chosen_by", "crafts", "loss_passes", "norms", "soft_targets"):
+        inner = self.inner.paper
+        object.__setattr__(self, "paper", f"Wu et al. 2020, arXiv 2004.05884{f', around {inner}' if inner else ''}")
+        for name in ("known_from", "chosen_by", "crafts", "loss_passes", "norms", "reads", "soft_targets"):
             object.__setattr__(self, name, getattr(self.inner, name))
 
     @property
     def passes(self) -> Passes:
         whole, again = self.inner.passes, self.inner.loss_passes
+        return Passes(whole.forward + again.forward, whole.backward + again.backward)
+
+    def mean_passes(self, epochs: float) -> Passes:
+        whole, again = self.inner.mean_passes(epochs), self.inner.loss_passes
         return Passes(whole.forward + again.forward, whole.backward + again.backward)
 
     @property
@@ -84,6 +90,15 @@ class AWP(Method):
                 with torch.no_grad():
                     for weight, origin, start in zip(weights, before, moved, strict=True):
                         weight.copy_(origin + (weight - start))
+
+    def begin(self, model: nn.Module, state: dict[str, Tensor], measure: Callable[[], Mapping[str, float]]) -> None:
+        self.inner.begin(model, state, measure)
+
+    def after_epoch(self, state: dict[str, Tensor], figures: Mapping[str, float]) -> None:
+        self.inner.after_epoch(state, figures)
+
+    def logged(self, state: Mapping[str, Tensor]) -> dict[str, float]:
+        return self.inner.logged(state)
 
     def after_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> None:
         self.inner.after_update(model, x_adv, step)

@@ -1,26 +1,35 @@
 """What a training method is, and what it is given at every step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from satbench.core.eps import NORMS
 from satbench.core.errors import BadInput
+from satbench.numerics.modes import evaluating
 from satbench.numerics.seeding import Randomness, part
 from satbench.numerics.threat import ThreatModel
+
+START = "start_"  # begins the names under which a method logs the figures of the network that its stage began with
+
+
+# what a method here follows: code that its authors released, what they wrote, or an abstract that leaves most open
+KnownFrom = Literal["authors' code", "paper", "reconstruction"]
 
 
 @dataclass(frozen=True)
 class Passes:
     """Rows that go through the network for every image of an update, forward and backward."""
 
-    forward: int
-    backward: int
+    forward: float
+    backward: float
 
 
 class Processes:
@@ -37,9 +46,9 @@ class Processes:
         """Averages over the images of the whole batch, from averages over each process' own."""
         return list(tensors)
 
-    def total(self, counts: Sequence[int], device: torch.device) -> list[int]:
-        """Sums over the processes."""
-        return list(counts)
+    def total(self, numbers: Sequence[float], device: torch.device) -> list[float]:
+        """Sums over the processes; whole numbers stay exact."""
+        return list(numbers)
 
     def wait(self) -> None:
         """Go on when every process has come here."""
@@ -56,7 +65,7 @@ class Step:
     threat: with the radius of this step. state: tensors that outlive the step; they are kept in the checkpoint and must
     be the same on every process. kept: what one hook leaves for a later one of the same step. batch_statistics: whether
     batch norms normalise by the batch while images are crafted. accumulation: in how many parts the images go through
-    the network, see `split`.
+    the network, see `split`. network: the one that is trained, as it is saved, see `second_network`.
     """
 
     x: Tensor
@@ -74,6 +83,7 @@ class Step:
     processes: Processes = field(default_factory=Processes)
     batch_statistics: bool = False
     accumulation: int = 1
+    network: nn.Module | None = None
     _parts: tuple["Step", ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
@@ -131,21 +141,29 @@ class Method(ABC):
     The trainer calls, in this order: `perturb`, before which it puts the model in eval mode, freezes it and lets batch
     norms use running or batch statistics, as `attack_bn_mode` says, without moving them; then, inside `around_update`
     and with the model in training mode, `loss`, backward and the optimiser's step; then `after_update`. With gradient
-    accumulation it calls `perturb` and `loss` for every part of the step, the other two for the whole.
+    accumulation it calls `perturb` and `loss` for every part of the step, the other two for the whole. Before the first
+    update it calls `begin`, and `after_epoch` after every epoch that was measured.
     """
 
-    chosen_by = ("val_robust", "val_clean")  # figures of an epoch that make it the best, the first one first
+    paper = ""  # where it is from; "" for no paper
+    known_from: KnownFrom = "authors' code"
+    chosen_by = ("robust", "clean")  # figures of an epoch that make it the best, the first one first
     norms: tuple[str, ...] = NORMS  # of the threats that it is defined for
     crafts = True  # whether `perturb` takes passes of its own
     replays = 1  # updates on the same batch one after another
     loss_passes = Passes(1, 1)  # what `loss` takes of `passes`
     soft_targets = True  # whether the outer loss is defined for soft labels
+    reads: tuple[str, ...] = ()  # figures of the validation split that `begin` and `after_epoch` need
     second_order = False  # whether the loss itself is differentiated on the way to its value
 
     @property
     @abstractmethod
     def passes(self) -> Passes:
         """What an update costs a sample; the most, where samples may stop early."""
+
+    def mean_passes(self, epochs: float) -> Passes:
+        """`passes`, as a mean over the updates of so many epochs."""
+        return self.passes
 
     @property
     def crafting(self) -> Passes:
@@ -174,6 +192,19 @@ class Method(ABC):
         """What `step.state` holds before the first update; `batch` is the shape (N, C, H, W) of the largest batch."""
         return {}
 
+    def begin(self, model: nn.Module, state: dict[str, Tensor], measure: Callable[[], Mapping[str, float]]) -> None:  # noqa: B027
+        """Fill the state before the first update of the run, or of a stage; `measure` gives figures of the network.
+
+        These are those of the evaluators on the validation split, by name; none without one.
+        """
+
+    def after_epoch(self, state: dict[str, Tensor], figures: Mapping[str, float]) -> None:  # noqa: B027
+        """Write to the state what the figures of an epoch that was measured teach; the same on every process."""
+
+    def logged(self, state: Mapping[str, Tensor]) -> dict[str, float]:
+        """What the log of an epoch shows of the state."""
+        return {}
+
     @contextmanager
     def around_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> Iterator[None]:
         """Surrounds loss, backward and the optimiser's step."""
@@ -181,3 +212,20 @@ class Method(ABC):
 
     def after_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> None:  # noqa: B027  # most need none
         """Write to `step.state` what this step taught."""
+
+
+def weights_of(model: nn.Module, name: str) -> dict[str, Tensor]:
+    """Copies of the parameters and buffers of a network, for a method's state, under `name` and their own names."""
+    return {f"{name}.{key}": tensor.detach().clone() for key, tensor in model.state_dict().items()}
+
+
+def second_network(step: Step, name: str, x: Tensor) -> Tensor:
+    """The logits, without gradient, of the network in eval mode with the weights that the state holds under `name`.
+
+    So a method has a teacher or an anchor, which is saved with the state.
+    """
+    assert step.network is not None, "only the trainer gives a step its network"
+    weights = {key.removeprefix(f"{name}."): tensor for key, tensor in step.state.items() if key.startswith(f"{name}.")}
+    with torch.no_grad(), evaluating(step.network):
+        logits: Tensor = functional_call(step.network, weights, (x,))
+        return logits

@@ -20,6 +20,8 @@ class FGSMRS(Method):
 
     step_over_eps: Positive = 1.25
 
+    paper = "Wong et al. 2020, arXiv 2001.03994"
+
     def __post_init__(self) -> None:
         check_fields(self, "fgsm_rs")
 

@@ -24,6 +24,8 @@ class Free(Method):
 
     replays: Count = 8
 
+    paper = "Shafahi et al. 2019, arXiv 1904.12843"
+
     def __post_init__(self) -> None:
         check_fields(self, "free")
 

@@ -38,6 +38,8 @@ class GradAlign(Method):
     second_order = True
     norms = ("Linf",)
 
+    paper = "Andriushchenko and Flammarion 2020, arXiv 2007.02617"
+
     def __post_init__(self) -> None:
         check_fields(self, "gradalign")
 

@@ -33,6 +33,8 @@ class MART(Method):
     loss_passes = Passes(2, 2)
     soft_targets = False
 
+    paper = "Wang et al. 2020, ICLR"
+
     def __post_init__(self) -> None:
         check_fields(self, "mart")
         self._attack()

@@ -25,6 +25,8 @@ class NFGSM(Method):
     k: Positive = 2.0
     step_over_eps: Positive = 1.0
 
+    paper = "de Jorge et al. 2022, arXiv 2202.01181"
+
     def __post_init__(self) -> None:
         check_fields(self, "n_fgsm")
 

@@ -48,6 +48,8 @@ class PGDAT(Method):
     init: str = "uniform"
     early_stop: EarlyStop = ()
 
+    paper = "Madry et al. 2018, arXiv 1706.06083"
+
     def __post_init__(self) -> None:
         self._attack(None)
         check_fields(self, "pgd_at")

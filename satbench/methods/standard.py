@@ -13,7 +13,7 @@ class Standard(Method):
     """Cross-entropy on the images as they are."""
 
     crafts = False
-    chosen_by = ("val_clean", "val_robust")  # what little stands under PGD early on is no merit
+    chosen_by = ("clean", "robust")  # what little stands under PGD early on is no merit
 
     @property
     def passes(self) -> Passes:

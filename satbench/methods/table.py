@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+from satbench.methods.aft import AFT
 from satbench.methods.awp import awp
 from satbench.methods.base import Method
 from satbench.methods.fgsm_rs import FGSMRS
 from satbench.methods.free import Free
 from satbench.methods.gradalign import GradAlign
 from satbench.methods.mart import MART
+from satbench.methods.moat import MOAT
 from satbench.methods.n_fgsm import NFGSM
 from satbench.methods.pgd_at import PGDAT
 from satbench.methods.standard import Standard
@@ -23,4 +25,6 @@ METHODS: dict[str, Callable[..., Method]] = {
     "n_fgsm": NFGSM,
     "gradalign": GradAlign,
     "free": Free,
+    "moat": MOAT,
+    "aft": AFT,
 }

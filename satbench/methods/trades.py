@@ -30,6 +30,8 @@ class TRADES(Method):
 
     loss_passes = Passes(2, 2)
 
+    paper = "Zhang et al. 2019, arXiv 1901.08573"
+
     def __post_init__(self) -> None:
         check_fields(self, "trades")
         self._attack()

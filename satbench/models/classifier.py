@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from satbench.core.errors import BadInput
 from satbench.core.parsing import parsed
 from satbench.models.activations import canonical
+from satbench.models.features import features_of
 
 Size = Annotated[int, Field(gt=0)]
 
@@ -68,3 +69,11 @@ class Classifier(nn.Module):
             raise BadInput(f"images are {given}; expected floats (N, {self.spec.channels}, H, W) in [0, 1]")
         logits: Tensor = self.net((x - self.mean) / self.std)
         return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """The penultimate representation of images as `forward` takes them, float (N, D); see `features_of`.
+
+        It is what the classification layer reads: the activations of the last hidden layer of an `mlp`, and the
+        globally pooled feature maps of every convolutional architecture of `ARCHITECTURES`.
+        """
+        return features_of(self, x)

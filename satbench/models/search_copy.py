@@ -76,7 +76,7 @@ def search_copy(model: nn.Module, probe: Tensor, precision: str = "float32", sca
 
     precision: "bf16" makes convolutions and linear layers compute in bfloat16, so the logits are only near the model's;
     they come out in float32, and so do gradients. scale: whether 2d batch norms that cannot be folded become a
-    `ScaleShift`, which is faster on a CPU and rounds otherwise. Raises `BadInput` for an unknown precision, and where
+    `ScaleShift`, which is faster on a CPU and rounds differently. Raises `BadInput` for an unknown precision, and where
     the model cannot be copied or run in bfloat16.
     """
     if precision not in PRECISIONS:

@@ -261,7 +261,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: Path, assign: bool = False) -> None:
+def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: Path | str, assign: bool = False) -> None:
     """Put `tensors` into `model`; raises `BadInput` naming the first missing, unexpected or misshapen entry.
 
     With `assign` they become the model's own tensors and must have its dtypes; otherwise they are copied.

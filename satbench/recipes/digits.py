@@ -6,7 +6,7 @@ method runs and what it costs; differences between methods at this size are no e
 
 from typing import Any
 
-from satbench.training.config import Named, OptimizerConfig, ThreatConfig, TrainConfig
+from satbench.training.config import Named, OptimizerConfig, StageConfig, ThreatConfig, TrainConfig
 
 
 def _digits(name: str, method: str, /, **changes: Any) -> TrainConfig:
@@ -181,6 +181,20 @@ def digits_bag_of_tricks() -> TrainConfig:
     )
 
 
+def _mlp(name: str, method: str, /, **changes: Any) -> TrainConfig:
+    """An MLP at Linf 0.25, which single-step training overfits catastrophically."""
+    start = {
+        "activation": "relu",
+        "model": "mlp",
+        "threat.eps": 0.25,
+        "batch_size": 64,
+        "optimizer.name": "adamw",
+        "optimizer.lr": 3e-3,
+        "optimizer.weight_decay": 0,
+    }
+    return _digits(name, method, **start | changes)
+
+
 def digits_collapse() -> TrainConfig:
     """FGSM from the image itself on an MLP at eps 0.25, which overfits catastrophically: the alarm ends the run.
 
@@ -188,23 +202,8 @@ def digits_collapse() -> TrainConfig:
     Command: `satbench train digits-collapse`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits(
-        "digits-collapse",
-        "pgd_at",
-        activation="relu",
-        model="mlp",
-        **{
-            "method.steps": 1,
-            "method.init": "zero",
-            "threat.eps": 0.25,
-            "epochs": 40,
-            "batch_size": 64,
-            "optimizer.name": "adamw",
-            "optimizer.lr": 3e-3,
-            "optimizer.weight_decay": 0,
-            "stop.collapse": "stop",
-        },
-    )
+    fgsm = {"method.steps": 1, "method.init": "zero"}
+    return _mlp("digits-collapse", "pgd_at", **fgsm, **{"epochs": 40, "stop.collapse": "stop"})
 
 
 def _surrogate(name: str, attacker: bool, optimizer: bool) -> TrainConfig:
@@ -246,3 +245,26 @@ def digits_surrogate_both() -> TrainConfig:
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
     return _surrogate("both", attacker=True, optimizer=True)
+
+
+def digits_moat() -> TrainConfig:
+    """Four epochs of single-step examples, then two of PGD-7, and again, on an MLP at eps 0.25: MOAT, a reconstruction.
+
+    Paper: Wang et al. 2021 (arXiv 2106.15357), of which the abstract was at hand; the stages are satbench's.
+    Command: `satbench train digits-moat`. With benign epochs: `--set method.stages=1:benign+3:single+2:multi`.
+    Hardware: one CPU core. Time: under a minute, measured.
+    """
+    return _mlp("digits-moat", "moat", epochs=30)
+
+
+def digits_aft() -> TrainConfig:
+    """Standard training of an MLP, then a short fine-tuning by AFT at eps 0.25: AFT-DRA, a reconstruction.
+
+    Paper: Hou et al. 2022 (arXiv 2204.13232), of which the abstract was at hand; every formula is satbench's.
+    Command: `satbench train digits-aft`. Fine-tuning alone, of a network that is there: `--set init_from=RUN --set
+    stages=null --epochs 20 --set optimizer.lr=1e-3`.
+    Hardware: one CPU core. Time: under a minute, measured.
+    """
+    standard = StageConfig(epochs=20, changes={"method": "standard"})
+    tuning = StageConfig(changes={"optimizer.lr": 1e-3, "schedule": "cosine"})
+    return _mlp("digits-aft", "aft", epochs=40, stages=(standard, tuning))

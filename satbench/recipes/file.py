@@ -10,13 +10,14 @@ from satbench.core.errors import BadInput
 from satbench.core.lookup import find, pick
 from satbench.core.parsing import parsed
 from satbench.core.strict_yaml import read_mapping
-from satbench.methods import METHODS
 from satbench.models import ModelSpec, empty_model
 from satbench.models.weights import SCHEMA_VERSION
 from satbench.training.augment import AUGMENTATIONS, WHILE_DECODING
 from satbench.training.averaging import AVERAGES
 from satbench.training.config import TrainConfig
+from satbench.training.evaluators import evaluators_of
 from satbench.training.schedule import lr_factor
+from satbench.training.stages import method_of, stage_configs
 
 SUFFIXES = (".json", ".yaml", ".yml")
 WRAPPER = ("schema_version", "config", "data")
@@ -70,8 +71,10 @@ def _json(file: Path) -> dict[str, Any]:
 
 def check_parameters(config: TrainConfig) -> None:
     """Raise `BadInput` for names and parameters that no schema knows, by building what takes them."""
-    pick(METHODS, config.method.name, "method", **config.method.params)
-    lr_factor(config.schedule.name, config.schedule.params, 0.0)
+    for stage in stage_configs(config):
+        method_of(stage)
+        lr_factor(stage.schedule.name, stage.schedule.params, 0.0)
+    evaluators_of(config)
     pick(AVERAGES, config.averaging.name, "averaging", nn.Identity(), **config.averaging.params)
     find({**AUGMENTATIONS, **WHILE_DECODING}, config.augment, "augmentation")
     empty_model(

@@ -25,6 +25,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "digits-ema": digits.digits_ema,
     "digits-swa": digits.digits_swa,
     "digits-bag-of-tricks": digits.digits_bag_of_tricks,
+    "digits-moat": digits.digits_moat,
+    "digits-aft": digits.digits_aft,
     "digits-collapse": digits.digits_collapse,
     "digits-surrogate-none": digits.digits_surrogate_none,
     "digits-surrogate-attacker": digits.digits_surrogate_attacker,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,8 @@ from satbench.specs.attack import AttackInfo, ids
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 Line = Literal["-", "--", ":", "-."]
-LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
+LINE_WORDS: dict[Line, str] = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dash-dotted"}
+LINES = tuple(LINE_WORDS)
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -215,16 +217,15 @@ def training_curves(curves: Mapping[str, Sequence[Epoch]]) -> Figure:
     An epoch that was not measured leaves a gap of one point.
     """
     groups = sorted({unseeded(name) for name in curves})
+    figures = {name for rows in curves.values() for row in rows if row.val is not None for name in row.val.figures}
+    attacked = dict(zip(sorted(figures - {"clean"}, reverse=True), cycle(LINES), strict=False))
     with _style():
         figure, axes = _panels(3)
         for name in sorted(curves):
             look = _look(groups.index(unseeded(name)))
-            for panel, field, line, scale in (
-                (0, "train_loss", look.line, 1),
-                (1, "val_clean", look.line, 100),
-                (2, "val_robust", "-", 100),
-                (2, "val_fgsm", "--", 100),
-            ):
+            panels = [(0, "train_loss", look.line, 1), (1, "val_clean", look.line, 100)]
+            panels += [(2, f"val_{figure}", line, 100) for figure, line in attacked.items()]
+            for panel, field, line, scale in panels:
                 rows = [row for row in map(Epoch.to_dict, curves[name]) if field in row]
                 x, y = [row["epoch"] for row in rows], [row[field] * scale for row in rows]
                 marker = look.marker if len(rows) == 1 else ""
@@ -232,7 +233,7 @@ def training_curves(curves: Mapping[str, Sequence[Epoch]]) -> Figure:
         titles = (
             "Training loss",
             "Clean validation accuracy",
-            "Validation accuracy: PGD solid, FGSM dashed",
+            "Validation: " + ", ".join(f"{name} {LINE_WORDS[line]}" for name, line in attacked.items()),
         )
         for axis, title in zip(axes, titles, strict=True):
             axis.set_title(title)

@@ -1,6 +1,7 @@
-"""Fractions as percent with one decimal, never rounded in anyone's favour."""
+"""Fractions as percent with one decimal, other figures with three digits; never rounded in favour of a claim."""
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
 
 def down(fraction: float) -> str:
@@ -22,6 +23,19 @@ def inward(fraction: float) -> str:
 def outward(low: float, high: float) -> str:
     """An interval `[12.3, 45.6]` in percent, its lower bound rounded down and its upper bound up."""
     return f"[{down(low)}, {up(high)}]"
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """A figure with its interval, `1.23 [1.1, 1.38]`: three significant digits, the bounds rounded outward."""
+    bounds = _significant(low, ROUND_FLOOR), _significant(high, ROUND_CEILING)
+    return f"{_significant(value, ROUND_HALF_EVEN)} [{', '.join(bounds)}]"
+
+
+def _significant(value: float, rounding: str) -> str:
+    if not math.isfinite(value) or not value:
+        return f"{value:g}"
+    exact = Decimal(repr(float(value)))
+    return f"{float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), rounding)):.6g}"
 
 
 def _percent(fraction: float, rounding: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, model_validator
 
 VALIDATED = "val_"  # what the figures of the validation split are called in the file
+RESERVED = ("n", "alone")  # no names of figures
 
 
 class Ending(StrEnum):
@@ -44,13 +45,14 @@ class _Row(BaseModel):
 
 
 class Validated(_Row):
-    """Accuracies on `n` validation images: clean, under FGSM and under PGD (`robust`)."""
+    """Figures of `n` validation images by name, such as "clean" and "robust".
+
+    alone: of the two attacks that the alarm compares, how many images the strong one alone breaks; None without alarm.
+    """
 
     n: int
-    clean: float
-    fgsm: float
-    robust: float
-    broken_by_pgd_alone: int
+    figures: dict[str, float]
+    alone: int | None = None
 
 
 class Epoch(_Row):
@@ -58,7 +60,8 @@ class Epoch(_Row):
 
     lr: of the last update. train_accuracy: on the crafted images as they were learnt from, in training mode.
     forward, backward: passes of an image and update, as the first process counted them. alarm: why it looks like
-    catastrophic overfitting, "" where it does not. val: where the epoch was measured on the validation split.
+    catastrophic overfitting, "" where it does not. method: what its method logs. val: where the epoch was measured on
+    the validation split.
     """
 
     epoch: int
@@ -69,6 +72,7 @@ class Epoch(_Row):
     backward: float | None = None
     alarm: str = ""
     ended: Ending = Ending.NONE
+    method: dict[str, float] = {}
     val: Validated | None = None
 
     @model_validator(mode="before")
@@ -77,12 +81,19 @@ class Epoch(_Row):
         if not isinstance(line, dict) or not (flat := [key for key in line if key.startswith(VALIDATED)]):
             return line
         rest = {key: value for key, value in line.items() if key not in flat}
-        return rest | {"val": {key.removeprefix(VALIDATED): line[key] for key in flat}}
+        said = {key.removeprefix(VALIDATED): line[key] for key in flat}
+        if "broken_by_pgd_alone" in said:  # of earlier logs
+            said["alone"] = said.pop("broken_by_pgd_alone")
+        own = {key: said.pop(key) for key in RESERVED if key in said}
+        return rest | {"val": own | {"figures": said}}
 
     def to_dict(self) -> dict[str, Any]:
         row = super().to_dict()
+        if not self.method:
+            del row["method"]
         val = row.pop("val", {})
-        return row | {f"{VALIDATED}{key}": value for key, value in val.items()}
+        figures = val.pop("figures", {})
+        return row | {f"{VALIDATED}{key}": value for key, value in (val | figures).items()}
 
 
 class Times(_Row):

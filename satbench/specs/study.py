@@ -1,7 +1,5 @@
 """What a study trains and measures, as a value that one YAML file holds."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -19,7 +17,6 @@ from satbench.specs.evaluation import EvaluationSpec
 
 AXES = {"recipe": "recipes", "activation": "activations", "seed": "seeds"}  # settings with a field of their own
 DECIDED = ("model", "checkpoint", "name", "group")  # fields of an evaluation that the network of a study decides
-WORDS = ("title", "notes", "reference")  # fields for readers, which decide nothing of what is computed
 
 
 def _listed(value: object) -> object:
@@ -236,12 +233,6 @@ class Study(_Frozen):
                             f"{nearest(one, map(str, names))}"
                         )
         return self
-
-    @property
-    def digest(self) -> str:
-        """16 hex digits that name what the file asks for; what is only for readers, and defaults, do not count."""
-        asked = self.model_dump(mode="json", exclude=set(WORDS), exclude_defaults=True)
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_study(file: Path) -> Study:

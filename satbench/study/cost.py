@@ -1,5 +1,6 @@
 """What a training or an evaluation will cost: passes from its settings, seconds a pass measured on this device."""
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -7,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from satbench.attacks import PGD, Attack, fgsm
+from satbench.attacks import PGD, Attack
 from satbench.attacks.base import MostPasses, most_passes_of, unit_of
 from satbench.core.eps import Threat
 from satbench.core.files import to_json, write_text
 from satbench.core.parsing import parsed
 from satbench.data import training_splits
-from satbench.evaluation import EvaluationSpec, images_for
+from satbench.evaluation import EvaluationSpec, battery, images_for
 from satbench.evaluation.batch import usual_batch_size, usual_threads
 from satbench.evaluation.executor import stages_as_run
 from satbench.evaluation.judge import DRAWS
@@ -31,11 +32,11 @@ from satbench.training import TrainConfig
 from satbench.training.build import network
 from satbench.training.checkpoint import read_metrics, read_times
 from satbench.training.dry_run import dry_run
+from satbench.training.evaluators import evaluators_of
 from satbench.trust.standing import AT_ONCE
 from satbench.zoo import Loaded, from_module
 
 PREDICTED = "cost.json"  # in the hidden folder of a study
-TRUST = 0.1  # of an evaluation's passes, which its trust battery takes at most
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ def predict_evaluation(
     predicted. Raises `BadInput` as `evaluate` does.
     """
     asked, place = resolved(spec), resolve_device(device)
-    clock = Clock(place)
-    begun = clock()
+    clock, begun = Clock(place), time.perf_counter()
     networks = asked.networks(device) if training is None else [_untrained(training, data_dir, place)]
     judged = networks[0]
     images = images_for(judged, spec.dataset, spec.split, spec.image_size, data_dir, spec.loader).head(spec.n)
@@ -109,7 +109,7 @@ def predict_evaluation(
         _, probe, _ = next(iter(images.head(min(PROBE, len(images))).batches(PROBE)))
         answered = answers(judged.model, probe.to(place), images.y, min(PROBE, size))
         model = search_on(networks[-1].model, probe.to(place), spec.search, another=len(networks) > 1).module
-        loading = clock() - begun
+        loading = time.perf_counter() - begun
         draws = spec.draws or (DRAWS if answered.random else 1)
         look = partial(expect, judged, model, images, training, runs, spec.seed, clock)
         for norm in dict.fromkeys(threat.norm for threat in threats):
@@ -142,19 +142,20 @@ def predict_training(config: TrainConfig, data_dir: Path | None = None, device: 
     Where a method lets images stop early, their passes are the most. Raises `BadInput` as `train` does.
     """
     found = dry_run(config, device, data_dir)
-    updates = found.images_an_epoch * config.epochs * (found.passes.forward + found.passes.backward)
+    updates = sum(found.passes())
     measurements = -(-config.epochs // config.measure.every) if found.val_images else 0
-    attacks = [most_passes_of(one, config.threat.norm, 2) for one in (fgsm(), PGD(steps=config.selection_steps))]
+    measured = [one.attack for one in evaluators_of(config) if one.attack is not None]
+    attacks = [most_passes_of(one, config.threat.norm, 2) for one in measured]
     totals = []
-    for seconds, correct, stood in zip(found.epoch_seconds(), CORRECT, likely(config), strict=True):
+    for seconds, correct, stood in zip(found.seconds(), CORRECT, likely(config), strict=True):
         tally = _Tally()
-        rate = config.epochs * seconds / updates  # a pass of the updates and one of the attacks are taken as equal
+        rate = seconds / updates  # a pass of the updates and one of the attacks are taken as equal
         for attack in attacks:
             tally.add([(attack, rate)], Shares(correct, (stood,)), measurements * found.val_images, 1)
         measuring = measurements * found.val_seconds + tally.seconds  # of the fresh network, on which nothing stands
-        totals.append((updates + tally.passes, config.epochs * seconds + measuring))
+        totals.append((updates + tally.passes, seconds + measuring))
     threads = torch.get_num_threads() if resolve_device(device).type == "cpu" else 1
-    source = f"{len(found.seconds)} updates; {assumed(config)} of the validation images"
+    source = f"{sum(len(one.seconds) for one in found.stages)} updates; {assumed(config)} of the validation images"
     return Cost(round(totals[0][0]), totals[0][1], totals[1][1], totals[2][1], threads, source)
 
 
@@ -275,7 +276,7 @@ class _Tally:
 
     def check(self, rate: float) -> None:
         """The trust battery after all attacks."""
-        passes = TRUST * self.passes
+        passes = self.passes / battery.PASSES
         self.passes, self.seconds = self.passes + passes, self.seconds + passes * rate
 
 

@@ -8,16 +8,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from satbench.core.errors import BadInput
-from satbench.core.lookup import pick
 from satbench.data import check_images
 from satbench.evaluation import EvaluationSpec, make_request
-from satbench.methods import METHODS
 from satbench.recipes import named, recipe
 from satbench.recipes.file import check_parameters
 from satbench.specs.attack import AttackInfo
 from satbench.specs.study import Choice, Resources, Study
 from satbench.training import TrainConfig
 from satbench.training.combinations import refuse_undefined
+from satbench.training.stages import method_of, stage_configs
 
 TRAINING = "training"  # the folder of a network's training, beside those of its evaluations
 
@@ -169,5 +168,6 @@ def _training(choice: Choice, recipes: dict[str, TrainConfig], checked: set[str]
         check_parameters(config)
         check_images(config.dataset, size=config.image_size)
         checked.add(what_is_built)
-    refuse_undefined(config, pick(METHODS, config.method.name, "method", **config.method.params))
+    for stage in stage_configs(config):
+        refuse_undefined(stage, method_of(stage))
     return Training(name=job_name(config), config=config)

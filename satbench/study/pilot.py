@@ -27,7 +27,8 @@ HARMLESS = 1e-3  # of the radius, in which images are timed, so that none breaks
 class Clock:
     """Seconds of computing on a device.
 
-    On a CPU with one thread they are those of this process, which do not depend on what else the machine does.
+    On a CPU with one thread they are those of this process, which do not depend on what else the machine does; two
+    readings are compared only where the number of threads was the same.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -87,7 +88,7 @@ def pilot(
                 x_adv = attack(counted.watched, x[standing], y[standing], threat, streams)
                 fell = _predicted(model, x_adv) != y[standing]
                 forward, backward, _ = counted.counts()
-                most = most_passes_of(attack, threat.norm, 10)
+                most = most_passes_of(attack, threat.norm, images.num_classes)
                 broken += ((forward + backward)[fell] / (most.forward + most.backward)).tolist()
                 standing = standing[~fell]
             stood[threat.eps] += len(standing)

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from satbench.attacks import Attack
-from satbench.core.lookup import pick
 from satbench.data import Images
-from satbench.methods import METHODS
 from satbench.numerics.threat import ThreatModel
 from satbench.results.metrics import clean_table, wilson
 from satbench.results.store import Run
 from satbench.study.pilot import Clock, pilot, pilot_of
 from satbench.training import TrainConfig
+from satbench.training.stages import method_of, stage_configs
 from satbench.zoo import Loaded
 
 # shares of images that are classified correctly and that stand, of a network that nothing is known of: usual, least,
@@ -79,8 +78,8 @@ def expect(
 
 def likely(config: TrainConfig) -> tuple[float, float, float]:
     """The assumed share of images that stand of a network that is trained so: usual, least, most."""
-    method = pick(METHODS, config.method.name, "method", **config.method.params)
-    return LIKELY_CLEAN if method.chosen_by[0] == "val_clean" else LIKELY
+    method = method_of(stage_configs(config)[-1])
+    return LIKELY_CLEAN if method.chosen_by[0] == "clean" else LIKELY
 
 
 def assumed(config: TrainConfig) -> str:

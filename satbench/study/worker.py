@@ -33,7 +33,7 @@ def software() -> dict[str, str]:
 def work(folder: str, jobs: str, session: str, device: str, data_dir: str | None) -> None:
     """Work on the study in `folder`, a path or a URL, until its jobs are finished, by this process or by others.
 
-    Trainings come first; then evaluations whose network is trained and that nobody works on; then the others, of which
+    Trainings come first; then evaluations whose network is trained and that no worker has; then the others, of which
     several workers share the pieces. Any number of workers, killed at any time, leave the same bytes. `jobs` is the
     name that `StudyFolder.write_jobs` gave them, and `session` names the `run_study` that started the worker. Raises
     `BadInput`, naming the job, for one that cannot be computed.
@@ -62,7 +62,7 @@ class _Worker:
             self.folder.write_status(None)
 
     def trains(self) -> bool:
-        """Take the first training that is unfinished and that nobody has; whether there was one."""
+        """Take the first training that is unfinished and that no worker has; whether there was one."""
         for training in self.folder.jobs.trainings:
             if self.folder.is_trained(training):
                 continue
@@ -81,7 +81,7 @@ class _Worker:
     def measures(self, alone: bool) -> bool:
         """Take the first unfinished evaluation whose network is there; whether one got finished.
 
-        alone: only one that nobody works on, and claim it.
+        alone: only one that no worker has, and claim it.
         """
         trained = {one.name for one in self.folder.jobs.trainings if self.folder.is_trained(one)}
         for evaluation in self.folder.jobs.evaluations:

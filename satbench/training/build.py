@@ -1,12 +1,17 @@
 """The network and the optimizer of a config."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
+from satbench.core.errors import BadInput
 from satbench.data import Images
 from satbench.models import Classifier, ModelSpec, build_model
+from satbench.models.weights import load_strictly
 from satbench.numerics.seeding import derive
 from satbench.training.config import TrainConfig
+from satbench.zoo import load
 
 
 def network(config: TrainConfig, images: Images) -> Classifier:
@@ -26,6 +31,28 @@ def network(config: TrainConfig, images: Images) -> Classifier:
             params=config.model.params,
         )
     )
+
+
+def begin_with(net: Classifier, name: str) -> str:
+    """Give a network the weights of another one, by its name as `zoo.load` takes it; returns their digest.
+
+    The normalisation of the images comes with them. Raises `BadInput` for a network of another architecture.
+    """
+    loaded = load(name)
+    if not isinstance(loaded.model, Classifier):
+        raise BadInput(
+            f"init_from {name}: it is none of satbench's own architectures; give a run folder or a registry name"
+        )
+    there, wanted = loaded.model.spec, net.spec
+    for field in ("architecture", "params", "num_classes", "channels"):
+        if getattr(there, field) != getattr(wanted, field):
+            raise BadInput(
+                f"init_from {name}: its {field} is {getattr(there, field)!r}, and that of the config is "
+                f"{getattr(wanted, field)!r}; give settings of model and data set that agree with it"
+            )
+    load_strictly(net, loaded.model.state_dict(), name)
+    net.spec = replace(wanted, mean=there.mean, std=there.std)
+    return loaded.info.digest
 
 
 def optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -17,7 +17,6 @@ from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
 from satbench.core.files import atomic_file, to_json, write_text
 from satbench.core.parsing import parsed
-from satbench.methods import Method
 from satbench.models.classifier import Classifier
 from satbench.models.weights import (
     SCHEMA_VERSION,
@@ -31,7 +30,7 @@ from satbench.results.training_log import Epoch, Times
 from satbench.training.config import TrainConfig
 from satbench.training.continuation import fixed, obstacle
 from satbench.training.ending import is_over
-from satbench.training.log import best_epoch, last_epoch
+from satbench.training.log import Best, best_epoch, last_epoch
 from satbench.training.state import CONFIG, STATE, Position, Saved, newest_state
 from satbench.training.steps import STEPS, read_steps
 from satbench.zoo import BEST, LAST
@@ -43,12 +42,13 @@ Row = TypeVar("Row", Epoch, Times)
 TEMPORARY = (".*.json.*", ".*.jsonl.*", ".*.safetensors.*", f"{EPOCHS}/.*.safetensors.*")  # of `atomic_file`
 
 
-def open_folder(out: Path, config: TrainConfig, data: dict[str, str], updates: int, method: Method) -> None:
+def open_folder(out: Path, config: TrainConfig, data: dict[str, str], batches: int, best: Best) -> None:
     """Write the config to the folder `out`, or check that `out` already is the folder of this config and data.
 
-    `data` holds the digest of each split; `updates` counts those of an epoch. A folder whose run can go on under
-    `config`, see `continuation`, becomes one of `config`: its config is replaced last, in one step. Raises `BadInput`
-    when the folder belongs to other settings or images.
+    `data` holds the digest of each split, and of the weights that the run begins with; `batches` counts those of an
+    epoch; `best` as in `log.best_epoch`. A folder whose run can go on under `config`, see `continuation`, becomes
+    one of `config`: its config is replaced last, in one step. Raises `BadInput` when the folder belongs to other
+    settings or images.
     """
     file = out / CONFIG
     for pattern in TEMPORARY:
@@ -59,24 +59,27 @@ def open_folder(out: Path, config: TrainConfig, data: dict[str, str], updates: i
         if changed := _first_difference(fixed(there), fixed(config)):
             raise BadInput(f"{out} holds a run with another {changed}; give another --out or the same settings")
         if json.loads(file.read_text(encoding="utf-8")).get("data") != data:
-            raise BadInput(f"{out} holds a run on other images than {config.dataset} has now; give another --out")
+            raise BadInput(
+                f"{out} holds a run on other images, or begins with other weights, than {config.dataset} and init_from "
+                "have now; give another --out"
+            )
         if there == config:
             return
         changed = _first_difference(there.model_dump(), config.model_dump())
         refusal = f"{out} holds a run with another {changed}"
-        saved = newest_state(out, lambda saved: check_state(saved, there, data, updates, method))
+        saved = newest_state(out, lambda saved: check_state(saved, there, data, batches, best))
         if saved is None:
             raise BadInput(f"{refusal}, and no state to continue from; give another --out or the same settings")
-        if why := obstacle(there, config, saved.position, updates, method):
+        if why := obstacle(there, config, saved.position, batches, best):
             raise BadInput(f"{refusal} and cannot continue: {why}")
         read_steps(out / STEPS)  # refused here where it is damaged
         if history := saved.position.history:
-            check_weights(out, (there,), best_epoch(history, method), last_epoch(history), resuming=True)
+            check_weights(out, (there,), best_epoch(history, best), last_epoch(history), resuming=True)
         write_metrics(out, saved.position)
     write_text(file, to_json({"schema_version": SCHEMA_VERSION, "config": config.model_dump(), "data": data}))
 
 
-def check_state(saved: Saved, config: TrainConfig, data: dict[str, str], updates: int, method: Method) -> None:
+def check_state(saved: Saved, config: TrainConfig, data: dict[str, str], batches: int, best: Best) -> None:
     """Raise `BadInput` for a state from which a run of `config` cannot go on, such as that of another run."""
     wrapped, there = json.loads(saved.config), config_of(saved)
     if there == config and wrapped["data"] == data:
@@ -85,7 +88,7 @@ def check_state(saved: Saved, config: TrainConfig, data: dict[str, str], updates
         raise BadInput(f"{saved.file} is of another run, with another {changed}")
     if wrapped["data"] != data:
         raise BadInput(f"{saved.file} is of another run, on other images")
-    if why := obstacle(there, config, saved.position, updates, method):
+    if why := obstacle(there, config, saved.position, batches, best):
         raise BadInput(f"{saved.file} is of another run: {why}")
 
 

@@ -68,13 +68,15 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             config.measure.every > 1 and config.stop.collapse == "rollback",
             "stop.collapse=rollback with measure.every above 1: the epoch before was not measured",
         ),
-        (
-            max(config.threat.warmup_epochs, config.optimizer.warmup_epochs) >= config.epochs,
-            f"a warm-up that is not over before the {config.epochs} epochs are; shorten it",
-        ),
     ):
         if refused:
             raise BadInput(f"undefined: {what}")
+
+
+def refuse_long_warmups(config: TrainConfig, epochs: float) -> None:
+    """Raise `BadInput` where a warm-up is not over before the `epochs` of a run, or of a stage, are."""
+    if max(config.threat.warmup_epochs, config.optimizer.warmup_epochs) >= epochs:
+        raise BadInput(f"undefined: a warm-up that is not over before the {epochs:g} epochs are; shorten it")
 
 
 def refuse_small_parts(config: TrainConfig, images: int, processes: int) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from satbench.core.eps import Norm, Threat, parse_eps
 from satbench.core.errors import BadInput
@@ -19,8 +19,17 @@ from satbench.models import ARCHITECTURES, canonical
 
 NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
 NAMES = tuple(f"{part}.name" for part in NAMED)
+STAGED = ("method", "threat", "optimizer", "schedule")  # settings that a stage may change
 WITHOUT_EFFECT = ("resident", "activation_checkpointing")  # settings of `speed` that decide nothing of the result
 DEFAULTS = 1  # version of the defaults below; raise it with a change of one that changes what is trained
+
+
+_SPLIT = BeforeValidator(lambda given: given.split("+") if isinstance(given, str) else given)
+Words = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    _SPLIT,
+    Field(min_length=1, description="a list of words, clean+fgsm on the command line"),
+]
 
 
 class _Frozen(BaseModel):
@@ -123,8 +132,8 @@ class DataConfig(_Frozen):
 
     val: the validation split, as a share (below 1) or a number of the images that are not for testing, up to rounding
         in every class; "none" trains on all of them. null is the data set's own split, else 15% (ImageNet: 1%).
-    train_n: how many of the training images are used, up to rounding in every class: the first of each class in
-        the fixed pseudo-random order of `data.images.carve`. null is all of them.
+    train_n: how many of the training images are used, the first of each class in their fixed pseudo-random order; null
+        is all of them.
     """
 
     val: Annotated[
@@ -136,9 +145,52 @@ class DataConfig(_Frozen):
 
 
 class MeasureConfig(_Frozen):
-    """When the network is measured on the validation split: every so many epochs, and after the last one."""
+    """How the network is measured on the validation split: every so many epochs, and after the last one.
+
+    evaluators: what is measured, see `training.evaluators`; "pgd:steps=10" gives the figure "robust".
+    best: the figures that make an epoch the best, the first one first; null leaves it to the method.
+    alarm: the accuracies under a weak and under a strong attack by which catastrophic overfitting is told; null stands
+        for fgsm and robust, and for no alarm where these are not measured.
+    """
 
     every: Count = 1
+    evaluators: Words = ("clean", "fgsm", "pgd")
+    best: Words | None = None
+    alarm: Annotated[tuple[str, str], _SPLIT] | None = None
+
+
+class BudgetConfig(_Frozen):
+    """What a run may cost.
+
+    passes: of a training image in all its updates, forward and backward together, at most, as the method states them.
+        The run takes as many whole epochs as they pay for, and `epochs` becomes that number; null leaves it.
+    """
+
+    passes: Count | None = None
+
+
+class StageConfig(_Frozen):
+    """A part of a run with settings of its own; schedule, warm-ups and the epochs of its method begin anew with it.
+
+    epochs, updates: how long it is, in epochs, also fractional, or in updates; neither for the last stage, which lasts
+        until the run ends.
+    changes: settings that differ from the run's, such as {"method": "standard", "optimizer.lr": 0.1}: those of method,
+        threat, optimizer and schedule.
+    keep_optimizer: whether the optimizer keeps what it has gathered, such as momentum, or begins anew.
+    """
+
+    epochs: Positive | None = None
+    updates: Count | None = None
+    changes: dict[str, Any] = {}
+    keep_optimizer: bool = False
+
+    @field_validator("changes")
+    @classmethod
+    def _of_a_stage(cls, changes: dict[str, Any]) -> dict[str, Any]:
+        for key in changes:
+            if key.partition(".")[0] not in STAGED:
+                raise ValueError(f"{key} cannot change between stages; {', '.join(STAGED)} can")
+        return changes
 
 
 class TrainConfig(_Frozen):
@@ -155,8 +207,11 @@ class TrainConfig(_Frozen):
         the share of a process, and their running statistics are averaged over the parts.
     schedule: of the learning rate, at fractional epochs. averaging: "ema" or "swa" of the weights, which are then what
         is measured and kept.
-    selection_steps: PGD steps of the robust accuracy on the validation split that picks the best epoch.
-    data, measure: what is held out for validation, and how often it is measured.
+    data, measure: what is held out for validation, and how it is measured.
+    budget: what the run may cost, in place of `epochs`.
+    init_from: the network whose weights the run begins with, as `satbench eval --model` names it; null initialises them
+        from the seed. It must have the same architecture.
+    stages: parts of the run, one after another, with other methods or learning rates; none where it is one whole.
     drop_last: whether an epoch leaves out the images beyond its last whole batch. The order is drawn anew every epoch,
         so that these are other images each time.
     """
@@ -181,21 +236,59 @@ class TrainConfig(_Frozen):
     averaging: Named = Named(name="none")
     stop: StopConfig = StopConfig()
     speed: SpeedConfig = SpeedConfig()
-    selection_steps: Count = 10
     seed: Index = 0
     drop_last: bool = True
     data: DataConfig = DataConfig()
     measure: MeasureConfig = MeasureConfig()
+    budget: BudgetConfig = BudgetConfig()
+    init_from: str | None = None
+    stages: tuple[StageConfig, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_runs(cls, raw: Any) -> Any:
+        """PGD's steps on the validation split were a setting of their own."""
+        if not isinstance(raw, dict) or "selection_steps" not in raw:
+            return raw
+        rest = {key: value for key, value in raw.items() if key != "selection_steps"}
+        if raw["selection_steps"] == 10:
+            return rest
+        evaluators = ("clean", "fgsm", f"pgd:steps={raw['selection_steps']}")
+        return rest | {"measure": {**rest.get("measure", {}), "evaluators": evaluators}}
 
     @field_validator("model", "method", "schedule", "averaging", mode="before")
     @classmethod
     def _by_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return () if value is None else value
+
+    @field_validator("stages")
+    @classmethod
+    def _lengths(cls, stages: tuple[StageConfig, ...]) -> tuple[StageConfig, ...]:
+        for number, one in enumerate(stages, 1):
+            given = (one.epochs is not None) + (one.updates is not None)
+            if number == len(stages) and given:
+                raise ValueError("the last stage lasts until the run ends; leave its length out")
+            if number < len(stages) and given != 1:
+                raise ValueError(f"stage {number} needs a length, in epochs or in updates")
+        return stages
+
     @field_validator("activation")
     @classmethod
     def _canonical(cls, text: str) -> str:
         return canonical(text)
+
+    @model_validator(mode="after")
+    def _within_budget(self) -> "TrainConfig":
+        from satbench.training.stages import epochs_within  # which imports this module
+
+        if self.budget.passes is not None:
+            object.__setattr__(self, "epochs", epochs_within(self, self.budget.passes))
+        return self
 
     @property
     def label(self) -> str:
@@ -271,7 +364,8 @@ def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = ""
         if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{prefix}{key}.")
         elif old != new and key in after and f"{prefix}{key}" not in unnamed and key != "recipe":
-            found.append(f"{prefix}{key}={new}".replace(".params.", ".").replace(".name=", "="))
+            shown = "+".join(map(str, new)) if isinstance(new, tuple | list) else new
+            found.append(f"{prefix}{key}={shown}".replace(".params.", ".").replace(".name=", "="))
     return found
 
 

@@ -36,10 +36,10 @@ class Group(Processes):
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         return [part.view_as(tensor).to(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
-    def total(self, counts: Sequence[int], device: torch.device) -> list[int]:
-        numbers = torch.tensor(counts, device=device)
-        torch.distributed.all_reduce(numbers)
-        return [int(number) for number in numbers]
+    def total(self, numbers: Sequence[float], device: torch.device) -> list[float]:
+        sums = torch.tensor(numbers, dtype=torch.float64, device=device)
+        torch.distributed.all_reduce(sums)
+        return [float(number) for number in sums.tolist()]
 
     def wait(self) -> None:
         torch.distributed.barrier()

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from satbench.methods import Method
 from satbench.results.training_log import Ending, Epoch
 from satbench.training.config import TrainConfig
-from satbench.training.log import best_epoch
+from satbench.training.log import Best, best_epoch
 
 
 def is_measured(config: TrainConfig, epoch: int) -> bool:
@@ -13,7 +12,7 @@ def is_measured(config: TrainConfig, epoch: int) -> bool:
     return epoch + 1 == config.epochs or (epoch + 1) % config.measure.every == 0
 
 
-def ending(config: TrainConfig, method: Method, history: Sequence[Epoch]) -> Ending:
+def ending(config: TrainConfig, best: Best, history: Sequence[Epoch]) -> Ending:
     """Why the run ends with the last epoch of its log; NONE when it continues or its last epoch is done.
 
     The weights of the first epoch are never rolled back, because there are none before.
@@ -21,7 +20,7 @@ def ending(config: TrainConfig, method: Method, history: Sequence[Epoch]) -> End
     stop = config.stop
     if history[-1].alarm and stop.collapse != "note":
         return Ending.ROLLBACK if stop.collapse == "rollback" and len(history) > 1 else Ending.COLLAPSE
-    waited = len(history) - 1 - best_epoch(history, method)
+    waited = len(history) - 1 - best_epoch(history, best)
     if stop.patience is not None and waited >= stop.patience and len(history) < config.epochs:
         return Ending.PATIENCE
     return Ending.NONE

@@ -1,9 +1,10 @@
 """The log of a run: its rows, its best and its last epoch, its newest figures, and what measuring cost."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from satbench.methods import Method
-from satbench.results.training_log import VALIDATED, Ending, Epoch, Times
+from satbench.core.errors import BadInput
+from satbench.results.training_log import Ending, Epoch, Times
 from satbench.training.state import Position
 
 
@@ -37,13 +38,22 @@ def last_epoch(history: Sequence[Epoch]) -> int:
     return len(history) - (2 if history[-1].ended == Ending.ROLLBACK else 1)
 
 
-def best_epoch(history: Sequence[Epoch], method: Method) -> int:
-    """The best of the measured epochs; the last one before any was measured."""
+@dataclass(frozen=True)
+class Best:
+    """What makes an epoch the best: the highest figures, the first one first; from epoch `first` on."""
+
+    figures: tuple[str, ...]
+    first: int = 0
+
+
+def best_epoch(history: Sequence[Epoch], best: Best) -> int:
+    """The best of the measured epochs; the last one where none was measured yet."""
     last = last_epoch(history)
-    wanted = [name.removeprefix(VALIDATED) for name in method.chosen_by]
-    measured = [row for row in history[: last + 1] if row.val is not None]
-    best = max(measured, key=lambda row: (*(getattr(row.val, name) for name in wanted), -row.epoch), default=None)
-    return last if best is None else best.epoch
+    there = {row.epoch: row.val.figures for row in history[best.first : last + 1] if row.val is not None}
+    for epoch, figures in there.items():
+        if missing := [name for name in best.figures if name not in figures]:
+            raise BadInput(f"epoch {epoch + 1} of the log lacks the figure {missing[0]!r}; train into a new folder")
+    return max(there, key=lambda epoch: (*(there[epoch][name] for name in best.figures), -epoch), default=last)
 
 
 def newest(history: Sequence[Epoch], times: Sequence[Times]) -> str:
@@ -51,7 +61,7 @@ def newest(history: Sequence[Epoch], times: Sequence[Times]) -> str:
     for row in reversed(history):
         if row.val is not None:
             return (
-                f"epoch {row.epoch + 1}: val clean {row.val.clean:.1%}, robust {row.val.robust:.1%}"
+                f"epoch {row.epoch + 1}: val {', '.join(f'{name} {x:.3g}' for name, x in row.val.figures.items())}"
                 f"{f', alarm: {row.alarm}' if row.alarm else ''}, "
                 f"measured in {measuring_share(times):.0%} of the time"
             )

@@ -79,24 +79,19 @@ def learning_rate(config: TrainConfig, progress: float, epoch: float) -> float:
     return settings.lr * factor * warmup(epoch, settings.warmup_epochs)
 
 
-def rate_of_update(config: TrainConfig, number: int, updates: int) -> float:
-    """The learning rate of update `number`, counted from 0, of a run of `updates` an epoch: that of its middle."""
-    return learning_rate(config, (number + 0.5) / (updates * config.epochs), (number + 0.5) / updates)
-
-
-def drawing(config: TrainConfig, columns: int = 60) -> list[str]:
-    """The learning rate over a run in blocks, from 0 to its peak, and in numbers.
+def drawing(rate: Callable[[float], float], epochs: int, columns: int = 60) -> list[str]:
+    """The learning rate over a run in blocks, from 0 to its peak, and in numbers; `rate` gives that of an epoch.
 
     The numbers are those in the middle of each epoch that differs from the one before, where these are few; else of
     five epochs from the first to the last.
     """
-    rates = [learning_rate(config, (i + 0.5) / columns, (i + 0.5) / columns * config.epochs) for i in range(columns)]
+    rates = [rate((i + 0.5) / columns * epochs) for i in range(columns)]
     peak = max(rates)
     blocks = "".join(BLOCKS[round(rate / peak * (len(BLOCKS) - 1))] for rate in rates)
-    by_epoch = [learning_rate(config, (i + 0.5) / config.epochs, i + 0.5) for i in range(config.epochs)]
+    by_epoch = [rate(i + 0.5) for i in range(epochs)]
     chosen = [i for i, rate in enumerate(by_epoch) if i == 0 or rate != by_epoch[i - 1]]
     if len(chosen) > MOST_CHANGES:
-        chosen = sorted({round(share * (config.epochs - 1)) for share in (0, 0.25, 0.5, 0.75, 1)})
+        chosen = sorted({round(share * (epochs - 1)) for share in (0, 0.25, 0.5, 0.75, 1)})
     return [blocks, ", ".join(f"{by_epoch[i]:.3g} in epoch {i + 1}" for i in chosen) + " (in the middle of each)"]
 
 

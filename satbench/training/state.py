@@ -126,15 +126,14 @@ def restore(saved: Saved, run: Remembered) -> Position:
         for name, tensor in parts["optimizer"].items():
             index, _, key = name.partition(".")
             states.setdefault(int(index), {})[key] = tensor
-        wanted = {name: tuple(tensor.shape) for name, tensor in run.method.items()}
-        if wanted != {name: tuple(tensor.shape) for name, tensor in parts["method"].items()}:
+        if any(parts["method"][name].shape != tensor.shape for name, tensor in run.method.items()):
             raise ValueError
     except (KeyError, ValueError) as error:
         raise BadInput(f"{saved.file} is no state of this run ({type(error).__name__}); train it again") from None
     load_strictly(run.model, parts["model"], saved.file)
     run.optimizer.load_state_dict({"state": states, "param_groups": run.optimizer.state_dict()["param_groups"]})
-    for name, tensor in parts["method"].items():
-        run.method[name].copy_(tensor)
+    device = next(run.model.parameters()).device
+    run.method.update({name: tensor.to(device) for name, tensor in parts["method"].items()})
     if run.average is not None:
         run.average.load(parts["average"])
     return saved.position

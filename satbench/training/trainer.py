@@ -1,7 +1,7 @@
 """The one training run: what a step is given, and when the run is measured and saved. It knows no method by name."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,28 +15,29 @@ from satbench.core.lookup import pick
 from satbench.core.parameters import Count, check
 from satbench.core.progress import Progress, silent
 from satbench.data import Images, training_splits
-from satbench.methods import METHODS, Method
 from satbench.methods.base import Processes, Step
 from satbench.models.activation_checkpointing import blocks_of
 from satbench.models.classifier import Classifier
 from satbench.numerics.device import resolve_device
 from satbench.numerics.seeding import Share, generator
 from satbench.numerics.threat import ThreatModel
-from satbench.results.training_log import Epoch, Times
+from satbench.results.training_log import Epoch, Times, Validated
 from satbench.training import checkpoint
 from satbench.training.alarm import collapse
 from satbench.training.attacked import attacked
 from satbench.training.averaging import AVERAGES, Average
-from satbench.training.build import network, optimizer
-from satbench.training.combinations import refuse_small_parts, refuse_undefined
+from satbench.training.build import begin_with, network, optimizer
+from satbench.training.combinations import refuse_long_warmups, refuse_small_parts, refuse_undefined
 from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined, share_gradients
 from satbench.training.ending import ending, is_measured, is_over
+from satbench.training.evaluators import Evaluator, alarmed_by, best_by, evaluators_of, figures_of
 from satbench.training.feed import Feed, is_resident
 from satbench.training.interrupt import interruptible
-from satbench.training.log import best_epoch, last_epoch, newest, timed, trained
+from satbench.training.log import Best, best_epoch, last_epoch, newest, timed, trained
 from satbench.training.passes import PassCount
-from satbench.training.schedule import lr_factor, rate_of_update, warmup
+from satbench.training.schedule import lr_factor, warmup
+from satbench.training.stages import method_of, stage_configs, stage_of, stages_of
 from satbench.training.state import CONFIG, Position, Remembered, newest_state, restore
 from satbench.training.step import Learner, targets
 from satbench.training.trackers import Tracker
@@ -52,7 +53,7 @@ SAVE_SECONDS = 600.0  # between two saves within an epoch
 class Trained:
     """A finished run: its folder, its log, the epochs whose weights are kept, and its times.
 
-    was_finished: whether it was so before, and nothing was trained.
+    best: what makes an epoch the best. was_finished: whether it was so before, and nothing was trained.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Trained:
     best_epoch: int
     last_epoch: int
     times: list[Times]
+    best: Best
     was_finished: bool = False
 
 
@@ -76,13 +78,15 @@ def train(
 ) -> Trained:
     """Train as `config` says and leave log, best and last weights in the folder `out`.
 
-    The best epoch is the one of highest PGD accuracy on the validation split, then of highest clean accuracy there,
-    then the earliest; for training on clean images the other way round; without a validation split it is the last. A
-    killed or interrupted run continues where it was saved when called again, and on a CPU ends with the same bits as an
-    uninterrupted one; a finished one is left alone. It is saved after every epoch, every `save_seconds` within one, and
-    when Ctrl-C or SIGTERM asks it to stop: the running update is finished, then `KeyboardInterrupt` raised. Started by
-    torchrun, the processes share every batch, and the first one writes. A run, finished or not, also continues under a
-    config with other epochs if all its updates so far would have been the same, see `continuation`.
+    The best epoch of the last stage is the one of the highest figures on the validation split, the first of
+    `measure.best` first, then the earliest; without a validation split it is the last. By default the figures are
+    accuracy under PGD, then on clean images, and the other way round where clean images are trained on.
+
+    A killed or interrupted run continues where it was saved when called again, and on a CPU ends with the same bits as
+    an uninterrupted one; a finished one is left alone. It is saved after every epoch, every `save_seconds` within one,
+    and when Ctrl-C or SIGTERM asks it to stop: the running update is finished, then `KeyboardInterrupt` raised. Started
+    by torchrun, the processes share every batch, and the first one writes. A run, finished or not, also continues under
+    a config with other epochs if all its updates so far would have been the same, see `continuation`.
 
     keep_every: keep the weights of every so many epochs in OUT/epochs, as 0010.safetensors after the tenth.
     log_steps: log every so many updates in steps.jsonl. trackers: names of `TRACKERS` or objects with the callbacks of
@@ -100,19 +104,19 @@ def train(
         is_first = run.processes.rank == 0
         if is_first:
             source = run.train_digest, run.class_names
-            run.writer = Writer(out, config, run.method, source, keep_every, log_steps, Tracking(trackers))
+            run.writer = Writer(out, config, run.best, source, keep_every, log_steps, Tracking(trackers))
         with alone_in(out, "train") if is_first else nullcontext():
             if is_first:
-                checkpoint.open_folder(out, config, run.data, run.updates, run.method)
+                checkpoint.open_folder(out, config, run.data, run.feed.batches_an_epoch, run.best)
             run.processes.wait()
             was_finished = checkpoint.finished(out, config)
             if not was_finished:
                 run.resume()
             run.processes.wait()
     history = checkpoint.read_metrics(out)
-    best, last = best_epoch(history, run.method), last_epoch(history)
+    best, last = best_epoch(history, run.best), last_epoch(history)
     checkpoint.check_weights(out, (config,), best, last)
-    return Trained(out, history, best, last, checkpoint.read_times(out), was_finished)
+    return Trained(out, history, best, last, checkpoint.read_times(out), run.best, was_finished)
 
 
 @contextmanager
@@ -129,9 +133,10 @@ def prepared(
     The arguments and errors are those of `train`. torch's global generators are afterwards as they were.
     """
     wanted = resolve_device(device)
-    method: Method = pick(METHODS, config.method.name, "method", **config.method.params)
-    refuse_undefined(config, method)
-    lr_factor(config.schedule.name, config.schedule.params, 0.0)  # refused here when it is unknown
+    for stage in stage_configs(config):
+        refuse_undefined(stage, method_of(stage))
+        lr_factor(stage.schedule.name, stage.schedule.params, 0.0)  # refused here when it is unknown
+    evaluators = evaluators_of(config)
     images, held_out = training_splits(
         config.dataset, config.image_size, data_dir, config.data.val, config.data.train_n
     )
@@ -139,16 +144,19 @@ def prepared(
         joined(wanted) as (processes, place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
     ):
-        yield Training(config, method, images, held_out, out, place, processes, progress, save_seconds)
+        yield Training(config, evaluators, images, held_out, out, place, processes, progress, save_seconds)
 
 
 class Training:
     """One training of one config, from its latest save to its end."""
 
+    run: Remembered
+    learner: Learner  # of the present stage
+
     def __init__(
         self,
         config: TrainConfig,
-        method: Method,
+        evaluators: Sequence[Evaluator],
         images: Images,
         held_out: Images | None,
         out: Path,
@@ -157,7 +165,7 @@ class Training:
         progress: Progress,
         save_seconds: float,
     ) -> None:
-        self.config, self.method, self.held_out, self.out, self.place = config, method, held_out, out, place
+        self.config, self.images, self.held_out, self.out, self.place = config, images, held_out, out, place
         self.processes, self.report, self.save_seconds = processes, progress, save_seconds
         self.data = {part.split: part.fingerprint for part in (images, held_out) if part is not None}
         self.train_digest, self.classes = images.fingerprint, images.num_classes
@@ -174,15 +182,31 @@ class Training:
             config.drop_last,
         )
         refuse_small_parts(config, len(images), processes.count)
-        self.updates = self.feed.batches_an_epoch * method.replays  # of an epoch
-        self.images_an_epoch = self.feed.images_an_epoch * method.replays
+        self.stages = stages_of(config, self.feed.batches_an_epoch)
+        for one in self.stages:
+            refuse_long_warmups(one.config, one.epochs)
+        self.updates = self.stages[0].updates  # of an epoch
+        self.replays = self.stages[0].method.replays
+        self.images_an_epoch = self.feed.images_an_epoch * self.replays
         self.total = self.updates * config.epochs
+        self.evaluators, figures = evaluators, figures_of(evaluators)
+        first = self.stages[-1].first // self.updates
+        self.best = Best(best_by(config, self.stages[-1].method.chosen_by, figures), first)
+        self.alarmed_by = alarmed_by(config, figures)
+        for name in (name for one in self.stages for name in one.method.reads):
+            if held_out is None or name not in figures:
+                raise BadInput(
+                    f"{self.stages[-1].config.method.name} needs the figure {name!r} of a validation split; give "
+                    "data.val and the evaluator in measure.evaluators"
+                )
         self.net = network(config, images).to(place)
         if config.speed.activation_checkpointing:
             blocks_of(self.net)  # refused here where there are none
         if config.speed.channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)
-        self.search, self.crafted = attacked(config, method, self.net, images.shape, place)
+        self.crafted = [attacked(one.config, one.method, self.net, images.shape, place) for one in self.stages]
+        if config.init_from is not None:
+            self.data["init_from"] = begin_with(self.net, config.init_from)
         average: Average | None = pick(
             AVERAGES, config.averaging.name, "averaging", self.net, **config.averaging.params
         )
@@ -195,25 +219,85 @@ class Training:
                 f"label_smoothing.amount={config.label_smoothing.amount:g} leaves the true one of {self.classes} "
                 "classes no more than the others; give less"
             )
-        state = method.initial_state(len(images), self.classes, self.feed.largest)
-        state = {name: tensor.to(place) for name, tensor in state.items()}
-        self.run = Remembered(self.net, optimizer(config, self.net), state, average)
+        self.average = average
         self.writer: Writer | None = None  # of the first process
+        if config.sync_batch_norm and processes.count > 1:
+            over_whole_batch(self.net)
+        if config.speed.compile:
+            self.net.compile()  # in place: for attack, update and measurements
+        self.wrapped = share_gradients(self.net, place, processes)
+        self.enter(0)
+
+    def enter(self, index: int) -> None:
+        """Take the settings of a stage, with a new optimizer unless it keeps the one before, and a new state."""
+        self.stage = stage = self.stages[index]
+        settings = stage.config
+        taken = optimizer(settings, self.net)
+        if stage.keep_optimizer and index:
+            groups = taken.state_dict()["param_groups"]
+            taken.load_state_dict({"state": self.learner.optimizer.state_dict()["state"], "param_groups": groups})
+        state = stage.method.initial_state(len(self.images), self.classes, self.feed.largest)
+        state = {name: tensor.to(self.place) for name, tensor in state.items()}
+        self.run = Remembered(self.net, taken, state, self.average)
+        self.learner = Learner(
+            self.net,
+            taken,
+            stage.method,
+            settings.seed,
+            self.wrapped,
+            settings.attack_bn_mode,
+            settings.surrogate.attacker,
+            settings.surrogate.optimizer,
+            settings.speed.precision,
+            settings.optimizer.clip,
+            watched=not settings.speed.compile,
+            activation_checkpointing=settings.speed.activation_checkpointing,
+            search=self.crafted[index][0],
+        )
+
+    def begin(self, after: str, figures: Mapping[str, float] | None = None) -> None:
+        """Let the method of the stage fill its state, before the first update of it; `figures` where they are known."""
+
+        def measured() -> Mapping[str, float]:
+            if figures is not None or self.held_out is None:
+                return figures or {}
+            return self.measured(self.net, self.held_out, after).figures
+
+        self.stage.method.begin(self.net, self.run.method, measured)
+
+    def measured(self, net: Classifier, images: Images, after: str) -> Validated:
+        """The figures of all evaluators on these images, for the network as update `after` left it."""
+        return validate(
+            net,
+            images,
+            self.images,
+            self.config,
+            self.evaluators,
+            self.alarmed_by,
+            self.place,
+            self.processes,
+            after,
+        )
 
     def resume(self) -> None:
         """Take every update and epoch that is left."""
         saved = newest_state(
-            self.out, lambda one: checkpoint.check_state(one, self.config, self.data, self.updates, self.method)
+            self.out,
+            lambda one: checkpoint.check_state(one, self.config, self.data, self.feed.batches_an_epoch, self.best),
         )
-        position = Position() if saved is None else restore(saved, self.run)
+        if saved is None:
+            position = Position()
+            self.begin("the start")
+        else:
+            self.enter(stage_of(self.stages, saved.position.epoch * self.updates + saved.position.step))
+            position = restore(saved, self.run)
         before = self.config if saved is None else checkpoint.config_of(saved)
         if position.history:
-            best, last = best_epoch(position.history, self.method), last_epoch(position.history)
+            best, last = best_epoch(position.history, self.best), last_epoch(position.history)
             checkpoint.check_weights(self.out, (before, self.config), best, last, resuming=True)
         with self._writing(position, before), interruptible() as pressed:
-            learner = self.learner()
             while not is_over(self.config, position.history):
-                self._epoch(position, learner, pressed)
+                self._epoch(position, pressed)
                 self._end_epoch(position)
                 self.report(position.epoch * self.updates, self.total, newest(position.history, position.times))
                 if pressed() and self.processes.count == 1 and not is_over(self.config, position.history):
@@ -231,17 +315,17 @@ class Training:
         finally:
             self.writer.end(is_over(self.config, position.history))
 
-    def _epoch(self, position: Position, learner: Learner, pressed: Callable[[], bool]) -> None:
+    def _epoch(self, position: Position, pressed: Callable[[], bool]) -> None:
         """Take the updates that are left of an epoch; raises `KeyboardInterrupt`, saved, when told to stop."""
         passes = PassCount(position.forward, position.backward)
         figures, seen = newest(position.history, position.times), 0
         started = saved = time.monotonic()
         before = position.seconds
-        networks = [self.net] if self.search is None else [self.net, self.search.module]
+        networks = [self.net, *(copy.module for copy, _ in self.crafted if copy is not None)]
         with nullcontext() if self.config.speed.compile else passes.watching(*networks):
             for step in self.steps(position):
-                lr = rate_of_update(self.config, step.number, self.updates)
-                loss, accuracy, stop = learner.update(step, lr, pressed())
+                lr = self.stage.learning_rate(step.number)
+                loss, accuracy, stop = self.learner.update(step, lr, pressed())
                 if not torch.isfinite(loss):
                     place = f"epoch {position.epoch}, step {position.step}"
                     raise BadInput(f"the loss is {loss.item()} at {place}; lower lr, into another --out")
@@ -255,6 +339,8 @@ class Training:
                 if self.writer is not None:
                     self.writer.steps.add(step.number, position.epoch, lr, loss, accuracy)
                 position.step += 1
+                if position.step < self.updates:
+                    self._next_stage(position)
                 position.images += len(step.x)
                 position.forward, position.backward = passes.forward, passes.backward
                 now, seen = time.monotonic(), seen + len(step.batch_index)
@@ -267,37 +353,15 @@ class Training:
                     self._save(position)
                     saved = now
 
-    def learner(self) -> Learner:
-        settings = self.config
-        if settings.sync_batch_norm and self.processes.count > 1:
-            over_whole_batch(self.net)
-        if settings.speed.compile:
-            self.net.compile()  # in place: for attack, update and measurements
-        return Learner(
-            self.net,
-            self.run.optimizer,
-            self.method,
-            settings.seed,
-            share_gradients(self.net, self.place, self.processes),
-            settings.attack_bn_mode,
-            settings.surrogate.attacker,
-            settings.surrogate.optimizer,
-            settings.speed.precision,
-            settings.optimizer.clip,
-            watched=not settings.speed.compile,
-            activation_checkpointing=settings.speed.activation_checkpointing,
-            search=self.search,
-        )
-
     def steps(self, position: Position) -> Iterator[Step]:
         """The updates that are left of the epoch, each with all that it depends on."""
-        seed, smoothing, wanted = self.config.seed, self.config.label_smoothing, self.config.threat
-        first, replayed = divmod(position.step, self.method.replays)
+        seed, smoothing = self.config.seed, self.config.label_smoothing
+        first, replayed = divmod(position.step, self.replays)
         for x, y, index, batch_index, start in self.feed.epoch(position.epoch, first):
             labels = targets(y, self.classes, smoothing.amount, smoothing.over)
-            for _ in range(replayed, self.method.replays):
+            for _ in range(replayed, self.replays):
                 number = position.epoch * self.updates + position.step
-                epoch = (number + 0.5) / self.updates
+                epoch, wanted = self.stage.epoch(number), self.stage.config.threat
                 source = generator(seed, "attack", number, device=self.place)
                 yield Step(
                     x=x,
@@ -314,6 +378,7 @@ class Training:
                     processes=self.processes,
                     batch_statistics=self.config.attack_bn_mode == "train",
                     accumulation=self.config.accumulation,
+                    network=self.net,
                 )
             replayed = 0
 
@@ -324,22 +389,34 @@ class Training:
             average.after_epoch(self.net, position.epoch, self.feed.clean)
         kept = average.module if average is not None and average.ready else self.net
         assert isinstance(kept, Classifier)
-        lr = rate_of_update(self.config, (position.epoch + 1) * self.updates - 1, self.updates)
+        lr = self.stage.learning_rate((position.epoch + 1) * self.updates - 1)
         row = trained(position, lr, self.images_an_epoch, counted=not self.config.speed.compile)
         started = time.monotonic()
         if self.held_out is not None and is_measured(self.config, position.epoch):
             done = (position.epoch + 1) * self.updates
             self.report(done, self.total, f"measuring  {newest(position.history, position.times)}")
             update = f"epoch {position.epoch}, step {position.step - 1}"
-            val = validate(kept, self.held_out, self.config, self.place, self.processes, update)
+            val = self.measured(kept, self.held_out, update)
             row = row.model_copy(update={"val": val})
-            row = row.model_copy(update={"alarm": collapse([*position.history, row])})
-            row = row.model_copy(update={"ended": ending(self.config, self.method, [*position.history, row])})
+            if self.alarmed_by is not None:
+                row = row.model_copy(update={"alarm": collapse([*position.history, row], *self.alarmed_by)})
+            row = row.model_copy(update={"ended": ending(self.config, self.best, [*position.history, row])})
+            self.stage.method.after_epoch(self.run.method, val.figures)
+        row = row.model_copy(update={"method": self.stage.method.logged(self.run.method)})
         position.history.append(row)
         position.times.append(timed(position, self.images_an_epoch, time.monotonic() - started))
         position.begin_epoch()
+        self._next_stage(position, None if kept is not self.net or row.val is None else row.val.figures)
         if self.writer is not None:
             self.writer.save_epoch(kept, self.run, position)
+
+    def _next_stage(self, position: Position, figures: Mapping[str, float] | None = None) -> None:
+        """Enter the stage of the next update where that is another one; `figures` are those of the network now."""
+        number = position.epoch * self.updates + position.step
+        index = stage_of(self.stages, number)
+        if self.stages[index] is not self.stage:
+            self.enter(index)
+            self.begin(f"update {number - 1}", figures)
 
     def _save(self, position: Position) -> None:
         if self.writer is not None:

@@ -1,52 +1,64 @@
-"""What a network is measured by while it is trained."""
+"""Measures the network on the validation split, whatever the config says is measured."""
+
+from collections.abc import Sequence
 
 import torch
-from torch import nn
 
-from satbench.attacks import PGD, fgsm
 from satbench.core.errors import BadInput
 from satbench.data import Images
-from satbench.evaluation.compute import measure
 from satbench.evaluation.executor import Search
 from satbench.methods import Processes
+from satbench.models.classifier import Classifier
 from satbench.models.precision import Autocast
+from satbench.numerics.modes import evaluating
 from satbench.numerics.threat import ThreatModel
-from satbench.results.metrics import clean_table
 from satbench.results.schema import SearchInfo
 from satbench.results.training_log import Validated
 from satbench.training.config import TrainConfig
-
-BATCH = 256  # images at a time
+from satbench.training.evaluators import Evaluator, Look
 
 
 def validate(
-    net: nn.Module, images: Images, config: TrainConfig, device: torch.device, processes: Processes, after: str
+    net: Classifier,
+    images: Images,
+    train: Images,
+    config: TrainConfig,
+    evaluators: Sequence[Evaluator],
+    alarmed_by: tuple[str, str] | None,
+    device: torch.device,
+    processes: Processes,
+    after: str,
 ) -> Validated:
-    """Clean accuracy and accuracy under FGSM and PGD on the validation split, of which every process measures a part.
+    """The figures of all evaluators on the images of the validation split, of which every process measures a share.
 
     The precision is that of the training: with "bf16" the whole network runs in bfloat16, with "bf16-attack" only
     where the attacks search. Raises `BadInput` for logits or gradients that are not finite, naming the update `after`
     which it is.
     """
-    part = images.take(range(processes.rank, len(images), processes.count))
-    threat = ThreatModel(config.threat.norm, config.threat.eps)
-    attacks = [fgsm(), PGD(steps=config.selection_steps)]
     precision = config.speed.precision
-    judged = Autocast(net) if precision == "bf16" else net
     half = SearchInfo(form="bf16", precision="bf16")
-    search = Search(Autocast(net), half, is_copy=True) if precision == "bf16-attack" else None
+    look = Look(
+        net=net,
+        judged=Autocast(net) if precision == "bf16" else net,
+        images=images.take(range(processes.rank, len(images), processes.count)),
+        train=train,
+        threat=ThreatModel(config.threat.norm, config.threat.eps),
+        seed=config.seed,
+        device=device,
+        search=Search(Autocast(net), half, is_copy=True) if precision == "bf16-attack" else None,
+        attacks=tuple(one.attack for one in evaluators if one.attack is not None),
+    )
     try:
-        records = measure(judged, part, attacks, [threat], config.seed, BATCH, device, search).records
+        with evaluating(net):
+            values = {name: found for one in evaluators for name, found in one.values(look).items()}
     except BadInput as error:
         raise BadInput(f"after {after}: {error}; lower lr where it is NaN or infinite") from None
-    broken = {name: group["broken"].to_numpy() for name, group in records.groupby("attack", sort=False)}
-    by_fgsm, by_pgd = (broken[attack.info.id] for attack in attacks)
-    counts = [
-        len(part),
-        int(clean_table(records).sum()),
-        int((~by_fgsm).sum()),
-        int((~by_pgd).sum()),
-        int((~by_fgsm & by_pgd).sum()),
-    ]
-    n, clean, stood_fgsm, stood_pgd, pgd_alone = processes.total(counts, device)
-    return Validated(n=n, clean=clean / n, fgsm=stood_fgsm / n, robust=stood_pgd / n, broken_by_pgd_alone=pgd_alone)
+    sums = {name: found.sum() for name, found in values.items()}
+    if alarmed_by is not None:
+        weak, strong = (values[name] for name in alarmed_by)
+        sums["alone"] = (weak & ~strong).sum()
+    n, *totals = processes.total([len(look.images), *map(float, sums.values())], device)
+    found = dict(zip(sums, totals, strict=True))
+    alone = found.pop("alone", None)
+    figures = {name: total / n for name, total in found.items()}
+    return Validated(n=int(n), figures=figures, alone=None if alone is None else int(alone))

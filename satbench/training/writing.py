@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from satbench.methods import Method
 from satbench.models.classifier import Classifier
 from satbench.training import checkpoint
 from satbench.training.config import TrainConfig
 from satbench.training.ending import is_over
-from satbench.training.log import best_epoch, last_epoch
+from satbench.training.log import Best, best_epoch, last_epoch
 from satbench.training.state import PREVIOUS, Position, Remembered, save_state
 from satbench.training.steps import StepLog
 from satbench.training.tracking import Tracking
@@ -17,21 +16,21 @@ from satbench.zoo import BEST, LAST
 class Writer:
     """The weights, state, logs and trackers of a run in the folder `out`.
 
-    source: digest and class names of the training images. keep_every: of how many epochs the weights of one are kept
-    in OUT/epochs. log_steps: of how many updates one is logged.
+    best: as in `log.best_epoch`. source: digest and class names of the training images. keep_every: of how many
+    epochs the weights of one are kept in OUT/epochs. log_steps: of how many updates one is logged.
     """
 
     def __init__(
         self,
         out: Path,
         config: TrainConfig,
-        method: Method,
+        best: Best,
         source: tuple[str, tuple[str, ...] | None],
         keep_every: int | None,
         log_steps: int | None,
         tracking: Tracking,
     ) -> None:
-        self.out, self.config, self.method, self.source = out, config, method, source
+        self.out, self.config, self.best, self.source = out, config, best, source
         self.keep_every, self.log_steps, self.tracking = keep_every, log_steps, tracking
         self.offered = 0  # epochs that the trackers were offered
 
@@ -59,7 +58,7 @@ class Writer:
         epoch, history = position.epoch - 1, position.history
         ended = is_over(self.config, history)
         origin = checkpoint.provenance(self.config, epoch, ended, *self.source)
-        if best_epoch(history, self.method) == epoch:
+        if best_epoch(history, self.best) == epoch:
             checkpoint.save_weights(self.out / BEST, kept, origin)
         if last_epoch(history) == epoch:
             checkpoint.save_weights(self.out / LAST, kept, origin)

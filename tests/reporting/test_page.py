@@ -23,7 +23,7 @@ CURVES = {
             epoch=e,
             lr=0.1,
             train_loss=2 / e,
-            val=Validated(n=10, clean=0.9, fgsm=0.5, robust=0.4, broken_by_pgd_alone=1),
+            val=Validated(n=10, figures={"clean": 0.9, "fgsm": 0.5, "robust": 0.4}, alone=1),
         )
         for e in range(1, 4)
     ]

@@ -30,7 +30,7 @@ def test_scatter_has_a_point_a_seed_and_a_mean(make_run: MakeRun) -> None:
 
 
 def test_training_curves_skip_what_was_not_measured() -> None:
-    val = Validated(n=4, clean=1, fgsm=0.5, robust=0.25, broken_by_pgd_alone=1)
+    val = Validated(n=4, figures={"clean": 1, "fgsm": 0.5, "robust": 0.25}, alone=1)
     rows = [Epoch(epoch=1, lr=0.1, train_loss=1), Epoch(epoch=2, lr=0.1, train_loss=0.5, val=val)]
     figure = plots.training_curves({"a seed 0": rows, "a seed 1": rows})
     assert [len(axes.lines) for axes in figure.axes] == [2, 2, 4]

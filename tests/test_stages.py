@@ -1,0 +1,264 @@
+"""Runs of several stages, runs that begin with given weights, and the methods that need them."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_training import BATCHES, tiny, write_rows
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from satbench import train
+from satbench.core.errors import BadInput
+from satbench.methods import METHODS
+from satbench.methods.aft import AFT
+from satbench.methods.base import Step
+from satbench.methods.moat import MOAT
+from satbench.numerics.threat import ThreatModel
+from satbench.training.stages import stage_of, stages_of
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_rows(tmp_path_factory.mktemp("data") / "rows.npz")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "last.safetensors")
+
+
+def equal(one: Path, other: Path) -> bool:
+    mine, theirs = weights(one), weights(other)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_every_update_has_the_settings_of_its_stage(dataset: str) -> None:
+    """A schedule and its warm-up begin anew with their stage: the rates follow from the formulas."""
+    changes = [
+        {"updates": 3, "changes": {"method": "standard", "optimizer.lr": 0.2, "schedule": "constant"}},
+        {"epochs": 0.8, "changes": {"schedule": "cosine", "threat.eps": 0.05}},
+        {"changes": {"method": "trades", "optimizer.warmup_epochs": 0.4, "schedule": "constant"}},
+    ]
+    config = tiny(dataset, epochs=3, stages=changes)
+    stages = stages_of(config, BATCHES)
+    assert [(one.first, one.last) for one in stages] == [(0, 3), (3, 7), (7, 15)]
+    assert [stage_of(stages, number) for number in range(16)] == [0] * 3 + [1] * 4 + [2] * 9
+    assert [one.config.method.name for one in stages] == ["standard", "pgd_at", "trades"]
+    assert [one.config.threat.eps for one in stages] == [0.1, 0.05, 0.1]
+    rates = [stages[stage_of(stages, number)].learning_rate(number) for number in range(15)]
+    cosine = [0.1 * 0.5 * (1 + math.cos(math.pi * (step + 0.5) / 4)) for step in range(4)]
+    warm = [0.1 * min(1.0, (step + 0.5) / 5 / 0.4) for step in range(8)]
+    assert rates == pytest.approx([0.2] * 3 + cosine + warm)
+
+
+def test_stages_without_changes_are_one_run(dataset: str, tmp_path: Path) -> None:
+    plain = {"epochs": 2, "schedule": "constant", "averaging": "ema"}
+    train(tiny(dataset, **plain), tmp_path / "plain", "cpu")
+    train(tiny(dataset, **plain, stages=[{}]), tmp_path / "one", "cpu")
+    kept = [{"updates": 4, "changes": {}}, {"epochs": 0.4}, {}]
+    kept = [{**one, "keep_optimizer": True} for one in kept]
+    train(tiny(dataset, **plain, stages=kept), tmp_path / "three", "cpu")
+    fresh = [{**one, "keep_optimizer": False} for one in kept]
+    train(tiny(dataset, **plain, stages=fresh), tmp_path / "fresh", "cpu")
+    assert equal(tmp_path / "plain", tmp_path / "one")
+    assert equal(tmp_path / "plain", tmp_path / "three")
+    assert not equal(tmp_path / "plain", tmp_path / "fresh")
+
+
+def test_a_run_begins_with_the_weights_it_is_given(dataset: str, tmp_path: Path) -> None:
+    train(tiny(dataset, epochs=1), tmp_path / "first", "cpu")
+    still = {"epochs": 1, "seed": 3, "optimizer.lr": 1e-30, "optimizer.weight_decay": 0, "model.width": 4}
+    config = tiny(dataset, **still, init_from=str(tmp_path / "first"))
+    train(config, tmp_path / "second", "cpu")
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
+    learnt = [name for name in before if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(before[name], after[name]) for name in learnt)
+    assert "init_from" in json.loads((tmp_path / "second" / "config.json").read_text())["data"]
+    train(tiny(dataset, epochs=1, seed=5), tmp_path / "third", "cpu")
+    (tmp_path / "first").rename(tmp_path / "gone")
+    (tmp_path / "third").rename(tmp_path / "first")
+    with pytest.raises(BadInput, match="other images, or begins with other weights"):
+        train(config, tmp_path / "second", "cpu")
+    for change, hint in (
+        ({"model.width": 8}, "its params is"),
+        ({"model": "mlp", "model.width": 8}, "its architecture is 'cnn-small'"),
+        ({"init_from": "nothing-of-the-kind"}, "nothing-of-the-kind"),
+    ):
+        with pytest.raises(BadInput, match=hint):
+            train(tiny(dataset, **{"init_from": str(tmp_path / "first"), **change}), tmp_path / "x", "cpu")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("stages", "changes", "hint"),
+    [
+        ([{}, {}], {}, "stage 1 needs a length, in epochs or in updates"),
+        ([{"epochs": 1, "updates": 2}, {}], {}, "stage 1 needs a length"),
+        ([{"epochs": 1}], {}, "the last stage lasts until the run ends; leave its length out"),
+        ([{"epochs": 2}, {}], {}, r"stage 2 of 2 begins at update 10 and ends at 10 of the 10 of 2 epochs"),
+        ([{"epochs": 0.01}, {}], {}, "stage 1 of 2 begins at update 0 and ends at 0"),
+        ([{"epochs": -1}, {}], {}, "epochs"),
+        ([{"epochs": 1, "changes": {"batch_size": 3}}, {}], {}, "batch_size cannot change between stages; method, "),
+        ([{"epochs": 1, "changes": {"method": "trads"}}, {}], {}, "did you mean trades"),
+        ([{"epochs": 1, "changes": {"method": "free"}}, {}], {}, "a method that replays its batches cannot share"),
+        (
+            [{"epochs": 1, "changes": {"optimizer.warmup_epochs": 1}}, {}],
+            {},
+            "a warm-up that is not over before the 1 ",
+        ),
+        ([{"epochs": 1}, {"changes": {"method": "aft"}}], {"data.val": "none"}, "needs the figure 'clean'"),
+        (
+            [{"epochs": 1}, {"changes": {"method": "aft"}}],
+            {"measure.evaluators": "fgsm+pgd", "measure.best": "robust"},
+            "needs the figure 'clean'",
+        ),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(
+    stages: list[dict[str, Any]], changes: dict[str, Any], hint: str, dataset: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=hint):
+        train(tiny(dataset, stages=stages, **changes), tmp_path / "run", "cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def norm_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.SiLU(), nn.Flatten(), nn.Linear(108, 4))
+
+
+def step_of(network: nn.Module, method: AFT) -> Step:
+    draws = torch.Generator().manual_seed(1)
+    x, y = torch.rand(6, 1, 8, 8, generator=draws), torch.arange(6) % 4
+    step = Step.of(x, y, ThreatModel("Linf", 0.1), draws)
+    step.state, step.network = method.initial_state(6, 4, tuple(x.shape)), network
+    method.begin(network, step.state, lambda: {"clean": 0.9, "robust": 0.0})
+    return step
+
+
+@pytest.mark.parametrize(("mix", "anchor"), [(0.5, 0.0), (0.3, 2.0), (1.0, 0.0), (1.0, 1.0)])
+def test_aft_is_its_formula(mix: float, anchor: float) -> None:
+    network, method = norm_network(), AFT(mix=mix, anchor=anchor, steps=2)
+    step = step_of(network, method)
+    start = norm_network()
+    with torch.no_grad():
+        network[0].weight.mul_(1.5)  # f is no longer f_0
+    start.eval()
+    x_adv = (step.x + 0.05).clamp(0, 1)
+    network.train()
+    moved = norm_network()
+    moved.load_state_dict(network.state_dict())
+    moved.train()
+    loss = method.loss(network, x_adv, step)
+    clean, adversarial = moved(step.x).log_softmax(1), norm_network()
+    adversarial.load_state_dict(network.state_dict())
+    wanted = mix * functional.nll_loss(adversarial.train()(x_adv).log_softmax(1), step.y)
+    wanted = wanted + (1 - mix) * functional.nll_loss(clean, step.y)
+    p0 = start(step.x).softmax(1)
+    wanted = wanted + anchor * (p0 * (p0.log() - clean)).sum(1).mean()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+    loss.backward()
+    if mix < 1 or anchor:  # the clean half alone moves the running statistics
+        assert torch.equal(network[1].running_mean, moved[1].running_mean)
+
+
+def test_the_controller_falls_rises_and_stays_in_its_bounds() -> None:
+    method = AFT(start=0.25, least=0.1, up=0.1, down=0.05, budget=0.01)
+    state = step_of(norm_network(), method).state
+    assert method.logged(state) == {"scale": 0.25, "start_clean": 0.9, "start_robust": 0.0}
+    seen = []
+    for clean in [0.88] * 5 + [0.895] * 11 + [0.889, 0.891]:
+        method.after_epoch(state, {"clean": clean})
+        seen.append(round(method.logged(state)["scale"], 6))
+    down, up = [0.2, 0.15, 0.1, 0.1, 0.1], [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0]
+    assert seen == [*down, *up, 0.95, 1.0]
+
+
+def test_the_regulated_attack_stays_in_the_scaled_ball() -> None:
+    network, method = norm_network().eval(), AFT(steps=3)
+    step = step_of(network, method)
+    moved = (method.perturb(network, step) - step.x).abs().amax()
+    assert 0 < moved <= 0.25 * 0.1 + 1e-7
+
+
+@pytest.mark.parametrize(
+    ("spelled", "unit", "wanted"),
+    [
+        ([(4, "single"), (2, "multi")], "epochs", "ssssmm" * 2),
+        ([(1, "benign"), (3, "single"), (2, "multi")], "epochs", "bsssmm" * 2),
+        ([(20, "benign&single"), (10, "multi")], "updates", "bs"),
+    ],
+)
+def test_moat_takes_its_stages_in_turn(spelled: Any, unit: Any, wanted: str) -> None:
+    method, letters = MOAT(spelled, unit), {"Standard": "b", "FGSMRS": "s", "PGDAT": "m"}
+    x, y = torch.rand(2, 1, 4, 4), torch.tensor([0, 1])
+    taken, passes = [], []
+    for number in range(120):  # ten an epoch
+        step = Step.of(x, y, ThreatModel("Linf", 0.1), torch.Generator())
+        step.number, step.epoch = number, (number + 0.5) / 10
+        one = method.taken_by(step)
+        taken.append(letters[type(one).__name__])
+        passes.append(one.passes.forward)
+    if unit == "epochs":
+        assert taken == [letter for letter in wanted for _ in range(10)]
+    else:
+        assert taken == (list(wanted) * 10 + ["m"] * 10) * 4
+    assert method.mean_passes(12).forward == pytest.approx(sum(passes) / len(passes))
+    assert method.mean_passes(12).backward == pytest.approx(sum(passes) / len(passes))
+
+
+def test_moat_costs_what_it_says() -> None:
+    """Four passes of an image where forward and backward are one; a part of a period at the end counts as it is."""
+    assert MOAT().mean_passes(30).forward == 4
+    assert MOAT().mean_passes(4).forward == 2
+    assert METHODS["moat"](stages=[[1, "benign"], [3, "single"], [2, "multi"]]).mean_passes(6).forward == 23 / 6
+    with pytest.raises(BadInput, match="unknown examples 'fast' in stages of moat; known: benign, single, multi"):
+        METHODS["moat"](stages=[[1, "fast"]])
+
+
+def test_running_statistics_of_aft_with_both_halves_see_both() -> None:
+    network = norm_network()
+    method = AFT(batch_norm="both", steps=2)
+    step = step_of(network, method)
+    network.train()
+    method.loss(network, step.x, step)
+    (norm,) = (module for module in network.modules() if isinstance(module, _BatchNorm))
+    assert norm.num_batches_tracked == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes", "epochs"),
+    [
+        ({"method": "pgd_at", "method.steps": 10}, 440, 20),  # 11 forward and 11 backward
+        ({"method": "pgd_at", "method.steps": 10}, 461, 20),
+        ({"method": "standard"}, 440, 220),
+        ({"method": "fgsm_rs"}, 440, 110),
+        ({"method": "free", "method.replays": 8}, 440, 27),  # 16 an epoch
+        ({"method": "moat", "method.steps": 7}, 96, 12),  # 4 epochs of 4, 2 of 16, twice
+        ({"method": "moat", "method.steps": 7}, 64, 10),  # 48, and four cheap epochs
+        ({"stages": [{"epochs": 4, "changes": {"method": "standard"}}, {}], "method.steps": 3}, 40, 8),  # 8 + 4 of 8
+    ],
+)
+def test_a_budget_of_passes_decides_the_epochs(
+    changes: dict[str, Any], passes: int, epochs: int, dataset: str, tmp_path: Path
+) -> None:
+    config = tiny(dataset, **changes, **{"budget.passes": passes})
+    assert config.epochs == epochs
+    assert config.with_values({"seed": 3}) == config.with_values({"seed": 3, "epochs": 7})
+
+
+def test_a_run_takes_what_its_budget_pays_for(dataset: str, tmp_path: Path) -> None:
+    config = tiny(dataset, **{"budget.passes": 13, "method.steps": 1})
+    trained = train(config, tmp_path, "cpu")
+    assert len(trained.history) == 3
+    spent = sum((row.forward or 0) + (row.backward or 0) for row in trained.history)
+    assert 13 - 4 < spent <= 13
+    with pytest.raises(BadInput, match="pays for less than 1 epochs, which take 4"):
+        tiny(dataset, **{"budget.passes": 3, "method.steps": 1})
+    with pytest.raises(BadInput, match="a stage whose length is a number of updates"):
+        tiny(dataset, **{"budget.passes": 30, "stages": [{"updates": 1}, {}]})
