@@ -42,14 +42,15 @@ def answer(asked: Sequence[Comparison]) -> str:
         ]
         parts += [f"{verdict}: {', '.join(group)}"] if group else []
     first = asked[0]
-    n, seeds = sorted({one.n for one in asked}), sorted({len(one.seeds) for one in asked})
+    n, seeds = span([one.n for one in asked]), span([len(one.seeds) for one in asked])
     references = " and ".join(dict.fromkeys(one.reference for one in asked))
     what = f"{first.quantity[0].upper()}{first.quantity[1:]} against {references}, in points"
-    return f"{what}: {'; '.join(parts)} (n = {_span(n)} images, {_span(seeds)} seeds each)."
+    return f"{what}: {'; '.join(parts)} (n = {n} images, {seeds} seeds each)."
 
 
-def _span(counts: Sequence[int]) -> str:
-    return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+def span(counts: Sequence[int]) -> str:
+    """`5`, or `5 to 10` where they differ."""
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 def difference_table(found: Sequence[Comparison]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from satbench.core.errors import BadInput
 from satbench.core.files import write_text
 from satbench.reporting import plots, table_forms, tables
+from satbench.reporting.class_table import CLASS_NOTE, class_table
 from satbench.reporting.differences import BOOTSTRAP_NOTE, answer, difference_table, main_question
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.lines import model_lines, network_names
@@ -106,6 +107,9 @@ def write_report(
         rule=RULE_NOTE,
         differences=difference_table(found),
         bootstrap_note=BOOTSTRAP_NOTE,
+        classes=class_table(runs, asked) if asked else (),
+        classes_of=asked[0].quantity if asked else "",
+        class_note=CLASS_NOTE,
         figures=figures,
         measured=_measured(lines, runs),
         attacks=_attacks(rows),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -46,7 +46,7 @@ class Comparison:
     `values` and `reference_values` hold an accuracy a seed. `difference` is the mean of the first minus that of the
     second, `low` and `high` bound it over images, and with several seeds over these too; `bootstrap` is then the
     interval of a two-level bootstrap, a check. `p_value` is adjusted by Holm over the `together` comparisons of the
-    quantity. `threat` is "" for clean accuracy.
+    quantity. `images`, `threat` and the ids in `attacks` are those of the quantity; clean accuracy has no threat.
     """
 
     where: str
@@ -63,7 +63,9 @@ class Comparison:
     p_value: float
     bootstrap: tuple[float, float] | None = None
     together: int = 1
-    threat: str = ""
+    images: str = ""
+    threat: tuple[str, float] | None = None
+    attacks: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -194,18 +196,21 @@ def _against(
     headline = headline_threats(measured_threats, [measured.model.trained_for for measured in pairs[seeds[0]]])
     known = {id: info for pair in pairs.values() for one in pair for id, info in one.attacks.items()}
     shorts = short_names(known.values())
-    asked: list[tuple[str, str, Sequence[int | None], Callable[[Measured], Outcomes]]]
-    asked = [("clean accuracy", "", seeds, _clean)]
+    found: list[Comparison | str] = []
+
+    def add(quantity: str, used: Sequence[int | None], outcomes: Callable[[Measured], Outcomes], **under: Any) -> None:
+        tables = {seed: (outcomes(pairs[seed][0]), outcomes(pairs[seed][1])) for seed in used}
+        one = _comparison(where, quantity, name, reference, tables)
+        images = pairs[seeds[0]][0].images
+        found.append(replace(one, images=images, **under) if isinstance(one, Comparison) else one)
+
+    add("clean accuracy", seeds, _clean)
     for norm, eps in [*sorted(headline), *sorted(measured_threats - headline)]:
         for members, shared_by in chosen(pairs, known, norm, eps):
             attack = display_name(members[0] if len(members) == 1 else WORST, members, shorts)
-            threat = threat_name(norm, eps)
-            quantity = f"robust accuracy at {threat} under {attack}"
-            asked.append((quantity, threat, shared_by, partial(_robust, norm=norm, eps=eps, members=members)))
-    found: list[Comparison | str] = []
-    for quantity, threat, used, outcomes in asked:
-        tables = {seed: (outcomes(pairs[seed][0]), outcomes(pairs[seed][1])) for seed in used}
-        found.append(_comparison(where, quantity, threat, name, reference, tables))
+            quantity = f"robust accuracy at {threat_name(norm, eps)} under {attack}"
+            robust = partial(_robust, norm=norm, eps=eps, members=members)
+            add(quantity, shared_by, robust, threat=(norm, eps), attacks=members)
     return found
 
 
@@ -281,7 +286,6 @@ def _met(measured: Measured, norm: str, eps: float) -> dict[str, set[str]]:
 def _comparison(
     where: str,
     quantity: str,
-    threat: str,
     name: str,
     reference: str,
     tables: Mapping[int | None, tuple[Outcomes, Outcomes]],
@@ -317,5 +321,4 @@ def _comparison(
         reference_values=tuple(int(row.sum()) / n for row in theirs),
         p_value=p_value,
         bootstrap=bootstrap,
-        threat=threat,
     )

@@ -1,12 +1,15 @@
 """The result of a study in one sentence, one figure and a table."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from satbench.reporting import page, plots
+from satbench.reporting.class_table import class_table
 from satbench.reporting.differences import answer, difference_table, main_question
 from satbench.reporting.verdict import comparisons
+from satbench.results.metrics import wilson
 from satbench.results.store import Run
 
 from .made import AA, EPS, FGSM, PGD, MakeRun, first
@@ -80,6 +83,18 @@ def test_the_figure_shows_each_difference_and_its_interval(make_run: MakeRun) ->
         points, _, (bars,) = drawn
         assert points.get_xdata()[0] == pytest.approx(one.difference * 100)
         assert bars.get_segments()[0][:, 0] == pytest.approx([one.low * 100, one.high * 100])
+
+
+def test_classes_are_means_over_seeds_of_the_models_that_met_the_attack(make_run: MakeRun) -> None:
+    """All images of these runs have the label 1."""
+    runs = study(make_run)
+    table = class_table(runs, main_question(comparisons(runs, every=True)))
+    assert list(table.columns) == ["model", "activation", "seeds", "class 1, n = 400"]
+    assert table["activation"].tolist() == ["elu", "gelu", "relu", "silu", "relu"]
+    assert table["model"].tolist() == [*["digits-cnn"] * 4, "digits-cnn [method.steps=1]"]
+    low, high = wilson(205, N)
+    shown = f"51.2 [{math.floor(low * 1000) / 10}, {math.ceil(high * 1000) / 10}]"
+    assert table["class 1, n = 400"].tolist()[2] == shown
 
 
 def test_the_page_begins_with_the_result(make_run: MakeRun, tmp_path: Path) -> None:
