@@ -19,9 +19,12 @@ from satbench.training.checkpoint import open_folder
 pytestmark = [pytest.mark.numeric, pytest.mark.slow]
 
 HERE = Path(__file__).parent
-SOME_WAYS = ("awp", "free", "ema")  # all of them in the slow test
+SOME_WAYS = ("awp", "free", "ema", "sglr", "te")  # all of them in the slow test
 # TRADES' attack starts where its gradient is all but zero, so that rounding decides signs
-LOOSE = {"trades": 1e-3, "awp around trades": 1e-3, "bf16": 1e-2}
+LOOSE = {
+    **dict.fromkeys(("trades", "awp around trades", "sglr on trades", "self-adaptive", "te on trades"), 1e-3),
+    "bf16": 1e-2,
+}
 
 
 def run(out: Path, dataset: str, *jobs: str, restarts: int = 0) -> None:

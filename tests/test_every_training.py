@@ -107,6 +107,20 @@ def test_resident_images_are_the_same_images(dataset: str, tmp_path: Path) -> No
         ({"method": "mart", "label_smoothing.amount": 0.1}, "defined for hard labels"),
         ({"method": "awp", "method.method": "mart", "label_smoothing.amount": 0.1}, "defined for hard labels"),
         ({"method": "free", "threat.warmup_epochs": 1}, "crafts no image from the start"),
+        ({"method": "te"}, "te that starts after epoch 89 of 2; set method.start_epoch"),
+        ({"method": "awp", "method.method": "sglr"}, "awp that starts after epoch 89 of 2; set method"),
+        (
+            {"method": "te", "method.start_epoch": 0, "label_smoothing.amount": 0.1},
+            "te, whose loss is defined for hard",
+        ),
+        (
+            {"method": "sglr", "method.start_epoch": 0, "label_smoothing.amount": 0.1},
+            "sglr, whose loss is defined for hard labels",
+        ),
+        (
+            {"method": "sglr", "method.start_epoch": 0, "method.weighted": True, "accumulation": 2},
+            "accumulation with sglr, whose loss weighs the images of a batch against each other",
+        ),
         ({"method": "awp", "method.method": "free"}, "not defined"),
         ({"method": "n_fgsm", "threat.norm": "L2"}, "Linf"),
         ({"method": "gradalign", "threat.norm": "L1"}, "Linf"),

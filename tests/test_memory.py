@@ -43,6 +43,12 @@ EVERY: dict[str, dict[str, Any]] = {
     "n_fgsm": {},
     "gradalign": {},
     "free": {"replays": 3},
+    "sglr": {"steps": 3, "start_epoch": 0},
+    "sglr interp": {"steps": 3, "start_epoch": 1, "anchor": "interp", "clean_bn_mode": "eval"},
+    "sglr trades": {"base": "trades", "steps": 3, "start_epoch": 0},
+    "awp sglr": {"method": "sglr", "steps": 3, "start_epoch": 0},
+    "te": {"steps": 3, "start_epoch": 0, "end_epoch": 1},
+    "te trades": {"base": "trades", "steps": 3, "start_epoch": 0, "end_epoch": 1},
 }
 WITH_BLOCKS = {"model": "wide-resnet", "model.depth": 10, "model.width": 1}
 

@@ -38,6 +38,15 @@ CASES: dict[str, list[dict[str, Any]]] = {  # parameters to try, beside the defa
     "n_fgsm": [{"k": 1, "step_over_eps": 0.5}],
     "gradalign": [{"lam": 2}],
     "free": [{"replays": 3}],
+    "sglr": [
+        {"start_epoch": 0, "steps": 2},
+        {"start_epoch": 0, "anchor": "interp", "clean_bn_mode": "eval"},
+        {"start_epoch": 0, "base": "trades", "weighted": True, "clean_share": 1},
+    ],
+    "te": [
+        {"start_epoch": 0, "end_epoch": 2, "steps": 2},
+        {"start_epoch": 0, "end_epoch": 2, "base": "trades", "beta": 3},
+    ],
 }
 
 
@@ -819,6 +828,18 @@ def test_awp_says_of_itself_what_its_inner_method_says() -> None:
         ("gradalign", {"steps": 2}, "unknown parameter 'steps' of method 'gradalign'; known: lam"),
         ("free", {"replays": 1.5}, "replays of free is 1.5; give a whole number from 1"),
         ("free", {"replays": 0}, "replays of free is 0"),
+        ("sglr", {"base": "free"}, "base of sglr is 'free'; give pgd_at or trades; its source joins it to no other"),
+        ("sglr", {"base": "trades", "clean_bn_mode": "eval"}, "clean_bn_mode of sglr is for base=pgd_at"),
+        ("sglr", {"beta": 3}, "beta of sglr is the weight of TRADES' divergence; leave it out or set base=trades"),
+        ("sglr", {"base": "trades", "beta": 0}, "beta of sglr is 0; give a positive number"),
+        ("sglr", {"anchor": "none"}, "anchor of sglr is 'none'; give 'fading' or 'interp'"),
+        ("sglr", {"start_epoch": 0.5}, "start_epoch of sglr is 0.5; give a whole number from 0"),
+        ("sglr", {"momentum": 1}, "momentum of sglr is 1; give a number from 0 to below 1"),
+        ("sglr", {"steps": 0}, "steps"),
+        ("te", {"base": "mart"}, "base of te is 'mart'; give pgd_at or trades; its source joins it to no other"),
+        ("te", {"start_epoch": 5, "end_epoch": 5}, "end_epoch of te is 5; give more than start_epoch, 5"),
+        ("te", {"weight": -1}, "weight of te is -1; give a positive number"),
+        ("te", {"beta": 6}, "beta of te is the weight of TRADES"),
         (
             "awp",
             {"method": "free"},

@@ -1,5 +1,6 @@
 """The one gradient loop: FGSM, PGD and its descendants in Linf, L2 and L1, for training and for evaluation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -127,7 +128,20 @@ class PGD(Described):
     def exhaustive(self) -> "PGD":
         return replace(self, early_stop=False) if self.keep == "best" else self
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        randomness: Randomness,
+        objective: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """See `Attack`; `objective`, of a training method, gives the losses (N,) of logits (N, K) in place of `loss`.
+
+        It needs keep="last" and no patience, so that its rows stay those of `x`.
+        """
+        assert objective is None or (self.keep == "last" and self.patience is None)
         self._refuse_norm(threat.norm)
         best = x.clone()
         if not len(x):
@@ -135,8 +149,8 @@ class PGD(Described):
         highest = x.new_full((len(x),), -torch.inf)
         standing = torch.arange(len(x), device=x.device)
         with crafting(model):
-            aims: list[tuple[Tensor, ...]] = [(y,)]
-            if self.loss == "kl" or self.loss in TARGETED:
+            aims: list[tuple[Tensor, ...]] = [(y,)] if objective is None else [()]
+            if objective is None and (self.loss == "kl" or self.loss in TARGETED):
                 with torch.no_grad():
                     clean = model(x)
                 aims = [(clean,)]
@@ -147,7 +161,8 @@ class PGD(Described):
             for aim in aims:
                 for _ in range(self.restarts):
                     if len(standing):
-                        standing = self._ascend(model, x, y, aim, threat, randomness, standing, best, highest)
+                        loss = objective or LOSSES[self.loss]
+                        standing = self._ascend(model, x, y, loss, aim, threat, randomness, standing, best, highest)
         return best
 
     def _refuse_norm(self, norm: str) -> None:
@@ -187,6 +202,7 @@ class PGD(Described):
         model: nn.Module,
         x: Tensor,
         y: Tensor,
+        loss: Callable[..., Tensor],
         aim: tuple[Tensor, ...],
         threat: ThreatModel,
         randomness: Randomness,
@@ -208,7 +224,7 @@ class PGD(Described):
             if last and self.keep == "last":
                 best[standing] = usable(x_adv, steepest)
                 break
-            logits, losses, grad = self._expected(model, x_adv, aim, with_gradient=not last)
+            logits, losses, grad = self._expected(model, x_adv, loss, aim, with_gradient=not last)
             if grad is not None and self.keep == "last":
                 steepest = torch.maximum(steepest, grad.flatten(1).abs().amax(1))
             gone = repeats = None
@@ -245,7 +261,7 @@ class PGD(Described):
         return torch.cat([standing, *settled]).sort().values if settled else standing
 
     def _expected(
-        self, model: nn.Module, x_adv: Tensor, aim: tuple[Tensor, ...], with_gradient: bool
+        self, model: nn.Module, x_adv: Tensor, loss: Callable[..., Tensor], aim: tuple[Tensor, ...], with_gradient: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logits (N, K), losses (N,) and, if wanted, the gradient at `x_adv`, all averaged over `eot` passes."""
         mean: list[Tensor] = []
@@ -253,7 +269,7 @@ class PGD(Described):
             point = x_adv.detach().requires_grad_(with_gradient)
             with torch.set_grad_enabled(with_gradient):
                 logits = model(point)
-                losses = LOSSES[self.loss](logits, *aim)
+                losses = loss(logits, *aim)
                 one = [logits.detach(), losses.detach()]
                 if with_gradient:
                     grad = input_gradient(losses, point)

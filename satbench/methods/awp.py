@@ -14,6 +14,11 @@ from satbench.core.lookup import find, nearest
 from satbench.core.parameters import FromZero, Positive, check_fields
 from satbench.methods.base import Method, Passes, Step
 
+INHERITED = (
+    *("known_from", "chosen_by", "crafts", "loss_passes", "norms", "reads"),
+    *("separable", "soft_targets", "start_epoch"),
+)
+
 
 @dataclass(frozen=True)
 class AWP(Method):
@@ -44,7 +49,7 @@ class AWP(Method):
             )
         inner = self.inner.paper
         object.__setattr__(self, "paper", f"Wu et al. 2020, arXiv 2004.05884{f', around {inner}' if inner else ''}")
-        for name in ("known_from", "chosen_by", "crafts", "loss_passes", "norms", "reads", "soft_targets"):
+        for name in INHERITED:
             object.__setattr__(self, name, getattr(self.inner, name))
 
     @property

@@ -12,7 +12,9 @@ from satbench.methods.mart import MART
 from satbench.methods.moat import MOAT
 from satbench.methods.n_fgsm import NFGSM
 from satbench.methods.pgd_at import PGDAT
+from satbench.methods.sglr import SGLR
 from satbench.methods.standard import Standard
+from satbench.methods.temporal_ensembling import TemporalEnsembling
 from satbench.methods.trades import TRADES
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -27,4 +29,6 @@ METHODS: dict[str, Callable[..., Method]] = {
     "free": Free,
     "moat": MOAT,
     "aft": AFT,
+    "sglr": SGLR,
+    "te": TemporalEnsembling,
 }

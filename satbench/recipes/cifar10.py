@@ -17,6 +17,7 @@ STEP = 2 / 255  # of PGD-10 at 8/255
 OLDER = {"threat.eps": 0.031, "method.step_size": 0.007}  # of TRADES and MART
 BLACK = {"augment": "crop-flip"}  # torchvision's padding; Rice et al. mirror
 BATCH = {"attack_bn_mode": "train"}
+SELF_ADAPTIVE = {"method.base": "trades", "method.clean_share": 1, "method.weighted": True}
 
 
 def _cifar10(name: str, method: str, /, **changes: Any) -> TrainConfig:
@@ -268,6 +269,90 @@ def cifar10_gradalign() -> TrainConfig:
         **BATCH,
         **{"schedule.peak": 0.4, "epochs": 30, "optimizer.lr": 0.3},
     )
+
+
+def cifar10_sglr() -> TrainConfig:
+    """Self-guided label refinement on PGD-10 adversarial training of ResNet-18, from the 90th epoch on.
+
+    Paper: Li, Yu et al. 2024 (CVPR, arXiv 2403.09101): their released code, in which the method is called SGLS: 200
+    epochs, 0.1 divided by ten from the 100th and 150th on, decay 5e-4, momentum of the labels 0.9, clean share 0.2.
+    The start epoch is uncertain: their scripts give 90 under an option that the program does not know.
+    Departures: those of all recipes; their images are not normalised before the network.
+    Command: `satbench train cifar10-sglr`.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _sglr("cifar10-sglr")
+
+
+def cifar10_sglr_trades() -> TrainConfig:
+    """Self-guided label refinement on TRADES, a reconstruction: how the authors join the two is not known.
+
+    Paper: Li, Yu et al. 2024 (CVPR, arXiv 2403.09101); the settings are those of `cifar10-sglr`, beta 6.
+    Command: `satbench train cifar10-sglr-trades`.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _sglr("cifar10-sglr-trades", **{"method.base": "trades", "method.beta": 6.0})
+
+
+def _sglr(name: str, **changes: Any) -> TrainConfig:
+    drops = {"schedule.milestones": [99 / 200, 149 / 200]}
+    return _cifar10(name, "sglr", model="resnet18-cifar", **BLACK, **drops, **{"method.step_size": STEP, **changes})
+
+
+def cifar10_self_adaptive() -> TrainConfig:
+    """Self-adaptive training on TRADES with beta 6, WRN-34-10, labels refined from the 70th of 100 epochs on.
+
+    Paper: Huang et al. 2020 (NeurIPS): 0.1 divided by ten from the 75th, 90th and 100th on, decay 2e-4, eps 0.031,
+    step 0.007, momentum of the labels 0.9.
+    Departures: those of all recipes; their images are not normalised, and their attack's start is not cut at the box
+    before its first gradient.
+    Command: `satbench train cifar10-self-adaptive`.
+    Hardware: one GPU of 24 GB or more. Time: not yet measured. Expected: not yet measured.
+    """
+    return _cifar10(
+        "cifar10-self-adaptive",
+        "sglr",
+        **WIDE,
+        **OLDER,
+        **BLACK,
+        **SELF_ADAPTIVE,
+        **{
+            "method.beta": 6.0,
+            "method.start_epoch": 69,
+            "epochs": 100,
+            "schedule.milestones": [74 / 100, 89 / 100, 99 / 100],
+            "optimizer.weight_decay": 2e-4,
+        },
+    )
+
+
+def cifar10_te() -> TrainConfig:
+    """PGD-10 adversarial training with temporal ensembling, ResNet-18, its weight growing from epoch 90 to 150.
+
+    Paper: Dong et al. 2022 (ICLR, arXiv 2106.01606): 200 epochs, 0.1 divided by ten at 100 and 150, decay 5e-4,
+    momentum of the average 0.9, weight 300.
+    Departures: those of all recipes; their images are not normalised, and their attack's start is not cut at the box
+    before its first gradient.
+    Command: `satbench train cifar10-te`.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _te("cifar10-te")
+
+
+def cifar10_te_trades() -> TrainConfig:
+    """TRADES with beta 6 and temporal ensembling, ResNet-18, its weight growing from epoch 90 to 150.
+
+    Paper: Dong et al. 2022 (ICLR, arXiv 2106.01606); the other settings are those of `cifar10-te`.
+    Departures: those of all recipes; their images are not normalised, and their attack's start is not cut at the box
+    before its first gradient.
+    Command: `satbench train cifar10-te-trades`.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _te("cifar10-te-trades", **{"method.base": "trades", "method.beta": 6.0})
+
+
+def _te(name: str, **changes: Any) -> TrainConfig:
+    return _cifar10(name, "te", model="resnet18-cifar", **BLACK, **{"method.step_size": STEP, **changes})
 
 
 def cifar10_ema() -> TrainConfig:

@@ -41,6 +41,10 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             f"label smoothing with {name}, whose loss is defined for hard labels",
         ),
         (
+            config.accumulation > 1 and not method.separable,
+            f"accumulation with {name}, whose loss weighs the images of a batch against each other",
+        ),
+        (
             config.threat.warmup_epochs > 0 and not crafts,
             f"threat.warmup_epochs with {name}, which crafts no image from the start",
         ),
@@ -73,10 +77,18 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             raise BadInput(f"undefined: {what}")
 
 
-def refuse_long_warmups(config: TrainConfig, epochs: float) -> None:
-    """Raise `BadInput` where a warm-up is not over before the `epochs` of a run, or of a stage, are."""
+def refuse_late_starts(config: TrainConfig, method: Method, epochs: float) -> None:
+    """Raise `BadInput` where a warm-up, or what the method waits with, is still to come after the `epochs` of a stage.
+
+    epochs: of the stage, or of a run without stages.
+    """
     if max(config.threat.warmup_epochs, config.optimizer.warmup_epochs) >= epochs:
         raise BadInput(f"undefined: a warm-up that is not over before the {epochs:g} epochs are; shorten it")
+    if method.start_epoch >= epochs:
+        raise BadInput(
+            f"undefined: {config.method.name} that starts after epoch {method.start_epoch} of {epochs:g}; set "
+            "method.start_epoch"
+        )
 
 
 def refuse_small_parts(config: TrainConfig, images: int, processes: int) -> None:

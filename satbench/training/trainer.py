@@ -27,7 +27,7 @@ from satbench.training.alarm import collapse
 from satbench.training.attacked import attacked
 from satbench.training.averaging import AVERAGES, Average
 from satbench.training.build import begin_with, network, optimizer
-from satbench.training.combinations import refuse_long_warmups, refuse_small_parts, refuse_undefined
+from satbench.training.combinations import refuse_late_starts, refuse_small_parts, refuse_undefined
 from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined, share_gradients
 from satbench.training.ending import ending, is_measured, is_over
@@ -184,7 +184,7 @@ class Training:
         refuse_small_parts(config, len(images), processes.count)
         self.stages = stages_of(config, self.feed.batches_an_epoch)
         for one in self.stages:
-            refuse_long_warmups(one.config, one.epochs)
+            refuse_late_starts(one.config, one.method, one.epochs)
         self.updates = self.stages[0].updates  # of an epoch
         self.replays = self.stages[0].method.replays
         self.images_an_epoch = self.feed.images_an_epoch * self.replays
