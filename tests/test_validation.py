@@ -46,6 +46,33 @@ def test_without_a_validation_split_all_but_the_test_images_are_trained_on() -> 
     assert images.split == "train"
 
 
+@pytest.mark.parametrize("val", [None, 100, "none"])
+def test_fewer_training_images_are_the_first_of_each_class_and_the_held_out_ones_stay(val: float | str | None) -> None:
+    everything, held_out = training_splits("digits", val=val)
+    images, held_out_too = training_splits("digits", val=val, train_n=500)
+    assert (len(images), images.split) == (500, "train")
+    assert [one for one in everything.ids if one in set(images.ids)] == list(images.ids)
+    for label in range(10):
+        everyone, chosen = (
+            [one for one, of in zip(some.ids, some.y.tolist(), strict=True) if of == label]
+            for some in (everything, images)
+        )
+        assert abs(len(chosen) - 500 * len(everyone) / len(everything)) <= 1
+        assert chosen == everyone[: len(chosen)]
+    assert (held_out_too and held_out_too.digest) == (held_out and held_out.digest)
+
+
+def test_as_many_of_each_class_where_classes_are_equal(dataset: str) -> None:
+    """72 images of three classes."""
+    images, _ = training_splits(dataset, train_n=30)
+    assert images.y.bincount().tolist() == [10, 10, 10]
+
+
+def test_more_training_images_than_there_are_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"data\.train_n=1079: digits has 1078 training images"):
+        training_splits("digits", train_n=1079)
+
+
 @pytest.mark.parametrize("value", ["0", "1", "-0.1", "2.5", "some"])
 def test_a_size_that_means_nothing_is_refused(value: str, dataset: str) -> None:
     with pytest.raises(BadInput, match=r"data\.val"):
@@ -90,11 +117,13 @@ def test_a_run_without_validation_keeps_its_last_weights_and_says_so(dataset: st
 def test_a_network_is_measured_on_no_image_it_was_trained_on(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tiny(dataset, **{"data.val": 9, "epochs": 1}), tmp_path / "run", "cpu")
-    _, held_out = training_splits(dataset, val=9)
+    train(tiny(dataset, **{"data.val": 9, "data.train_n": 30, "epochs": 1}), tmp_path / "run", "cpu")
+    images, held_out = training_splits(dataset, val=9, train_n=30)
     assert held_out is not None
     run = evaluate(str(tmp_path / "run"), tmp_path / "val", "fgsm", eps=0.1, split="val", device="cpu")
     assert set(run.records["sample_id"]) == set(held_out.ids)
+    seen = evaluate(str(tmp_path / "run"), tmp_path / "train", "fgsm", eps=0.1, split="train", device="cpu")
+    assert set(seen.records["sample_id"]) == set(images.ids)
     file = Path(dataset.removeprefix("npz:"))
     monkeypatch.chdir(file.parent)
     other = evaluate(str(tmp_path / "run"), tmp_path / "t", "fgsm", eps=0.1, dataset=f"npz:./{file.name}", device="cpu")

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,14 +80,27 @@ def check_images(name: str, split: str | None = None, size: int | None = None, l
 
 
 def training_splits(
-    name: str, size: int | None = None, data_dir: Path | None = None, val: float | str | None = None
+    name: str,
+    size: int | None = None,
+    data_dir: Path | None = None,
+    val: float | str | None = None,
+    train_n: int | None = None,
 ) -> tuple[Images, Images | None]:
     """The images to train on, and those to choose an epoch by; networks are never measured on either.
 
     `val` is a share or a number of both together, up to rounding in every class; "none" holds out no image. The default
     is the split of the data set. The split "val" of ImageNet is what networks are measured on, so that 1% of its
-    training images is held out here. Raises `BadInput` for a size that leaves a split empty.
+    training images is held out here. `train_n` keeps that many training images, the first of each class in their
+    fixed pseudo-random order, in the shares of all of them. Raises `BadInput` for a size that leaves a split empty, and
+    for more training images than there are.
     """
+    images, held_out = _split_for_training(name, size, data_dir, val)
+    return (images if train_n is None else _first_of_each_class(images, train_n)), held_out
+
+
+def _split_for_training(
+    name: str, size: int | None, data_dir: Path | None, val: float | str | None
+) -> tuple[Images, Images | None]:
     images = load_images(name, "train", size, data_dir)
     if name.partition(":")[0] == "imagenet":
         val = HELD_OUT if val is None else val
@@ -103,6 +117,20 @@ def training_splits(
             f"data.val={val:g} of the {len(images)} images of {name} leaves a split empty; give another size"
         )
     return carve(images, "train", {"val": share}), carve(images, "val", {"val": share})
+
+
+def _first_of_each_class(images: Images, train_n: int) -> Images:
+    """`train_n` images, the first of each class, whose shares stay what they were up to an image."""
+    if train_n > len(images):
+        raise BadInput(
+            f"data.train_n={train_n}: {images.name} has {len(images)} training images; give at most that many"
+        )
+    counts, seen = images.y.bincount().tolist(), Counter[int]()
+    places = []
+    for row, label in enumerate(images.y.tolist()):
+        places.append(((seen[label] + 0.5) / counts[label], row))  # how far down its class the image is
+        seen[label] += 1
+    return images.take(sorted(row for _, row in sorted(places)[:train_n]))
 
 
 def takes_loader(name: str) -> bool:

@@ -205,8 +205,9 @@ def images_for(
     wanted = loaded.image_size if size is None else size
     if split is None and ":" in name and (name == loaded.dataset or _trained_on(loaded, name, wanted, data_dir)):
         split = "test"
-    if split in ("train", "val") and loaded.val is not None and name == loaded.dataset:
-        trained_on, held_out = training_splits(name, wanted, data_dir, loaded.val)
+    own_split = loaded.val is not None or loaded.train_n is not None
+    if split in ("train", "val") and own_split and name == loaded.dataset:
+        trained_on, held_out = training_splits(name, wanted, data_dir, loaded.val, loaded.train_n)
         chosen = trained_on if split == "train" else held_out
         if chosen is None:
             raise BadInput(f"{loaded.info.ref} was trained without a validation split; use --split test")
@@ -221,8 +222,9 @@ def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | No
     if loaded.train_digest is None:
         return False
     try:
-        if loaded.val is not None:
-            return training_splits(name, size, data_dir, loaded.val)[0].fingerprint == loaded.train_digest
+        if loaded.val is not None or loaded.train_n is not None:
+            trained_on, _ = training_splits(name, size, data_dir, loaded.val, loaded.train_n)
+            return trained_on.fingerprint == loaded.train_digest
         return load_images(name, "train", size, data_dir).fingerprint == loaded.train_digest
     except BadInput:
         return False

@@ -55,6 +55,7 @@ class Provenance(BaseModel):
     unfinished: the epochs of the training, while it is not over.
     class_names: of the outputs, where the images lay in class folders.
     val: size of the validation split where it was not the data set's own, as `DataConfig.val`.
+    train_n: number of training images where it was not all of the split, as `DataConfig.train_n`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +73,7 @@ class Provenance(BaseModel):
     unfinished: int | None = None
     class_names: tuple[str, ...] | None = None
     val: int | float | str | None = None
+    train_n: int | None = None
 
 
 class Conversion(BaseModel):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from satbench.core.errors import BadInput
 from satbench.core.lookup import find
-from satbench.recipes import cifar10, digits, imagenet
+from satbench.recipes import cifar10, cifar10_jpeg, digits, imagenet
 from satbench.recipes.file import SUFFIXES, read_recipe
 from satbench.training.config import TrainConfig
 
@@ -57,6 +57,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "cifar10-te-trades": cifar10.cifar10_te_trades,
     "cifar10-ema": cifar10.cifar10_ema,
     "cifar10-swa": cifar10.cifar10_swa,
+    "cifar10-jpeg-sat-small": cifar10_jpeg.cifar10_jpeg_sat_small,
     "imagenet-sat-resnet50": imagenet.imagenet_sat_resnet50,
     "imagenet-relu-resnet50": imagenet.imagenet_relu_resnet50,
 }

@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 from satbench.core.errors import BadInput
 from satbench.core.files import write_bytes
 from satbench.reporting import plots, table_forms, tables
+from satbench.reporting.class_table import CLASS_NOTE, class_table
+from satbench.reporting.differences import BOOTSTRAP_NOTE, answer, difference_table, main_question
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.lines import model_lines, network_names
 from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import NOT_CHECKED, Row, network_of, summarise
-from satbench.reporting.verdict import RULE_NOTE, compare
+from satbench.reporting.verdict import RULE_NOTE, Comparison, compare, comparisons
 from satbench.results.store import Run
 from satbench.results.training_log import Epoch
 
@@ -78,8 +80,10 @@ def write_report(
         raise BadInput("no records to report on; give run folders made by `satbench eval` with at least one attack")
     lines = tables.accuracy_table(rows)
     files = {folder / name: form(lines).encode() for name, form in FORMATS.items()}
+    found = comparisons(runs, reference, every=True)
+    asked = main_question(found)
     figures = []
-    for stem, caption, alt, figure in _drawn(rows, curves):
+    for stem, caption, alt, figure in [*_differences(asked), *_drawn(rows, curves)]:
         forms = plots.encoded(figure)
         data = "data:image/svg+xml;base64," + base64.b64encode(forms["svg"]).decode("ascii")
         figures.append(_Figure(stem, caption, alt, data, float(figure.get_figwidth())))
@@ -89,6 +93,8 @@ def write_report(
         "report.html.j2",
         title=title,
         notes=notes,
+        answer=answer(asked) if asked else None,
+        answer_figure=figures.pop(0) if asked else None,
         numbers=NUMBERS,
         headline=table_forms.readable(headline),
         headline_caption=_threats(headline),
@@ -99,6 +105,11 @@ def write_report(
         stages=_stages(runs),
         sentences=compare(runs, reference),
         rule=RULE_NOTE,
+        differences=difference_table(found),
+        bootstrap_note=BOOTSTRAP_NOTE,
+        classes=class_table(runs, asked) if asked else (),
+        classes_of=asked[0].quantity if asked else "",
+        class_note=CLASS_NOTE,
         figures=figures,
         measured=_measured(lines, runs),
         attacks=_attacks(rows),
@@ -108,6 +119,15 @@ def write_report(
     for path, content in files.items():
         write_bytes(path, content)
     return Report(folder, index, tuple(files))
+
+
+def _differences(asked: Sequence[Comparison]) -> list[tuple[str, str, str, Figure]]:
+    if not asked:
+        return []
+    caption = "Differences of the mean over seeds, with 95% intervals over images and seeds; hollow: inside the noise."
+    names = ", ".join(one.activation for one in asked)
+    alt = f"Differences in {asked[0].quantity} for {names}. They are in a table below."
+    return [("differences", caption, alt, plots.differences(asked))]
 
 
 def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, Figure]]:

@@ -24,6 +24,7 @@ from satbench.reporting.lines import group_rows, unseeded
 from satbench.reporting.names import strength
 from satbench.reporting.summary import Row, images_name
 from satbench.reporting.tables import accuracy_table
+from satbench.reporting.verdict import NOISE, Comparison
 from satbench.results.metrics import UNION, WORST
 from satbench.results.training_log import Epoch
 from satbench.specs.attack import AttackInfo, ids
@@ -184,6 +185,32 @@ def _arms(line: "pd.Series[float]", accuracy: str) -> list[list[float]]:
     """How far the interval reaches below and above the mean, in percent."""
     mean, low, high = line[accuracy], line[f"{accuracy}_lo"], line[f"{accuracy}_hi"]
     return [[max(0.0, mean - low) * 100], [max(0.0, high - mean) * 100]]
+
+
+def differences(asked: Sequence[Comparison]) -> Figure:
+    """Comparisons of one quantity: the difference of each with its 95% interval, a line each, the first on top.
+
+    Filled where the difference is higher or lower than the reference, hollow inside the noise.
+    """
+    counts = [f"n = {one.n}, {len(one.seeds)} {'seed' if len(one.seeds) == 1 else 'seeds'}" for one in asked]
+    names = [figure_text(f"{one.activation} - {one.reference}") for one in asked]
+    with _style():
+        width = PANEL[0] + 0.08 * max(map(len, names))  # inches: a letter each
+        figure = Figure(figsize=(width, 1.1 + 0.45 * len(asked)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axvline(0, color="#555555", lw=1)
+        for place, one in enumerate(asked):
+            arms = [[(one.difference - one.low) * 100], [(one.high - one.difference) * 100]]
+            face = "white" if one.verdict == NOISE else COLOURS[0]
+            axes.errorbar(
+                one.difference * 100, place, xerr=arms, fmt="o", color=COLOURS[0], markerfacecolor=face, capsize=3
+            )
+        axes.set_yticks(range(len(asked)), [f"{name}\n{count}" for name, count in zip(names, counts, strict=True)])
+        axes.set_ylim(len(asked) - 0.5, -0.5)
+        quantity = figure_text(asked[0].quantity).replace(f"{WORST} of ", f"{WORST} of\n")
+        figure.suptitle(quantity, fontsize=STYLE["axes.titlesize"])
+        axes.set_xlabel("difference in points")
+    return figure
 
 
 def training_curves(curves: Mapping[str, Sequence[Epoch]]) -> Figure:

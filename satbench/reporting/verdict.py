@@ -1,10 +1,9 @@
-"""Activations compared in words, on the same images and between models of the same seed."""
+"""Activations, and changes of a recipe, compared on the same images and between models of the same seed."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,30 +14,39 @@ from satbench.reporting.lines import model_lines
 from satbench.reporting.names import display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import inward, outward
 from satbench.reporting.summary import Measured, join_runs
-from satbench.results.metrics import WORST, Z95, Paired, clean_table, mcnemar, paired_interval, robust_table
+from satbench.results.crossed import crossed_difference, holm, two_level_bootstrap
+from satbench.results.metrics import WORST, clean_table, mcnemar, paired_interval, robust_table
 from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
 from satbench.specs.attack import AttackInfo, Strength
 
 NOISE = "inside the noise"
+LEVEL = 0.05
 RULE_NOTE = (
-    'A difference is called "higher" or "lower" only when its 95% interval over images excludes 0 (one seed: Tango\'s '
-    "score interval of paired rates; several: normal approximation on the per-image difference, averaged over seeds), "
-    "the per-seed accuracies do not overlap, and the exact McNemar test rejects at 0.05 for at least half of the "
-    "seeds. "
-    "Each interval stands for itself: none is corrected for the number of comparisons."
+    'A difference is called "higher" or "lower" only when its 95% interval excludes 0 and its p-value is below 0.05 '
+    "after Holm's correction for all activations, or all changes of the recipe, that are compared with the same "
+    "reference in the same quantity. With several seeds both "
+    "take images and seeds as random: the variance of the mean difference is that of the seeds' means over their "
+    "number plus that of the images' means over theirs. With one seed they are Tango's score interval of paired rates "
+    "and the exact McNemar test, over images alone. Intervals are not corrected for the number of comparisons."
 )
 
 Family = tuple[str, str, str, str, str]  # images, recipe, method, trained_for, `ModelInfo.family`
 Outcomes: TypeAlias = "pd.Series[bool]"  # by sample id
+BySeed = Mapping[int | None, Measured]
+Pairs = Mapping[int | None, tuple[Measured, Measured]]  # by seed
+Shared = tuple[tuple[str, ...], list[int | None]]  # attacks, and the seeds for which both models met them
+Chosen = Callable[[Pairs, Mapping[str, AttackInfo], str, float], list[Shared]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One activation against the reference on the same `n` images; accuracies are fractions, one a seed.
+    """One activation, or changed recipe, against the reference on the same `n` images; accuracies are fractions.
 
-    `difference` is activation minus reference, averaged over seeds; `low` and `high` bound it over images; `pairs`
-    holds the McNemar test of each seed.
+    `values` and `reference_values` hold an accuracy a seed. `difference` is the mean of the first minus that of the
+    second, `low` and `high` bound it over images, and with several seeds over these too; `bootstrap` is then the
+    interval of a two-level bootstrap, a check. `p_value` is adjusted by Holm over the `together` comparisons of the
+    quantity. `images`, `threat` and the ids in `attacks` are those of the quantity; clean accuracy has no threat.
     """
 
     where: str
@@ -52,72 +60,55 @@ class Comparison:
     high: float
     values: tuple[float, ...]
     reference_values: tuple[float, ...]
-    pairs: tuple[Paired, ...]
-
-    @property
-    def interval_decides(self) -> bool:
-        """Whether the interval over images excludes 0."""
-        return self.low > 0 or self.high < 0
-
-    @property
-    def seeds_decide(self) -> bool:
-        """Whether every seed of one group lies above every seed of the other."""
-        apart = min(self.values) > max(self.reference_values), max(self.values) < min(self.reference_values)
-        return any(apart)
-
-    @property
-    def tests_decide(self) -> bool:
-        """Whether the exact test rejects at 0.05 for at least half of the seeds."""
-        return 2 * sum(pair.p_value < 0.05 for pair in self.pairs) >= len(self.pairs)
+    p_value: float
+    bootstrap: tuple[float, float] | None = None
+    together: int = 1
+    images: str = ""
+    threat: tuple[str, float] | None = None
+    attacks: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
         """`higher`, `lower` or `inside the noise`."""
-        if not (self.interval_decides and self.seeds_decide and self.tests_decide):
+        if self.p_value >= LEVEL or self.low <= 0 <= self.high:
             return NOISE
         return "higher" if self.difference > 0 else "lower"
 
     def sentence(self) -> str:
-        """The comparison in words, with difference, interval, n and seeds."""
+        """The comparison in words, with difference, interval, n, seeds and adjusted p-value."""
         points = f"{inward(self.difference)} points, 95% interval {outward(self.low, self.high)}"
-        counts = f"n = {self.n} images, {len(self.seeds)} {'seed' if len(self.seeds) == 1 else 'seeds'} each"
+        adjusted = f" after Holm over {self.together}" if self.together > 1 else ""
+        counts = (
+            f"n = {self.n} images, {len(self.seeds)} {'seed' if len(self.seeds) == 1 else 'seeds'} each; "
+            f"p = {self.p_value:.2g}{adjusted}"
+        )
         what = f"{self.where}: {self.quantity} of {self.activation}"
-        below = sum(pair.p_value < 0.05 for pair in self.pairs)
-        tests = f"McNemar p < 0.05 in {below} of {len(self.pairs)}"
         if self.verdict == NOISE:
-            return f"{what} against {self.reference} is {NOISE} ({self._reason()}): {points} ({counts}; {tests})."
+            return f"{what} against {self.reference} is {NOISE}: {points} ({counts})."
         alone = " One seed cannot show what another seed would give." if len(self.seeds) == 1 else ""
-        return f"{what} is {self.verdict} than that of {self.reference}: {points} ({counts}; {tests}).{alone}"
-
-    def _reason(self) -> str:
-        reasons = []
-        if not self.interval_decides:
-            reasons.append("the interval over images includes 0")
-        if not self.seeds_decide:
-            same = (
-                "the two models are equally accurate" if len(self.seeds) == 1 else "the seeds of the two groups overlap"
-            )
-            reasons.append(same)
-        if not self.tests_decide:
-            reasons.append("the exact test does not reject")
-        return " and ".join(reasons)
+        return f"{what} is {self.verdict} than that of {self.reference}: {points} ({counts}).{alone}"
 
 
 def compare(runs: Sequence[Run], reference: str = "relu") -> list[str]:
     """Sentences that compare every other activation with the reference, and say what could not be compared.
 
-    Compared are models that differ in activation alone: same data, recipe, settings, threat trained for, and seed.
-    Networks without a recipe are left out, because it is not known in what else they differ.
+    Compared are models that differ in activation alone: same data, recipe, settings, threat trained for, and seed; and
+    models of one activation whose recipe was changed, with those of the recipe itself. Networks without a recipe are
+    left out, because it is not known in what else they differ.
     """
-    return [item if isinstance(item, str) else item.sentence() for item in _all(runs, reference)]
+    return [item if isinstance(item, str) else item.sentence() for item in _all(runs, reference, _headlines)]
 
 
-def comparisons(runs: Sequence[Run], reference: str = "relu") -> list[Comparison]:
-    """What `compare` puts into words: clean accuracy, the largest PGD run and the strongest evaluation, each threat."""
-    return [item for item in _all(runs, reference) if isinstance(item, Comparison)]
+def comparisons(runs: Sequence[Run], reference: str = "relu", every: bool = False) -> list[Comparison]:
+    """What `compare` puts into words: clean accuracy, the largest PGD run and the strongest evaluation, each threat.
+
+    With `every`, clean accuracy and each attack at each threat.
+    """
+    found = _all(runs, reference, _each_attack if every else _headlines)
+    return [item for item in found if isinstance(item, Comparison)]
 
 
-def _all(runs: Sequence[Run], reference: str) -> list[Comparison | str]:
+def _all(runs: Sequence[Run], reference: str, chosen: Chosen) -> list[Comparison | str]:
     families: dict[Family, dict[str, list[Measured]]] = {}
     joined = join_runs(runs)
     lines = model_lines(measured.model for measured in joined)
@@ -127,20 +118,54 @@ def _all(runs: Sequence[Run], reference: str) -> list[Comparison | str]:
         if model.activation and model.recipe:
             families.setdefault(family, {}).setdefault(model.activation, []).append(measured)
     found: list[Comparison | str] = []
+    usable: dict[Family, dict[str, BySeed]] = {}
     for family, activations in sorted(families.items()):
         where = _where(family)
         mixed = [name for name, group in sorted(activations.items()) if len({lines[one.model] for one in group}) > 1]
         doubled = [name for name, group in sorted(activations.items()) if len(_by_seed(group)) < len(group)]
         if mixed:
             found.append(f"{where}: nothing compared, the networks with {mixed[0]} are not seeds of one model.")
-        elif doubled:
+            continue
+        if doubled:
             found.append(f"{where}: nothing compared, the networks with {doubled[0]} cannot be paired by seed.")
-        elif reference not in activations:
-            found.append(f"{where}: nothing compared, no model with {reference} was measured.")
-        else:
+            continue
+        usable[family] = {name: _by_seed(group) for name, group in activations.items()}
+        if reference in activations:
             for name in sorted(set(activations) - {reference}):
-                found += _against(where, name, _by_seed(activations[name]), reference, _by_seed(activations[reference]))
-    return found
+                found += _against(where, name, usable[family][name], reference, usable[family][reference], chosen)
+        elif not _start(family, families):
+            found.append(f"{where}: nothing compared, no model with {reference} was measured.")
+    changes: list[Comparison | str] = []
+    for family, changed in usable.items():
+        if start := _start(family, usable):
+            settings = family[1].removeprefix(start[1])
+            for name in sorted(set(changed) & set(usable[start])):
+                changes += _against(_where(start), name + settings, changed[name], name, usable[start][name], chosen)
+    return [*_adjusted(found), *_adjusted(changes)]
+
+
+def _start(family: Family, families: Iterable[Family]) -> Family | None:
+    """The family of the recipe whose settings were changed to give this one, as `digits-sat [epochs=2]` of digits-sat.
+
+    None where there is no such family, or several.
+    """
+    recipe, bracket, _ = family[1].partition(" [")
+    found = [one for one in families if bracket and one[0] == family[0] and one[1] == recipe]
+    return found[0] if len(found) == 1 else None
+
+
+def _adjusted(found: Sequence[Comparison | str]) -> list[Comparison | str]:
+    """The comparisons with p-values adjusted over all with one place, quantity and reference."""
+    together: dict[tuple[str, str, str], list[Comparison]] = {}
+    for one in found:
+        if isinstance(one, Comparison):
+            together.setdefault((one.where, one.quantity, one.reference), []).append(one)
+    adjusted = {
+        one: replace(one, p_value=p_value, together=len(group))
+        for group in together.values()
+        for one, p_value in zip(group, holm([each.p_value for each in group]), strict=True)
+    }
+    return [adjusted[one] if isinstance(one, Comparison) else one for one in found]
 
 
 def _where(family: Family) -> str:
@@ -153,12 +178,12 @@ def _trained_for(model: ModelInfo) -> str:
     return threat_name(model.trained_for.norm, model.trained_for.eps) if model.trained_for else ""
 
 
-def _by_seed(group: Sequence[Measured]) -> dict[int | None, Measured]:
+def _by_seed(group: Sequence[Measured]) -> BySeed:
     return {measured.model.seed: measured for measured in group}
 
 
 def _against(
-    where: str, name: str, ours: Mapping[int | None, Measured], reference: str, theirs: Mapping[int | None, Measured]
+    where: str, name: str, ours: BySeed, reference: str, theirs: BySeed, chosen: Chosen
 ) -> list[Comparison | str]:
     seeds = sorted(set(ours) & set(theirs), key=lambda seed: -1 if seed is None else seed)
     if not seeds:
@@ -171,20 +196,25 @@ def _against(
     headline = headline_threats(measured_threats, [measured.model.trained_for for measured in pairs[seeds[0]]])
     known = {id: info for pair in pairs.values() for one in pair for id, info in one.attacks.items()}
     shorts = short_names(known.values())
-    asked: list[tuple[str, Sequence[int | None], Callable[[Measured], Outcomes]]] = [("clean accuracy", seeds, _clean)]
+    found: list[Comparison | str] = []
+
+    def add(quantity: str, used: Sequence[int | None], outcomes: Callable[[Measured], Outcomes], **under: Any) -> None:
+        tables = {seed: (outcomes(pairs[seed][0]), outcomes(pairs[seed][1])) for seed in used}
+        one = _comparison(where, quantity, name, reference, tables)
+        images = pairs[seeds[0]][0].images
+        found.append(replace(one, images=images, **under) if isinstance(one, Comparison) else one)
+
+    add("clean accuracy", seeds, _clean)
     for norm, eps in [*sorted(headline), *sorted(measured_threats - headline)]:
-        for members, shared_by in _headline_attacks(pairs, known, norm, eps):
+        for members, shared_by in chosen(pairs, known, norm, eps):
             attack = display_name(members[0] if len(members) == 1 else WORST, members, shorts)
             quantity = f"robust accuracy at {threat_name(norm, eps)} under {attack}"
-            asked.append((quantity, shared_by, partial(_robust, norm=norm, eps=eps, members=members)))
-    found: list[Comparison | str] = []
-    for quantity, chosen, outcomes in asked:
-        tables = {seed: (outcomes(pairs[seed][0]), outcomes(pairs[seed][1])) for seed in chosen}
-        found.append(_comparison(where, quantity, name, reference, tables))
+            robust = partial(_robust, norm=norm, eps=eps, members=members)
+            add(quantity, shared_by, robust, threat=(norm, eps), attacks=members)
     return found
 
 
-def _check_same_images(where: str, pairs: Mapping[int | None, tuple[Measured, Measured]]) -> None:
+def _check_same_images(where: str, pairs: Pairs) -> None:
     both = pd.concat([measured.records[["sample_id", "sample_hash"]] for pair in pairs.values() for measured in pair])
     hashes = both.groupby("sample_id")["sample_hash"].nunique()
     if (hashes > 1).any():
@@ -205,9 +235,15 @@ def _robust(measured: Measured, norm: str, eps: float, members: Sequence[str]) -
     return robust_table(records, norm, eps)[WORST]
 
 
-def _headline_attacks(
-    pairs: Mapping[int | None, tuple[Measured, Measured]], known: Mapping[str, AttackInfo], norm: str, eps: float
-) -> list[tuple[tuple[str, ...], list[int | None]]]:
+def _each_attack(pairs: Pairs, known: Mapping[str, AttackInfo], norm: str, eps: float) -> list[Shared]:
+    """Each attack, the weakest first, with the seeds for which both models met it."""
+    met = {seed: tuple(_met(measured, norm, eps) for measured in pair) for seed, pair in pairs.items()}
+    attacks = {attack for ours, theirs in met.values() for attack in set(ours) & set(theirs)}
+    ordered = sorted(attacks, key=lambda attack: (known[attack].strength, attack))
+    return [((one,), [seed for seed, pair in met.items() if all(one in each for each in pair)]) for one in ordered]
+
+
+def _headlines(pairs: Pairs, known: Mapping[str, AttackInfo], norm: str, eps: float) -> list[Shared]:
     """The PGD with the most images and the strongest evaluation, each with the seeds for which both models met it."""
     met = {seed: tuple(_met(measured, norm, eps) for measured in pair) for seed, pair in pairs.items()}
     shared = {seed: tuple(sorted(set(ours) & set(theirs))) for seed, (ours, theirs) in met.items()}
@@ -260,10 +296,17 @@ def _comparison(
         return f"{where}: {quantity} of {name} and {reference} not compared, they have no image in common."
     ours = np.array([pair[0].loc[samples].to_numpy(bool) for pair in tables.values()])
     theirs = np.array([pair[1].loc[samples].to_numpy(bool) for pair in tables.values()])
-    n, seeds = len(samples), len(tables)
-    mean = int(ours.sum() - theirs.sum()) / (n * seeds) if ours.sum() != theirs.sum() else 0.0
-    pairs = tuple(mcnemar(a.tolist(), b.tolist()) for a, b in zip(ours, theirs, strict=True))
-    low, high = paired_interval(pairs[0]) if seeds == 1 else _normal_interval((ours.astype(int) - theirs).mean(axis=0))
+    n = len(samples)
+    bootstrap = None
+    if len(tables) == 1 or len(np.unique(ours.astype(int) - theirs)) == 1:  # equal seeds, which bound nothing
+        pair = mcnemar(ours[0].tolist(), theirs[0].tolist())
+        difference, (low, high), p_value = pair.difference, paired_interval(pair), pair.p_value
+    elif n == 1:
+        return f"{where}: {quantity} of {name} and {reference} not compared, they have one image in common."
+    else:
+        crossed = crossed_difference(ours, theirs)
+        difference, low, high, p_value = crossed.difference, crossed.low, crossed.high, crossed.p_value
+        bootstrap = two_level_bootstrap(ours, theirs)
     return Comparison(
         where=where,
         quantity=quantity,
@@ -271,17 +314,11 @@ def _comparison(
         reference=reference,
         seeds=tuple(tables),
         n=n,
-        difference=mean,
+        difference=difference,
         low=low,
         high=high,
         values=tuple(int(row.sum()) / n for row in ours),
         reference_values=tuple(int(row.sum()) / n for row in theirs),
-        pairs=pairs,
+        p_value=p_value,
+        bootstrap=bootstrap,
     )
-
-
-def _normal_interval(differences: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float, float]:
-    """The normal 95% interval of a mean, inside [-1, 1]; one image alone bounds nothing."""
-    n, mean = len(differences), float(differences.mean())
-    half = Z95 * float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 2.0
-    return max(-1.0, mean - half), min(1.0, mean + half)

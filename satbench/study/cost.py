@@ -300,7 +300,7 @@ def _rows(stage: Attack, position: int, size: int, n: int, shares: Shares) -> in
 
 def _untrained(config: TrainConfig, data_dir: Path | None, place: torch.device) -> Loaded:
     """The network of a config as its training starts."""
-    images, _ = training_splits(config.dataset, config.image_size, data_dir, config.data.val)
+    images, _ = training_splits(config.dataset, config.image_size, data_dir, config.data.val, config.data.train_n)
     loaded = from_module(network(config, images).to(place).eval(), config.recipe, config.label)
     info = loaded.info.model_copy(update={"trained_for": Threat(norm=config.threat.norm, eps=config.threat.eps)})
     return replace(
@@ -310,4 +310,5 @@ def _untrained(config: TrainConfig, data_dir: Path | None, place: torch.device) 
         image_size=config.image_size,
         train_digest=images.fingerprint,
         val=config.data.val,
+        train_n=config.data.train_n,
     )

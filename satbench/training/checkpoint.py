@@ -182,6 +182,7 @@ def provenance(
         unfinished=None if ended or is_kept else config.epochs,
         class_names=class_names,
         val=config.data.val,
+        train_n=config.data.train_n,
     )
 
 

@@ -132,6 +132,8 @@ class DataConfig(_Frozen):
 
     val: the validation split, as a share (below 1) or a number of the images that are not for testing, up to rounding
         in every class; "none" trains on all of them. null is the data set's own split, else 15% (ImageNet: 1%).
+    train_n: how many of the training images are used, the first of each class in their fixed pseudo-random order; null
+        is all of them.
     """
 
     val: Annotated[
@@ -139,6 +141,7 @@ class DataConfig(_Frozen):
         BeforeValidator(lambda given: _number("val", given)),
         Field(description="a share between 0 and 1, a number of images from 2, or none"),
     ] = None
+    train_n: Annotated[Whole, Field(ge=2, description="a whole number from 2")] | None = None
 
 
 class MeasureConfig(_Frozen):

@@ -137,7 +137,9 @@ def prepared(
         refuse_undefined(stage, method_of(stage))
         lr_factor(stage.schedule.name, stage.schedule.params, 0.0)  # refused here when it is unknown
     evaluators = evaluators_of(config)
-    images, held_out = training_splits(config.dataset, config.image_size, data_dir, config.data.val)
+    images, held_out = training_splits(
+        config.dataset, config.image_size, data_dir, config.data.val, config.data.train_n
+    )
     with (
         joined(wanted) as (processes, place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),

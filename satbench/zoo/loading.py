@@ -43,9 +43,10 @@ ORIGINAL = "give the torch.nn.Module that it was made from"
 class Loaded:
     """A network in eval mode with what is known of it.
 
-    `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on, `val` the size of its
-    validation split where that was not the data set's own; `loader` is the image loader that its authors evaluate it
-    with; `class_names` those of its outputs, where they are known. `note` is printed when it is loaded.
+    `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on, `val` and `train_n`
+    the sizes of its validation and training splits where these were not the data set's own; `loader` is the image
+    loader that its authors evaluate it with; `class_names` those of its outputs, where they are known. `note` is
+    printed when it is loaded.
     `module` is the Python module of the user's own callable that built it.
     """
 
@@ -57,6 +58,7 @@ class Loaded:
     loader: str | None = None
     note: str | None = None
     val: float | str | None = None
+    train_n: int | None = None
     class_names: tuple[str, ...] | None = None
     module: str | None = None
 
@@ -199,6 +201,7 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         note=note,
         class_names=origin.class_names,
         val=origin.val,
+        train_n=origin.train_n,
     )
 
 

@@ -72,7 +72,7 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere(make_run: MakeRun, t
     for link in parsed.links:
         assert link.startswith("data:image/svg+xml;base64,") or (tmp_path / "report" / link).is_file()
     assert not re.search(r"url\(|@import|<script|<link", text)
-    assert len(parsed.images) == 3
+    assert len(parsed.images) == 4
     assert all(image["alt"] for image in parsed.images)
     for cell in readable(accuracy_table(summarise(runs)))["robust %"]:
         assert cell in parsed.cells

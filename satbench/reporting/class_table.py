@@ -1,0 +1,56 @@
+"""Robust accuracy of single classes."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from satbench.reporting.differences import span
+from satbench.reporting.lines import ModelLine, model_lines
+from satbench.reporting.rounding import down, outward
+from satbench.reporting.summary import join_runs
+from satbench.reporting.verdict import Comparison
+from satbench.results.metrics import WORST, robust_table, wilson
+from satbench.results.store import Run
+
+MOST = 20  # classes, beyond which the table would be too wide to read
+CLASS_NOTE = (
+    "By class: means over seeds in percent with 95% Wilson intervals over the n images of the class, which say nothing "
+    "about the choice of seeds. No class is tested."
+)
+
+
+def class_table(runs: Sequence[Run], asked: Sequence[Comparison]) -> pd.DataFrame:
+    """A line a model and a column a class, under the attacks of the comparisons `asked`, all of one robust accuracy.
+
+    A model is a line of the accuracy table that met these attacks; its seeds count on the images that all of them met.
+    Accuracies are as readers see them. Empty with more than 20 classes.
+    """
+    first = asked[0]
+    assert first.threat is not None
+    joined = join_runs(runs)
+    lines = model_lines(measured.model for measured in joined)
+    outcomes: dict[ModelLine, list[pd.Series[bool]]] = {}
+    labels: dict[str, int] = {}
+    for measured in joined:
+        records = measured.records[measured.records["attack"].isin(first.attacks)]
+        if measured.images == first.images and set(first.attacks) <= set(records["attack"]):
+            table = robust_table(records, *first.threat)[WORST]
+            if len(table):
+                outcomes.setdefault(lines[measured.model], []).append(table)
+                labels |= dict(zip(records["sample_id"], records["label"], strict=True))
+    if len(set(labels.values())) > MOST:
+        return pd.DataFrame()
+    cells, counts = [], []
+    for line, seeds in sorted(outcomes.items()):
+        met = pd.concat(seeds, axis=1, join="inner").mean(axis=1)
+        by_class = dict(list(met.groupby(met.index.map(labels))))
+        counts.append({label: len(of_class) for label, of_class in by_class.items()})
+        rates = {
+            label: f"{down(of_class.mean())} {outward(*wilson(of_class.sum(), len(of_class)))}"
+            for label, of_class in by_class.items()
+        }
+        cells.append({"model": line.model, "activation": line.activation, "seeds": str(len(seeds)), **rates})
+    met_by = {label: [one.get(label, 0) for one in counts] for label in set(labels.values())}
+    headings = {label: f"class {label}, n = {span(images)}" for label, images in met_by.items()}
+    frame = pd.DataFrame(cells).fillna("-")
+    return frame[["model", "activation", "seeds", *sorted(headings)]].rename(columns=headings)

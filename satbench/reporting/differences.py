@@ -1,0 +1,76 @@
+"""Differences of activations and changed recipes to their reference: a table, and the sentence that answers first."""
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+
+import pandas as pd
+
+from satbench.reporting.rounding import down, inward, outward
+from satbench.reporting.verdict import NOISE, Comparison
+
+BOOTSTRAP_NOTE = (
+    "Bootstrap: the 95% percentile interval when seeds and images are both drawn with replacement, 10,000 times. It is "
+    "a check and decides nothing."
+)
+
+
+def main_question(found: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons of one robust accuracy at the first threat: of those with most comparisons the strongest attack.
+
+    `found` as `comparisons(..., every=True)` gives them: the threat trained for first, attacks from weak to strong.
+    Empty where no robust accuracy was compared.
+    """
+    first = next((one for one in found if one.threat), None)
+    if first is None:
+        return []
+    here = [one for one in found if (one.where, one.threat) == (first.where, first.threat)]
+    counts = Counter(one.quantity for one in here)
+    order = list(counts)
+    chosen = max(counts, key=lambda quantity: (counts[quantity], order.index(quantity)))
+    return [one for one in here if one.quantity == chosen]
+
+
+def answer(asked: Sequence[Comparison]) -> str:
+    """One sentence on the comparisons of `main_question`: which are higher, lower or undecided, with intervals."""
+    parts = []
+    for verdict in ("higher", "lower", NOISE):
+        group = [
+            f"{one.activation} {inward(one.difference)} {outward(one.low, one.high)}"
+            for one in sorted(asked, key=lambda one: -one.difference)
+            if one.verdict == verdict
+        ]
+        parts += [f"{verdict}: {', '.join(group)}"] if group else []
+    first = asked[0]
+    n, seeds = span([one.n for one in asked]), span([len(one.seeds) for one in asked])
+    references = " and ".join(dict.fromkeys(one.reference for one in asked))
+    what = f"{first.quantity[0].upper()}{first.quantity[1:]} against {references}, in points"
+    return f"{what}: {'; '.join(parts)} (n = {n} images, {seeds} seeds each)."
+
+
+def span(counts: Sequence[int]) -> str:
+    """`5`, or `5 to 10` where they differ."""
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+
+
+def difference_table(found: Sequence[Comparison]) -> pd.DataFrame:
+    """A line a comparison, as readers see it: accuracies and intervals in percent, p-values adjusted."""
+    lines = [
+        {
+            "trained and measured": one.where,
+            "quantity": one.quantity,
+            "activation": one.activation,
+            "against": one.reference,
+            "seeds": str(len(one.seeds)),
+            "n": str(one.n),
+            "accuracy %": down(fmean(one.values)),
+            "of reference %": down(fmean(one.reference_values)),
+            "difference": f"{inward(one.difference)} {outward(one.low, one.high)}",
+            "bootstrap": outward(*one.bootstrap) if one.bootstrap else "-",
+            "p": f"{one.p_value:.2g}",
+            "verdict": one.verdict,
+        }
+        for one in found
+    ]
+    frame = pd.DataFrame(lines)
+    return frame.drop(columns="trained and measured") if len({one.where for one in found}) == 1 else frame

@@ -1,0 +1,107 @@
+"""The result of a study in one sentence, one figure and a table."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from satbench.reporting import page, plots
+from satbench.reporting.class_table import class_table
+from satbench.reporting.differences import answer, difference_table, main_question
+from satbench.reporting.verdict import comparisons
+from satbench.results.metrics import wilson
+from satbench.results.store import Run
+
+from .made import AA, EPS, FGSM, PGD, MakeRun, first
+
+N = 400
+CORRECT = {"relu": (200, 210), "silu": (240, 250), "gelu": (150, 161), "elu": (203, 205)}
+
+
+def study(make_run: MakeRun) -> list[Run]:
+    """Two seeds of four activations under PGD-50 and FGSM; AutoAttack on ReLU and SiLU alone; a changed recipe."""
+    runs = [
+        make_run(
+            name,
+            first(300, N),
+            {(PGD, "Linf", EPS): first(count, N), (FGSM, "Linf", EPS): first(count + 5, N)},
+            seed=seed,
+        )
+        for name, counts in CORRECT.items()
+        for seed, count in enumerate(counts)
+    ]
+    runs += [
+        make_run(name, first(100, 100), {(AA, "Linf", EPS): first(40, 100)}, seed=seed)
+        for name in ("relu", "silu")
+        for seed in range(2)
+    ]
+    changed = {"recipe": "digits-cnn [method.steps=1]", "family": "changed", "config": "changed"}
+    for seed in range(2):
+        outcomes = {(PGD, "Linf", EPS): first(100 + seed, N)}
+        runs.append(make_run("relu", first(300, N), outcomes, seed=seed, digest=f"changed-{seed}", **changed))
+    return runs
+
+
+def test_the_main_question_is_the_strongest_attack_that_compares_most(make_run: MakeRun) -> None:
+    found = comparisons(study(make_run), every=True)
+    asked = main_question(found)
+    assert [one.activation for one in asked] == ["elu", "gelu", "silu", "relu [method.steps=1]"]
+    assert {one.quantity for one in asked} == {"robust accuracy at Linf 8/255 under PGD-50"}
+    assert main_question([one for one in found if not one.threat]) == []
+
+
+def test_the_answer_names_every_comparison_with_its_interval(make_run: MakeRun) -> None:
+    asked = main_question(comparisons(study(make_run), every=True))
+    silu = next(one for one in asked if one.activation == "silu")
+    said = answer(asked)
+    assert said.startswith("Robust accuracy at Linf 8/255 under PGD-50 against relu, in points: higher: silu +10.0 [")
+    assert "; lower: gelu -12.3 [" in said
+    assert "relu [method.steps=1] -26.1 [" in said  # -104.5 / 400 = -26.125, towards zero
+    assert "; inside the noise: elu -0.2 [" in said
+    assert said.endswith("(n = 400 images, 2 seeds each).")
+    assert f"[{silu.low * 100:.0f}" in said
+
+
+def test_the_table_has_a_line_for_each_difference(make_run: MakeRun) -> None:
+    found = comparisons(study(make_run), every=True)
+    table = difference_table(found)
+    assert len(table) == len(found) == 3 * 3 + 1 + 2
+    under_pgd = table[(table["activation"] == "silu") & table["quantity"].str.endswith("under PGD-50")].iloc[0]
+    assert (under_pgd["accuracy %"], under_pgd["of reference %"]) == ("61.2", "51.2")
+    assert (under_pgd["seeds"], under_pgd["n"], under_pgd["verdict"]) == ("2", "400", "higher")
+    assert under_pgd["bootstrap"].startswith("[")
+
+
+def test_the_figure_shows_each_difference_and_its_interval(make_run: MakeRun) -> None:
+    asked = main_question(comparisons(study(make_run), every=True))
+    (axes,) = plots.differences(asked).axes
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == [
+        "elu - relu\nn = 400, 2 seeds",
+        "gelu - relu\nn = 400, 2 seeds",
+    ]
+    for one, drawn in zip(asked, axes.containers, strict=True):
+        points, _, (bars,) = drawn
+        assert points.get_xdata()[0] == pytest.approx(one.difference * 100)
+        assert bars.get_segments()[0][:, 0] == pytest.approx([one.low * 100, one.high * 100])
+
+
+def test_classes_are_means_over_seeds_of_the_models_that_met_the_attack(make_run: MakeRun) -> None:
+    """All images of these runs have the label 1."""
+    runs = study(make_run)
+    table = class_table(runs, main_question(comparisons(runs, every=True)))
+    assert list(table.columns) == ["model", "activation", "seeds", "class 1, n = 400"]
+    assert table["activation"].tolist() == ["elu", "gelu", "relu", "silu", "relu"]
+    assert table["model"].tolist() == [*["digits-cnn"] * 4, "digits-cnn [method.steps=1]"]
+    low, high = wilson(205, N)
+    shown = f"51.2 [{math.floor(low * 1000) / 10}, {math.ceil(high * 1000) / 10}]"
+    assert table["class 1, n = 400"].tolist()[2] == shown
+
+
+def test_the_page_begins_with_the_result(make_run: MakeRun, tmp_path: Path) -> None:
+    report = page.write_report(tmp_path / "report", study(make_run), {}, "Study", [])
+    text = report.index.read_text()
+    assert text.index("under PGD-50 against relu, in points") < text.index("<img") < text.index('id="accuracy"')
+    assert {"differences.png", "differences.svg"} <= {path.name for path in report.files}
+    assert "All differences (12 lines)" in text
+    alone = page.write_report(tmp_path / "alone", study(make_run)[:2], {}, "Study", [])
+    assert 'id="answer"' not in alone.index.read_text()
