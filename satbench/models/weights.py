@@ -12,16 +12,18 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
+from satbench.core.parameters import Count, Index
 from satbench.core.parsing import parsed
 from satbench.models import ModelSpec, empty_model
 from satbench.models.classifier import Classifier
@@ -31,7 +33,7 @@ PROBE_IMAGES, PROBE_LOGITS = "probe.images", "probe.logits"
 PROBE_SIDE = 64
 PROBE_TOLERANCE = 1e-4  # of the largest logit; float32 on another processor stays a tenth below
 HEADER = "satbench"  # the one metadata key: several would be written in no fixed order, and files would differ
-
+LARGEST_HEADER = 16 << 20  # bytes; that of a network of 10,000 tensors has 1 MB
 
 # what torch.load raises on damaged bytes, each seen on some truncation or flipped bit
 DAMAGE = (
@@ -63,13 +65,13 @@ class Provenance(BaseModel):
     recipe: str
     method: str
     dataset: str
-    seed: int
+    seed: Index
     threat: Threat
-    epoch: int
+    epoch: Index
     train_digest: str
     config: str
     family: str
-    unfinished: int | None = None
+    unfinished: Count | None = None
     class_names: tuple[str, ...] | None = None
     val: int | float | str | None = None
 
@@ -90,10 +92,10 @@ class Conversion(BaseModel):
     dataset: str
     loader: str
     channel_order: str
-    sources: dict[str, str]
-    converter: int
+    sources: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    converter: Count
     averaged: bool
-    ignored: int
+    ignored: Index
     digest: str
 
 
@@ -146,9 +148,10 @@ def load_model_file(path: Path) -> tuple[Classifier, Provenance | Conversion]:
     tensors, metadata = read_safetensors(path)
     probe = [tensors.pop(key, None) for key in (PROBE_IMAGES, PROBE_LOGITS)]
     spec, origin, header = _header(path, metadata)
-    model = empty_model(spec)
-    load_strictly(model, tensors, path, assign=True)
     _check_digest(path, header, tensors)
+    with _no_larger_than(tensors, path):
+        model = empty_model(spec)
+    load_strictly(model, tensors, path, assign=True)
     model.eval()
     if isinstance(origin, Conversion):
         _check_conversion(path, model, origin, *probe)
@@ -166,7 +169,7 @@ def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance
     try:
         header = json.loads(metadata[HEADER])
         version = header["schema_version"]
-    except (KeyError, TypeError, json.JSONDecodeError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise BadInput(
             f"{path} holds weights but not which network they belong to; "
             "name it: --model package.module:callable --checkpoint FILE"
@@ -201,6 +204,9 @@ def _check_conversion(
     advice = "remove it, and import or fetch the checkpoint again"
     if images is None or logits is None:
         raise BadInput(f"{path} lacks its probe batch; {advice}")
+    expected = _probe_images(model.spec)
+    if (images.shape, images.dtype) != (expected.shape, expected.dtype):
+        raise BadInput(f"{path}: its probe batch has shape {tuple(images.shape)}; {advice}")
     found = _probe(model, images)
     if found.shape != logits.shape or not (found - logits).abs().max() <= PROBE_TOLERANCE * logits.abs().max():
         raise BadInput(f"{path}: other logits on the probe batch than at the conversion; {advice}")
@@ -221,9 +227,37 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 @contextmanager
+def _no_larger_than(tensors: Mapping[str, Tensor], path: Path) -> Iterator[None]:
+    """Stop building a network once its parameters are far more, or far larger, than what the file holds.
+
+    Modules that are replaced while the network is built count too, and a network that is too large by less is refused
+    later, by the name of a tensor.
+    """
+    parameters = 100 + 2 * len(tensors)
+    elements = 10_000_000 + 2 * sum(tensor.numel() for tensor in tensors.values())
+
+    def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal parameters, elements
+        parameters -= 1
+        elements -= 0 if parameter is None else parameter.numel()
+        if min(parameters, elements) < 0:
+            raise BadInput(f"{path} names a larger network than it has weights for; make it again")
+
+    hook = register_module_parameter_registration_hook(registered)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise BadInput(f"no such file: {path}; give a run folder, a .safetensors file or a name from `satbench models`")
+    with path.open("rb") as start:
+        size = int.from_bytes(start.read(8), "little")
+    if size > LARGEST_HEADER:
+        raise BadInput(f"{path} is not a whole safetensors file (its header has {size} bytes); fetch or train it again")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
