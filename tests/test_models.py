@@ -438,14 +438,15 @@ WRN = {"architecture": "wide-resnet", "channels": 3, "image_size": 32, "mean": (
 HUGE: dict[str, dict[str, Any]] = {
     "depth": WRN | {"params": {"depth": 10_000_000}},
     "width": WRN | {"params": {"width": 10**9}},
-    "depth and width": WRN | {"params": {"depth": 6 * 10**5 + 4, "width": 10**4}},
+    "depth within bounds": WRN | {"params": {"depth": 60_004, "width": 10**4}},
     "classes": {"num_classes": 10**6},
     "more classes": {"num_classes": 10**12},
     "channels": {"channels": 10**9, "mean": (0.5,), "std": (0.5,)},
     "side": {"image_size": 10**9},
     "side within bounds": {"image_size": 4096},
-    "sizes of timm": WRN | {"architecture": "timm:vit_tiny_patch16_224", "params": {"embed_dim": 192 * 10**4}},
     "depth of timm": WRN | {"architecture": "timm:vit_tiny_patch16_224", "params": {"depth": 10**7}},
+    "depth of timm within bounds": WRN | {"architecture": "timm:vit_tiny_patch16_224", "params": {"depth": 60_000}},
+    "width of timm within bounds": WRN | {"architecture": "timm:vit_tiny_patch16_224", "params": {"embed_dim": 9_600}},
 }
 
 

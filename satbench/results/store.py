@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from satbench.core.errors import BadInput
 from satbench.core.files import atomic_file, check_output_folder, file_digest, to_json, write_text
 from satbench.core.parsing import parsed
+from satbench.results.records import record_fault
 from satbench.results.schema import EXAMPLES, RECORDS, SCHEMA_VERSION, TIMING, Manifest
-from satbench.specs.attack import ids
 
 MANIFEST = "manifest.json"
 RECORDS_FILE = "records.parquet"
@@ -110,11 +110,10 @@ def read_run(path: Path) -> Run:
             "run `satbench eval` again or use the satbench that wrote it"
         )
     manifest = parse_manifest(path, raw)
-    records = _read_table(path / RECORDS_FILE, RECORDS)
     check_seal(path, raw)
-    unknown = set(records["attack"].unique()) - set(ids(manifest.attacks))
-    if unknown:
-        raise BadInput(f"{path}: {MANIFEST} does not describe the attack {min(unknown)!r} of the records")
+    records = _read_table(path / RECORDS_FILE, RECORDS)
+    if fault := record_fault(manifest, records):
+        raise BadInput(f"{path}: {fault}; run `satbench eval` again")
     return Run(path, manifest, records)
 
 
@@ -126,7 +125,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         raw["schema_version"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{file} is damaged ({type(error).__name__}); run `satbench eval` again") from None
     return dict(raw)
 
@@ -138,6 +137,8 @@ def parse_manifest(path: Path, raw: Mapping[str, object]) -> Manifest:
 
 def check_seal(path: Path, manifest: Mapping[str, object]) -> None:
     """Refuse a run folder whose files are not those that its manifest was sealed with."""
+    if not (path / RECORDS_FILE).is_file():
+        raise BadInput(f"{path / RECORDS_FILE} is missing; run the same `satbench eval` again")
     if seal_of(path, manifest) != manifest.get("seal"):
         raise BadInput(
             f"{path} does not match its seal: {MANIFEST} or one of {', '.join(SEALED)} was changed after the run; "

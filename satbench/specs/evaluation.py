@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from satbench.core.eps import NORMS, Norm, Threat, parse_eps
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
-from satbench.core.parameters import Count, Whole
+from satbench.core.parameters import Count, Index, Whole
 from satbench.core.parsing import first_wrong
 from satbench.specs.attack import AttackInfo
 
@@ -57,7 +57,7 @@ class EvaluationSpec(BaseModel):
     n: Annotated[Whole, Field(strict=True)] | None = None
     attacks: tuple[AttackInfo | str, ...] = ("pgd",)
     threats: tuple[Threat | Norm, ...] = ("Linf",)
-    seed: Whole = 0
+    seed: Index = 0
     search: SearchForm = "folded"
     batch_size: Count | None = None
     draws: Count | None = None
