@@ -39,9 +39,7 @@ def record_fault(manifest: Manifest, records: pd.DataFrame) -> str:
         if (norm, eps) not in threats:
             return f"its manifest does not name the threat {norm!r} {eps:g} of the records"
         if len(rows) > manifest.data.n:
-            return (
-                f"{attack} at {threats[norm, eps]} has {len(rows)} records, its manifest says {manifest.data.n} images"
-            )
+            return f"{attack} at {threats[norm, eps]} has {len(rows)} records of {manifest.data.n} images"
         if rows["sample_id"].duplicated().any():
             twice = rows["sample_id"][rows["sample_id"].duplicated()].iloc[0]
             return f"{attack} at {threats[norm, eps]} has two records of {twice}"
