@@ -496,6 +496,13 @@ def test_a_header_of_another_kind_is_refused(whole: Path, header: str) -> None:
         load_model_file(whole)
 
 
+def test_weights_whose_own_metadata_is_damaged_are_not_taken_for_those_of_others(whole: Path) -> None:
+    raw = whole.read_bytes()
+    whole.write_bytes(raw.replace(b'"satbench"', b'"sadbench"', 1))
+    with pytest.raises(BadInput, match="its metadata lacks 'satbench'"):
+        read_weights(whole)
+
+
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
 def test_weights_without_a_spec_ask_for_the_network(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     save_file({"w": torch.zeros(2)}, tmp_path / "w.safetensors", metadata=metadata)

@@ -33,6 +33,7 @@ PROBE_IMAGES, PROBE_LOGITS = "probe.images", "probe.logits"
 PROBE_SIDE = 64
 PROBE_TOLERANCE = 1e-4  # of the largest logit; float32 on another processor stays a tenth below
 HEADER = "satbench"  # the one metadata key: several would be written in no fixed order, and files would differ
+OWN = '"digest": "sha256:'  # in the metadata of satbench's own files alone
 LARGEST_HEADER = 16 << 20  # bytes; that of a network of 10,000 tensors has 1 MB
 
 # what torch.load raises on damaged bytes, each seen on some truncation or flipped bit
@@ -276,6 +277,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if HEADER in metadata:
             weights = {name: tensors[name] for name in tensors.keys() - {PROBE_IMAGES, PROBE_LOGITS}}
             _check_digest(path, _header(path, metadata)[2], weights)
+        elif any(OWN in value for value in metadata.values()):
+            raise BadInput(f"{path} is damaged: its metadata lacks {HEADER!r}; fetch, import or train it again")
         return tensors
     if not path.is_file():
         raise BadInput(f"no such checkpoint: {path}")

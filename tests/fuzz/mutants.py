@@ -62,6 +62,14 @@ class Kind:
     forged: bool = False
 
 
+def expected(kind: Kind, folder: Path) -> str:
+    """What the right files give; a kind whose right files are refused, such as pickles with code, gives "refused"."""
+    try:
+        return kind.read(folder)
+    except BadInput:
+        return "refused"
+
+
 def mutate(kind: Kind, folder: Path, source: random.Random) -> tuple[Path, bytes]:
     """Damage one file of the folder; returns it and its right bytes."""
     file = source.choice(sorted(file for pattern in kind.files for file in folder.glob(pattern)))
@@ -70,7 +78,7 @@ def mutate(kind: Kind, folder: Path, source: random.Random) -> tuple[Path, bytes
     return file, whole
 
 
-def outcome(kind: Kind, folder: Path, expected: str) -> str:
+def outcome(kind: Kind, folder: Path, right: str) -> str:
     """What became of a damaged file: refused, right, wrong, or executed; anything but `BadInput` is raised."""
     try:
         found = kind.read(folder)
@@ -80,7 +88,7 @@ def outcome(kind: Kind, folder: Path, expected: str) -> str:
         return "executed"
     if found.startswith("refused"):
         return found
-    return "right" if found == expected else "forged" if kind.forged else "wrong"
+    return "right" if found == right else "forged" if kind.forged else "wrong"
 
 
 # damage
@@ -303,7 +311,7 @@ def write_trapped(folder: Path) -> None:
 
 
 def read_trapped(folder: Path) -> str:
-    """The first file that can be read; neither is right."""
+    """The first file that can be read, where damage has removed the code."""
     for file in sorted(folder.glob("*.pth")):
         try:
             return tensors_digest(read_weights(file))

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from fuzz.mutants import KINDS, SPRUNG, mutate, outcome
+from fuzz.mutants import KINDS, SPRUNG, expected, mutate, outcome
 
 SLOW, MEMORY = 5.0, 1 << 20  # seconds; KiB above what reading the right files takes
 GOOD, BAD = ("refused", "right", "forged"), ("wrong", "executed", "error", "crash", "hang", "memory")
@@ -32,7 +32,7 @@ def work(name: str, numbers: list[int], seed: int, folder: Path, pipe: Connectio
     """Read one mutant after the other, and say before and after each which one it is."""
     warnings.simplefilter("ignore")
     kind = KINDS[name]
-    expected = kind.read(folder) if "code" not in name else ""
+    right = expected(kind, folder)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in numbers:
         pipe.send((number, "begin", ""))
@@ -40,7 +40,7 @@ def work(name: str, numbers: list[int], seed: int, folder: Path, pipe: Connectio
         place = shutil.copytree(folder, folder.with_name("mutant"))
         mutate(kind, place, random.Random(f"{seed} {name} {number}"))
         try:
-            found, said = outcome(kind, place, expected), ""
+            found, said = outcome(kind, place, right), ""
         except Exception as error:  # noqa: BLE001  whatever else a reader raises is what is looked for
             found, said = "error", f"{type(error).__name__}: {error}"[:200]
         if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base > MEMORY:
