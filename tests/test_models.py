@@ -2,6 +2,7 @@
 
 import pickle
 import resource
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -577,6 +578,19 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open, (str(self.path), "w")
+
+
+def test_a_compressed_torch_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(10**6)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for member in plain.namelist():
+            small.writestr(member, plain.read(member))
+    assert read_weights(tmp_path / "plain.pth")["w"].shape == (10**6,)
+    with pytest.raises(BadInput, match=r"small\.pth is compressed, to 40\d{5} bytes unpacked"):
+        read_weights(tmp_path / "small.pth")
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -9,6 +9,7 @@ import hashlib
 import json
 import pickle
 import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,7 @@ DAMAGE = (
     TypeError,
     ValueError,
     struct.error,
+    zipfile.BadZipFile,
 )
 
 
@@ -283,17 +285,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BadInput(f"no such checkpoint: {path}")
     try:
+        _refuse_compressed(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise BadInput(
             f"{path} is damaged or a pickle with more than plain weights, and running it could execute any code; "
             "save `model.state_dict()` alone, best as safetensors"
         ) from None
+    except BadInput:
+        raise
     except DAMAGE as error:
         raise BadInput(f"{path} is not a whole torch file ({type(error).__name__}); fetch or train it again") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise BadInput(f"{path} is not a plain state dict of tensors; save `model.state_dict()` alone")
     return loaded
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse a torch file that unpacks to more than it has bytes; torch writes its archives uncompressed."""
+    with path.open("rb") as start:
+        if start.read(4) != b"PK\3\4":
+            return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise BadInput(f"{path} is compressed, to {unpacked} bytes unpacked; save it by torch.save")
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: Path | str, assign: bool = False) -> None:
