@@ -164,13 +164,17 @@ def read_timing_table(path: Path) -> pd.DataFrame:
 
 
 def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
+    advice = "run `satbench eval` again"
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); run `satbench eval` again") from None
+    except (OSError, pa.ArrowException) as error:
+        raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); {advice}") from None
     if not table.schema.equals(schema):
-        raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}; run `satbench eval` again")
+        raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}; {advice}")
     for field, column in zip(schema, table.columns, strict=True):
         if column.null_count and not pa.types.is_floating(field.type):  # NaN is stored as null
-            raise BadInput(f"{path} has empty cells in column {field.name!r}; run `satbench eval` again")
-    return table.to_pandas()
+            raise BadInput(f"{path} has empty cells in column {field.name!r}; {advice}")
+    try:
+        return table.to_pandas()
+    except (ValueError, pa.ArrowException) as error:  # text that is not UTF-8
+        raise BadInput(f"{path} is damaged ({type(error).__name__}); {advice}") from None
