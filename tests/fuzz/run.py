@@ -93,15 +93,15 @@ def counted(name: str, numbers: list[int], seed: int, until: float) -> tuple[Cou
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--mutants", type=int, default=30_000)
-    parser.add_argument("--kinds", default=",".join(name.replace(", ", ";") for name in KINDS))
+    parser.add_argument("--kinds", default=",".join(KINDS), help="separated by commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--only", type=int, help="the number of one mutant of one kind")
     args = parser.parse_args()
-    names = [name.replace(";", ", ") for name in args.kinds.split(",")]
+    names = args.kinds.split(",")
     each = -(-args.mutants // len(names))
     until = time.monotonic() + 60 * args.minutes
-    print(f"{'kind':26} {'mutants':>7} " + " ".join(f"{word:>8}" for word in (*GOOD, *BAD)) + "  longest")
+    print(f"{'kind':30} {'mutants':>7} " + " ".join(f"{word:>8}" for word in (*GOOD, *BAD)) + "  longest")
     total: Counter[str] = Counter()
     bad: list[str] = []
     for place, name in enumerate(names):
@@ -111,8 +111,8 @@ def main() -> None:
         total += counts
         bad += lines
         figures = " ".join(f"{counts[word]:8}" for word in (*GOOD, *BAD))
-        print(f"{name:26} {counts.total():7} {figures}  {longest:.2f} s", flush=True)
-    print(f"{'all':26} {total.total():7} " + " ".join(f"{total[word]:8}" for word in (*GOOD, *BAD)))
+        print(f"{name:30} {counts.total():7} {figures}  {longest:.2f} s", flush=True)
+    print(f"{'all':30} {total.total():7} " + " ".join(f"{total[word]:8}" for word in (*GOOD, *BAD)))
     print(*bad, sep="\n")
     sys.exit(1 if bad else 0)
 
