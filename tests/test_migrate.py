@@ -236,13 +236,17 @@ def test_a_summary_of_the_version_before_has_the_rows_of_today(tmp_path: Path) -
     today = path.read_bytes()
     raw = json.loads(today)
     assert len(raw["attacks"]) == 2
-    path.write_text(json.dumps({"schema_version": 2, "rows": raw["rows"]}))
-    with pytest.raises(Outdated, match=f"satbench migrate {path}"):
-        read_summary(path)
-    assert list(migrate(path)) == [(path, "schema 2 to 3")]
-    assert path.read_bytes() == today
-    assert read_summary(path) == rows
-    assert list(migrate(path)) == [(path, "is of schema 3 already")]
+    for before in (
+        {"schema_version": 2, "rows": raw["rows"]},
+        {"schema_version": 3, "attacks": raw["attacks"], "rows": raw["rows"]},
+    ):
+        path.write_text(json.dumps(before))
+        with pytest.raises(Outdated, match=f"satbench migrate {path}"):
+            read_summary(path)
+        assert list(migrate(path)) == [(path, f"schema {before['schema_version']} to 4")]
+        assert path.read_bytes() == today
+        assert read_summary(path) == rows
+        assert list(migrate(path)) == [(path, "is of schema 4 already")]
 
 
 @pytest.mark.parametrize(("damage", "message"), [

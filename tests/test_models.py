@@ -1,7 +1,8 @@
 """Networks: shapes, sizes from formulas, normalisation inside; and weight files that carry them."""
 
-import json
 import pickle
+import resource
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from safetensors import safe_open
+from forged_weights import rewrite
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -380,15 +381,6 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
             read_weights(path)
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], Any]) -> None:
-    """Change header or tensors of a weight file; what `change` returns, if anything, replaces the header."""
-    with safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()["satbench"])
-    tensors = load_file(path)
-    replaced = change(header, tensors)
-    save_file(tensors, path, metadata={"satbench": json.dumps(header if replaced is None else replaced)})
-
-
 @pytest.mark.parametrize("read", [load_model_file, read_weights])
 @pytest.mark.parametrize("bit", range(8))
 def test_one_flipped_bit_in_the_weights_is_refused(whole: Path, read: Callable[[Path], object], bit: int) -> None:
@@ -435,16 +427,43 @@ FLIPPED: list[tuple[str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize("seal", [False, True])
 @pytest.mark.parametrize(("key", "value"), FLIPPED)
-def test_a_file_that_does_not_fit_its_spec_is_refused(whole: Path, key: str, value: Any) -> None:
-    rewrite(whole, lambda header, tensors: header["spec"].update({key: value}))
+def test_a_file_that_does_not_fit_its_spec_is_refused(whole: Path, key: str, value: Any, seal: bool) -> None:
+    rewrite(whole, lambda header, tensors: header["spec"].update({key: value}), seal)
     with pytest.raises(BadInput):
         load_model_file(whole)
 
 
+WRN = {"architecture": "wide-resnet", "channels": 3, "image_size": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+HUGE: dict[str, dict[str, Any]] = {
+    "depth": WRN | {"params": {"depth": 10_000_000}},
+    "width": WRN | {"params": {"width": 10**9}},
+    "depth within bounds": WRN | {"params": {"depth": 60_004, "width": 10**4}},
+    "classes": {"num_classes": 10**6},
+    "more classes": {"num_classes": 10**12},
+    "channels": {"channels": 10**9, "mean": (0.5,), "std": (0.5,)},
+    "side": {"image_size": 10**9},
+    "side within bounds": {"image_size": 4096},
+    "depth of timm": WRN | {"architecture": "timm:vit_tiny_patch16_224", "params": {"depth": 10**7}},
+    "depth of timm within bounds": WRN | {"architecture": "timm:vit_tiny_patch16_224", "params": {"depth": 60_000}},
+    "width of timm within bounds": WRN | {"architecture": "timm:vit_tiny_patch16_224", "params": {"embed_dim": 9_600}},
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("case", HUGE)
+def test_a_network_far_larger_than_its_weights_is_not_built(whole: Path, case: str) -> None:
+    rewrite(whole, lambda header, tensors: header["spec"].update(HUGE[case]), seal=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BadInput):
+        load_model_file(whole)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 << 10  # KiB
+
+
 @pytest.mark.parametrize("key", ["architecture", "activation", "num_classes", "channels", "image_size", "mean", "std"])
 def test_a_spec_without_a_field_is_refused(whole: Path, key: str) -> None:
-    rewrite(whole, lambda header, tensors: header["spec"].pop(key) and None)
+    rewrite(whole, lambda header, tensors: header["spec"].pop(key))
     with pytest.raises(BadInput, match="not a model spec"):
         load_model_file(whole)
 
@@ -468,11 +487,21 @@ def test_another_schema_version_is_refused(whole: Path) -> None:
         load_model_file(whole)
 
 
-@pytest.mark.parametrize("header", [[], 1, "x", {}, {"spec": {}}])
-def test_a_header_of_another_kind_is_refused(whole: Path, header: Any) -> None:
-    rewrite(whole, lambda old, tensors: header)
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize("header", ["[]", "1", '"x"', "{}", '{"spec": {}}', "{", DEEP, "9" * 10_000])
+def test_a_header_of_another_kind_is_refused(whole: Path, header: str) -> None:
+    save_file(load_file(whole), whole, metadata={"satbench": header})
     with pytest.raises(BadInput, match="not which network"):
         load_model_file(whole)
+
+
+def test_weights_whose_own_metadata_is_damaged_are_not_taken_for_those_of_others(whole: Path) -> None:
+    raw = whole.read_bytes()
+    whole.write_bytes(raw.replace(b'"satbench"', b'"sadbench"', 1))
+    with pytest.raises(BadInput, match="its metadata lacks 'satbench'"):
+        read_weights(whole)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
@@ -502,6 +531,10 @@ def test_a_missing_surplus_or_misshapen_tensor_is_named(whole: Path) -> None:
     ):
         whole.write_bytes(original)
         rewrite(whole, change)
+        with pytest.raises(BadInput, match="are not what was saved"):
+            load_model_file(whole)
+        whole.write_bytes(original)
+        rewrite(whole, change, seal=True)
         with pytest.raises(BadInput, match=message):
             load_model_file(whole)
 
@@ -545,6 +578,19 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open, (str(self.path), "w")
+
+
+def test_a_compressed_torch_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(10**6)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for member in plain.namelist():
+            small.writestr(member, plain.read(member))
+    assert read_weights(tmp_path / "plain.pth")["w"].shape == (10**6,)
+    with pytest.raises(BadInput, match=r"small\.pth is compressed, to 40\d{5} bytes unpacked"):
+        read_weights(tmp_path / "small.pth")
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -25,6 +25,7 @@ from satbench.zoo.card import ReleasedCard, find_card, read_cards
 from satbench.zoo.convert import variables
 from satbench.zoo.fetch import sha256_file
 from satbench.zoo.released import import_checkpoint, is_current, obtain
+from satbench.zoo.tf_bundle import Bundle
 
 NAME, RELEASE = "effnet-b0", "efficientnet-b0"
 INDEX, DATA = f"{RELEASE}.index", f"{RELEASE}.data-00000-of-00001"
@@ -118,6 +119,37 @@ def test_a_damaged_source_is_refused_and_leaves_nothing(checkpoints: Path) -> No
     assert cache.pinned(NAME) == {}
     assert sorted(file.name for file in folder.iterdir()) == [f"{DATA}.rejected", f"{INDEX}.rejected"]
     assert load(NAME).info.label == NAME  # from the mirror, which is whole
+
+
+def flipped(data: bytearray, name: str, checkpoints: Path) -> None:
+    with Bundle(checkpoints / "one" / RELEASE / RELEASE) as bundle:
+        data[bundle.entries[name].offset] ^= 1
+
+
+DAMAGES: dict[str, Callable[[bytearray, Path], object]] = {
+    "flipped bit of a weight": lambda data, root: flipped(data, f"{RELEASE}/head/dense/kernel", root),
+    "flipped bit of a tensor that is no weight": lambda data, root: flipped(data, "global_step", root),
+    "one byte more": lambda data, root: data.append(0),
+    "a download that went on with another file": lambda data, root: data.__setitem__(
+        slice(len(data) // 2), (root / "two" / RELEASE / DATA).read_bytes()[: len(data) // 2]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_bytes_that_are_not_the_authors_are_not_pinned_at_the_first_use(case: str, checkpoints: Path) -> None:
+    folder = cache.folder(NAME)
+    folder.mkdir(parents=True)
+    shutil.copy(checkpoints / "one" / RELEASE / INDEX, folder)
+    data = bytearray((checkpoints / "one" / RELEASE / DATA).read_bytes())
+    DAMAGES[case](data, checkpoints)
+    (folder / DATA).write_bytes(data)
+    with pytest.raises(BadInput, match=rf"{DATA} (is damaged|has \d+ bytes)"):
+        load(NAME)
+    assert cache.pinned(NAME) == {}
+    assert not cache.converted(NAME).exists()
+    assert load(NAME).info.label == NAME
+    assert cache.pinned(NAME)[DATA] == sha256_file(checkpoints / "one" / RELEASE / DATA)
 
 
 def test_another_networks_checkpoint_is_refused_and_pins_nothing(checkpoints: Path, tmp_path: Path) -> None:

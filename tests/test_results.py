@@ -43,7 +43,7 @@ from satbench.results.schema import (
     SearchInfo,
     Trust,
 )
-from satbench.results.store import read_examples, read_run, write_run
+from satbench.results.store import read_examples, read_run, seal_of, write_run
 from satbench.specs.attack import AttackInfo
 
 MANIFEST = Manifest(
@@ -66,6 +66,7 @@ MANIFEST = Manifest(
     created="2025-01-01T00:00:00+00:00",
     host="here",
 )
+DATA = MANIFEST.data.model_dump()
 TIMES = pd.DataFrame([("a", "", "Linf", 0.1, 3, 33, 30, 0.5)], columns=TIMING.names)
 
 
@@ -360,9 +361,31 @@ def change_manifest(folder: Path, **values: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
+def seal(folder: Path) -> None:
+    change_manifest(folder, seal=seal_of(folder, json.loads((folder / "manifest.json").read_text())))
+
+
 def change_records(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Rewrite the records, and the seal."""
     file = folder / "records.parquet"
     pq.write_table(change(pq.read_table(file)), file)
+    seal(folder)
+
+
+def set_cell(folder: Path, column: str, value: object) -> None:
+    """Change the first record, and the seal."""
+
+    def change(table: pa.Table) -> pa.Table:
+        position = table.schema.get_field_index(column)
+        values = [value, *table[column].to_pylist()[1:]]
+        return table.set_column(position, RECORDS.field(column), pa.array(values, RECORDS.field(column).type))
+
+    change_records(folder, change)
+
+
+def truncate_records(folder: Path) -> None:
+    file = folder / "records.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -374,11 +397,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown field": (lambda f: change_manifest(f, mood="good"), "'mood'"),
     "wrong type": (lambda f: change_manifest(f, seed="one"), "'seed'"),
     "no records": (lambda f: (f / "records.parquet").unlink(), r"records\.parquet is missing"),
-    "truncated records": (
-        lambda f: (f / "records.parquet").write_bytes((f / "records.parquet").read_bytes()[:-20]),
+    "truncated records": (truncate_records, "does not match its seal"),
+    "truncated records, sealed": (
+        lambda f: (truncate_records(f), seal(f)),
         r"records\.parquet is missing or damaged",
     ),
-    "empty records": (lambda f: (f / "records.parquet").write_bytes(b""), r"records\.parquet is missing or damaged"),
+    "empty records": (lambda f: (f / "records.parquet").write_bytes(b""), "does not match its seal"),
+    "number of 10,000 digits": (
+        lambda f: (f / "manifest.json").write_text('{"seed": ' + "9" * 10_000 + "}"),
+        r"manifest\.json is damaged",
+    ),
     "extra column": (
         lambda f: change_records(f, lambda t: t.append_column("mood", pa.array(["good"] * len(t)))),
         "other columns",
@@ -396,6 +424,67 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+INVALID: dict[str, tuple[dict[str, object], str]] = {
+    "no images": ({"data": {**DATA, "n": 0}}, "'data.n'.* a whole number from 1"),
+    "images as text": ({"data": {**DATA, "n": "many"}}, "'data.n'"),
+    "seed below zero": ({"seed": -1}, "'seed'.* a whole number from 0"),
+    "seed of a fraction": ({"seed": 0.5}, "'seed'"),
+    "no batch": ({"batch_size": 0}, "'batch_size'"),
+    "no draws": ({"draws": 0}, "'draws'"),
+    "no threads": ({"threads": -1}, "'threads'"),
+    "endless": ({"seconds": float("inf")}, "'seconds'"),
+    "no threat": ({"threats": []}, "'threats'"),
+    "a norm that is a path": ({"threats": [{"norm": "/../../X", "eps": 0.1}]}, r"'threats\.0\.norm'"),
+    "radius below zero": ({"threats": [{"norm": "Linf", "eps": -0.1}]}, "negative"),
+    "radius that is no number": ({"threats": [{"norm": "Linf", "eps": float("nan")}]}, "not a finite number"),
+    "no attack": ({"attacks": []}, "'attacks'"),
+    "seed of the network below zero": ({"model": {"ref": "", "digest": "", "label": "", "seed": -1}}, "'model.seed'"),
+}
+
+
+@pytest.mark.parametrize("case", INVALID)
+def test_a_manifest_with_a_value_that_no_run_has_is_refused_although_it_is_sealed(case: str, tmp_path: Path) -> None:
+    values, hint = INVALID[case]
+    write_run(tmp_path, MANIFEST, records(), TIMES)
+    change_manifest(tmp_path, **values)
+    seal(tmp_path)
+    with pytest.raises(BadInput, match=hint):
+        read_run(tmp_path)
+
+
+IMPOSSIBLE: dict[str, tuple[str, object, str]] = {
+    "label": ("label", -1, "record 0 has label -1"),
+    "prediction": ("prediction", -2, "prediction -2"),
+    "clean prediction": ("clean_prediction", -2, "clean_prediction -2"),
+    "share below zero": ("correct_share", -0.5, "correct_share -0.5"),
+    "share above one": ("correct_share", 1.5, "correct_share 1.5"),
+    "distance": ("distance_l2", -0.1, "distance_l2 -0.1"),
+    "fell before the first pass": ("fell_at", -2, "fell_at -2"),
+    "passes": ("forward", -1, "forward -1"),
+    "other passes": ("backward", -1, "backward -1"),
+    "attack": ("attack", "c", "does not describe the attack 'c'"),
+    "norm": ("norm", "/../../X", r"does not name the threat '/\.\./\.\./X' 0.1"),
+    "radius": ("eps", 0.2, "does not name the threat 'Linf' 0.2"),
+    "no radius": ("eps", None, "does not name the threat 'Linf' nan"),
+    "image": ("sample_id", "t", "a at Linf 0.1 has two records of t"),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_a_record_with_a_value_that_no_run_has_is_refused_although_it_is_sealed(case: str, tmp_path: Path) -> None:
+    column, value, hint = IMPOSSIBLE[case]
+    write_run(tmp_path, MANIFEST, records(), TIMES)
+    set_cell(tmp_path, column, value)
+    with pytest.raises(BadInput, match=hint):
+        read_run(tmp_path)
+
+
+def test_records_of_more_images_than_the_manifest_says_are_refused(tmp_path: Path) -> None:
+    fewer = MANIFEST.model_copy(update={"data": MANIFEST.data.model_copy(update={"n": 2})})
+    with pytest.raises(BadInput, match=r"a at Linf 0\.1 has 3 records of 2 images"):
+        write_run(tmp_path, fewer, records(), TIMES)
+
+
 @pytest.mark.parametrize("case", DAMAGE)
 def test_a_damaged_run_is_refused_by_name(case: str, tmp_path: Path) -> None:
     damage, hint = DAMAGE[case]
@@ -406,7 +495,7 @@ def test_a_damaged_run_is_refused_by_name(case: str, tmp_path: Path) -> None:
 
 
 def test_records_of_an_attack_that_is_not_described_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"manifest\.json does not describe the attack 'b' of the records"):
+    with pytest.raises(BadInput, match=r"its manifest does not describe the attack 'b' of the records"):
         write_run(tmp_path / "run", MANIFEST.model_copy(update={"attacks": MANIFEST.attacks[:1]}), records(), TIMES)
 
 

@@ -1,7 +1,6 @@
 """Networks by name, folder, file or callable, and the cards that describe them."""
 
 import hashlib
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import timm
 import torch
 import torchvision
 import yaml
-from safetensors import safe_open
+from forged_weights import rewrite
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -92,11 +91,8 @@ def test_the_digest_covers_names_dtypes_shapes_and_values() -> None:
 
 
 def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Rewrite the header of a weights file."""
-    with safe_open(file, "pt") as whole:
-        header = json.loads(whole.metadata()["satbench"])
-    change(header)
-    save_file(load_file(file), file, metadata={"satbench": json.dumps(header)})
+    """Rewrite the header of a weights file, and its digest."""
+    rewrite(file, lambda header, tensors: change(header), seal=True)
 
 
 def replace_header(file: Path, text: str) -> None:
@@ -104,11 +100,7 @@ def replace_header(file: Path, text: str) -> None:
 
 
 def change_tensors(file: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    with safe_open(file, "pt") as whole:
-        metadata = whole.metadata()
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file, metadata=metadata)
+    rewrite(file, lambda header, tensors: change(tensors), seal=True)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -30,6 +30,7 @@ from satbench.reporting.summary_file import (
     AGAIN,
     OLD_VERSIONS,
     SUMMARY_VERSION,
+    described,
     parse_rows,
     read_raw_summary,
     write_summary,
@@ -101,10 +102,15 @@ def _migrate_summary(path: Path) -> str:
         raise BadInput(f"summary {path} is of schema {version!r}, which cannot be migrated; {AGAIN}")
     if version == 1:
         entries = list(map(_from_version_1, entries))
-    named = {one for entry in entries if isinstance(entry, dict) for one in entry.get("attacks") or ()}
-    known = {one: info_of(attack_of(one)).model_copy(update={"stages": ()}) for one in named if isinstance(one, str)}
+    known = described(path, raw) if version == SUMMARY_VERSION - 1 else _by_repr(entries)
     write_summary(path, parse_rows(path, entries, known))
     return f"schema {version} to {SUMMARY_VERSION}"
+
+
+def _by_repr(entries: Sequence[object]) -> dict[str, AttackInfo]:
+    """The attacks that rows of version 1 and 2 name by their reprs alone."""
+    named = {one for entry in entries if isinstance(entry, dict) for one in entry.get("attacks") or ()}
+    return {one: info_of(attack_of(one)).model_copy(update={"stages": ()}) for one in named if isinstance(one, str)}
 
 
 def _as_it_ran(text: str, stages: Sequence[str], random_network: bool) -> AttackInfo:

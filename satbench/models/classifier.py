@@ -9,11 +9,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from satbench.core.errors import BadInput
+from satbench.core.parameters import Number, Positive, Whole
 from satbench.core.parsing import parsed
 from satbench.models.activations import canonical
 from satbench.models.features import features_of
 
-Size = Annotated[int, Field(gt=0)]
+# far beyond any classifier's, because a file may ask for any network
+Classes = Annotated[int, Field(gt=0, le=1_000_000, description="a whole number from 1 to 1000000")]
+Side = Annotated[int, Field(gt=0, le=4096, description="a whole number from 1 to 4096")]
+Size = Annotated[Whole, Field(ge=1, le=65_536, description="a whole number from 1 to 65536")]  # width, depth and such
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -26,11 +30,11 @@ class ModelSpec:
 
     architecture: str
     activation: str
-    num_classes: Size
-    channels: Size
-    image_size: Size
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    num_classes: Classes
+    channels: Side
+    image_size: Side
+    mean: tuple[Number, ...]
+    std: tuple[Positive, ...]
     params: dict[str, Any] = field(default_factory=dict)
 
     @field_validator("activation")

@@ -9,9 +9,9 @@ from torch.overrides import TorchFunctionMode
 
 from satbench.core.errors import BadInput
 from satbench.core.lookup import pick
-from satbench.core.parameters import Count, check
+from satbench.core.parameters import check
 from satbench.models.activations import activation
-from satbench.models.classifier import Classifier, ModelSpec
+from satbench.models.classifier import Classifier, ModelSpec, Size
 from satbench.models.cnn import cnn_small
 from satbench.models.efficientnet import EFFICIENTNETS
 from satbench.models.mlp import mlp
@@ -43,7 +43,7 @@ def build_model(spec: ModelSpec) -> Classifier:
     for key, value in spec.params.items():
         if key in shape:
             raise BadInput(f"{key} of a model comes from its data set; leave it out")
-        check(f"parameter {key!r} of model {spec.architecture!r}", value, Count)
+        check(f"parameter {key!r} of model {spec.architecture!r}", value, Size)
     if spec.architecture.startswith(PREFIX):
         net = timm_network(spec.architecture.removeprefix(PREFIX), make, **shape, **spec.params)
     else:

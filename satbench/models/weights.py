@@ -9,19 +9,22 @@ import hashlib
 import json
 import pickle
 import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
+from satbench.core.parameters import Count, Index
 from satbench.core.parsing import parsed
 from satbench.models import ModelSpec, empty_model
 from satbench.models.classifier import Classifier
@@ -31,7 +34,8 @@ PROBE_IMAGES, PROBE_LOGITS = "probe.images", "probe.logits"
 PROBE_SIDE = 64
 PROBE_TOLERANCE = 1e-4  # of the largest logit; float32 on another processor stays a tenth below
 HEADER = "satbench"  # the one metadata key: several would be written in no fixed order, and files would differ
-
+OWN = '"digest": "sha256:'  # in the metadata of satbench's own files alone
+LARGEST_HEADER = 16 << 20  # bytes; that of a network of 10,000 tensors has 1 MB
 
 # what torch.load raises on damaged bytes, each seen on some truncation or flipped bit
 DAMAGE = (
@@ -44,6 +48,7 @@ DAMAGE = (
     TypeError,
     ValueError,
     struct.error,
+    zipfile.BadZipFile,
 )
 
 
@@ -64,13 +69,13 @@ class Provenance(BaseModel):
     recipe: str
     method: str
     dataset: str
-    seed: int
+    seed: Index
     threat: Threat
-    epoch: int
+    epoch: Index
     train_digest: str
     config: str
     family: str
-    unfinished: int | None = None
+    unfinished: Count | None = None
     class_names: tuple[str, ...] | None = None
     val: int | float | str | None = None
     train_n: int | None = None
@@ -92,10 +97,10 @@ class Conversion(BaseModel):
     dataset: str
     loader: str
     channel_order: str
-    sources: dict[str, str]
-    converter: int
+    sources: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    converter: Count
     averaged: bool
-    ignored: int
+    ignored: Index
     digest: str
 
 
@@ -148,9 +153,10 @@ def load_model_file(path: Path) -> tuple[Classifier, Provenance | Conversion]:
     tensors, metadata = read_safetensors(path)
     probe = [tensors.pop(key, None) for key in (PROBE_IMAGES, PROBE_LOGITS)]
     spec, origin, header = _header(path, metadata)
-    model = empty_model(spec)
-    load_strictly(model, tensors, path, assign=True)
     _check_digest(path, header, tensors)
+    with _no_larger_than(tensors, path):
+        model = empty_model(spec)
+    load_strictly(model, tensors, path, assign=True)
     model.eval()
     if isinstance(origin, Conversion):
         _check_conversion(path, model, origin, *probe)
@@ -168,7 +174,7 @@ def _header(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Provenance
     try:
         header = json.loads(metadata[HEADER])
         version = header["schema_version"]
-    except (KeyError, TypeError, json.JSONDecodeError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise BadInput(
             f"{path} holds weights but not which network they belong to; "
             "name it: --model package.module:callable --checkpoint FILE"
@@ -203,6 +209,9 @@ def _check_conversion(
     advice = "remove it, and import or fetch the checkpoint again"
     if images is None or logits is None:
         raise BadInput(f"{path} lacks its probe batch; {advice}")
+    expected = _probe_images(model.spec)
+    if (images.shape, images.dtype) != (expected.shape, expected.dtype):
+        raise BadInput(f"{path}: its probe batch has shape {tuple(images.shape)}; {advice}")
     found = _probe(model, images)
     if found.shape != logits.shape or not (found - logits).abs().max() <= PROBE_TOLERANCE * logits.abs().max():
         raise BadInput(f"{path}: other logits on the probe batch than at the conversion; {advice}")
@@ -223,9 +232,37 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 @contextmanager
+def _no_larger_than(tensors: Mapping[str, Tensor], path: Path) -> Iterator[None]:
+    """Stop building a network once its parameters are far more, or far larger, than what the file holds.
+
+    Modules that are replaced while the network is built count too, and a network that is too large by less is refused
+    later, by the name of a tensor.
+    """
+    parameters = 100 + 2 * len(tensors)
+    elements = 10_000_000 + 2 * sum(tensor.numel() for tensor in tensors.values())
+
+    def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal parameters, elements
+        parameters -= 1
+        elements -= 0 if parameter is None else parameter.numel()
+        if min(parameters, elements) < 0:
+            raise BadInput(f"{path} names a larger network than it has weights for; make it again")
+
+    hook = register_module_parameter_registration_hook(registered)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise BadInput(f"no such file: {path}; give a run folder, a .safetensors file or a name from `satbench models`")
+    with path.open("rb") as start:
+        size = int.from_bytes(start.read(8), "little")
+    if size > LARGEST_HEADER:
+        raise BadInput(f"{path} is not a whole safetensors file (its header has {size} bytes); fetch or train it again")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -244,21 +281,37 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if HEADER in metadata:
             weights = {name: tensors[name] for name in tensors.keys() - {PROBE_IMAGES, PROBE_LOGITS}}
             _check_digest(path, _header(path, metadata)[2], weights)
+        elif any(OWN in value for value in metadata.values()):
+            raise BadInput(f"{path} is damaged: its metadata lacks {HEADER!r}; fetch, import or train it again")
         return tensors
     if not path.is_file():
         raise BadInput(f"no such checkpoint: {path}")
     try:
+        _refuse_compressed(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise BadInput(
             f"{path} is damaged or a pickle with more than plain weights, and running it could execute any code; "
             "save `model.state_dict()` alone, best as safetensors"
         ) from None
+    except BadInput:
+        raise
     except DAMAGE as error:
         raise BadInput(f"{path} is not a whole torch file ({type(error).__name__}); fetch or train it again") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise BadInput(f"{path} is not a plain state dict of tensors; save `model.state_dict()` alone")
     return loaded
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse a torch file that unpacks to more than it has bytes; torch writes its archives uncompressed."""
+    with path.open("rb") as start:
+        if start.read(4) != b"PK\3\4":
+            return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise BadInput(f"{path} is compressed, to {unpacked} bytes unpacked; save it by torch.save")
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: Path | str, assign: bool = False) -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self, get_args
+from typing import Literal, Self, get_args
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from satbench.core.eps import Threat
+from satbench.core.eps import Norm, Threat
 from satbench.core.errors import BadInput
+from satbench.core.parameters import Count, FromZero, Index, Share
 from satbench.reporting.names import threat_name
 from satbench.results.metrics import UNION, WORST, clean_table, robust_table, union_table, weighted_accuracy
 from satbench.results.schema import Manifest, ModelInfo, Trust, Verdict
@@ -71,7 +72,7 @@ class Row(BaseModel):
     activation: str | None
     method: str | None
     recipe: str | None
-    seed: int | None
+    seed: Index | None
     trained_for: Threat | None
     config: str | None = None
     group: str | None = None
@@ -80,23 +81,23 @@ class Row(BaseModel):
     dataset: str
     split: str
     loader: str | None = None
-    norm: str
-    eps: float = Field(ge=0, allow_inf_nan=False)
+    norm: Norm | Literal["union"]
+    eps: FromZero
     threats: tuple[Threat, ...] = ()
     attack: str
     attacks: tuple[AttackInfo, ...] = Field(min_length=1)
-    n: int = Field(gt=0)
-    clean_correct: int = Field(ge=0)
-    robust: int = Field(ge=0)
-    violations: int = Field(ge=0)
-    forward: int | None = Field(default=None, ge=0)
-    backward: int | None = Field(default=None, ge=0)
-    draws: tuple[int, ...] = (1,)
-    weighted: float | None = Field(default=None, ge=0, le=1)
-    bad_gradients: int = Field(default=0, ge=0)
+    n: Count
+    clean_correct: Index
+    robust: Index
+    violations: Index
+    forward: Index | None = None
+    backward: Index | None = None
+    draws: tuple[Count, ...] = (1,)
+    weighted: Share | None = None
+    bad_gradients: Index = 0
     mixed_numerics: bool = False
     trust: Trusted = Trusted()
-    eval_seeds: tuple[int, ...]
+    eval_seeds: tuple[Index, ...]
     data_digests: tuple[str, ...]
     versions: dict[str, str]
     revision: str | None

@@ -1,5 +1,6 @@
 """Summary rows as a file: the form in which results are committed."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ from satbench.reporting.summary import Row, canonical, infos_by_id, key, measure
 from satbench.results.store import Outdated
 from satbench.specs.attack import AttackInfo, ids
 
-SUMMARY_VERSION = 3
-OLD_VERSIONS = (1, 2)  # which `satbench migrate` reads
+SUMMARY_VERSION = 4
+OLD_VERSIONS = (1, 2, 3)  # which `satbench migrate` reads
 AGAIN = "restore it, or make it with `satbench leaderboard --add FOLDER`"
 
 
@@ -27,21 +28,31 @@ def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
 
 
 def write_summary(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows as JSON, in canonical order and atomically, each attack described once.
+    """Write the rows as JSON, in canonical order and atomically, each attack described once, with a digest of all.
 
     Equal rows give equal bytes.
     """
     known = infos_by_id(info for row in rows for info in row.attacks)
     attacks = [known[id].model_dump(mode="json") for id in sorted(known)]
     stored = [row.model_dump(mode="json") | {"attacks": ids(row.attacks)} for row in canonical(rows)]
-    write_text(path, to_json({"schema_version": SUMMARY_VERSION, "attacks": attacks, "rows": stored}))
+    digest = summary_digest(attacks, stored)
+    write_text(path, to_json({"schema_version": SUMMARY_VERSION, "digest": digest, "attacks": attacks, "rows": stored}))
+
+
+def summary_digest(attacks: object, rows: object) -> str:
+    """SHA-256 of what a summary says, as JSON holds it.
+
+    It has no key: it shows edits only to a reader who knows the published one or the runs.
+    """
+    said = json.dumps([SUMMARY_VERSION, attacks, rows], sort_keys=True)
+    return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
 
 
 def read_summary(path: Path) -> list[Row]:
     """The rows of a file made by `write_summary`, in canonical order.
 
-    Raises `BadInput`, naming file, row and field, when anything is missing, unknown, doubled or of the wrong type; an
-    `Outdated` for a file of an earlier version.
+    Raises `BadInput`, naming file, row and field, when anything is missing, unknown, doubled or of the wrong type, and
+    when the digest is not that of the rows; an `Outdated` for a file of an earlier version.
     """
     raw = read_raw_summary(path)
     version = raw["schema_version"]
@@ -49,18 +60,26 @@ def read_summary(path: Path) -> list[Row]:
         raise Outdated(f"summary {path} is of schema {version}; run `satbench migrate {path}` once")
     if version != SUMMARY_VERSION:
         raise BadInput(f"summary {path} has schema version {version!r}, not {SUMMARY_VERSION}; {AGAIN}")
+    rows = parse_rows(path, raw["rows"], described(path, raw))
+    if raw.get("digest") != summary_digest(raw.get("attacks"), raw["rows"]):
+        raise BadInput(f"summary {path} does not match its digest: it was changed after it was written; {AGAIN}")
+    return rows
+
+
+def described(path: Path, raw: Mapping[str, Any]) -> dict[str, AttackInfo]:
+    """The attacks that a summary describes, by id; `path` is for messages."""
     attacks = parsed(list[AttackInfo], raw.get("attacks", []), f"summary {path}, list of attacks", AGAIN)
-    return parse_rows(path, raw["rows"], {one.id: one for one in attacks})
+    return {one.id: one for one in attacks}
 
 
 def read_raw_summary(path: Path) -> dict[str, Any]:
     """A summary of any version as JSON holds it; raises `BadInput` where it is none."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"summary {path} is missing or damaged ({type(error).__name__}); {AGAIN}") from None
-    if not isinstance(raw, dict) or set(raw) - {"attacks"} != {"schema_version", "rows"}:
-        raise BadInput(f"summary {path} is not an object with schema_version, attacks and rows; {AGAIN}")
+    if not isinstance(raw, dict) or set(raw) - {"attacks", "digest"} != {"schema_version", "rows"}:
+        raise BadInput(f"summary {path} is not an object with schema_version, digest, attacks and rows; {AGAIN}")
     if not isinstance(raw["rows"], list):
         raise BadInput(f"summary {path}: rows is not a list; {AGAIN}")
     return raw

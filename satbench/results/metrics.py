@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pandas as pd
 
@@ -11,7 +12,7 @@ from satbench.core.errors import BadInput
 Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
 Z80 = 0.8416212335729143  # 80% quantile
 WORST = "worst case"  # the pseudo-attack: robust against every attack of the threat
-UNION = "union"  # the pseudo-norm: robust at every threat of a union
+UNION: Final = "union"  # the pseudo-norm: robust at every threat of a union
 ENOUGH = 10  # images, to say that a network does no better than chance
 
 

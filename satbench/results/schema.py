@@ -4,9 +4,10 @@ import hashlib
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from satbench.core.eps import Threat
+from satbench.core.parameters import Count, FromZero, Index
 from satbench.specs.attack import AttackInfo
 from satbench.specs.evaluation import SearchForm
 
@@ -84,7 +85,7 @@ class ModelInfo(_Strict):
     activation: str | None = None
     method: str | None = None
     recipe: str | None = None
-    seed: int | None = None
+    seed: Index | None = None
     trained_for: Threat | None = None
     config: str | None = None
     family: str | None = None
@@ -104,10 +105,10 @@ class DataInfo(_Strict):
 
     name: str
     split: str
-    n: int
+    n: Count
     digest: str
     loader: str | None = None
-    image_size: int | None = None
+    image_size: Count | None = None
 
 
 class Finding(_Strict):
@@ -128,8 +129,8 @@ class Trust(_Strict):
     verdict: Verdict
     depth: Literal["quick", "full"]
     findings: list[Finding]
-    forward: int
-    backward: int
+    forward: Index
+    backward: Index
 
 
 class SearchInfo(_Strict):
@@ -145,7 +146,7 @@ class SearchInfo(_Strict):
     form: SearchForm
     precision: Literal["float32", "bf16"] = "float32"
     copied: bool = True
-    folded: int = 0
+    folded: Index = 0
     channels_last: bool = False
     note: str = ""
 
@@ -168,10 +169,10 @@ class Manifest(_Strict):
     schema_version: int
     model: ModelInfo
     data: DataInfo
-    threats: list[Threat]
-    attacks: list[AttackInfo]
-    seed: int
-    batch_size: int
+    threats: list[Threat] = Field(min_length=1)
+    attacks: list[AttackInfo] = Field(min_length=1)
+    seed: Index
+    batch_size: Count
     search: SearchInfo
     examples: bool
     trust: Trust | None
@@ -180,12 +181,12 @@ class Manifest(_Strict):
     versions: dict[str, str]
     revision: str | None
     fingerprint: str = ""
-    draws: int = 1
-    threads: int = 1
+    draws: Count = 1
+    threads: Count = 1
     numerics: str = ""
     other_numerics: list[str] = []
     seal: str = ""
     command: str
-    seconds: float
+    seconds: FromZero
     created: str
     host: str

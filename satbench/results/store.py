@@ -16,8 +16,8 @@ from satbench.core.errors import BadInput, reason
 from satbench.core.files import atomic_file, check_output_folder, file_digest, to_json, write_text
 from satbench.core.names import check_inside
 from satbench.core.parsing import parsed
+from satbench.results.records import record_fault
 from satbench.results.schema import EXAMPLES, RECORDS, SCHEMA_VERSION, TIMING, Manifest
-from satbench.specs.attack import ids
 
 MANIFEST = "manifest.json"
 RECORDS_FILE = "records.parquet"
@@ -115,11 +115,10 @@ def read_run(path: Path) -> Run:
             "run `satbench eval` again or use the satbench that wrote it"
         )
     manifest = parse_manifest(path, raw)
-    records = _read_table(path / RECORDS_FILE, RECORDS)
     check_seal(path, raw)
-    unknown = set(records["attack"].unique()) - set(ids(manifest.attacks))
-    if unknown:
-        raise BadInput(f"{path}: {MANIFEST} does not describe the attack {min(unknown)!r} of the records")
+    records = _read_table(path / RECORDS_FILE, RECORDS)
+    if fault := record_fault(manifest, records):
+        raise BadInput(f"{path}: {fault}; run `satbench eval` again")
     return Run(path, manifest, records)
 
 
@@ -131,7 +130,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         raw["schema_version"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{file} is damaged ({type(error).__name__}); run `satbench eval` again") from None
     return dict(raw)
 
@@ -143,6 +142,8 @@ def parse_manifest(path: Path, raw: Mapping[str, object]) -> Manifest:
 
 def check_seal(path: Path, manifest: Mapping[str, object]) -> None:
     """Refuse a run folder whose files are not those that its manifest was sealed with."""
+    if not (path / RECORDS_FILE).is_file():
+        raise BadInput(f"{path / RECORDS_FILE} is missing; run the same `satbench eval` again")
     if seal_of(path, manifest) != manifest.get("seal"):
         raise BadInput(
             f"{path} does not match its seal: {MANIFEST} or one of {', '.join(SEALED)} was changed after the run; "
@@ -171,13 +172,12 @@ def read_timing_table(path: Path) -> pd.DataFrame:
 
 
 def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
+    advice = "run `satbench eval` again"
     try:
         with path.open("rb") as stream:  # of a path such as exp:1/x pyarrow would make a URL
             about = pq.read_metadata(stream)
             if not about.schema.to_arrow_schema().equals(schema):
-                raise BadInput(
-                    f"{path} has other columns than schema version {SCHEMA_VERSION}; run `satbench eval` again"
-                )
+                raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}; {advice}")
             _check_size(about, path.stat().st_size)
             texts = [field.name for field in schema if pa.types.is_string(field.type)]
             table = pq.read_table(stream, read_dictionary=texts)
@@ -186,11 +186,14 @@ def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     except BadInput:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise BadInput(f"{path} is missing or damaged ({reason(error)}); run `satbench eval` again") from None
+        raise BadInput(f"{path} is missing or damaged ({reason(error)}); {advice}") from None
     for field, column in zip(schema, table.columns, strict=True):
         if column.null_count and not pa.types.is_floating(field.type):  # NaN is stored as null
-            raise BadInput(f"{path} has empty cells in column {field.name!r}; run `satbench eval` again")
-    return table.to_pandas()
+            raise BadInput(f"{path} has empty cells in column {field.name!r}; {advice}")
+    try:
+        return table.to_pandas()
+    except (ValueError, pa.ArrowException) as error:  # text that is not UTF-8
+        raise BadInput(f"{path} is damaged ({type(error).__name__}); {advice}") from None
 
 
 def _check_size(about: pq.FileMetaData, size: int) -> None:

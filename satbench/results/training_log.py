@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from satbench.core.parameters import Count, FromZero, Index, Share
+
 VALIDATED = "val_"  # what the figures of the validation split are called in the file
 RESERVED = ("n", "alone")  # no names of figures
 
@@ -50,9 +52,9 @@ class Validated(_Row):
     alone: of the two attacks that the alarm compares, how many images the strong one alone breaks; None without alarm.
     """
 
-    n: int
+    n: Count
     figures: dict[str, float]
-    alone: int | None = None
+    alone: Index | None = None
 
 
 class Epoch(_Row):
@@ -64,12 +66,12 @@ class Epoch(_Row):
     the validation split.
     """
 
-    epoch: int
-    lr: float
+    epoch: Index
+    lr: FromZero
     train_loss: float
-    train_accuracy: float | None = None
-    forward: float | None = None
-    backward: float | None = None
+    train_accuracy: Share | None = None
+    forward: FromZero | None = None
+    backward: FromZero | None = None
     alarm: str = ""
     ended: Ending = Ending.NONE
     method: dict[str, float] = {}
@@ -99,10 +101,10 @@ class Epoch(_Row):
 class Times(_Row):
     """How long an epoch took: its updates in `seconds`, and measuring it on the validation split."""
 
-    epoch: int
-    seconds: float
-    images_per_second: float
-    measuring_seconds: float
+    epoch: Index
+    seconds: FromZero
+    images_per_second: FromZero
+    measuring_seconds: FromZero
 
 
 class UpdateRow(_Row):
@@ -111,8 +113,8 @@ class UpdateRow(_Row):
     accuracy: on the crafted images in training mode, where it is known. It has no times, like an `Epoch`.
     """
 
-    update: int
-    epoch: int
+    update: Index
+    epoch: Index
     loss: float
-    lr: float
-    accuracy: float | None = None
+    lr: FromZero
+    accuracy: Share | None = None

@@ -82,8 +82,9 @@ def import_checkpoint(
         digests = source_digests(card, bundle)
         cache.check(name, digests, card.stated_digests)
         converted = convert_card(card, bundle, ema)
-        if not bundle.checks_tensors:
-            sys.stderr.write("satbench: tensors were not checksummed; pip install 'satbench[checksums]' does that\n")
+        for ignored in converted.ignored:  # so that every byte is checked before its digest is pinned
+            bundle.check(ignored)
+            bundle.release(ignored)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         save_model(temporary, converted.model, _conversion(name, card, digests, converted))

@@ -7,12 +7,12 @@ LevelDB's doc/table_format.md, TensorFlow's tensor_bundle.proto and types.proto;
 import math
 import mmap
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
+import google_crc32c
 import numpy as np
 
 from satbench.core.errors import BadInput
@@ -25,7 +25,8 @@ _LONGEST_NAMES = 64  # times the bytes of their block; names shared 16 at a time
 
 _READABLE = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 8: "<c8", 9: "<i8", 10: "?", 17: "<u2"}
 _READABLE |= {18: "<c16", 19: "<f2", 22: "<u4", 23: "<u8"}
-_UNREADABLE = {7: "string", 11: "qint8", 12: "quint8", 13: "qint32", 14: "bfloat16", 15: "qint16", 16: "quint16"}
+STRING = "string"
+_UNREADABLE = {7: STRING, 11: "qint8", 12: "quint8", 13: "qint32", 14: "bfloat16", 15: "qint16", 16: "quint16"}
 _UNREADABLE |= {20: "resource", 21: "variant", 24: "float8_e5m2", 25: "float8_e4m3fn", 29: "int4", 30: "uint4"}
 _DTYPES: dict[int, np.dtype[Any] | str] = {number: np.dtype(code) for number, code in _READABLE.items()} | _UNREADABLE
 
@@ -57,15 +58,15 @@ class Entry:
 class Bundle:
     """An open checkpoint; a context manager. Its files must not change until the last array read from it is gone.
 
-    entries: every tensor by name, in the order of the index. files: the index, then the shards. checks_tensors: whether
-    `read` compares checksums, which takes the package google-crc32c or crc32c; the index's own are always compared.
+    entries: every tensor by name, in the order of the index. files: the index, then the shards.
     """
 
     def __init__(self, prefix: Path) -> None:
         """Open `prefix`.index, the suffix given or not, and the shards beside it.
 
-        Raises `BadInput` for a missing or damaged file, and for checkpoints that are compressed, big-endian or have
-        partitioned variables.
+        Every byte of the index is covered by a checksum or has one possible value, and the tensors cover each shard
+        without overlap, gap or remainder. Raises `BadInput` for a missing or damaged file, and for checkpoints that are
+        compressed, big-endian or have partitioned variables.
         """
         stem = str(prefix).removesuffix(".index")
         index = Path(f"{stem}.index")
@@ -84,12 +85,8 @@ class Bundle:
         except _Unsupported as error:
             expected = "expected an uncompressed little-endian checkpoint of whole variables"
             raise BadInput(f"{index} has {error}; {expected}") from None
-        for entry in self.entries.values():
-            end, size = entry.offset + entry.size, len(self._shards[entry.shard])
-            if end > size:
-                raise self._bad_shard(entry, f"has {size} bytes, but {entry.name!r} ends at byte {end}")
-        self._crc32c = fast_crc32c
-        self.checks_tensors = self._crc32c is not None
+        for shard in range(count):
+            self._check_layout(shard)
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
         """The tensor as a read-only C-order view on the mapped shard; it outlives the bundle and may be unaligned.
@@ -99,12 +96,22 @@ class Bundle:
         entry = self._find(name)
         if isinstance(entry.dtype, str):
             raise BadInput(f"{self.files[0]}: {name!r} holds {entry.dtype}, which cannot be read; expected numbers")
-        shard = self._shards[entry.shard]
-        if self._crc32c is not None:
-            stored = np.ndarray(entry.size, np.uint8, shard, entry.offset)
-            if masked(self._crc32c(stored)) != entry.crc:
-                raise self._bad_shard(entry, f"is damaged: the bytes of {name!r} do not have their checksum")
-        return np.ndarray(entry.shape, entry.dtype, shard, entry.offset)
+        self.check(name)
+        return np.ndarray(entry.shape, entry.dtype, self._shards[entry.shard], entry.offset)
+
+    def check(self, name: str) -> None:
+        """Compare the tensor's bytes with their checksum, also where `read` does not know its dtype.
+
+        Raises `BadInput` for a name the checkpoint lacks and a checksum that differs.
+        """
+        entry = self._find(name)
+        stored = np.ndarray(entry.size, np.uint8, self._shards[entry.shard], entry.offset)
+        try:
+            crc = _crc_of_strings(stored, math.prod(entry.shape)) if entry.dtype == STRING else _crc(stored)
+        except _Damaged:
+            crc = None
+        if crc is None or masked(crc) != entry.crc:
+            raise self._bad_shard(entry.shard, f"is damaged: the bytes of {name!r} do not have their checksum")
 
     def release(self, name: str) -> None:
         """Let the system drop the tensor's pages from memory; using the array again reads them from the file again."""
@@ -131,8 +138,24 @@ class Bundle:
             raise BadInput(f"{self.files[0]} has no tensor {name!r}; expected one of its {len(self.entries)}")
         return self.entries[name]
 
-    def _bad_shard(self, entry: Entry, reason: str) -> BadInput:
-        return _refusal(self.files[1 + entry.shard], self._shards[entry.shard], reason, (b"<!doctype", b"<html"))
+    def _check_layout(self, shard: int) -> None:
+        """Refuse a shard that its tensors do not cover exactly, as TensorFlow writes them."""
+        size, covered, before = len(self._shards[shard]), 0, ""
+        entries = [entry for entry in self.entries.values() if entry.shard == shard]
+        for entry in sorted(entries, key=lambda entry: (entry.offset, entry.size)):
+            start, end = entry.offset, entry.offset + entry.size
+            if end > size:
+                raise self._bad_shard(shard, f"has {size} bytes, but {entry.name!r} ends at byte {end}")
+            if start < covered:
+                raise self._bad_shard(shard, f"is not what its index says: {entry.name!r} overlaps {before!r}")
+            if start > covered:
+                raise self._bad_shard(shard, f"is not what its index says: no tensor has bytes {covered} to {start}")
+            covered, before = end, entry.name
+        if covered < size:
+            raise self._bad_shard(shard, f"has {size} bytes, but its last tensor ends at byte {covered}")
+
+    def _bad_shard(self, shard: int, reason: str) -> BadInput:
+        return _refusal(self.files[1 + shard], self._shards[shard], reason, (b"<!doctype", b"<html"))
 
 
 def _map(path: Path) -> mmap.mmap | bytes:
@@ -156,28 +179,44 @@ def _refusal(path: Path, data: mmap.mmap | bytes, reason: str, signs: tuple[byte
 
 
 def _pairs(table: mmap.mmap | bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values in order, from every data block."""
+    """Keys and values in order, from every data block; raises `_Damaged` at the latest after the last pair.
+
+    A table is data blocks, an empty block for other data, a block of the places of the data blocks, and a footer.
+    """
     if len(table) > _LARGEST_INDEX:
         raise _Damaged(f"it has {len(table)} bytes, more than the {_LARGEST_INDEX} of any network's")
-    (_, _, offset, size), _ = _varints(table[-_FOOTER : -len(MAGIC)], 0, 4)
+    footer = table[-_FOOTER : -len(MAGIC)]
+    (*other, offset, size), padding = _varints(footer, 0, 4)
+    if any(footer[padding:]):
+        raise _Damaged("its last 48 bytes are more than two places and zeros")
     end, last = 0, None
     for _, handle in _block_pairs(_block(table, offset, size)):
-        (offset, size), _ = _varints(handle, 0, 2)
-        if offset < end:
-            raise _Damaged("its blocks overlap")
-        end = offset + size
-        for key, value in _block_pairs(_block(table, offset, size)):
+        place, _ = _varints(handle, 0, 2)
+        end = _following(place, end)
+        for key, value in _block_pairs(_block(table, *place)):
             if last is not None and key <= last:
                 raise _Damaged(f"the name {key!r} is not in order")
             last = key
             yield key, value
+    if any(_block_pairs(_block(table, *other))):
+        raise _Damaged("it holds more than tensors")
+    if _following([offset, size], _following(other, end)) != len(table) - _FOOTER:
+        raise _Damaged("its blocks do not fill it")
+
+
+def _following(place: Iterable[int], end: int) -> int:
+    """Where the block at `place` ends, which must begin at byte `end`."""
+    offset, size = place
+    if offset != end:
+        raise _Damaged(f"its blocks overlap or leave bytes out at byte {min(offset, end)}")
+    return offset + size + _TRAILER
 
 
 def _block(table: mmap.mmap | bytes, offset: int, size: int) -> bytes:
     end = offset + size
     if end + _TRAILER > len(table) - _FOOTER:
         raise _Damaged(f"a block ends at byte {end} of {len(table)}")
-    if masked(crc32c(table[offset : end + 1])) != int.from_bytes(table[end + 1 : end + _TRAILER], "little"):
+    if masked(_crc(table[offset : end + 1])) != int.from_bytes(table[end + 1 : end + _TRAILER], "little"):
         raise _Damaged(f"the block at byte {offset} does not have its checksum")
     if table[end]:
         raise _Unsupported(f"a compressed block (type {table[end]}; 1 is snappy)")
@@ -214,6 +253,8 @@ def _varints(data: bytes, at: int, count: int) -> tuple[list[int], int]:
                 break
         else:
             raise _Damaged("a number ends too late or not at all")
+        if place and not byte:
+            raise _Damaged("a number takes more bytes than it needs")
         values.append(value)
         at += place + 1
     return values, at
@@ -287,38 +328,28 @@ def _fields(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
 # checksums
 
 
-def _crc32c_table() -> list[int]:
-    table = list(range(256))
-    for _ in range(8):
-        table = [crc >> 1 ^ 0x82F63B78 * (crc & 1) for crc in table]
-    return table
+def _crc(data: Any) -> int:
+    """CRC-32C of bytes or of an array."""
+    crc: int = google_crc32c.value(data)
+    return crc
 
 
-_TABLE = _crc32c_table()
+def _crc_of_strings(stored: np.ndarray[Any, Any], count: int) -> int:
+    """The checksum of a tensor of `count` strings.
 
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C, a byte at a time: quick enough for an index, not for tensors."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
+    It is stored as the strings' lengths, a checksum of these, and the strings. Both checksums cover a length as four
+    bytes, or eight where it needs them, and not as it is stored.
+    """
+    data = stored.tobytes()
+    if count > len(data):
+        raise _Damaged("it has fewer bytes than strings")
+    lengths, at = _varints(data, 0, count)
+    spelled = b"".join(length.to_bytes(4 if length < 1 << 32 else 8, "little") for length in lengths)
+    if masked(_crc(spelled)) != int.from_bytes(data[at : at + 4], "little") or len(data) != at + 4 + sum(lengths):
+        raise _Damaged("the lengths of its strings are not those that were written")
+    return _crc(spelled + data[at:])
 
 
 def masked(crc: int) -> int:
-    """The checksum as the files store it, so that one over data with checksums inside is as good as any."""
+    """The checksum as the files store it: rotated, with a constant added."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def installed_crc32c() -> Callable[[Any], int] | None:
-    for package, function in (("google_crc32c", "value"), ("crc32c", "crc32c")):
-        try:
-            module = import_module(package)
-        except ImportError:
-            continue
-        if getattr(module, "implementation", "c") == "c":  # google-crc32c without its C part is as slow as our own
-            return getattr(module, function)  # type: ignore[no-any-return]
-    return None
-
-
-fast_crc32c = installed_crc32c()

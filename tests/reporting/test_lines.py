@@ -224,7 +224,7 @@ def test_a_summary_of_version_1_keeps_its_seeds_together(make_run: MakeRun, tmp_
     path.write_text(json.dumps({"schema_version": 1, "rows": raw["rows"]}))
     with pytest.raises(BadInput, match=r"schema 1; run `satbench migrate .*runs.json`"):
         read_summary(path)
-    assert [done for _, done in migrate(path)] == ["schema 1 to 3"]
+    assert [done for _, done in migrate(path)] == ["schema 1 to 4"]
     rows = read_summary(path)
     lines = accuracy_table(rows)
     assert [[line.model, line.activation, line.seeds] for line in lines] == [
@@ -235,7 +235,7 @@ def test_a_summary_of_version_1_keeps_its_seeds_together(make_run: MakeRun, tmp_
     ]
     assert {line.trust for line in lines} == {"not checked"}
     write_summary(path, rows)
-    assert json.loads(path.read_text())["schema_version"] == 3
+    assert json.loads(path.read_text())["schema_version"] == 4
     assert read_summary(path) == rows
 
 

@@ -1,5 +1,6 @@
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from satbench.attacks import ATTACKS, build_attack
 from satbench.attacks.base import info_of
 from satbench.core.errors import BadInput
+from satbench.evaluation.migrate import migrate
 from satbench.reporting.names import short_names, strength
 from satbench.reporting.rounding import down, inward, outward, up
 from satbench.reporting.summary import Row, Trusted, least_trusted, summarise
@@ -115,6 +117,52 @@ def test_a_bad_summary_is_refused_by_row_and_field(
     assert "\n" not in str(caught.value)
 
 
+def leaves(value: object, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The places of everything in JSON that is no object or list."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, (*place, key))
+    else:
+        yield place
+
+
+def other(value: object) -> object:
+    """Another value of the same type, as an editor would make it."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return f"{value}1" if isinstance(value, str) else "1"
+
+
+def test_no_edit_of_a_summary_is_accepted(make_run: MakeRun, tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    write_summary(path, summarise([make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})]))
+    whole = path.read_text()
+    places = list(leaves(json.loads(whole)))
+    assert len(places) > 60
+    for place in places:
+        raw = json.loads(whole)
+        inner = raw
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = other(inner[place[-1]])
+        path.write_text(json.dumps(raw))
+        with pytest.raises(BadInput):
+            read_summary(path)
+    raw = json.loads(whole)
+    raw["rows"][0]["robust"] -= 1
+    path.write_text(json.dumps(raw))
+    with pytest.raises(BadInput, match=r"s\.json does not match its digest: it was changed"):
+        read_summary(path)
+    del raw["digest"]
+    path.write_text(json.dumps(raw))
+    with pytest.raises(BadInput, match="does not match its digest"):
+        read_summary(path)
+    path.write_text(json.dumps(json.loads(whole), indent=4))
+    read_summary(path)
+
+
 def test_damaged_missing_and_newer_summaries_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     with pytest.raises(BadInput, match="missing or damaged"):
@@ -123,6 +171,8 @@ def test_damaged_missing_and_newer_summaries_are_refused(tmp_path: Path) -> None
         ("{", "damaged"),
         ("[]", "not an object"),
         ('{"schema_version": 9, "rows": []}', "version 9"),
+        ("[" * 100_000, "damaged"),
+        ("9" * 10_000, "damaged"),
     ):
         path.write_text(text)
         with pytest.raises(BadInput, match=expected):
@@ -272,7 +322,9 @@ def test_a_summary_from_before_there_was_trust_is_not_checked(make_run: MakeRun,
     raw = json.loads((tmp_path / "s.json").read_text())
     for key in ("trust", "forward", "backward"):
         del raw["rows"][0][key]
-    (tmp_path / "s.json").write_text(json.dumps(raw))
+    del raw["digest"]
+    (tmp_path / "s.json").write_text(json.dumps(raw | {"schema_version": 3}))
+    assert [done for _, done in migrate(tmp_path / "s.json")] == ["schema 3 to 4"]
     (row,) = read_summary(tmp_path / "s.json")
     assert (row.trust, row.forward, row.backward) == (Trusted(verdict="not checked"), None, None)
 
