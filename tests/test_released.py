@@ -21,9 +21,10 @@ from satbench.models import empty_model
 from satbench.models.classifier import Classifier
 from satbench.models.weights import read_header
 from satbench.zoo import cache, load
-from satbench.zoo.card import ReleasedCard, find_card, read_cards
+from satbench.zoo.card import ReleasedCard
 from satbench.zoo.convert import variables
 from satbench.zoo.fetch import sha256_file
+from satbench.zoo.registry import find_card, read_cards
 from satbench.zoo.released import import_checkpoint, is_current, obtain
 
 NAME, RELEASE = "effnet-b0", "efficientnet-b0"
@@ -121,7 +122,9 @@ def test_a_damaged_source_is_refused_and_leaves_nothing(checkpoints: Path) -> No
 
 
 def test_another_networks_checkpoint_is_refused_and_pins_nothing(checkpoints: Path, tmp_path: Path) -> None:
-    prefix = checkpoints / "one" / RELEASE / RELEASE
+    prefix = tmp_path / "misnamed"
+    for file in (INDEX, DATA):
+        shutil.copy(checkpoints / "one" / RELEASE / file, tmp_path / file.replace(RELEASE, "misnamed"))
     with pytest.raises(BadInput, match="belongs to another network"):
         import_checkpoint("effnet-b1", other_card("effnet-b1"), prefix)
     assert cache.pinned("effnet-b1") == {}
@@ -143,9 +146,9 @@ def test_neither_a_damaged_lock_file_nor_a_wrong_card_costs_the_fetched_files(ch
 
 
 def test_a_fetch_that_pins_says_so() -> None:
-    assert "digests were unknown and are pinned now" in run("models", "fetch", NAME)[1]
+    assert "digests were unknown and are pinned now" in run("models", "pull", NAME)[1]
     cache.converted(NAME).unlink()
-    assert "pinned" not in run("models", "fetch", NAME)[1]
+    assert "pinned" not in run("models", "pull", NAME)[1]
 
 
 def other_card(name: str, **changes: object) -> ReleasedCard:
@@ -220,7 +223,7 @@ def test_a_changed_conversion_is_noticed_at_the_next_load(change: Callable, mess
     code, output = run("models", "verify", NAME)
     assert code == 1
     assert message in output or "is not what the card describes" in output
-    assert run("models", "fetch", NAME)[0] == 0
+    assert run("models", "pull", NAME)[0] == 0
     assert run("models", "verify", NAME) == (0, f"{NAME}: ok\n")
 
 
@@ -271,14 +274,15 @@ def test_import_beside_the_cache_keeps_the_cache_as_it_is(checkpoints: Path, tmp
     ("words", "message"),
     [
         (("import", NAME, "nowhere/net"), r"nowhere/net\.index"),
-        (("import", "digits-silu", "x"), "digits-silu comes with satbench"),
+        (("import", "digits-silu", "x"), "digits-silu is a weights file already"),
         (("import", "effnet-b00", "x"), "unknown model 'effnet-b00'; did you mean effnet-b0"),
         (("import", NAME, "PREFIX", "--ema", "on"), "makes another network than effnet-b0.*add --out"),
         (("import", NAME, "PREFIX", "--ema", "maybe"), "unknown ema 'maybe'"),
         (("import", NAME, "PREFIX", "--out", "x.pt"), "ends in .safetensors"),
-        (("import", "effnet-b1", "PREFIX"), "lacks the variable 'efficientnet-b1/stem/conv2d/kernel'"),
-        (("fetch", "digits-silu"), "digits-silu comes with satbench"),
-        (("fetch", "effnet-b0", "nobody"), "unknown model 'nobody'"),
+        (("import", "effnet-b1", "PREFIX"), "is called as the release of effnet-b0 is, not effnet-b1's"),
+        (("rm", "digits-silu"), "digits-silu was not downloaded"),
+        (("pull", "resnet51-*"), "no model fits 'resnet51-\\*'"),
+        (("pull", "effnet-b0", "nobody"), "unknown model 'nobody'"),
         (("show", "nobody"), "unknown model 'nobody'"),
         (("verify", "nobody"), "unknown model 'nobody'"),
     ],
@@ -308,9 +312,9 @@ def test_the_table_names_every_card_with_what_was_published() -> None:
 
 
 def test_fetch_show_and_verify_tell_what_is_there() -> None:
-    assert "unknown; the first fetch or import pins them" in run("models", "show", NAME)[1]
-    assert run("models", "verify", NAME) == (1, f"{NAME}: not fetched; run `satbench models fetch {NAME}`\n")
-    assert run("models", "fetch", NAME)[0] == 0
+    assert "unknown; the first download or import pins them" in run("models", "show", NAME)[1]
+    assert run("models", "verify", NAME) == (1, f"{NAME}: not fetched; run `satbench models pull {NAME}`\n")
+    assert run("models", "pull", NAME)[0] == 0
     shown = run("models", "show", NAME)[1]
     assert "pinned at the first use on this machine" in shown
     for digest in cache.pinned(NAME).values():

@@ -25,10 +25,12 @@ from satbench.models.weights import (
 from satbench.numerics.device import resolve_device
 from satbench.numerics.modes import evaluating
 from satbench.results.schema import ModelInfo
-from satbench.zoo.card import CLASSES, Card, ReleasedCard, find_card, read_aliases, read_cards
+from satbench.zoo.card import CLASSES, Card, ReleasedCard, SatbenchCard, StateDictCard
 from satbench.zoo.libraries import LIBRARIES, class_names
-from satbench.zoo.released import convert_card, is_release, known_digests, obtain, source_digests
+from satbench.zoo.registry import find_card, is_card, read_aliases, read_cards
+from satbench.zoo.released import convert_card, is_release, known_digests, load_released, source_digests
 from satbench.zoo.tf_bundle import Bundle
+from satbench.zoo.weights_file import build, obtain_weights
 
 BEST = "best.safetensors"
 LAST = "last.safetensors"
@@ -64,17 +66,18 @@ class Loaded:
 def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress: Progress = silent) -> Loaded:
     """The network that `ref` names.
 
-    A card of the registry, `timm:NAME`, `torchvision:NAME`, `package.module:callable`, a training run's folder or a
-    .safetensors file. `checkpoint` gives other weights to any but the last two; for a card it is a TensorFlow
-    checkpoint's prefix, a run folder or a .safetensors file. Raises `BadInput` for an unknown name, bytes whose
-    digest is not the card's, weights that do not fit, and anything that is not a torch module.
+    A card of the registry, which a folder of that name never replaces, `timm:NAME`, `torchvision:NAME`,
+    `package.module:callable`, a training run's folder or a .safetensors file. `checkpoint` gives other weights to any
+    but the last two; for a card it is a TensorFlow checkpoint's prefix, a run folder or a .safetensors file. Raises
+    `BadInput` for an unknown name, bytes whose digest is not the card's, weights that do not fit, and anything that is
+    not a torch module.
     """
     if not ref.strip():
         raise BadInput("the model's name is empty; give a name from `satbench models`")
     place = resolve_device(device)
     kind, colon, name = ref.partition(":")
     path = Path(ref)
-    is_file = path.is_dir() or path.suffix == ".safetensors"
+    is_file = not is_card(ref) and (path.is_dir() or path.suffix == ".safetensors")
     if checkpoint is not None and is_file:
         raise BadInput(
             f"{ref!r} brings its own weights; leave out --checkpoint, or give it to a registry name, timm:NAME or "
@@ -125,14 +128,52 @@ def _is_tf_checkpoint(path: Path) -> bool:
 
 def _from_card(name: str, checkpoint: Path | None, progress: Progress) -> Loaded:
     own, card = find_card(name)
-    note = f"{name} is {own}: {read_aliases()[name].because}" if own != name else None
+    notes = [f"{name} is {own}: {read_aliases()[name].because}"] if own != name else []
+    if Path(name).exists():
+        notes.append(f"{name} is the network of that name; for the folder or file give ./{name}")
     if checkpoint is not None:
         loaded = _with_checkpoint(own, card, checkpoint)
     elif isinstance(card, ReleasedCard):
-        loaded = _from_file(own, obtain(own, card, progress))
+        loaded = _converted(own, *load_released(own, card, progress))
+    elif isinstance(card, SatbenchCard):
+        loaded = _described(own, card, obtain_weights(own, card, progress))
     else:
-        loaded = _from_file(own, card.checked_path())
-    return replace(loaded, note=note)
+        loaded = _state_dict(own, card, obtain_weights(own, card, progress))
+    return replace(loaded, note="; ".join([*notes, *([loaded.note] if loaded.note else [])]) or None)
+
+
+def fetch_weights(name: str, card: Card, progress: Progress = silent) -> Path:
+    """The file of a card's weights, checked; downloaded and converted where it is missing or damaged."""
+    if isinstance(card, ReleasedCard):
+        return load_released(name, card, progress)[0]
+    return obtain_weights(name, card, progress)
+
+
+def _described(name: str, card: SatbenchCard, path: Path) -> Loaded:
+    """A file that satbench wrote, which must hold the network that the card describes."""
+    loaded = _from_file(name, path)
+    assert isinstance(loaded.model, Classifier)
+    spec = loaded.model.spec
+    found = {"architecture": spec.architecture, "activation": spec.activation, "seed": loaded.info.seed}
+    for field, value in found.items():
+        if getattr(card, field) != value:
+            raise BadInput(f"{path}: its {field} is {value}, but the card of {name} says {getattr(card, field)}")
+    return loaded
+
+
+def _state_dict(name: str, card: StateDictCard, path: Path) -> Loaded:
+    model = build(card, path)
+    info = ModelInfo(
+        ref=name,
+        digest=model_digest(model),
+        label=name,
+        activation=card.activation,
+        method=card.method,
+        recipe=card.recipe,
+        seed=card.seed,
+        trained_for=card.trained_for,
+    )
+    return Loaded(model, info, card.dataset, card.image_size)
 
 
 def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
