@@ -6,10 +6,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from bundle_writer import write_bundle
+from released_checkpoints import DATA, INDEX, NAME, RELEASE, card, write_checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -17,40 +16,13 @@ from typer.testing import CliRunner
 import satbench
 from satbench.cli import app
 from satbench.core.errors import BadInput
-from satbench.models import empty_model
 from satbench.models.classifier import Classifier
 from satbench.models.weights import read_header
 from satbench.zoo import cache, load
 from satbench.zoo.card import ReleasedCard
-from satbench.zoo.convert import variables
 from satbench.zoo.fetch import sha256_file
 from satbench.zoo.registry import find_card, read_cards
 from satbench.zoo.released import import_checkpoint, is_current, obtain
-
-NAME, RELEASE = "effnet-b0", "efficientnet-b0"
-INDEX, DATA = f"{RELEASE}.index", f"{RELEASE}.data-00000-of-00001"
-
-
-def card() -> ReleasedCard:
-    found = find_card(NAME)[1]
-    assert isinstance(found, ReleasedCard)
-    return found
-
-
-def write_checkpoint(prefix: Path, seed: int) -> None:
-    """A checkpoint of B0 with weights drawn here; its names and shapes are checked in test_convert."""
-    source = np.random.default_rng(seed)
-    arrays = {}
-    for one in variables(empty_model(card().spec).net, RELEASE):
-        shape = one.shapes[-1]
-        if one.key.endswith("running_var"):
-            arrays[one.name] = source.uniform(0.5, 1.5, shape).astype(np.float32)
-        else:
-            scale = np.sqrt(2 / np.prod(shape[:-1])) if max(shape) != np.prod(shape) else 0.2
-            arrays[one.name] = (scale * source.standard_normal(shape) + one.key.endswith("bn.weight")).astype(
-                np.float32
-            )
-    write_bundle(prefix, arrays | {"global_step": np.array(1, np.int64)})
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import typer
 
 from satbench.cli import options
 from satbench.cli.output import echo
+from satbench.cli.environment import Offline, Zoo
 
 
 def command(
@@ -35,6 +36,8 @@ def command(
     draws: options.Draws = None,
     trust: options.Trust = True,
     threads: options.Threads = None,
+    zoo: Zoo = None,
+    offline: Offline = False,
 ) -> None:
     """Predict the passes and hours of an evaluation, a training or a study, from a few seconds a job on this device.
 

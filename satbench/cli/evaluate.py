@@ -7,6 +7,7 @@ import typer
 
 from satbench.cli import options
 from satbench.cli.output import echo
+from satbench.cli.environment import Offline, Zoo
 
 
 def command(
@@ -40,6 +41,8 @@ def command(
         Path | None,
         typer.Option(help="Run folder, default reports/runs/eval-<...>; one that is there already is continued."),
     ] = None,
+    zoo: Zoo = None,
+    offline: Offline = False,
 ) -> None:
     """Attack a network and record, image by image, what survives."""
     import dataclasses

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from satbench.cli import models_cache, models_pins
+from satbench.cli import models_cache, models_own, models_pins
 from satbench.cli.environment import Zoo
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ app.command("import")(models_cache.import_)
 app.command("verify")(models_cache.verify)
 app.command("rm")(models_cache.remove)
 app.command("gc")(models_cache.collect)
+app.command("init-card")(models_own.init_card)
 app.add_typer(models_pins.app, name="pins")
 
 

@@ -8,6 +8,7 @@ import typer
 
 from satbench.cli import options
 from satbench.cli.output import echo
+from satbench.cli.environment import Offline, Zoo
 
 if TYPE_CHECKING:
     from satbench.results.store import Run
@@ -26,6 +27,8 @@ def command(
     data_dir: options.DataDir = None,
     is_dry: Annotated[bool, typer.Option("--dry-run", help="List every job and write nothing.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of study files.")] = False,
+    zoo: Zoo = None,
+    offline: Offline = False,
 ) -> None:
     """Train and measure all that a study file asks for; the same command continues, and adds what is new in the file.
 

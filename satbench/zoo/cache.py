@@ -30,7 +30,7 @@ def caches() -> list[Path]:
 
     Raises `BadInput` for one that is not there.
     """
-    shared = [Path(one).expanduser() for one in os.environ.get(SHARED, "").split(os.pathsep) if one.strip()]
+    shared = [Path(os.path.expanduser(one)) for one in os.environ.get(SHARED, "").split(os.pathsep) if one.strip()]
     for one in shared:
         if not one.is_dir():
             raise BadInput(f"{SHARED}: {one} is no folder; give the SATBENCH_HOME of your group, or unset it")

@@ -86,7 +86,7 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
     if colon and kind in LIBRARIES:
         loaded = _from_library(ref, kind, name, checkpoint)
     elif is_file:
-        loaded = _from_file(ref, _weights_of(path))
+        loaded = _from_file(ref, weights_of(path))
     elif path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
         read_weights(path)
         raise BadInput(
@@ -109,7 +109,7 @@ def load_model(name: str | Path, checkpoint: str | Path | None = None, device: s
     return load(str(name), Path(checkpoint) if checkpoint is not None else None, device).model
 
 
-def _weights_of(path: Path) -> Path:
+def weights_of(path: Path) -> Path:
     """The file itself, or the best weights of a run folder."""
     if not path.is_dir():
         return path
@@ -180,7 +180,7 @@ def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
     """The card's network with other weights; they bear its name alone only when they are the release's own."""
     ref = f"{name} --checkpoint {checkpoint}"
     if checkpoint.is_dir() or checkpoint.suffix == ".safetensors":
-        loaded = _from_file(ref, _weights_of(checkpoint))
+        loaded = _from_file(ref, weights_of(checkpoint))
         assert isinstance(loaded.model, Classifier)
         found, wanted = loaded.model.spec, (card.architecture, card.activation)
         if (found.architecture, found.activation) != wanted:

@@ -145,7 +145,7 @@ def _given(source: str) -> dict[str, Card | Alias]:
     if is_url(source):
         path, base = text_file(source)
         return read_registry(path, base)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if not path.is_file():
         raise BadInput(f"{VARIABLE} or --zoo {source}: no such file; give a registry file such as {REGISTRY} or a URL")
     return read_registry(path)
@@ -188,7 +188,7 @@ def _schema(where: str, entry: object) -> type[SatbenchCard] | type[StateDictCar
 def _resolved(where: str, base: str, weights: str) -> str:
     """Where a card's weights are; a registry on the web names no file of this machine."""
     if not is_url(base):
-        return weights if is_url(weights) else os.path.join(base, Path(weights).expanduser())
+        return weights if is_url(weights) else os.path.join(base, os.path.expanduser(weights))
     found = urljoin(base, weights)
     if not is_url(found):
         raise BadInput(f"{where}, field 'weights': {weights!r} is no URL; give one, or a path relative to {base}")
