@@ -94,7 +94,8 @@ def pinned(name: str) -> dict[str, str]:
 def check(name: str, digests: Mapping[str, str], stated: Mapping[str, str] | None) -> None:
     """Hold the SHA-256 of each file of card `name` against what the card states, or else against what is pinned here.
 
-    Raises `BadInput` at the first that differs, and when the bytes are pinned as another card's.
+    Raises `BadInput` at the first that differs, and when the bytes are pinned as another card's. Names with a colon
+    are of other collections, which may hold the same bytes twice.
     """
     pins = read_pins()
     known = {**pins.get(name, {}), **(stated or {})}
@@ -106,7 +107,7 @@ def check(name: str, digests: Mapping[str, str], stated: Mapping[str, str] | Non
                 f"release itself has changed, take the entry {name!r} out of {home() / PINS}"
             )
         for other, files in pins.items():
-            if other != name and found in files.values():
+            if other != name and ":" not in other and found in files.values():
                 raise BadInput(
                     f"{name}: {file} has the SHA-256 that is pinned for {other}; give {name}'s own checkpoint"
                 )

@@ -93,20 +93,28 @@ def fetch_url(name: str, url: str, digest: str, progress: Progress) -> Path:
     with cache.locked(name):
         if target.is_file():  # another process was at it
             return target
-        target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(f"{target.name}.new")
-        try:
-            _place(url, url, fresh, _after(0, target.name, progress))
-        except _Failed as error:
-            raise BadInput(
-                f"{name}: {error}; run the same command again to continue the download, or save the file as {target}"
-            ) from None
+        download(name, url, url, fresh, progress)
         found = sha256_file(fresh)
         if found != digest:
             fresh.unlink()
             raise BadInput(f"{name}: {url} has SHA-256 {found}, its card says {digest}; ask its author which is right")
         fresh.replace(target)
     return target
+
+
+def download(name: str, url: str, whose: str, target: Path, progress: Progress) -> None:
+    """Put the file at `url`, which errors call `whose`, at `target`; its digest is the caller's to check.
+
+    Raises `BadInput` when it cannot be had.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _place(url, whose, target, _after(0, target.name, progress))
+    except _Failed as error:
+        raise BadInput(
+            f"{name}: {error}; run the same command again to continue the download, or save the file as {target}"
+        ) from None
 
 
 def url_target(name: str, url: str, digest: str) -> Path:

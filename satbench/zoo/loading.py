@@ -26,7 +26,10 @@ from satbench.numerics.device import resolve_device
 from satbench.numerics.modes import evaluating
 from satbench.results.schema import ModelInfo
 from satbench.zoo.card import CLASSES, Card, ReleasedCard, SatbenchCard, StateDictCard
+from satbench.zoo.fetch import sha256_file
+from satbench.zoo.hub import WEIGHTS, hub_file, is_of_satbench, pinned_name, timm_network
 from satbench.zoo.libraries import LIBRARIES, class_names
+from satbench.zoo.program import is_program, load_program
 from satbench.zoo.registry import find_card, is_card, read_aliases, read_cards
 from satbench.zoo.released import convert_card, is_release, known_digests, load_released, source_digests
 from satbench.zoo.tf_bundle import Bundle
@@ -38,6 +41,7 @@ NO_NETWORK = (
     "give a torch.nn.Module whose forward maps images to logits and whose attributes are the networks it uses, so that "
     "their weights are part of its digest and their mode can be set"
 )
+HUB_NAMES = ("hf-hub:", "hf_hub:")  # how timm spells repositories of the Hugging Face Hub
 ORIGINAL = "give the torch.nn.Module that it was made from"
 
 
@@ -77,14 +81,19 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
     place = resolve_device(device)
     kind, colon, name = ref.partition(":")
     path = Path(ref)
-    is_file = not is_card(ref) and (path.is_dir() or path.suffix == ".safetensors")
+    is_other = is_card(ref) or (colon and kind in (*LIBRARIES, "hf"))
+    is_file = not is_other and (path.is_dir() or path.suffix == ".safetensors" or is_program(path))
     if checkpoint is not None and is_file:
         raise BadInput(
             f"{ref!r} brings its own weights; leave out --checkpoint, or give it to a registry name, timm:NAME or "
             "package.module:callable"
         )
-    if colon and kind in LIBRARIES:
+    if colon and (kind == "hf" or (kind == "timm" and name.startswith(HUB_NAMES))):
+        loaded = _from_hub(ref, name.removeprefix(HUB_NAMES[0]).removeprefix(HUB_NAMES[1]), checkpoint)
+    elif colon and kind in LIBRARIES:
         loaded = _from_library(ref, kind, name, checkpoint)
+    elif is_file and is_program(path):
+        loaded = _from_program(ref, path)
     elif is_file:
         loaded = _from_file(ref, weights_of(path))
     elif path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
@@ -258,21 +267,43 @@ def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> L
     return Loaded(model, info, origin.dataset, model.spec.image_size, loader=origin.loader)
 
 
+def _from_hub(ref: str, repository: str, checkpoint: Path | None) -> Loaded:
+    """A repository at its pinned commit, which is in the reference that results keep."""
+    if checkpoint is not None:
+        raise BadInput(f"{ref!r} brings its own weights; leave out --checkpoint")
+    pinned = pinned_name(repository)
+    weights = hub_file(pinned, *WEIGHTS)
+    if is_of_satbench(weights):
+        return _from_file(f"hf:{pinned}", weights)
+    return _of_collection(timm_network(pinned, weights), f"hf:{pinned}", f"hf:{repository}")
+
+
+def _from_program(ref: str, path: Path) -> Loaded:
+    """A program has no more identity than its file: equal weights may be used in other ways."""
+    model, shape = load_program(path)
+    loaded = from_module(model, ref, path.name)
+    loaded.model.eval()
+    info = loaded.info.model_copy(update={"digest": f"sha256:{sha256_file(path)}"})
+    note = f"{path} is a program, which runs as it is; use files of authors you trust"
+    return replace(loaded, info=info, image_size=shape[-1] if shape else None, note=note)
+
+
 def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Loaded:
-    """A classifier of 1,000 classes is taken to know ImageNet's."""
     model = LIBRARIES[kind](name, checkpoint)
-    label = ref if checkpoint is None else f"{ref} [{checkpoint.name}]"
-    info = ModelInfo(
-        ref=ref if checkpoint is None else f"{ref} --checkpoint {checkpoint}", digest=model_digest(model), label=label
-    )
+    if checkpoint is not None:
+        return _of_collection(model, f"{ref} --checkpoint {checkpoint}", f"{ref} [{checkpoint.name}]")
+    return replace(_of_collection(model, ref, ref), class_names=class_names(kind, name))
+
+
+def _of_collection(model: Classifier, ref: str, label: str) -> Loaded:
+    """A classifier of 1,000 classes is taken to know ImageNet's."""
     imagenet = model.spec.num_classes == CLASSES
     return Loaded(
         model,
-        info,
+        ModelInfo(ref=ref, digest=model_digest(model), label=label),
         dataset="imagenet" if imagenet else None,
         image_size=model.spec.image_size,
         loader="torchvision" if imagenet else None,
-        class_names=class_names(kind, name) if checkpoint is None else None,
     )
 
 
