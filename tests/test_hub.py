@@ -200,10 +200,11 @@ def test_what_a_repository_lacks_is_said_in_one_line(ref: str, files: dict[str, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow  # the client tries for some ten seconds
 def test_a_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     for ref in ("hf:me/net", f"hf:me/net@{FIRST}"):
-        with pytest.raises(BadInput, match="check the .*connection") as caught:
+        with pytest.raises(BadInput, match=r"check the .*connection") as caught:
             load(ref)
         assert "\n" not in str(caught.value)
 

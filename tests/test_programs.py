@@ -95,7 +95,7 @@ def test_an_exported_network_of_a_fixed_batch_says_how_to_export_it(tmp_path: Pa
 
 def test_a_program_without_gradients_is_told_to_a_gradient_attack(tmp_path: Path) -> None:
     file = traced(tmp_path / "net.pt", Detached())
-    words = ["eval", "--model", str(file), "--dataset", "digits", "--eps", "0.1", "--n", "2", "--no-trust"]
+    words = ["eval", "--model", str(file), "--dataset", "digits", "--eps", "0.1", "--n", "4", "--no-trust"]
     result = CliRunner().invoke(app, [*words, "--attack", "pgd", "--steps", "2", "--out", str(tmp_path / "pgd")])
     assert result.exit_code == 2
     assert "gradient" in result.output

@@ -32,6 +32,7 @@ from satbench.zoo.libraries import LIBRARIES, class_names
 from satbench.zoo.program import is_program, load_program
 from satbench.zoo.registry import find_card, is_card, read_aliases, read_cards
 from satbench.zoo.released import convert_card, is_release, known_digests, load_released, source_digests
+from satbench.zoo.robustbench import SIDES, from_robustbench
 from satbench.zoo.tf_bundle import Bundle
 from satbench.zoo.weights_file import build, obtain_weights
 
@@ -81,7 +82,7 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
     place = resolve_device(device)
     kind, colon, name = ref.partition(":")
     path = Path(ref)
-    is_other = is_card(ref) or (colon and kind in (*LIBRARIES, "hf"))
+    is_other = is_card(ref) or (colon and kind in (*LIBRARIES, "hf", "robustbench"))
     is_file = not is_other and (path.is_dir() or path.suffix == ".safetensors" or is_program(path))
     if checkpoint is not None and is_file:
         raise BadInput(
@@ -90,6 +91,8 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
         )
     if colon and (kind == "hf" or (kind == "timm" and name.startswith(HUB_NAMES))):
         loaded = _from_hub(ref, name.removeprefix(HUB_NAMES[0]).removeprefix(HUB_NAMES[1]), checkpoint)
+    elif colon and kind == "robustbench":
+        loaded = _from_robustbench(ref, name, checkpoint, progress)
     elif colon and kind in LIBRARIES:
         loaded = _from_library(ref, kind, name, checkpoint)
     elif is_file and is_program(path):
@@ -276,6 +279,17 @@ def _from_hub(ref: str, repository: str, checkpoint: Path | None) -> Loaded:
     if is_of_satbench(weights):
         return _from_file(f"hf:{pinned}", weights)
     return _of_collection(timm_network(pinned, weights), f"hf:{pinned}", f"hf:{repository}")
+
+
+def _from_robustbench(ref: str, name: str, checkpoint: Path | None, progress: Progress) -> Loaded:
+    if checkpoint is not None:
+        raise BadInput(f"{ref!r} brings its own weights; leave out --checkpoint")
+    entry = from_robustbench(name, progress)
+    loaded = from_module(entry.model, ref, ref)
+    loaded.model.eval()
+    info = loaded.info.model_copy(update={"trained_for": entry.threat})
+    loader = "torchvision" if entry.dataset == "imagenet" else None
+    return replace(loaded, info=info, dataset=entry.dataset, image_size=SIDES[entry.dataset], loader=loader)
 
 
 def _from_program(ref: str, path: Path) -> Loaded:

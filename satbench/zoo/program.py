@@ -5,11 +5,8 @@ it is opened, but its graph is run: load files of authors you trust.
 """
 
 import json
-import os
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Self
@@ -18,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from satbench.core.errors import FAULTS, BadInput, reason
+from satbench.zoo.pickles import weights_only
 
 EXPORTED = ".pt2"
 SCRIPTED = (".pt", ".pth", ".ts", ".torchscript")
 MOST_JSON = 64 << 20  # bytes of a list of weights or constants
-_FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # which torch.load obeys wherever torch.export calls it
 _RUNS_CODE = ("/aotinductor/", "/executorch/", "opaque_obj", "custom_obj")
 
 
@@ -71,7 +68,7 @@ def load_program(path: Path) -> tuple[Program, tuple[int, ...] | None]:
                 scripted: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
                 return Program(scripted, has_mode=True), None
         _refuse_code(path)
-        with _weights_only():
+        with weights_only():
             program = torch.export.load(path)
             shape = _image_shape(path, program)
             return Program(program.module(), has_mode=False), shape
@@ -122,17 +119,3 @@ def _names(path: Path) -> list[str]:
             return archive.namelist()
     except (zipfile.BadZipFile, OSError):
         return []
-
-
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """No call of `torch.load` runs a pickle until the block ends."""
-    before = os.environ.get(_FORCE)
-    os.environ[_FORCE] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_FORCE]
-        else:
-            os.environ[_FORCE] = before
