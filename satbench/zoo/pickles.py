@@ -9,7 +9,7 @@ FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # which torch.load obeys, whatever its 
 
 @contextmanager
 def weights_only() -> Iterator[None]:
-    """Until the block ends, every `torch.load` of this process reads plain weights alone and raises for anything else."""
+    """Until the block ends, `torch.load` reads plain weights alone in this process and raises for anything else."""
     before = os.environ.get(FORCE)
     os.environ[FORCE] = "1"
     try:
