@@ -1,10 +1,7 @@
 """Networks of the Hugging Face Hub, from a server on this machine with the few calls needed, and from its cache."""
 
-import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+from hub_server import Hub, serving
 from safetensors.torch import save
 
 import satbench
@@ -20,63 +18,6 @@ from satbench.zoo import cache, load
 
 DIGITS = Path(satbench.__file__).parent / "zoo/weights/digits-silu.safetensors"
 FIRST, SECOND = "a" * 40, "b" * 40
-
-
-class Hub:
-    """Repositories by name: each a commit for every revision and the files of each commit. asked: every request."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.revisions: dict[str, dict[str, str]] = {}
-        self.files: dict[tuple[str, str], dict[str, bytes]] = {}
-        self.asked: list[str] = []
-
-    def put(self, name: str, commit: str, files: dict[str, bytes]) -> None:
-        self.revisions.setdefault(name, {})["main"] = commit
-        self.files[name, commit] = files
-
-
-class Handler(BaseHTTPRequestHandler):
-    hub: Hub
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        self.hub.asked.append(f"{self.command} {self.path}")
-        parts = self.path.strip("/").split("?")[0].split("/")
-        if parts[:2] == ["api", "models"] and len(parts) >= 4:
-            name, revision = "/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main"
-            commit = self.hub.revisions.get(name, {}).get(revision)
-            if commit is None:
-                self.send(
-                    404, b"{}", {"X-Error-Code": "RevisionNotFound" if name in self.hub.revisions else "RepoNotFound"}
-                )
-            else:
-                siblings = [{"rfilename": file} for file in self.hub.files[name, commit]]
-                self.send(200, json.dumps({"id": name, "sha": commit, "siblings": siblings}).encode(), {})
-            return
-        name, commit, file = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
-        content = self.hub.files.get((name, commit), {}).get(file)
-        if content is None:
-            self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
-        else:
-            tag = hashlib.sha256(content).hexdigest()
-            self.send(200, content, {"ETag": f'"{tag}"', "X-Repo-Commit": commit})
-
-    def send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @pytest.fixture(autouse=True)
@@ -91,16 +32,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    handler = type("OneHub", (Handler,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    handler.hub = Hub(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", handler.hub.url)
-    yield handler.hub
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
 
 
 def timm_files(seed: int = 0, **changes: Any) -> dict[str, bytes]:

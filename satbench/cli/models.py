@@ -20,6 +20,7 @@ app.command("verify")(models_cache.verify)
 app.command("rm")(models_cache.remove)
 app.command("gc")(models_cache.collect)
 app.command("init-card")(models_own.init_card)
+app.command("export")(models_own.export)
 app.add_typer(models_pins.app, name="pins")
 
 

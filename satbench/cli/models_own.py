@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli.environment import Offline, Zoo
+
 
 def init_card(
     checkpoint: Annotated[Path, typer.Argument(help="A run folder, a file that satbench wrote, or a state dict.")],
@@ -35,3 +37,58 @@ def init_card(
         return
     add_card(out, name, fields)
     typer.echo(f"{out}: {name}; use it with --model {name} --zoo {out}")
+
+
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME_OR_RUN", help="A network as for `satbench eval`, or its run.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; a new or empty one.")],
+    measured: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="Evaluation whose numbers the card has. May be repeated.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Of the weights. Default: what the registry says.")] = None,
+    push: Annotated[str | None, typer.Option(metavar="hf:OWNER/NAME", help="Upload the folder to the Hub.")] = None,
+    offline: Offline = False,
+    zoo: Zoo = None,
+) -> None:
+    """Write a network with its state dict, config and a model card of what was measured; upload it where asked."""
+    from satbench.cli.progress import progress_bar
+    from satbench.core.errors import BadInput
+    from satbench.core.files import write_text
+    from satbench.evaluation.sources import identified
+    from satbench.reporting.claims import published, read_claims
+    from satbench.reporting.model_card import model_card
+    from satbench.results.store import read_run
+    from satbench.zoo import export as exports
+    from satbench.zoo import load
+    from satbench.zoo.registry import find_card, is_card
+
+    target = None if push is None else exports.repository(push)
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        raise BadInput(f"--to {to} is there already; give a new or empty folder")
+    runs = [read_run(path) for path in measured or ()]
+    if (Path(name) / "manifest.json").is_file():
+        runs.insert(0, read_run(Path(name)))
+        name = runs[0].manifest.model.ref
+    with progress_bar(f"fetch {name}", "bytes") as report:
+        loaded = identified(load(name, progress=report))
+    for run in runs:
+        said = run.manifest.model
+        if (said.digest, said.code) != (loaded.info.digest, loaded.info.code):
+            raise BadInput(f"{run.path} measured another network than {name} is now ({said.digest}); leave it out")
+    card = find_card(name)[1] if is_card(name) else None
+    files = exports.export(loaded, name, to)
+    claims = read_claims()
+    facts = {
+        "parameters": f"{sum(parameter.numel() for parameter in loaded.model.parameters()):,}",
+        "architecture": getattr(getattr(loaded.model, "spec", None), "architecture", None),
+        "activation": loaded.info.activation,
+        "data set": loaded.dataset,
+        "image size": loaded.image_size,
+    }
+    figures = [(claim, claims.sources[claim.source].where) for claim in published(claims, loaded.info.ref)]
+    stated = licence or (card.licence if card else None)
+    usage = exports.usage(loaded, name, target)
+    write_text(to / exports.CARD, model_card(loaded.info, facts, stated, runs, figures, files, usage))
+    typer.echo(f"{to}: {', '.join([*files, exports.CARD])}")
+    if target is not None:
+        typer.echo(exports.push(to, target))

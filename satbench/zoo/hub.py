@@ -49,11 +49,11 @@ def pinned_name(repository: str) -> str:
         need_network(
             f"the commit of hf:{name}@{revision} is", f"give it, hf:{name}@COMMIT, or import pins that have it"
         )
-        need_digest(_endpoint() or "", None, f"give the commit, hf:{name}@COMMIT, with its pins ({ENDPOINT})")
-        with _asking(repository):
+        need_digest(endpoint() or "", None, f"give the commit, hf:{name}@COMMIT, with its pins ({ENDPOINT})")
+        with asking(repository):
             from huggingface_hub import HfApi
 
-            commit = str(HfApi(endpoint=_endpoint()).model_info(name, revision=revision).sha)
+            commit = str(HfApi(endpoint=endpoint()).model_info(name, revision=revision).sha)
         cache.pin(f"hf:{name}", {revision: commit}, None)
         sys.stderr.write(
             f"satbench: hf:{name}: {revision} is pinned as commit {commit} in {home() / cache.PINS}; "
@@ -73,12 +73,12 @@ def hub_file(pinned: str, *names: str) -> Path:
     repository, _, commit = pinned.partition("@")
     pins = cache.pinned(f"hf:{pinned}")
     for name in names:
-        need_digest("" if is_offline() else _endpoint() or "", pins.get(name), f"use https, or pin it ({ENDPOINT})")
+        need_digest("" if is_offline() else endpoint() or "", pins.get(name), f"use https, or pin it ({ENDPOINT})")
         try:
-            with _asking(pinned):
+            with asking(pinned):
                 path = Path(
                     hf_hub_download(
-                        repository, name, revision=commit, endpoint=_endpoint(), local_files_only=is_offline()
+                        repository, name, revision=commit, endpoint=endpoint(), local_files_only=is_offline()
                     )
                 )
         except LocalEntryNotFoundError:
@@ -150,12 +150,13 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _endpoint() -> str | None:
+def endpoint() -> str | None:
+    """Where the Hub is, where that is not its usual place."""
     return os.environ.get(ENDPOINT) or None
 
 
 @contextmanager
-def _asking(repository: str) -> Iterator[None]:
+def asking(repository: str) -> Iterator[None]:
     """The client's errors in one line; those that tell which file is missing are the caller's."""
     from huggingface_hub.errors import EntryNotFoundError, HTTPError  # type: ignore[attr-defined]
 

@@ -15,11 +15,13 @@ from satbench.core.progress import Progress, silent
 from satbench.models.classifier import Classifier
 from satbench.models.precision import float32_ends
 from satbench.models.weights import (
+    HEADER,
     Conversion,
     Provenance,
     load_model_file,
     load_strictly,
     model_digest,
+    read_metadata,
     read_weights,
 )
 from satbench.numerics.device import resolve_device
@@ -161,6 +163,17 @@ def fetch_weights(name: str, card: Card, progress: Progress = silent) -> Path:
     return obtain_weights(name, card, progress)
 
 
+def weights_file(ref: str) -> Path | None:
+    """The file of satbench's own that `load` reads for `ref`, which it has loaded before; None for other networks."""
+    path = Path(ref)
+    if is_card(ref):
+        own, card = find_card(ref)
+        path = fetch_weights(own, card)
+    elif path.is_dir():
+        path = weights_of(path)
+    return path if path.suffix == ".safetensors" and path.is_file() and HEADER in read_metadata(path) else None
+
+
 def _described(name: str, card: SatbenchCard, path: Path) -> Loaded:
     """A file that satbench wrote, which must hold the network that the card describes."""
     loaded = _from_file(name, path)
@@ -191,6 +204,10 @@ def _state_dict(name: str, card: StateDictCard, path: Path) -> Loaded:
 def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
     """The card's network with other weights; they bear its name alone only when they are the release's own."""
     ref = f"{name} --checkpoint {checkpoint}"
+    if isinstance(card, StateDictCard):
+        loaded = _state_dict(name, card, checkpoint)
+        info = loaded.info.model_copy(update={"ref": ref, "label": f"{name} [{checkpoint.name}]", "seed": None})
+        return replace(loaded, info=info.model_copy(update={"method": None, "recipe": None, "trained_for": None}))
     if checkpoint.is_dir() or checkpoint.suffix == ".safetensors":
         loaded = _from_file(ref, weights_of(checkpoint))
         assert isinstance(loaded.model, Classifier)
