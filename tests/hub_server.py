@@ -49,7 +49,10 @@ class Handler(BaseHTTPRequestHandler):
         elif parts == ["api", "validate-yaml"]:
             self.send(200, json.dumps({"errors": [], "warnings": []}).encode(), {})
         elif parts[4] == "preupload":
-            files = [{"path": one["path"], "uploadMode": "regular"} for one in json.loads(body)["files"]]
+            files = [
+                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for one in json.loads(body)["files"]
+            ]
             self.send(200, json.dumps({"files": files}).encode(), {})
         else:
             lines = [json.loads(line) for line in body.splitlines()]
@@ -73,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
                 siblings = [{"rfilename": file} for file in self.hub.files[name, commit]]
                 self.send(200, json.dumps({"id": name, "sha": commit, "siblings": siblings}).encode(), {})
             return
-        name, commit, file = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
+        name, commit, file = "/".join(parts[:2]), "".join(parts[3:4]), "/".join(parts[4:])
         content = self.hub.files.get((name, commit), {}).get(file)
         if content is None:
             self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
@@ -101,7 +104,9 @@ def serving() -> Iterator[Hub]:
     handler.hub = Hub(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield handler.hub
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield handler.hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

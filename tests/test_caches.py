@@ -6,7 +6,9 @@ import shutil
 import socket
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+import torch
 from released_checkpoints import DATA, INDEX, NAME, RELEASE, card, write_checkpoint
 from typer.testing import CliRunner
 
@@ -280,6 +282,20 @@ def test_offline_a_folder_and_the_cache_still_serve(no_network: None, monkeypatc
     assert load(NAME).info.label == NAME
     monkeypatch.delenv("SATBENCH_MIRROR")
     assert load(NAME).info.label == NAME
+
+
+@pytest.mark.parametrize("ref", ["torchvision:squeezenet1_1", "timm:test_resnet"])
+def test_offline_other_collections_use_their_caches_alone(
+    ref: str, no_network: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SATBENCH_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    before = torch.hub.download_url_to_file
+    with pytest.raises(BadInput, match=f"--model {ref}: its weights cannot be fetched"):
+        load(ref)
+    assert torch.hub.download_url_to_file is before
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is False
 
 
 def test_offline_a_data_set_is_not_downloaded(no_network: None, tmp_path: Path, monkeypatch) -> None:

@@ -27,6 +27,7 @@ from satbench.models.weights import (
 from satbench.numerics.device import resolve_device
 from satbench.numerics.modes import evaluating
 from satbench.results.schema import ModelInfo
+from satbench.zoo.cached_only import cached_only
 from satbench.zoo.card import CLASSES, Card, ReleasedCard, SatbenchCard, StateDictCard
 from satbench.zoo.fetch import sha256_file
 from satbench.zoo.hub import WEIGHTS, hub_file, is_of_satbench, pinned_name, timm_network
@@ -320,7 +321,8 @@ def _from_program(ref: str, path: Path) -> Loaded:
 
 
 def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Loaded:
-    model = LIBRARIES[kind](name, checkpoint)
+    with cached_only():
+        model = LIBRARIES[kind](name, checkpoint)
     if checkpoint is not None:
         return _of_collection(model, f"{ref} --checkpoint {checkpoint}", f"{ref} [{checkpoint.name}]")
     return replace(_of_collection(model, ref, ref), class_names=class_names(kind, name))
