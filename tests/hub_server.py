@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from huggingface_hub import close_session
+
 
 class Hub:
     """Repositories by name: a commit for every revision, and the files of each commit.
@@ -49,10 +51,8 @@ class Handler(BaseHTTPRequestHandler):
         elif parts == ["api", "validate-yaml"]:
             self.send(200, json.dumps({"errors": [], "warnings": []}).encode(), {})
         elif parts[4] == "preupload":
-            files = [
-                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for one in json.loads(body)["files"]
-            ]
+            how = {"uploadMode": "regular", "shouldIgnore": False}
+            files = [{"path": one["path"], **how} for one in json.loads(body)["files"]]
             self.send(200, json.dumps({"files": files}).encode(), {})
         else:
             lines = [json.loads(line) for line in body.splitlines()]
@@ -99,6 +99,7 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving() -> Iterator[Hub]:
     """An empty Hub that runs until the block ends."""
+    close_session()  # the client keeps the proxies of the first call
     handler = type("OneHub", (Handler,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     handler.hub = Hub(f"http://127.0.0.1:{server.server_port}")

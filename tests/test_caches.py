@@ -6,9 +6,9 @@ import shutil
 import socket
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants
 from released_checkpoints import DATA, INDEX, NAME, RELEASE, card, write_checkpoint
 from typer.testing import CliRunner
 
@@ -290,12 +290,12 @@ def test_offline_other_collections_use_their_caches_alone(
 ) -> None:
     monkeypatch.setenv("SATBENCH_OFFLINE", "1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     before = torch.hub.download_url_to_file
     with pytest.raises(BadInput, match=f"--model {ref}: its weights cannot be fetched"):
         load(ref)
     assert torch.hub.download_url_to_file is before
-    assert huggingface_hub.constants.HF_HUB_OFFLINE is False
+    assert constants.HF_HUB_OFFLINE is False
 
 
 def test_offline_a_data_set_is_not_downloaded(no_network: None, tmp_path: Path, monkeypatch) -> None:

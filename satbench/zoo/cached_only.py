@@ -16,7 +16,7 @@ from satbench.core.offline import is_offline, need_network
 def cached_only() -> Iterator[None]:
     """Until the block ends, and if satbench is offline, torch.hub and the Hugging Face Hub download nothing.
 
-    torchvision and timm fetch by these two and have no switch of their own; a missing file raises `BadInput` or OSError.
+    torchvision and timm fetch by these two, without a switch of their own; a missing file raises `BadInput` or OSError.
     """
     if not is_offline():
         yield
