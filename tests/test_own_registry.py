@@ -149,7 +149,7 @@ def test_weights_of_a_resnet_may_be_the_releases_or_timms() -> None:
     )
     twin.load_state_dict(release.state_dict())
     with torch.no_grad():
-        assert not torch.allclose(release(x), twin(x), atol=1e-3)  # which is why a person has to say it
+        assert not torch.allclose(release(x), twin(x), atol=1e-3)
 
 
 # precedence

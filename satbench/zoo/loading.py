@@ -74,9 +74,10 @@ class Loaded:
 def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress: Progress = silent) -> Loaded:
     """The network that `ref` names.
 
-    A card of the registry, which a folder of that name never replaces, `timm:NAME`, `torchvision:NAME`,
-    `package.module:callable`, a training run's folder or a .safetensors file. `checkpoint` gives other weights to any
-    but the last two; for a card it is a TensorFlow checkpoint's prefix, a run folder or a .safetensors file. Raises
+    A card of the registry, which a folder of that name never replaces; `timm:NAME`, `torchvision:NAME`,
+    `robustbench:DATASET/THREAT/NAME`, `hf:OWNER/NAME[@REVISION]`; `package.module:callable`; a training run's folder, a
+    .safetensors file, or a program (.pt2 or TorchScript). `checkpoint` gives other weights to a card, to networks of
+    timm and torchvision and to a callable; for a card it is a TensorFlow checkpoint's prefix, a run folder or a .safetensors file. Raises
     `BadInput` for an unknown name, bytes whose digest is not the card's, weights that do not fit, and anything that is
     not a torch module.
     """
