@@ -123,14 +123,17 @@ def test_a_name_is_taken_once_and_becomes_no_path(mine: Path) -> None:
     weights = mine.parent / "weights.pt"
     before = mine.read_text()
     fields = [word for field in FIELDS for word in ("--set", field)]
-    for name, message in (("mine", "has a network 'mine' already"), ("../x", "give letters, digits")):
+    for name, message in (
+        ("mine", "has a network 'mine' already"),
+        ("../x", "--name '../x' is not a name"),
+    ):
         code, output = run("models", "init-card", weights, "--name", name, "--out", mine, *fields)
         assert (code, message in output) == (2, True), output
     assert mine.read_text() == before
     add_card(mine, weights, "second")
     assert set(read_cards(mine)) == {"mine", "second"}
     mine.write_text(before.replace("mine:", "../mine:"))
-    with pytest.raises(BadInput, match=r"entry '\.\./mine': a name is letters"):
+    with pytest.raises(BadInput, match=r"entry '\.\./mine' is not a name"):
         read_cards(mine)
 
 
@@ -141,6 +144,12 @@ def test_weights_of_a_resnet_may_be_the_releases_or_timms() -> None:
     tensors = empty_model(spec).net.state_dict()
     with pytest.raises(BadInput, match="fits resnet50, as the SAT release pads it, and timm:resnet50"):
         architecture_of(Path("w.pt"), tensors, fields)
+
+
+@pytest.mark.slow
+def test_the_releases_resnet_and_timms_differ_with_equal_weights() -> None:
+    """Which is why a person has to say which one it is."""
+    spec = ModelSpec("resnet50", "relu", 10, 3, 32, (0.5,) * 3, (0.5,) * 3)
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     release, twin = (

@@ -7,6 +7,7 @@ import typer
 
 from satbench.cli import models_cache, models_own, models_pins
 from satbench.cli.environment import Zoo
+from satbench.cli.output import echo
 
 if TYPE_CHECKING:
     from satbench.reporting.claims import Claim
@@ -34,16 +35,16 @@ def everything(context: typer.Context, zoo: Zoo = None) -> None:
 
     _print_table(read_cards())
     for name, alias in read_aliases().items():
-        typer.echo(f"  {name:<26} is {alias.alias}: {alias.because}")
-    typer.echo("Architectures (satbench train --model NAME):")
+        echo(f"  {name:<26} is {alias.alias}: {alias.because}")
+    echo("Architectures (satbench train --model NAME):")
     for name, build in ARCHITECTURES.items():
         summary = (build.__doc__ or "").partition("\n")[0]
-        typer.echo(f"  {name:<20} {summary}")
-    typer.echo("Activations (satbench train --activation NAME or NAME:key=value):")
+        echo(f"  {name:<20} {summary}")
+    echo("Activations (satbench train --activation NAME or NAME:key=value):")
     for name, entry in ACTIVATIONS.items():
         smoothness = "∞" if entry.smoothness == float("inf") else int(entry.smoothness)
         defaults = "".join(f"; {key} = {value:g}" for key, value in entry.defaults.items())
-        typer.echo(f"  {name:<20} C{smoothness}  {entry.formula}{defaults}")
+        echo(f"  {name:<20} C{smoothness}  {entry.formula}{defaults}")
 
 
 @app.command("list")
@@ -86,7 +87,7 @@ def list_(
     found = {name: card for name, card in read_cards().items() if fits(name, card)}
     if json:
         registries = {name: entry.registry for name, entry in entries().items()}
-        typer.echo(to_json([_described(name, card, registries[name]) for name, card in found.items()]), nl=False)
+        echo(to_json([_described(name, card, registries[name]) for name, card in found.items()]), nl=False)
     elif found:
         _print_table(found)
     else:
@@ -105,22 +106,22 @@ def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`
     own, card = find_card(name)
     known = known_digests(own, card) if isinstance(card, ReleasedCard) else None
     alias = entries()[name].card
-    typer.echo(own if own == name else f"{name} is {own}: {getattr(alias, 'because', '')}")
+    echo(own if own == name else f"{name} is {own}: {getattr(alias, 'because', '')}")
     for field, value in card.model_dump(exclude={"digests", "sources", "trained_for"}).items():
-        typer.echo(f"  {field}: {value:,}" if field in ("parameters", "size") and value else f"  {field}: {value}")
-    typer.echo(f"  trained_for: {card.trained_for}")
-    typer.echo(f"  registry: {entries()[own].registry}")
+        echo(f"  {field}: {value:,}" if field in ("parameters", "size") and value else f"  {field}: {value}")
+    echo(f"  trained_for: {card.trained_for}")
+    echo(f"  registry: {entries()[own].registry}")
     if isinstance(card, ReleasedCard):
-        typer.echo("  sources (Google Drive ids):")
+        echo("  sources (Google Drive ids):")
         for part, source in card.sources.model_dump().items():
-            typer.echo(f"    {part}: {source}")
+            echo(f"    {part}: {source}")
         _show_digests(card, known)
-        typer.echo(f"  cache: {cache.found(cache.folder(own))}, {state(own, card)}")
+        echo(f"  cache: {cache.found(cache.folder(own))}, {state(own, card)}")
     claims = read_claims()
     found = published(claims, own)
-    typer.echo("  published, in percent:" if found else "  published: nothing")
+    echo("  published, in percent:" if found else "  published: nothing")
     for claim in found:
-        typer.echo(f"    {claim.figure} {claim} ({claims.sources[claim.source].where})")
+        echo(f"    {claim.figure} {claim} ({claims.sources[claim.source].where})")
 
 
 def _print_table(cards: "dict[str, Card]") -> None:
@@ -128,11 +129,11 @@ def _print_table(cards: "dict[str, Card]") -> None:
     from satbench.zoo.released import state
 
     claims = read_claims()
-    typer.echo("Registry (satbench eval --model NAME); accuracies in percent as published, not measured here:")
-    typer.echo(f"  {'name':<26} {'parameters':>11}  {'clean':<15} {'robust':<25} fetched")
+    echo("Registry (satbench eval --model NAME); accuracies in percent as published, not measured here:")
+    echo(f"  {'name':<26} {'parameters':>11}  {'clean':<15} {'robust':<25} fetched")
     for name, card in cards.items():
         clean, robust = (_figure(claim) for claim in headline(published(claims, name)))
-        typer.echo(f"  {name:<26} {card.parameters:>11,}  {clean:<15} {robust:<25} {state(name, card)}")
+        echo(f"  {name:<26} {card.parameters:>11,}  {clean:<15} {robust:<25} {state(name, card)}")
 
 
 def _described(name: str, card: "Card", registry: str) -> dict[str, Any]:
@@ -156,9 +157,9 @@ def _figure(claim: "Claim | None") -> str:
 
 def _show_digests(card: "ReleasedCard", known: dict[str, str] | None) -> None:
     if known is None:
-        typer.echo("  digests: unknown; the first download or import pins them")
+        echo("  digests: unknown; the first download or import pins them")
         return
     origin = "stated on the card" if card.stated_digests else "pinned at the first use on this machine"
-    typer.echo(f"  digests (SHA-256, {origin}):")
+    echo(f"  digests (SHA-256, {origin}):")
     for file, digest in known.items():
-        typer.echo(f"    {file}: {digest}")
+        echo(f"    {file}: {digest}")

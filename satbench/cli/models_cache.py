@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from satbench.cli.environment import Offline, Zoo
+from satbench.cli.output import echo
 
 
 def pull(
@@ -24,11 +25,11 @@ def pull(
     absent = {name: card for name, card in chosen.items() if state(name, card) == ABSENT}
     if len(absent) > 1:
         total = sum(download_size(card) or 0 for card in absent.values())
-        typer.echo(f"{len(absent)} networks to download, at least {total / 1e6:,.1f} MB: {', '.join(absent)}")
+        echo(f"{len(absent)} networks to download, at least {total / 1e6:,.1f} MB: {', '.join(absent)}")
     for name, card in chosen.items():
         with progress_bar(f"pull {name}", "bytes") as report:
             path = fetch_weights(name, card, report)
-        typer.echo(f"{name}: {path}")
+        echo(f"{name}: {path}")
 
 
 def import_(
@@ -45,16 +46,14 @@ def import_(
     own, card = released_card(name)
     done = import_checkpoint(own, card, checkpoint_prefix, out, ema)
     taken = "the moving averages" if done.converted.averaged else "the raw variables"
-    typer.echo(
-        f"{own}: {done.converted.taken} variables; took {taken} (the file has {done.converted.averages} averages)"
-    )
+    echo(f"{own}: {done.converted.taken} variables; took {taken} (the file has {done.converted.averages} averages)")
     if done.converted.ignored:
-        typer.echo(f"ignored {len(done.converted.ignored)} others: {', '.join(done.converted.ignored)}")
+        echo(f"ignored {len(done.converted.ignored)} others: {', '.join(done.converted.ignored)}")
     if checkpoint_prefix.name.removesuffix(".index") != card.release:
-        typer.echo(f"the files are not called {card.release}, as the release calls them; be sure that they are {own}'s")
+        echo(f"the files are not called {card.release}, as the release calls them; be sure that they are {own}'s")
     if not done.has_graph:
-        typer.echo(f"no .meta file lies beside them, so that {card.activation} was not checked against the graph")
-    typer.echo(f"{done.path}")
+        echo(f"no .meta file lies beside them, so that {card.activation} was not checked against the graph")
+    echo(f"{done.path}")
 
 
 def verify(
@@ -78,7 +77,7 @@ def verify(
             continue
         wrong = wrong or found != ["ok"]
         for line in found:
-            typer.echo(f"{own}: {line}")
+            echo(f"{own}: {line}")
     raise typer.Exit(int(wrong))
 
 
@@ -92,7 +91,7 @@ def remove(
 
     for name, card in {name: card for pattern in names for name, card in matching(pattern).items()}.items():
         freed = delete(name, card)
-        typer.echo(f"{name}: {freed / 1e6:,.1f} MB freed" if freed else f"{name}: nothing to delete")
+        echo(f"{name}: {freed / 1e6:,.1f} MB freed" if freed else f"{name}: nothing to delete")
 
 
 def collect(zoo: Zoo = None) -> None:
@@ -101,9 +100,9 @@ def collect(zoo: Zoo = None) -> None:
 
     done = clean()
     for path, size in done.deleted.items():
-        typer.echo(f"deleted {path} ({size / 1e6:,.1f} MB)")
+        echo(f"deleted {path} ({size / 1e6:,.1f} MB)")
     for name in done.busy:
-        typer.echo(f"{name}: another process works on it; left as it is")
+        echo(f"{name}: another process works on it; left as it is")
     for name in done.unknown:
-        typer.echo(f"{name}: no card of that name; kept in case another registry (--zoo) has it")
-    typer.echo(f"{sum(done.deleted.values()) / 1e6:,.1f} MB freed")
+        echo(f"{name}: no card of that name; kept in case another registry (--zoo) has it")
+    echo(f"{sum(done.deleted.values()) / 1e6:,.1f} MB freed")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from satbench.cli.environment import Offline, Zoo
+from satbench.cli.output import echo
 
 
 def init_card(
@@ -33,10 +34,10 @@ def init_card(
             raise BadInput(f"--set {part}: the value is no YAML; write lists as '[0.5, 0.5, 0.5]'") from None
     fields = new_card(checkpoint, given, out)
     if out is None:
-        typer.echo(entry_text(name, fields), nl=False)
+        echo(entry_text(name, fields), nl=False)
         return
     add_card(out, name, fields)
-    typer.echo(f"{out}: {name}; use it with --model {name} --zoo {out}")
+    echo(f"{out}: {name}; use it with --model {name} --zoo {out}")
 
 
 def export(
@@ -89,6 +90,6 @@ def export(
     stated = licence or (card.licence if card else None)
     usage = exports.usage(loaded, name, target)
     write_text(to / exports.CARD, model_card(loaded.info, facts, stated, runs, figures, files, usage))
-    typer.echo(f"{to}: {', '.join([*files, exports.CARD])}")
+    echo(f"{to}: {', '.join([*files, exports.CARD])}")
     if target is not None:
-        typer.echo(exports.push(to, target))
+        echo(exports.push(to, target))

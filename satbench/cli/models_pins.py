@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from satbench.cli.output import echo
+
 app = typer.Typer(help="Share the digests that were pinned at the first use.", no_args_is_help=True)
 
 
@@ -16,7 +18,7 @@ def export(out: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
 
     pins = read_pins()
     write_text(out, pins_text(pins))
-    typer.echo(f"{out}: pins of {len(pins)} models")
+    echo(f"{out}: pins of {len(pins)} models")
 
 
 @app.command("import")
@@ -24,4 +26,4 @@ def import_(file: Annotated[Path, typer.Argument(help="A file that `satbench mod
     """Add the pins of a file; one that differs from a pin of this machine is refused, and none is added."""
     from satbench.zoo.cache import import_pins
 
-    typer.echo(f"{file}: {import_pins(file)} new pins")
+    echo(f"{file}: {import_pins(file)} new pins")

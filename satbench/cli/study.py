@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from satbench.cli import options
-from satbench.cli.output import echo
 from satbench.cli.environment import Offline, Zoo
+from satbench.cli.output import echo
 
 if TYPE_CHECKING:
     from satbench.results.store import Run

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from satbench.cli import options
-from satbench.cli.output import echo
 from satbench.cli.environment import Offline, Zoo
+from satbench.cli.output import echo
 
 MOST_SHOWN = 20
 

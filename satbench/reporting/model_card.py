@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from satbench.core.escaping import markdown, one_line
 from satbench.reporting.claims import Claim
 from satbench.reporting.summary import summarise
 from satbench.reporting.table_forms import to_markdown
@@ -37,7 +38,7 @@ def model_card(
         "seed": info.seed,
         "licence": licence or UNSTATED,
     }
-    lines = [*front, "", f"# {_plain(info.label)}", ""]
+    lines = [*front, "", f"# {markdown(info.label)}", ""]
     lines += [f"- {name}: {_code(value)}" for name, value in known.items() if value is not None]
     lines += ["", "Images are float RGB in [0, 1]; normalisation is inside the network.", ""]
     lines += ["```python", usage, "```", "", "## Measured", ""]
@@ -48,7 +49,7 @@ def model_card(
         lines.append("Nothing was measured for this card.")
     if published:
         lines += ["", "## Published by others, not measured here", ""]
-        lines += [f"- {_plain(f'{claim.figure} {claim}')} ({_plain(where)})" for claim, where in published]
+        lines += [f"- {markdown(f'{claim.figure} {claim}')} ({markdown(where)})" for claim, where in published]
     lines += ["", "## Provenance", "", f"- network: {_code(info.digest)}, loaded as {_code(info.ref)}"]
     lines += [f"- {_code(name)}: SHA-256 {_code(digest)}" for name, digest in files.items()]
     return "\n".join(lines) + "\n"
@@ -61,10 +62,5 @@ def _identifier(licence: str | None) -> str:
     return licence.lower() if re.fullmatch(r"[A-Za-z0-9.-]+", licence) else "other"
 
 
-def _plain(text: str) -> str:
-    """Text of one line without Markdown."""
-    return re.sub(r"([\\`*_\[\]<>#|!])", r"\\\1", " ".join(text.split()))
-
-
 def _code(value: object) -> str:
-    return f"`{' '.join(str(value).replace('`', chr(39)).split())}`"
+    return f"`{one_line(str(value)).replace('`', chr(39))}`"

@@ -77,9 +77,9 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
     A card of the registry, which a folder of that name never replaces; `timm:NAME`, `torchvision:NAME`,
     `robustbench:DATASET/THREAT/NAME`, `hf:OWNER/NAME[@REVISION]`; `package.module:callable`; a training run's folder, a
     .safetensors file, or a program (.pt2 or TorchScript). `checkpoint` gives other weights to a card, to networks of
-    timm and torchvision and to a callable; for a card it is a TensorFlow checkpoint's prefix, a run folder or a .safetensors file. Raises
-    `BadInput` for an unknown name, bytes whose digest is not the card's, weights that do not fit, and anything that is
-    not a torch module.
+    timm and torchvision and to a callable; for a card it is a TensorFlow checkpoint's prefix, a run folder or a
+    .safetensors file. Raises `BadInput` for an unknown name, bytes whose digest is not the card's, weights that do not
+    fit, and anything that is not a torch module.
     """
     if not ref.strip():
         raise BadInput("the model's name is empty; give a name from `satbench models`")

@@ -11,6 +11,7 @@ from torch import Tensor
 from satbench.core.eps import format_eps
 from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.core.files import write_text
+from satbench.core.names import check_name
 from satbench.core.parsing import parsed
 from satbench.models import ARCHITECTURES, ModelSpec, empty_model
 from satbench.models.timm_network import PREFIX
@@ -18,7 +19,7 @@ from satbench.models.weights import HEADER, Conversion, load_model_file, read_me
 from satbench.zoo.card import SatbenchCard, StateDictCard
 from satbench.zoo.fetch import sha256_file
 from satbench.zoo.loading import weights_of
-from satbench.zoo.registry import NAME, read_registry
+from satbench.zoo.registry import read_registry
 from satbench.zoo.weights_file import build
 
 Fields = dict[str, Any]
@@ -59,9 +60,7 @@ def add_card(registry: Path, name: str, fields: Fields) -> None:
 
 def entry_text(name: str, fields: Fields) -> str:
     """An entry as a registry file has it."""
-    if not NAME.fullmatch(name):
-        raise BadInput(f"--name {name}: give letters, digits, '.', '_' and '-', beginning with a letter or digit")
-    return yaml.safe_dump({name: fields}, sort_keys=False, allow_unicode=True, width=1000)
+    return yaml.safe_dump({check_name(name, "--name"): fields}, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def _own(path: Path, known: Fields, given: Mapping[str, Any]) -> Fields:

@@ -1,7 +1,6 @@
 """Which networks have names: the registry that comes with satbench, those of installed packages, and the user's own."""
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,6 +12,7 @@ from urllib.parse import urljoin
 
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
+from satbench.core.names import check_name
 from satbench.core.parsing import parsed
 from satbench.core.strict_yaml import PACKAGE, read_mapping, shipped
 from satbench.models import ARCHITECTURES
@@ -23,7 +23,6 @@ REGISTRY = "model_zoo.yaml"
 VARIABLE = "SATBENCH_ZOO"
 SEPARATOR = ";"  # which neither paths nor URLs usually hold
 GROUP = "satbench.zoo"  # of entry points, each of which names an installed package with a model_zoo.yaml in its folder
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it becomes a file's name
 
 
 @dataclass(frozen=True)
@@ -166,8 +165,7 @@ def _parsed(path: Path, base: str, stamp: object) -> tuple[tuple[str, Card | Ali
     found: list[tuple[str, Card | Alias]] = []
     for name, entry in read_mapping(path).items():
         where = f"{path}: entry {name!r}"
-        if not NAME.fullmatch(name):
-            raise BadInput(f"{where}: a name is letters, digits, '.', '_' and '-', and begins with a letter or digit")
+        check_name(name, f"{path}: entry")
         if isinstance(entry, dict) and "alias" in entry:
             found.append((name, parsed(Alias, entry, where)))
             continue
