@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from satbench.models import empty_model
-from satbench.zoo.card import ReleasedCard, released_card
+from satbench.zoo.card import ReleasedCard
 from satbench.zoo.convert import AVERAGE, Variable, variables
+from satbench.zoo.registry import released_card
 from satbench.zoo.released import import_checkpoint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

@@ -18,7 +18,7 @@ from satbench.reporting.tables import accuracy_table
 from satbench.results.store import read_run
 from satbench.training.config import TrainConfig
 from satbench.zoo import load_model
-from satbench.zoo.card import read_cards
+from satbench.zoo.registry import read_cards
 
 SMALL = (
     "--epochs",

@@ -21,7 +21,7 @@ from satbench.data import load_images
 from satbench.models import ACTIVATIONS, ARCHITECTURES
 from satbench.recipes import RECIPES
 from satbench.results.store import read_run
-from satbench.zoo.card import read_cards
+from satbench.zoo.registry import read_cards
 
 SMALL = (
     "--model",

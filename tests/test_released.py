@@ -6,10 +6,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from bundle_writer import write_bundle
+from released_checkpoints import DATA, INDEX, NAME, RELEASE, card, write_checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -17,40 +16,14 @@ from typer.testing import CliRunner
 import satbench
 from satbench.cli import app
 from satbench.core.errors import BadInput
-from satbench.models import empty_model
 from satbench.models.classifier import Classifier
 from satbench.models.weights import read_header
 from satbench.zoo import cache, load
-from satbench.zoo.card import ReleasedCard, find_card, read_cards
-from satbench.zoo.convert import variables
+from satbench.zoo.card import ReleasedCard
 from satbench.zoo.fetch import sha256_file
+from satbench.zoo.registry import find_card, read_cards
 from satbench.zoo.released import import_checkpoint, is_current, obtain
 from satbench.zoo.tf_bundle import Bundle
-
-NAME, RELEASE = "effnet-b0", "efficientnet-b0"
-INDEX, DATA = f"{RELEASE}.index", f"{RELEASE}.data-00000-of-00001"
-
-
-def card() -> ReleasedCard:
-    found = find_card(NAME)[1]
-    assert isinstance(found, ReleasedCard)
-    return found
-
-
-def write_checkpoint(prefix: Path, seed: int) -> None:
-    """A checkpoint of B0 with weights drawn here; its names and shapes are checked in test_convert."""
-    source = np.random.default_rng(seed)
-    arrays = {}
-    for one in variables(empty_model(card().spec).net, RELEASE):
-        shape = one.shapes[-1]
-        if one.key.endswith("running_var"):
-            arrays[one.name] = source.uniform(0.5, 1.5, shape).astype(np.float32)
-        else:
-            scale = np.sqrt(2 / np.prod(shape[:-1])) if max(shape) != np.prod(shape) else 0.2
-            arrays[one.name] = (scale * source.standard_normal(shape) + one.key.endswith("bn.weight")).astype(
-                np.float32
-            )
-    write_bundle(prefix, arrays | {"global_step": np.array(1, np.int64)})
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +126,9 @@ def test_bytes_that_are_not_the_authors_are_not_pinned_at_the_first_use(case: st
 
 
 def test_another_networks_checkpoint_is_refused_and_pins_nothing(checkpoints: Path, tmp_path: Path) -> None:
-    prefix = checkpoints / "one" / RELEASE / RELEASE
+    prefix = tmp_path / "misnamed"
+    for file in (INDEX, DATA):
+        shutil.copy(checkpoints / "one" / RELEASE / file, tmp_path / file.replace(RELEASE, "misnamed"))
     with pytest.raises(BadInput, match="belongs to another network"):
         import_checkpoint("effnet-b1", other_card("effnet-b1"), prefix)
     assert cache.pinned("effnet-b1") == {}
@@ -175,9 +150,9 @@ def test_neither_a_damaged_lock_file_nor_a_wrong_card_costs_the_fetched_files(ch
 
 
 def test_a_fetch_that_pins_says_so() -> None:
-    assert "digests were unknown and are pinned now" in run("models", "fetch", NAME)[1]
+    assert "digests were unknown and are pinned now" in run("models", "pull", NAME)[1]
     cache.converted(NAME).unlink()
-    assert "pinned" not in run("models", "fetch", NAME)[1]
+    assert "pinned" not in run("models", "pull", NAME)[1]
 
 
 def other_card(name: str, **changes: object) -> ReleasedCard:
@@ -252,7 +227,7 @@ def test_a_changed_conversion_is_noticed_at_the_next_load(change: Callable, mess
     code, output = run("models", "verify", NAME)
     assert code == 1
     assert message in output or "is not what the card describes" in output
-    assert run("models", "fetch", NAME)[0] == 0
+    assert run("models", "pull", NAME)[0] == 0
     assert run("models", "verify", NAME) == (0, f"{NAME}: ok\n")
 
 
@@ -303,14 +278,15 @@ def test_import_beside_the_cache_keeps_the_cache_as_it_is(checkpoints: Path, tmp
     ("words", "message"),
     [
         (("import", NAME, "nowhere/net"), r"nowhere/net\.index"),
-        (("import", "digits-silu", "x"), "digits-silu comes with satbench"),
+        (("import", "digits-silu", "x"), "digits-silu is a weights file already"),
         (("import", "effnet-b00", "x"), "unknown model 'effnet-b00'; did you mean effnet-b0"),
         (("import", NAME, "PREFIX", "--ema", "on"), "makes another network than effnet-b0.*add --out"),
         (("import", NAME, "PREFIX", "--ema", "maybe"), "unknown ema 'maybe'"),
         (("import", NAME, "PREFIX", "--out", "x.pt"), "ends in .safetensors"),
-        (("import", "effnet-b1", "PREFIX"), "lacks the variable 'efficientnet-b1/stem/conv2d/kernel'"),
-        (("fetch", "digits-silu"), "digits-silu comes with satbench"),
-        (("fetch", "effnet-b0", "nobody"), "unknown model 'nobody'"),
+        (("import", "effnet-b1", "PREFIX"), "is called as the release of effnet-b0 is, not effnet-b1's"),
+        (("rm", "digits-silu"), "digits-silu was not downloaded"),
+        (("pull", "resnet51-*"), "no model fits 'resnet51-\\*'"),
+        (("pull", "effnet-b0", "nobody"), "unknown model 'nobody'"),
         (("show", "nobody"), "unknown model 'nobody'"),
         (("verify", "nobody"), "unknown model 'nobody'"),
     ],
@@ -340,9 +316,9 @@ def test_the_table_names_every_card_with_what_was_published() -> None:
 
 
 def test_fetch_show_and_verify_tell_what_is_there() -> None:
-    assert "unknown; the first fetch or import pins them" in run("models", "show", NAME)[1]
-    assert run("models", "verify", NAME) == (1, f"{NAME}: not fetched; run `satbench models fetch {NAME}`\n")
-    assert run("models", "fetch", NAME)[0] == 0
+    assert "unknown; the first download or import pins them" in run("models", "show", NAME)[1]
+    assert run("models", "verify", NAME) == (1, f"{NAME}: not fetched; run `satbench models pull {NAME}`\n")
+    assert run("models", "pull", NAME)[0] == 0
     shown = run("models", "show", NAME)[1]
     assert "pinned at the first use on this machine" in shown
     for digest in cache.pinned(NAME).values():

@@ -12,8 +12,9 @@ from satbench.models.activations import ACTIVATIONS, SmoothReLU, activation
 from satbench.models.efficientnet import EfficientNet, MBConv
 from satbench.models.resnet import ResNet
 from satbench.models.same_padding import Conv2dSame, MaxPool2dSame, same_padding
-from satbench.zoo.card import ReleasedCard, read_cards
+from satbench.zoo.card import ReleasedCard
 from satbench.zoo.convert import variables
+from satbench.zoo.registry import read_cards
 
 pytestmark = pytest.mark.numeric
 

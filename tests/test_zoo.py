@@ -23,9 +23,10 @@ from satbench.core.errors import BadInput
 from satbench.data import load_images
 from satbench.models import ACTIVATIONS, ARCHITECTURES, Classifier, ModelSpec, build_model
 from satbench.models.weights import Provenance, load_model_file, model_digest, save_model
-from satbench.zoo import card as cards
 from satbench.zoo import load
-from satbench.zoo.card import PackagedCard, ReleasedCard, find_card, read_aliases, read_cards, registry_path
+from satbench.zoo import registry as room
+from satbench.zoo.card import ReleasedCard, SatbenchCard
+from satbench.zoo.registry import find_card, read_aliases, read_cards, registry_path
 
 SPEC = ModelSpec("mlp", "silu", 10, 1, 8, (0.3,), (0.4,), {"width": 4, "depth": 1})
 PROVENANCE = Provenance(
@@ -283,7 +284,7 @@ def registry(path: Path, **entries: Any) -> Path:
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package folder whose registry knows one network, `toy`; returns its weights file."""
-    monkeypatch.setattr(cards, "PACKAGE", tmp_path)
+    monkeypatch.setattr(room, "PACKAGE", tmp_path)
     monkeypatch.setattr(strict_yaml, "PACKAGE", tmp_path)
     file = tmp_path / "toy.safetensors"
     save_model(file, network(), PROVENANCE)
@@ -392,7 +393,7 @@ def test_every_card_of_the_registry_is_true() -> None:
     known = read_cards()
     assert [*known, *read_aliases()] == list(entries)
     for name, card in known.items():
-        if not isinstance(card, PackagedCard):
+        if not isinstance(card, SatbenchCard):
             continue  # tests/test_released_networks.py
         loaded = load(name)
         assert sum(parameter.numel() for parameter in loaded.model.parameters()) == card.parameters, name

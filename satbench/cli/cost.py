@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo
 
 
@@ -35,6 +36,8 @@ def command(
     draws: options.Draws = None,
     trust: options.Trust = True,
     threads: options.Threads = None,
+    zoo: Zoo = None,
+    offline: Offline = False,
 ) -> None:
     """Predict the passes and hours of an evaluation, a training or a study, from a few seconds a job on this device.
 

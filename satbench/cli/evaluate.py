@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo
 
 
@@ -40,6 +41,8 @@ def command(
         Path | None,
         typer.Option(help="Run folder, default reports/runs/eval-<...>; one that is there already is continued."),
     ] = None,
+    zoo: Zoo = None,
+    offline: Offline = False,
 ) -> None:
     """Attack a network and record, image by image, what survives."""
     import dataclasses
@@ -94,12 +97,13 @@ def command(
 def check_images(model: str, split: str | None, data_dir: Path | None) -> None:
     """Refuse images that are not there before a gigabyte of weights is fetched for them."""
     from satbench.data import load_images
-    from satbench.zoo.card import find_card, is_card
-    from satbench.zoo.released import ABSENT, state
+    from satbench.zoo.registry import find_card, is_card
+    from satbench.zoo.released import state
+    from satbench.zoo.weights_file import ABSENT
 
     if is_card(model):
         own, card = find_card(model)
-        if state(own, card) == ABSENT:
+        if card.dataset is not None and state(own, card) == ABSENT:
             load_images(card.dataset, split, data_dir=data_dir)
 
 

@@ -1,35 +1,39 @@
 """`satbench models`: the registry, what was published of it, and what of it is on this machine."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from satbench.cli import models_cache, models_own, models_pins
+from satbench.cli.environment import Zoo
 from satbench.cli.output import echo
 
 if TYPE_CHECKING:
     from satbench.reporting.claims import Claim
-    from satbench.zoo.card import ReleasedCard
+    from satbench.zoo.card import Card, ReleasedCard
 
 app = typer.Typer(help="List, fetch, import and verify the registry's networks.", invoke_without_command=True)
+app.command("pull")(models_cache.pull)
+app.command("fetch", hidden=True)(models_cache.pull)  # its name in version 0.1
+app.command("import")(models_cache.import_)
+app.command("verify")(models_cache.verify)
+app.command("rm")(models_cache.remove)
+app.command("gc")(models_cache.collect)
+app.command("init-card")(models_own.init_card)
+app.command("export")(models_own.export)
+app.add_typer(models_pins.app, name="pins")
 
 
 @app.callback()
-def table(context: typer.Context) -> None:
+def everything(context: typer.Context, zoo: Zoo = None) -> None:
     """List the registry's networks, and the architectures and activations that can be trained."""
     if context.invoked_subcommand is not None:
         return
     from satbench.models import ACTIVATIONS, ARCHITECTURES
-    from satbench.reporting.claims import headline, published, read_claims
-    from satbench.zoo.card import read_aliases, read_cards
-    from satbench.zoo.released import state
+    from satbench.zoo.registry import read_aliases, read_cards
 
-    claims = read_claims()
-    echo("Registry (satbench eval --model NAME); accuracies in percent as published, not measured here:")
-    echo(f"  {'name':<26} {'parameters':>11}  {'clean':<15} {'robust':<25} fetched")
-    for name, card in read_cards().items():
-        clean, robust = (_figure(claim) for claim in headline(published(claims, name)))
-        echo(f"  {name:<26} {card.parameters:>11,}  {clean:<15} {robust:<25} {state(name, card)}")
+    _print_table(read_cards())
     for name, alias in read_aliases().items():
         echo(f"  {name:<26} is {alias.alias}: {alias.because}")
     echo("Architectures (satbench train --model NAME):")
@@ -43,27 +47,76 @@ def table(context: typer.Context) -> None:
         echo(f"  {name:<20} C{smoothness}  {entry.formula}{defaults}")
 
 
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Names, such as 'resnet50-*'.")] = "*",
+    family: Annotated[str | None, typer.Option(help="Architectures that begin so: resnet, efficientnet.")] = None,
+    activation: Annotated[str | None, typer.Option(help="Such as silu.")] = None,
+    threat: Annotated[str | None, typer.Option(metavar="NORM[:EPS]", help="Trained for: Linf or Linf:4/255.")] = None,
+    fetched: Annotated[bool, typer.Option("--fetched", help="Only those on this machine.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a list of objects for programs.")] = False,
+    zoo: Zoo = None,
+) -> None:
+    """List the networks of the registry that fit all conditions."""
+    from satbench.core.eps import Threat, parse_eps
+    from satbench.core.errors import BadInput
+    from satbench.core.files import to_json
+    from satbench.core.parsing import parsed
+    from satbench.models import canonical
+    from satbench.zoo.registry import entries, read_cards
+    from satbench.zoo.released import state
+    from satbench.zoo.weights_file import ABSENT
+
+    wanted = None if activation is None else canonical(activation)
+    norm, colon, eps = (threat or "").partition(":")
+    if threat is not None:
+        parsed(Threat, {"norm": norm, "eps": 0.0}, f"--threat {threat}")
+    radius = parse_eps(eps, norm) if colon else None
+
+    def fits(name: str, card: "Card") -> bool:
+        trained = card.trained_for
+        return (
+            fnmatchcase(name, pattern)
+            and card.architecture.startswith(family or "")
+            and wanted in (None, card.activation)
+            and (threat is None or (trained is not None and trained.norm == norm))
+            and (radius is None or (trained is not None and abs(trained.eps - radius) < 1e-9))
+            and not (fetched and state(name, card) == ABSENT)
+        )
+
+    found = {name: card for name, card in read_cards().items() if fits(name, card)}
+    if json:
+        registries = {name: entry.registry for name, entry in entries().items()}
+        echo(to_json([_described(name, card, registries[name]) for name, card in found.items()]), nl=False)
+    elif found:
+        _print_table(found)
+    else:
+        raise BadInput("no network of the registry fits; `satbench models list` shows all")
+
+
 @app.command("show")
-def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`.")]) -> None:
+def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`.")], zoo: Zoo = None) -> None:
     """Print a network's card: what it is, where it comes from, what was published, what is on this machine."""
     from satbench.reporting.claims import published, read_claims
     from satbench.zoo import cache
-    from satbench.zoo.card import ReleasedCard, find_card, read_aliases
+    from satbench.zoo.card import ReleasedCard
+    from satbench.zoo.registry import entries, find_card
     from satbench.zoo.released import known_digests, state
 
     own, card = find_card(name)
-    here = state(own, card)
     known = known_digests(own, card) if isinstance(card, ReleasedCard) else None
-    echo(own if own == name else f"{name} is {own}: {read_aliases()[name].because}")
+    alias = entries()[name].card
+    echo(own if own == name else f"{name} is {own}: {getattr(alias, 'because', '')}")
     for field, value in card.model_dump(exclude={"digests", "sources", "trained_for"}).items():
-        echo(f"  {field}: {value:,}" if field == "parameters" else f"  {field}: {value}")
+        echo(f"  {field}: {value:,}" if field in ("parameters", "size") and value else f"  {field}: {value}")
     echo(f"  trained_for: {card.trained_for}")
+    echo(f"  registry: {entries()[own].registry}")
     if isinstance(card, ReleasedCard):
         echo("  sources (Google Drive ids):")
         for part, source in card.sources.model_dump().items():
             echo(f"    {part}: {source}")
         _show_digests(card, known)
-        echo(f"  cache: {cache.folder(own)}, {here}")
+        echo(f"  cache: {cache.found(cache.folder(own))}, {state(own, card)}")
     claims = read_claims()
     found = published(claims, own)
     echo("  published, in percent:" if found else "  published: nothing")
@@ -71,63 +124,28 @@ def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`
         echo(f"    {claim.figure} {claim} ({claims.sources[claim.source].where})")
 
 
-@app.command("fetch")
-def fetch(names: Annotated[list[str], typer.Argument(help="Names from `satbench models`.")]) -> None:
-    """Fetch released checkpoints, check or pin their digests, and convert them."""
-    from satbench.cli.progress import progress_bar
-    from satbench.zoo.card import released_card
-    from satbench.zoo.released import obtain_again_if_damaged
+def _print_table(cards: "dict[str, Card]") -> None:
+    from satbench.reporting.claims import headline, published, read_claims
+    from satbench.zoo.released import state
 
-    for name, card in [released_card(name) for name in names]:
-        with progress_bar(f"fetch {name}", "bytes") as report:
-            path = obtain_again_if_damaged(name, card, report)
-        echo(f"{name}: {path}")
-
-
-@app.command("import")
-def import_(
-    name: Annotated[str, typer.Argument(help="Whose checkpoint it is: a name from `satbench models`.")],
-    checkpoint_prefix: Annotated[Path, typer.Argument(help="The checkpoint's path without .index or .data-...")],
-    out: Annotated[Path | None, typer.Option(help="Write a .safetensors file here instead of into the cache.")] = None,
-    ema: Annotated[str, typer.Option(help="Moving averages: auto (as the card says), on or off.")] = "auto",
-) -> None:
-    """Convert a checkpoint that is already on this machine."""
-    from satbench.zoo.card import released_card
-    from satbench.zoo.released import import_checkpoint
-
-    own, card = released_card(name)
-    done = import_checkpoint(own, card, checkpoint_prefix, out, ema)
-    taken = "the moving averages" if done.converted.averaged else "the raw variables"
-    echo(f"{own}: {done.converted.taken} variables; took {taken} (the file has {done.converted.averages} averages)")
-    if done.converted.ignored:
-        echo(f"ignored {len(done.converted.ignored)} others: {', '.join(done.converted.ignored)}")
-    if checkpoint_prefix.name.removesuffix(".index") != card.release:
-        echo(f"the files are not called {card.release}, as the release calls them; be sure that they are {own}'s")
-    echo(f"{done.path}")
+    claims = read_claims()
+    echo("Registry (satbench eval --model NAME); accuracies in percent as published, not measured here:")
+    echo(f"  {'name':<26} {'parameters':>11}  {'clean':<15} {'robust':<25} fetched")
+    for name, card in cards.items():
+        clean, robust = (_figure(claim) for claim in headline(published(claims, name)))
+        echo(f"  {name:<26} {card.parameters:>11,}  {clean:<15} {robust:<25} {state(name, card)}")
 
 
-@app.command("verify")
-def verify(
-    name: Annotated[
-        str | None, typer.Argument(help="A name from `satbench models`; default: all that is there.")
-    ] = None,
-) -> None:
-    """Hash the files again and run every converted network on its probe batch; exit 1 when anything is wrong."""
-    from satbench.zoo.card import find_card, read_cards
-    from satbench.zoo.released import ABSENT, faults, state
+def _described(name: str, card: "Card", registry: str) -> dict[str, Any]:
+    from satbench.reporting.claims import published, read_claims
+    from satbench.zoo.released import state
 
-    wrong = False
-    for own, card in (dict([find_card(name)]) if name is not None else read_cards()).items():
-        if state(own, card) != ABSENT:
-            found = faults(own, card) or ["ok"]
-        elif name is not None:
-            found = [f"not fetched; run `satbench models fetch {own}`"]
-        else:
-            continue
-        wrong = wrong or found != ["ok"]
-        for line in found:
-            echo(f"{own}: {line}")
-    raise typer.Exit(int(wrong))
+    claims = [
+        {"figure": claim.figure, "steps": claim.steps, "percent": claim.percent, "source": claim.source}
+        for claim in published(read_claims(), name)
+    ]
+    said = card.model_dump(mode="json", exclude={"sources", "digests"})
+    return {"name": name, **said, "registry": registry, "state": state(name, card), "published": claims}
 
 
 def _figure(claim: "Claim | None") -> str:
@@ -139,7 +157,7 @@ def _figure(claim: "Claim | None") -> str:
 
 def _show_digests(card: "ReleasedCard", known: dict[str, str] | None) -> None:
     if known is None:
-        echo("  digests: unknown; the first fetch or import pins them")
+        echo("  digests: unknown; the first download or import pins them")
         return
     origin = "stated on the card" if card.stated_digests else "pinned at the first use on this machine"
     echo(f"  digests (SHA-256, {origin}):")

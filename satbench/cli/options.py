@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 NETWORK = (
-    "A name from `satbench models`, timm:NAME, torchvision:NAME, package.module:callable, a run folder or "
-    "a .safetensors file."
+    "A name from `satbench models`, timm:NAME, torchvision:NAME, robustbench:DATASET/THREAT/NAME, hf:OWNER/NAME, "
+    "package.module:callable, a run folder, or a .safetensors, .pt2 or TorchScript file."
 )
 ATTACK = (
     "fgsm, pgd, sat-pgd, rapid, cascade, autoattack, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, foolbox:NAME, "

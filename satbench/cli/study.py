@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def command(
     data_dir: options.DataDir = None,
     is_dry: Annotated[bool, typer.Option("--dry-run", help="List every job and write nothing.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of study files.")] = False,
+    zoo: Zoo = None,
+    offline: Offline = False,
 ) -> None:
     """Train and measure all that a study file asks for; the same command continues, and adds what is new in the file.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from satbench.cli import options
+from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo
 
 
@@ -36,6 +37,8 @@ def command(
         bool, typer.Option("--dry-run", help="Say what the run would do and cost, from a few updates; write nothing.")
     ] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting.")] = None,
+    zoo: Zoo = None,
+    offline: Offline = False,
 ) -> None:
     """Train a network adversarially; the same command continues an interrupted run, and more --epochs a finished one.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the page; default reports/trust/<model>-<digest>.")
     ] = None,
+    zoo: Zoo = None,
+    offline: Offline = False,
 ) -> None:
     """Check whether robustness figures of a network can be believed; exit 1 when they cannot."""
     from satbench.cli.evaluate import check_images

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from satbench.cli import options
+from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo
 
 MOST_SHOWN = 20
@@ -26,6 +27,8 @@ def command(
     ] = None,
     sample: Annotated[int, typer.Option(help="At least so many random images are attacked again by each attack.")] = 32,
     seal: Annotated[str | None, typer.Option(help="The seal that was published with the run, or its start.")] = None,
+    zoo: Zoo = None,
+    offline: Offline = False,
 ) -> None:
     """Compute a run again, in part, and compare; exit 1 when its records claim what does not hold."""
     from satbench.cli.progress import progress_bar

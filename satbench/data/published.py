@@ -22,6 +22,7 @@ from satbench.core.bounded import MIB, gunzipped, read_bounded
 from satbench.core.errors import BadInput
 from satbench.core.files import atomic_file
 from satbench.core.home import home
+from satbench.core.offline import need_network
 from satbench.data.images import SHARES, ImageSet, carve, image_set
 
 SPLITS = ("train", "val", "test")
@@ -199,6 +200,7 @@ def _fetch(name: str, part: Part, folder: Path, instead_of: Path) -> None:
     """Download what the part's missing files come in; every file gets its name in `folder` once it is whole."""
     from torchvision.datasets.utils import download_url
 
+    need_network(f"{name} is", f"unpack it in a folder and give that: --dataset {name}:FOLDER")
     working = folder.parent / "partial"
     sys.stderr.write(f"satbench: {instead_of} has no {name}; downloading it to {folder}\n")
     for archive in part.archives:

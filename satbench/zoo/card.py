@@ -1,20 +1,15 @@
-"""The registry file: one typed card a model."""
+"""The cards of a registry: one typed entry a model."""
 
-import hashlib
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from satbench.core.eps import Threat
-from satbench.core.errors import BadInput
-from satbench.core.lookup import find, nearest
-from satbench.core.parsing import parsed
-from satbench.core.strict_yaml import PACKAGE, read_mapping, shipped
+from satbench.core.lookup import find
 from satbench.data.loaders import LOADERS
 from satbench.models import ARCHITECTURES, ModelSpec, canonical
+from satbench.models.timm_network import PREFIX
 
-REGISTRY = "model_zoo.yaml"
 CLASSES = 1000
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -25,21 +20,18 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class _Card(_Strict):
+class _Network(_Strict):
     summary: str
     architecture: str
     activation: str
-    dataset: str
-    recipe: str
-    method: str
-    trained_for: Threat
     parameters: int = Field(gt=0)
     licence: str
 
     @field_validator("architecture")
     @classmethod
     def _known_architecture(cls, name: str) -> str:
-        find(ARCHITECTURES, name, "architecture")
+        if not name.startswith(PREFIX):
+            find(ARCHITECTURES, name, "architecture")
         return name
 
     @field_validator("activation")
@@ -48,26 +40,52 @@ class _Card(_Strict):
         return canonical(text)
 
 
-class PackagedCard(_Card):
-    """A network whose weights come with satbench: `weights`, relative to the package, must hash to `sha256`.
+class _Training(_Strict):
+    dataset: str
+    recipe: str
+    method: str
+    trained_for: Threat
 
-    The image size and the normalisation are in the weights file itself.
+
+class _WeightsFile(_Strict):
+    """One file of weights: `weights` is a path relative to the registry, or a URL; it must hash to `sha256`.
+
+    size: of the file in bytes, told before a download.
     """
+
+    weights: str
+    sha256: Sha256
+    size: int | None = Field(default=None, gt=0)
+
+
+class SatbenchCard(_Network, _Training, _WeightsFile):
+    """A network in a weights file that satbench wrote, which holds image size and normalisation itself."""
 
     format: Literal["safetensors"]
     seed: int
-    weights: str
-    sha256: Sha256
 
-    def checked_path(self) -> Path:
-        """The weights file; raises `BadInput` unless it hashes to `sha256`."""
-        path = PACKAGE / self.weights
-        if not path.is_file():
-            raise BadInput(f"the weights {path} are missing; install satbench again")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != self.sha256:
-            raise BadInput(f"{path} has SHA-256 {found}, its card says {self.sha256}; install satbench again")
-        return path
+
+class StateDictCard(_Network, _WeightsFile):
+    """A network in a plain state dict; the card says how to build it (see `ModelSpec`), and what is known of it."""
+
+    format: Literal["state-dict"]
+    image_size: int = Field(gt=0)
+    channels: int = Field(gt=0)
+    num_classes: int = Field(gt=0)
+    mean: tuple[float, ...] = Field(strict=False)
+    std: tuple[float, ...] = Field(strict=False)
+    params: dict[str, Any] = {}
+    dataset: str | None = None
+    recipe: str | None = None
+    method: str | None = None
+    trained_for: Threat | None = None
+    seed: int | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """How its network is built."""
+        shape = (self.num_classes, self.channels, self.image_size)
+        return ModelSpec(self.architecture, self.activation, *shape, self.mean, self.std, self.params)
 
 
 class Sources(_Strict):
@@ -85,7 +103,7 @@ class Digests(_Strict):
     index: Sha256
 
 
-class ReleasedCard(_Card):
+class ReleasedCard(_Network, _Training):
     """A network of the SAT release: a TensorFlow checkpoint to fetch and convert.
 
     release: the stem of its files. loader: the one its authors evaluate it with. channel_order: what its first
@@ -146,72 +164,10 @@ class Alias(_Strict):
     because: str
 
 
-Card = PackagedCard | ReleasedCard
-FORMATS: dict[str, type[PackagedCard] | type[ReleasedCard]] = {
-    "safetensors": PackagedCard,
+FileCard = SatbenchCard | StateDictCard
+Card = FileCard | ReleasedCard
+FORMATS: dict[str, type[SatbenchCard] | type[StateDictCard] | type[ReleasedCard]] = {
+    "safetensors": SatbenchCard,
+    "state-dict": StateDictCard,
     "tensorflow-v2": ReleasedCard,
 }
-
-
-def registry_path() -> Path:
-    """The registry inside an installed package, or at the top of a checkout."""
-    return shipped(REGISTRY)
-
-
-def _read(path: Path) -> tuple[dict[str, Card], dict[str, Alias]]:
-    cards: dict[str, Card] = {}
-    aliases = {}
-    for name, entry in read_mapping(path).items():
-        if isinstance(entry, dict) and "alias" in entry:
-            aliases[name] = parsed(Alias, entry, f"{path}: entry {name!r}")
-        else:
-            cards[name] = parsed(_schema(path, name, entry), entry, f"{path}: entry {name!r}")
-    for name, alias in aliases.items():
-        if alias.alias not in cards:
-            raise BadInput(f"{path}: entry {name!r}, field 'alias': {alias.alias!r} is no card of this file")
-    return cards, aliases
-
-
-def _schema(path: Path, name: str, entry: object) -> type[PackagedCard] | type[ReleasedCard]:
-    given = entry.get("format", "safetensors") if isinstance(entry, dict) else "safetensors"
-    if given not in FORMATS:
-        raise BadInput(f"{path}: entry {name!r}, field 'format': {given!r}; {nearest(given, FORMATS)}")
-    return FORMATS[given]
-
-
-def read_cards(path: Path | None = None) -> dict[str, Card]:
-    """All cards by name; raises `BadInput` naming file, entry and field of the first that is wrong."""
-    return _read(path or registry_path())[0]
-
-
-def read_aliases(path: Path | None = None) -> dict[str, Alias]:
-    """The other names that cards go by."""
-    return _read(path or registry_path())[1]
-
-
-def is_card(name: str) -> bool:
-    """Whether `find_card` would find it."""
-    cards, aliases = _read(registry_path())
-    return name in cards or name in aliases
-
-
-def find_card(name: str) -> tuple[str, Card]:
-    """The card of a model with its own name, whichever name was given; an unknown one meets the nearest known ones."""
-    cards, aliases = _read(registry_path())
-    own = aliases[name].alias if name in aliases else name
-    if own not in cards and name in ARCHITECTURES:
-        raise BadInput(f"{name!r} is an architecture without weights; train it first: satbench train --model {name}")
-    if own not in cards:
-        raise BadInput(f"unknown model {name!r}; {nearest(name, [*cards, *aliases, *ARCHITECTURES])}")
-    return own, cards[own]
-
-
-def released_card(name: str) -> tuple[str, ReleasedCard]:
-    """Like `find_card`, for what can be fetched."""
-    own, card = find_card(name)
-    if not isinstance(card, ReleasedCard):
-        raise BadInput(f"{own} comes with satbench, there is nothing to fetch or import; use it as it is")
-    return own, card
-
-
-__all__ = ["Card", "PackagedCard", "ReleasedCard", "find_card", "read_aliases", "read_cards", "released_card"]

@@ -13,8 +13,10 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from satbench.core.errors import BadInput
+from satbench.core.offline import is_offline
 from satbench.core.progress import Progress
 from satbench.zoo import cache
+from satbench.zoo.remote import need_digest
 from satbench.zoo.tf_bundle import MAGIC
 
 MIRROR = "SATBENCH_MIRROR"
@@ -51,13 +53,16 @@ def by_hand(name: str, release: str, sources: Mapping[str, str]) -> str:
     return f"by hand: save {' and '.join(links)} in {folder} and run `{command}`"
 
 
-def fetch(name: str, release: str, sources: Mapping[str, str], progress: Progress) -> Path:
+def fetch(
+    name: str, release: str, sources: Mapping[str, str], progress: Progress, known: Mapping[str, str] | None = None
+) -> Path:
     """Put every missing file of card `name` into the cache; returns the checkpoint's prefix, folder/release.
 
     sources: Drive id of each file; the mirror `SATBENCH_MIRROR` (a URL or a folder) is tried first for release/file.
     progress: gets the bytes done, the bytes known of so far, and the file. An interrupted download is continued by the
-    next call. Files already there are kept, and digests are the caller's. Raises `BadInput` with the way by hand when a
-    file cannot be had or is none of a checkpoint, and OSError from the disk.
+    next call. Files already there are kept. Digests are compared by the caller; those that are `known` allow a mirror
+    of plain HTTP. Raises `BadInput` with the way by hand when a file cannot be had or is none of a checkpoint, and
+    OSError from the disk.
     """
     folder = cache.folder(name)
     with cache.locked(name):
@@ -65,7 +70,7 @@ def fetch(name: str, release: str, sources: Mapping[str, str], progress: Progres
         before = 0
         for file in [file for file in sources if not (folder / file).is_file()]:
             try:
-                _obtain(folder / file, release, sources[file], _after(before, file, progress))
+                _obtain(folder / file, release, sources[file], _after(before, file, progress), (known or {}).get(file))
             except _Failed as error:
                 raise BadInput(
                     f"{name}: {file} could not be fetched, {error}; run the same command again to continue the "
@@ -79,11 +84,52 @@ def _after(before: int, file: str, progress: Progress) -> Report:
     return lambda done, total: progress(before + done, before + total, file)
 
 
-def _obtain(target: Path, release: str, source: str, report: Report) -> None:
+def fetch_url(name: str, url: str, digest: str, progress: Progress) -> Path:
+    """The weights file of card `name` from a URL, in the cache once it has the SHA-256 `digest`.
+
+    An interrupted download is continued by the next call. Raises `BadInput` when it cannot be had or is another file.
+    """
+    target = url_target(name, url, digest)
+    with cache.locked(name):
+        if target.is_file():  # another process was at it
+            return target
+        fresh = target.with_name(f"{target.name}.new")
+        download(name, url, url, fresh, progress)
+        found = sha256_file(fresh)
+        if found != digest:
+            fresh.unlink()
+            raise BadInput(f"{name}: {url} has SHA-256 {found}, its card says {digest}; ask its author which is right")
+        fresh.replace(target)
+    return target
+
+
+def download(name: str, url: str, whose: str, target: Path, progress: Progress) -> None:
+    """Put the file at `url`, which errors call `whose`, at `target`; its digest is the caller's to check.
+
+    Raises `BadInput` when it cannot be had.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _place(url, whose, target, _after(0, target.name, progress))
+    except _Failed as error:
+        raise BadInput(
+            f"{name}: {error}; run the same command again to continue the download, or save the file as {target}"
+        ) from None
+
+
+def url_target(name: str, url: str, digest: str) -> Path:
+    """Where `fetch_url` puts the file; a card that is given another digest leads to another place."""
+    return cache.folder(name) / digest[:16] / (Path(urlsplit(url).path).name or "weights")
+
+
+def _obtain(target: Path, release: str, source: str, report: Report, digest: str | None) -> None:
     mirror = os.environ.get(MIRROR, "").strip()
     if mirror:
         try:
-            _place(_in_mirror(mirror, f"{release}/{target.name}"), MIRROR, target, report)
+            origin = _in_mirror(mirror, f"{release}/{target.name}")
+            if isinstance(origin, str):
+                need_digest(origin, digest, f"use https, or pin them: satbench models pins import FILE ({MIRROR})")
+            _place(origin, MIRROR, target, report)
             return
         except _Absent as error:
             sys.stderr.write(f"satbench: {release}/{target.name}: {error}; asking Google Drive\n")
@@ -108,6 +154,8 @@ def _in_mirror(mirror: str, file: str) -> Path | str:
 
 def _place(origin: Path | str, whose: str, target: Path, report: Report) -> None:
     """Put the file at `origin` under its final name, once it is whole and looks like a checkpoint's."""
+    if isinstance(origin, str) and is_offline():
+        raise _Failed(f"{whose} is not asked while offline")
     tag = hashlib.sha256(str(origin).encode()).hexdigest()[:8]  # so that bytes of two origins are never joined
     working = target.with_name(f"{target.name}.{tag}")
     try:

@@ -15,20 +15,29 @@ from satbench.core.progress import Progress, silent
 from satbench.models.classifier import Classifier
 from satbench.models.precision import float32_ends
 from satbench.models.weights import (
+    HEADER,
     Conversion,
     Provenance,
     load_model_file,
     load_strictly,
     model_digest,
+    read_metadata,
     read_weights,
 )
 from satbench.numerics.device import resolve_device
 from satbench.numerics.modes import evaluating
 from satbench.results.schema import ModelInfo
-from satbench.zoo.card import CLASSES, Card, ReleasedCard, find_card, read_aliases, read_cards
+from satbench.zoo.cached_only import cached_only
+from satbench.zoo.card import CLASSES, Card, ReleasedCard, SatbenchCard, StateDictCard
+from satbench.zoo.fetch import sha256_file
+from satbench.zoo.hub import WEIGHTS, hub_file, is_of_satbench, pinned_name, timm_network
 from satbench.zoo.libraries import LIBRARIES, class_names
-from satbench.zoo.released import convert_card, is_release, known_digests, obtain, source_digests
+from satbench.zoo.program import is_program, load_program
+from satbench.zoo.registry import find_card, is_card, read_aliases, read_cards
+from satbench.zoo.released import convert_card, is_release, known_digests, load_released, source_digests
+from satbench.zoo.robustbench import SIDES, from_robustbench
 from satbench.zoo.tf_bundle import Bundle
+from satbench.zoo.weights_file import build, obtain_weights
 
 BEST = "best.safetensors"
 LAST = "last.safetensors"
@@ -36,6 +45,7 @@ NO_NETWORK = (
     "give a torch.nn.Module whose forward maps images to logits and whose attributes are the networks it uses, so that "
     "their weights are part of its digest and their mode can be set"
 )
+HUB_NAMES = ("hf-hub:", "hf_hub:")  # how timm spells repositories of the Hugging Face Hub
 ORIGINAL = "give the torch.nn.Module that it was made from"
 
 
@@ -66,26 +76,35 @@ class Loaded:
 def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress: Progress = silent) -> Loaded:
     """The network that `ref` names.
 
-    A card of the registry, `timm:NAME`, `torchvision:NAME`, `package.module:callable`, a training run's folder or a
-    .safetensors file. `checkpoint` gives other weights to any but the last two; for a card it is a TensorFlow
-    checkpoint's prefix, a run folder or a .safetensors file. Raises `BadInput` for an unknown name, bytes whose
-    digest is not the card's, weights that do not fit, and anything that is not a torch module.
+    A card of the registry, which a folder of that name never replaces; `timm:NAME`, `torchvision:NAME`,
+    `robustbench:DATASET/THREAT/NAME`, `hf:OWNER/NAME[@REVISION]`; `package.module:callable`; a training run's folder, a
+    .safetensors file, or a program (.pt2 or TorchScript). `checkpoint` gives other weights to a card, to networks of
+    timm and torchvision and to a callable; for a card it is a TensorFlow checkpoint's prefix, a run folder or a
+    .safetensors file. Raises `BadInput` for an unknown name, bytes whose digest is not the card's, weights that do not
+    fit, and anything that is not a torch module.
     """
     if not ref.strip():
         raise BadInput("the model's name is empty; give a name from `satbench models`")
     place = resolve_device(device)
     kind, colon, name = ref.partition(":")
     path = Path(ref)
-    is_file = path.is_dir() or path.suffix == ".safetensors"
+    is_other = is_card(ref) or (colon and kind in (*LIBRARIES, "hf", "robustbench"))
+    is_file = not is_other and (path.is_dir() or path.suffix == ".safetensors" or is_program(path))
     if checkpoint is not None and is_file:
         raise BadInput(
             f"{ref!r} brings its own weights; leave out --checkpoint, or give it to a registry name, timm:NAME or "
             "package.module:callable"
         )
-    if colon and kind in LIBRARIES:
+    if colon and (kind == "hf" or (kind == "timm" and name.startswith(HUB_NAMES))):
+        loaded = _from_hub(ref, name.removeprefix(HUB_NAMES[0]).removeprefix(HUB_NAMES[1]), checkpoint)
+    elif colon and kind == "robustbench":
+        loaded = _from_robustbench(ref, name, checkpoint, progress)
+    elif colon and kind in LIBRARIES:
         loaded = _from_library(ref, kind, name, checkpoint)
+    elif is_file and is_program(path):
+        loaded = _from_program(ref, path)
     elif is_file:
-        loaded = _from_file(ref, _weights_of(path))
+        loaded = _from_file(ref, weights_of(path))
     elif path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
         read_weights(path)
         raise BadInput(
@@ -108,7 +127,7 @@ def load_model(name: str | Path, checkpoint: str | Path | None = None, device: s
     return load(str(name), Path(checkpoint) if checkpoint is not None else None, device).model
 
 
-def _weights_of(path: Path) -> Path:
+def weights_of(path: Path) -> Path:
     """The file itself, or the best weights of a run folder."""
     if not path.is_dir():
         return path
@@ -127,21 +146,74 @@ def _is_tf_checkpoint(path: Path) -> bool:
 
 def _from_card(name: str, checkpoint: Path | None, progress: Progress) -> Loaded:
     own, card = find_card(name)
-    note = f"{name} is {own}: {read_aliases()[name].because}" if own != name else None
+    notes = [f"{name} is {own}: {read_aliases()[name].because}"] if own != name else []
+    if Path(name).exists():
+        notes.append(f"{name} is the network of that name; for the folder or file give ./{name}")
     if checkpoint is not None:
         loaded = _with_checkpoint(own, card, checkpoint)
     elif isinstance(card, ReleasedCard):
-        loaded = _from_file(own, obtain(own, card, progress))
+        loaded = _converted(own, *load_released(own, card, progress))
+    elif isinstance(card, SatbenchCard):
+        loaded = _described(own, card, obtain_weights(own, card, progress))
     else:
-        loaded = _from_file(own, card.checked_path())
-    return replace(loaded, note=note)
+        loaded = _state_dict(own, card, obtain_weights(own, card, progress))
+    return replace(loaded, note="; ".join([*notes, *([loaded.note] if loaded.note else [])]) or None)
+
+
+def fetch_weights(name: str, card: Card, progress: Progress = silent) -> Path:
+    """The file of a card's weights, checked; downloaded and converted where it is missing or damaged."""
+    if isinstance(card, ReleasedCard):
+        return load_released(name, card, progress)[0]
+    return obtain_weights(name, card, progress)
+
+
+def weights_file(ref: str) -> Path | None:
+    """The file of satbench's own that `load` reads for `ref`, which it has loaded before; None for other networks."""
+    path = Path(ref)
+    if is_card(ref):
+        own, card = find_card(ref)
+        path = fetch_weights(own, card)
+    elif path.is_dir():
+        path = weights_of(path)
+    return path if path.suffix == ".safetensors" and path.is_file() and HEADER in read_metadata(path) else None
+
+
+def _described(name: str, card: SatbenchCard, path: Path) -> Loaded:
+    """A file that satbench wrote, which must hold the network that the card describes."""
+    loaded = _from_file(name, path)
+    assert isinstance(loaded.model, Classifier)
+    spec = loaded.model.spec
+    found = {"architecture": spec.architecture, "activation": spec.activation, "seed": loaded.info.seed}
+    for field, value in found.items():
+        if getattr(card, field) != value:
+            raise BadInput(f"{path}: its {field} is {value}, but the card of {name} says {getattr(card, field)}")
+    return loaded
+
+
+def _state_dict(name: str, card: StateDictCard, path: Path) -> Loaded:
+    model = build(card, path)
+    info = ModelInfo(
+        ref=name,
+        digest=model_digest(model),
+        label=name,
+        activation=card.activation,
+        method=card.method,
+        recipe=card.recipe,
+        seed=card.seed,
+        trained_for=card.trained_for,
+    )
+    return Loaded(model, info, card.dataset, card.image_size)
 
 
 def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
     """The card's network with other weights; they bear its name alone only when they are the release's own."""
     ref = f"{name} --checkpoint {checkpoint}"
+    if isinstance(card, StateDictCard):
+        loaded = _state_dict(name, card, checkpoint)
+        info = loaded.info.model_copy(update={"ref": ref, "label": f"{name} [{checkpoint.name}]", "seed": None})
+        return replace(loaded, info=info.model_copy(update={"method": None, "recipe": None, "trained_for": None}))
     if checkpoint.is_dir() or checkpoint.suffix == ".safetensors":
-        loaded = _from_file(ref, _weights_of(checkpoint))
+        loaded = _from_file(ref, weights_of(checkpoint))
         assert isinstance(loaded.model, Classifier)
         found, wanted = loaded.model.spec, (card.architecture, card.activation)
         if (found.architecture, found.activation) != wanted:
@@ -220,21 +292,55 @@ def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> L
     return Loaded(model, info, origin.dataset, model.spec.image_size, loader=origin.loader)
 
 
+def _from_hub(ref: str, repository: str, checkpoint: Path | None) -> Loaded:
+    """A repository at its pinned commit, which is in the reference that results keep."""
+    if checkpoint is not None:
+        raise BadInput(f"{ref!r} brings its own weights; leave out --checkpoint")
+    pinned = pinned_name(repository)
+    weights = hub_file(pinned, *WEIGHTS)
+    if is_of_satbench(weights):
+        return _from_file(f"hf:{pinned}", weights)
+    return _of_collection(timm_network(pinned, weights), f"hf:{pinned}", f"hf:{repository}")
+
+
+def _from_robustbench(ref: str, name: str, checkpoint: Path | None, progress: Progress) -> Loaded:
+    if checkpoint is not None:
+        raise BadInput(f"{ref!r} brings its own weights; leave out --checkpoint")
+    entry = from_robustbench(name, progress)
+    loaded = from_module(entry.model, ref, ref)
+    loaded.model.eval()
+    info = loaded.info.model_copy(update={"trained_for": entry.threat})
+    loader = "torchvision" if entry.dataset == "imagenet" else None
+    return replace(loaded, info=info, dataset=entry.dataset, image_size=SIDES[entry.dataset], loader=loader)
+
+
+def _from_program(ref: str, path: Path) -> Loaded:
+    """A program has no more identity than its file: equal weights may be used in other ways."""
+    model, shape = load_program(path)
+    loaded = from_module(model, ref, path.name)
+    loaded.model.eval()
+    info = loaded.info.model_copy(update={"digest": f"sha256:{sha256_file(path)}"})
+    note = f"{path} is a program, which runs as it is; use files of authors you trust"
+    return replace(loaded, info=info, image_size=shape[-1] if shape else None, note=note)
+
+
 def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Loaded:
+    with cached_only():
+        model = LIBRARIES[kind](name, checkpoint)
+    if checkpoint is not None:
+        return _of_collection(model, f"{ref} --checkpoint {checkpoint}", f"{ref} [{checkpoint.name}]")
+    return replace(_of_collection(model, ref, ref), class_names=class_names(kind, name))
+
+
+def _of_collection(model: Classifier, ref: str, label: str) -> Loaded:
     """A classifier of 1,000 classes is taken to know ImageNet's."""
-    model = LIBRARIES[kind](name, checkpoint)
-    label = ref if checkpoint is None else f"{ref} [{checkpoint.name}]"
-    info = ModelInfo(
-        ref=ref if checkpoint is None else f"{ref} --checkpoint {checkpoint}", digest=model_digest(model), label=label
-    )
     imagenet = model.spec.num_classes == CLASSES
     return Loaded(
         model,
-        info,
+        ModelInfo(ref=ref, digest=model_digest(model), label=label),
         dataset="imagenet" if imagenet else None,
         image_size=model.spec.image_size,
         loader="torchvision" if imagenet else None,
-        class_names=class_names(kind, name) if checkpoint is None else None,
     )
 
 

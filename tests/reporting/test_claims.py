@@ -10,7 +10,8 @@ from satbench.data.loaders import LOADERS
 from satbench.reporting.claims import Claims, compare, headline, published, read_claims, to_markdown
 from satbench.reporting.summary import Row
 from satbench.results.schema import DataInfo
-from satbench.zoo.card import ReleasedCard, read_cards
+from satbench.zoo.card import ReleasedCard
+from satbench.zoo.registry import read_cards
 
 from .made import known
 

@@ -1,0 +1,95 @@
+"""`satbench models init-card` and `export`: networks of one's own, given to others."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from satbench.cli.environment import Offline, Zoo
+from satbench.cli.output import echo
+
+
+def init_card(
+    checkpoint: Annotated[Path, typer.Argument(help="A run folder, a file that satbench wrote, or a state dict.")],
+    name: Annotated[str, typer.Option(help="What the network will be called.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the card. May be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Add the card to this registry file. Default: print it.")] = None,
+) -> None:
+    """Write the card of a checkpoint: digest, size, architecture; the network is built and run on two images."""
+    import yaml
+
+    from satbench.core.errors import BadInput
+    from satbench.zoo.new_card import add_card, entry_text, new_card
+
+    given = {}
+    for part in set_ or ():
+        field, equals, text = part.partition("=")
+        if not equals:
+            raise BadInput(f"--set {part}: expected FIELD=VALUE, such as licence=MIT")
+        try:
+            given[field] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise BadInput(f"--set {part}: the value is no YAML; write lists as '[0.5, 0.5, 0.5]'") from None
+    fields = new_card(checkpoint, given, out)
+    if out is None:
+        echo(entry_text(name, fields), nl=False)
+        return
+    add_card(out, name, fields)
+    echo(f"{out}: {name}; use it with --model {name} --zoo {out}")
+
+
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME_OR_RUN", help="A network as for `satbench eval`, or its run.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; a new or empty one.")],
+    measured: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="Evaluation whose numbers the card has. May be repeated.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Of the weights. Default: what the registry says.")] = None,
+    push: Annotated[str | None, typer.Option(metavar="hf:OWNER/NAME", help="Upload the folder to the Hub.")] = None,
+    offline: Offline = False,
+    zoo: Zoo = None,
+) -> None:
+    """Write a network with its state dict, config and a model card of what was measured; upload it where asked."""
+    from satbench.cli.progress import progress_bar
+    from satbench.core.errors import BadInput
+    from satbench.core.files import write_text
+    from satbench.evaluation.sources import identified
+    from satbench.reporting.claims import published, read_claims
+    from satbench.reporting.model_card import model_card
+    from satbench.results.store import read_run
+    from satbench.zoo import export as exports
+    from satbench.zoo import load
+    from satbench.zoo.registry import find_card, is_card
+
+    target = None if push is None else exports.repository(push)
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        raise BadInput(f"--to {to} is there already; give a new or empty folder")
+    runs = [read_run(path) for path in measured or ()]
+    if (Path(name) / "manifest.json").is_file():
+        runs.insert(0, read_run(Path(name)))
+        name = runs[0].manifest.model.ref
+    with progress_bar(f"fetch {name}", "bytes") as report:
+        loaded = identified(load(name, progress=report))
+    for run in runs:
+        said = run.manifest.model
+        if (said.digest, said.code) != (loaded.info.digest, loaded.info.code):
+            raise BadInput(f"{run.path} measured another network than {name} is now ({said.digest}); leave it out")
+    card = find_card(name)[1] if is_card(name) else None
+    files = exports.export(loaded, name, to)
+    claims = read_claims()
+    facts = {
+        "parameters": f"{sum(parameter.numel() for parameter in loaded.model.parameters()):,}",
+        "architecture": getattr(getattr(loaded.model, "spec", None), "architecture", None),
+        "activation": loaded.info.activation,
+        "data set": loaded.dataset,
+        "image size": loaded.image_size,
+    }
+    figures = [(claim, claims.sources[claim.source].where) for claim in published(claims, loaded.info.ref)]
+    stated = licence or (card.licence if card else None)
+    usage = exports.usage(loaded, name, target)
+    write_text(to / exports.CARD, model_card(loaded.info, facts, stated, runs, figures, files, usage))
+    echo(f"{to}: {', '.join([*files, exports.CARD])}")
+    if target is not None:
+        echo(exports.push(to, target))

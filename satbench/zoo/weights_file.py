@@ -1,0 +1,84 @@
+"""Networks whose card names one weights file: it must have the digest on the card before it is read."""
+
+import sys
+from pathlib import Path
+
+from satbench.core.errors import BadInput
+from satbench.core.progress import Progress, silent
+from satbench.core.strict_yaml import PACKAGE
+from satbench.models import Classifier, build_model
+from satbench.models.weights import load_strictly, read_weights
+from satbench.zoo import cache
+from satbench.zoo.card import Card, FileCard, ReleasedCard, StateDictCard
+from satbench.zoo.fetch import fetch_url, sha256_file, url_target
+from satbench.zoo.remote import is_url
+
+ABSENT = "no"
+
+
+def weights_path(name: str, card: FileCard) -> Path:
+    """Where the card's weights are, or would be once they are downloaded."""
+    if is_url(card.weights):
+        return cache.found(url_target(name, card.weights, card.sha256))
+    return Path(card.weights)
+
+
+def checked_weights(name: str, card: FileCard) -> Path:
+    """The card's weights file on this machine; raises `BadInput` unless it hashes to the card's digest."""
+    path = weights_path(name, card)
+    again = "install satbench again" if _is_packaged(path) else "restore it, or correct its card"
+    if not path.is_file():
+        raise BadInput(f"the weights {path} are missing; {again}")
+    found = sha256_file(path)
+    if found != card.sha256:
+        raise BadInput(f"{path} has SHA-256 {found}, its card says {card.sha256}; {again}")
+    return path
+
+
+def obtain_weights(name: str, card: FileCard, progress: Progress = silent) -> Path:
+    """Like `checked_weights`; weights at a URL are downloaded where the caches lack them."""
+    if is_url(card.weights) and not weights_path(name, card).is_file():
+        sys.stderr.write(f"satbench: {name}: {download_notice(card)}\n")
+        fetch_url(name, card.weights, card.sha256, progress)
+    return checked_weights(name, card)
+
+
+def build(card: StateDictCard, path: Path) -> Classifier:
+    """The network of a card with the weights of a plain state dict, in eval mode.
+
+    Raises `BadInput` where the weights do not fit it or it has other parameters than the card says.
+    """
+    model = build_model(card.spec)
+    load_strictly(model.net, read_weights(path), path)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count != card.parameters:
+        raise BadInput(f"the card says {card.parameters} parameters, but {path} has {count}; correct the card")
+    return model.eval()
+
+
+def download_size(card: Card) -> int | None:
+    """How many bytes a download takes, at least; None where the card does not tell."""
+    if isinstance(card, ReleasedCard):
+        return 4 * card.parameters  # float32; optimizers' variables may come with it
+    return card.size
+
+
+def download_notice(card: Card) -> str:
+    """What a download will take, and under which licence."""
+    size = download_size(card)
+    least = "at least " if isinstance(card, ReleasedCard) else ""
+    return f"downloading {f'{least}{size / 1e6:,.1f} MB' if size else 'an unknown size'}; licence: {card.licence}"
+
+
+def file_state(name: str, card: FileCard) -> str:
+    """Whether the weights came with satbench, are a file of this machine, or were fetched; else `ABSENT`."""
+    path = weights_path(name, card)
+    if not path.is_file():
+        return ABSENT
+    if _is_packaged(path):
+        return "packaged"
+    return "fetched" if is_url(card.weights) else "file"
+
+
+def _is_packaged(path: Path) -> bool:
+    return path.is_relative_to(PACKAGE)
