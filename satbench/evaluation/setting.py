@@ -30,6 +30,7 @@ from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.request import Request
 from satbench.evaluation.search import LABELLED, PROBE, Transfer, search_on, source_name
 from satbench.evaluation.worker import Worker
+from satbench.models.classifier import channels_of
 from satbench.numerics.seeding import PerSample
 from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, Trust
@@ -203,18 +204,19 @@ def images_for(
     if name is None:
         raise BadInput(f"model {loaded.info.ref!r} does not say what it was trained on; give --dataset")
     wanted = loaded.image_size if size is None else size
+    channels = channels_of(loaded.model)
     if split is None and ":" in name and (name == loaded.dataset or _trained_on(loaded, name, wanted, data_dir)):
         split = "test"
-    own_split = loaded.val is not None or loaded.train_n is not None
-    if split in ("train", "val") and own_split and name == loaded.dataset:
-        trained_on, held_out = training_splits(name, wanted, data_dir, loaded.val, loaded.train_n)
+    own = loaded.val is not None or loaded.train_n is not None
+    if split in ("train", "val") and own and name == loaded.dataset:
+        trained_on, held_out = training_splits(name, wanted, data_dir, loaded.val, loaded.train_n, channels=channels)
         chosen = trained_on if split == "train" else held_out
         if chosen is None:
             raise BadInput(f"{loaded.info.ref} was trained without a validation split; use --split test")
         return chosen
     if loader is None and takes_loader(name):
         loader = loaded.loader
-    return with_labels_of(loaded, load_images(name, split, wanted, data_dir, loader))
+    return with_labels_of(loaded, load_images(name, split, wanted, data_dir, loader, channels))
 
 
 def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | None) -> bool:
@@ -222,9 +224,12 @@ def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | No
     if loaded.train_digest is None:
         return False
     try:
-        if loaded.val is not None or loaded.train_n is not None:
-            trained_on, _ = training_splits(name, size, data_dir, loaded.val, loaded.train_n)
-            return trained_on.fingerprint == loaded.train_digest
-        return load_images(name, "train", size, data_dir).fingerprint == loaded.train_digest
+        return any(
+            training_splits(name, size, data_dir, loaded.val, loaded.train_n, in_files, channels_of(loaded.model))[
+                0
+            ].fingerprint
+            == loaded.train_digest
+            for in_files in (True, False)
+        )
     except BadInput:
         return False

@@ -153,7 +153,8 @@ class Feed:
         if self.augment not in WHILE_DECODING:
             return self.images.pixels(row)
         randomness = generator(self.seed, "augment", epoch, row)
-        return WHILE_DECODING[self.augment](open_rgb(self.images.files[row]), self.images.image_size, randomness)
+        image = open_rgb(self.images.files[row])
+        return WHILE_DECODING[self.augment](image, self.images.image_size, randomness)[: self.images.channels]
 
     def _place(self, tensor: Tensor) -> Tensor:
         if self._stream is not None:

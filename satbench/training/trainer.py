@@ -14,7 +14,7 @@ from satbench.core.home import alone_in
 from satbench.core.lookup import pick
 from satbench.core.parameters import Count, check
 from satbench.core.progress import Progress, silent
-from satbench.data import Images, training_splits
+from satbench.data import Images
 from satbench.methods.base import Processes, Step
 from satbench.models.activation_checkpointing import blocks_of
 from satbench.models.classifier import Classifier
@@ -26,7 +26,7 @@ from satbench.training import checkpoint
 from satbench.training.alarm import collapse
 from satbench.training.attacked import attacked
 from satbench.training.averaging import AVERAGES, Average
-from satbench.training.build import begin_with, network, optimizer
+from satbench.training.build import begin_with, network, optimizer, splits
 from satbench.training.combinations import refuse_late_starts, refuse_small_parts, refuse_undefined
 from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined, share_gradients
@@ -137,9 +137,7 @@ def prepared(
         refuse_undefined(stage, method_of(stage))
         lr_factor(stage.schedule.name, stage.schedule.params, 0.0)  # refused here when it is unknown
     evaluators = evaluators_of(config)
-    images, held_out = training_splits(
-        config.dataset, config.image_size, data_dir, config.data.val, config.data.train_n
-    )
+    images, held_out = splits(config, data_dir)
     with (
         joined(wanted) as (processes, place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
