@@ -44,8 +44,8 @@ def command(
 
     Settings for --set: optimizer.lr, batch_size, schedule, threat.eps, method.steps, model.width, averaging=ema,
     label_smoothing.amount, data.val=0.02 or 1000 or none, speed.precision=bf16 and every other field of the run's
-    config.json; a list is written 75+90, pairs 0:1+60:2. On several GPUs: torchrun --nproc-per-node N -m satbench train
-    ...
+    config.json; a list is written 75+90, pairs 0:1+60:2. Code of your own stands in for every name, see `satbench
+    plugins`. On several GPUs: torchrun --nproc-per-node N -m satbench train ...
     """
     from satbench.cli.progress import progress_bar
     from satbench.core.errors import BadInput

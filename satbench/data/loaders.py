@@ -52,9 +52,9 @@ def open_rgb(file: ImageFile) -> Image.Image:
 def is_gray(file: Path) -> bool:
     """Whether the file's header says that it has gray levels, without colours; raises `BadInput` as `open_rgb` does."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return image.mode in GRAY
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGES as error:
         raise _unreadable(file, type(error).__name__) from None
 
 

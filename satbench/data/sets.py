@@ -8,12 +8,14 @@ from pathlib import Path
 
 from satbench.core.errors import BadInput
 from satbench.core.lookup import find, nearest
+from satbench.core.plugins import is_findable, is_reference, spelled
+from satbench.data.arrays import as_images, check_own, own_images
 from satbench.data.cifar10_jpeg import cifar10_jpeg
 from satbench.data.decoded import settled
 from satbench.data.digits import digits
 from satbench.data.image_folder import image_folder
 from satbench.data.imagenet import imagenet
-from satbench.data.images import Images, carve, together
+from satbench.data.images import SHARES, Images, carve, together
 from satbench.data.loaders import LOADERS
 from satbench.data.npz import npz
 from satbench.data.published import PUBLISHED
@@ -42,7 +44,7 @@ def load_images(
     loader: str | None = None,
     channels: int | None = None,
 ) -> Images:
-    """One split ("train", "val", "test", "all") of a data set: its name, or `NAME:PATH`.
+    """One split ("train", "val", "test", "all") of a data set: its name, `NAME:PATH`, or `package.module:callable`.
 
     Without a `split` it is "test" where the data set has a split of its own, "val" for ImageNet, else "all".
 
@@ -68,6 +70,8 @@ def _listed(
     check_images(name, split, size, loader)
     if data_dir is not None and not data_dir.is_dir():
         raise BadInput(f"--data-dir {data_dir}: no such folder; give the one that holds the data")
+    if is_own_data(name):
+        return own_images(name, split, size)
     kind, _, path = name.partition(":")
     factory = {**EMBEDDED, **FROM_PATH}[kind]
     given: dict[str, object] = {} if loader is None else {"loader": loader}
@@ -83,12 +87,18 @@ def _listed(
 def check_images(name: str, split: str | None = None, size: int | None = None, loader: str | None = None) -> None:
     """Raise `BadInput` for a name, split, size or loader that `load_images` does not know; nothing is read."""
     kind, colon, path = name.partition(":")
-    find({**EMBEDDED, **FROM_PATH}, kind, "data set")
+    known = {**EMBEDDED, **FROM_PATH}
+    if kind not in known and is_reference(spelled(name)[0]) and not is_own_data(name):
+        raise BadInput(f"unknown data set {kind!r}; {nearest(kind, known)}; a module of that name is not there either")
+    if not is_own_data(name):
+        find(known, kind, "data set")
     if split not in (None, *SPLITS):
         raise BadInput(f"unknown split {split!r}; {nearest(str(split), SPLITS)}")
     if size is not None and not 1 <= size <= LARGEST_SIDE:
         raise BadInput(f"--image-size {size}; give 1 to {LARGEST_SIDE} pixels")
-    if bool(path) != (kind in FROM_PATH) and (colon or kind not in PATH_OPTIONAL):
+    if is_own_data(name):
+        check_own(name, split)
+    elif bool(path) != (kind in FROM_PATH) and (colon or kind not in PATH_OPTIONAL):
         raise BadInput(f"data set {name!r} is none of: {', '.join(FORMS)}")
     if loader is not None:
         find(LOADERS, loader, "loader")
@@ -130,6 +140,14 @@ def training_splits(
     return images if in_files else settled(images), None if held_out is None else settled(held_out)
 
 
+def _first(images: Images, train_n: int | None) -> Images:
+    if train_n is not None and train_n > len(images):
+        raise BadInput(
+            f"data.train_n={train_n}: {images.name} has {len(images)} training images; give at most that many"
+        )
+    return images.head(train_n)
+
+
 def _carved(images: Images, val: float | str) -> tuple[Images, Images | None]:
     if isinstance(val, str):
         return carve(images, "train", {}), None
@@ -154,6 +172,20 @@ def _first_of_each_class(images: Images, train_n: int) -> Images:
         places.append(((seen[label] + 0.5) / counts[label], row))  # how far down its class the image is
         seen[label] += 1
     return images.take(sorted(row for _, row in sorted(places)[:train_n]))
+
+
+def is_own_data(name: str) -> bool:
+    """Whether the name is `package.module:callable`, of a module that is there, with parameters or without."""
+    reference, _ = spelled(name, {**EMBEDDED, **FROM_PATH})
+    return is_reference(reference) and is_findable(reference)
+
+
+def given_splits(
+    data: object, name: str, val: float | str | None = None, train_n: int | None = None
+) -> tuple[Images, Images | None]:
+    """`training_splits` of images that a caller has, as `as_images` takes them; by default 15% are held out."""
+    images, held_out = _carved(as_images(data, name, "train"), SHARES["val"] if val is None else val)
+    return images if train_n is None else _first_of_each_class(images, train_n), held_out
 
 
 def takes_loader(name: str) -> bool:

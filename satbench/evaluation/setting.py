@@ -11,8 +11,9 @@ from satbench.attacks import Attack
 from satbench.attacks.base import from_outside, info_of, stages_of
 from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
+from satbench.core.plugins import check_allowed
 from satbench.core.progress import Progress
-from satbench.data import Images, load_images, takes_loader, training_splits
+from satbench.data import Images, is_own_data, load_images, takes_loader, training_splits
 from satbench.evaluation import resume, sweep
 from satbench.evaluation.assemble import Measured, assemble
 from satbench.evaluation.batch import usual_batch_size
@@ -203,6 +204,8 @@ def images_for(
     name = dataset or loaded.dataset
     if name is None:
         raise BadInput(f"model {loaded.info.ref!r} does not say what it was trained on; give --dataset")
+    if dataset is None and is_own_data(name):
+        check_allowed(name, loaded.info.ref)
     wanted = loaded.image_size if size is None else size
     channels = channels_of(loaded.model)
     if split is None and ":" in name and (name == loaded.dataset or _trained_on(loaded, name, wanted, data_dir)):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from satbench.core.errors import BadInput
-from satbench.data import Images, training_splits
+from satbench.data import Images, given_splits, training_splits
 from satbench.models import Classifier, ModelSpec, build_model
 from satbench.models.weights import load_strictly
 from satbench.numerics.seeding import derive
@@ -16,8 +16,13 @@ from satbench.training.config import TrainConfig
 from satbench.zoo import load
 
 
-def splits(config: TrainConfig, data_dir: Path | None) -> tuple[Images, Images | None]:
-    """The images to train on and those of the validation split; raises `BadInput` as `training_splits` does."""
+def splits(config: TrainConfig, data_dir: Path | None, data: object = None) -> tuple[Images, Images | None]:
+    """The images to train on and those of the validation split, from `data` if given, else from the config's data set.
+
+    Raises `BadInput` as `training_splits` does.
+    """
+    if data is not None:
+        return given_splits(data, config.dataset, config.data.val, config.data.train_n)
     return training_splits(
         config.dataset,
         config.image_size,
