@@ -11,8 +11,9 @@ from tiny_training import contents, tiny
 
 from satbench import evaluate, train
 from satbench.core.errors import BadInput
-from satbench.data import decoded, load_images, training_splits
+from satbench.data import decoded, image_folder, load_images, training_splits
 from satbench.data.images import FileImages, ImageSet
+from satbench.data.loaders import ImageFile
 from satbench.models.weights import Provenance, load_model_file
 from satbench.zoo import load
 
@@ -41,15 +42,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Grows with every image that Pillow decodes."""
+    """Grows with every image file that is decoded."""
     names: list[str] = []
-    convert = Image.Image.convert
+    decode = image_folder.open_rgb
 
-    def counted(image: Image.Image, *args: object, **options: object) -> Image.Image:
-        names.append(str(image.format))
-        return convert(image, *args, **options)  # type: ignore[arg-type]
+    def counted(file: ImageFile) -> Image.Image:
+        names.append(file.name)
+        return decode(file)
 
-    monkeypatch.setattr(Image.Image, "convert", counted)
+    monkeypatch.setattr(image_folder, "open_rgb", counted)
     return names
 
 
