@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tf_reference.inputs import (
+    DEEP,
     EXTRAS,
     JPEG_SIZES,
     MANY,
@@ -27,7 +28,7 @@ from tf_reference.inputs import (
 from satbench.data.loaders import LOADERS, legacy_bicubic
 from satbench.models import Classifier, ModelSpec, build_model
 from satbench.zoo.convert import Converted, convert
-from satbench.zoo.tf_bundle import Bundle
+from satbench.zoo.tf_bundle import Bundle, Entry
 
 ROOT = Path(__file__).parents[1]
 BUILT = ROOT / "build/tf-reference"
@@ -51,16 +52,22 @@ def described(plan: Plan) -> tuple[dict[str, list[int]], dict[str, tuple[str, li
     return both["network"], {name: tuple(kind) for name, kind in both["file"].items()}
 
 
-def ours(plan: Plan, averaged: bool = False) -> Converted:
+def built(plan: Plan) -> Classifier:
     activation = plan.activation if isinstance(plan, ResNetPlan) else "silu"
-    spec = ModelSpec(plan.architecture, activation, plan.classes, 3, plan.sizes[0], (0.5,) * 3, (0.5,) * 3)
-    order, scope = ("bgr", "") if isinstance(plan, ResNetPlan) else ("rgb", plan.scope)
+    return build_model(ModelSpec(plan.architecture, activation, plan.classes, 3, plan.sizes[0], (0.5,) * 3, (0.5,) * 3))
+
+
+def order_and_scope(plan: Plan) -> tuple[str, str]:
+    return ("bgr", "") if isinstance(plan, ResNetPlan) else ("rgb", plan.scope)
+
+
+def ours(plan: Plan, averaged: bool = False) -> Converted:
     with Bundle(BUILT / plan.name / "model") as bundle:
-        return convert(bundle, build_model(spec), order, scope, averaged)
+        return convert(bundle, built(plan), *order_and_scope(plan), averaged)
 
 
-def logits(model: Classifier, size: int) -> np.ndarray:
-    x = torch.from_numpy(images(size)).permute(0, 3, 1, 2).float() / 255
+def logits(model: Classifier, size: int, dtype: torch.dtype = torch.float32) -> np.ndarray:
+    x = torch.from_numpy(images(size)).permute(0, 3, 1, 2).to(dtype) / 255
     with torch.no_grad():
         return model(x).numpy()
 
@@ -99,6 +106,36 @@ def test_a_converted_network_gives_tensorflows_logits(plan: Plan) -> None:
     with np.load(BUILT / "logits.npz") as expected:
         for size in plan.sizes:
             assert difference(logits(converted.model, size), expected[f"{plan.name}/{size}"]) <= 1e-5
+
+
+class Made:
+    """The checkpoint of a plan of DEEP without a file: every variable is made when it is read."""
+
+    files = (Path("made"),)
+
+    def __init__(self, plan: Plan) -> None:
+        shapes = json.loads((BUILT / "deep.json").read_text(encoding="utf-8"))[plan.name]
+        self.gain = getattr(plan, "gain", 1.0)
+        float32 = np.dtype(np.float32)
+        self.entries = {name: Entry(name, float32, tuple(shape), 0, 0, 0, 0) for name, shape in shapes.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        return variable(name, self.entries[name].shape, self.gain)
+
+    def release(self, name: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("plan", DEEP, ids=lambda plan: plan.name)
+def test_a_deep_network_gives_tensorflows_logits_in_float32_and_float64(plan: Plan) -> None:
+    made = Made(plan)
+    converted = convert(made, built(plan), *order_and_scope(plan), False)  # type: ignore[arg-type]
+    assert (converted.taken, len(converted.ignored)) == (len(made.entries), 0)
+    with np.load(BUILT / "deep.npz") as expected:
+        for size in plan.sizes:
+            assert difference(logits(converted.model.float(), size), expected[f"{plan.name}/{size}"]) <= 1e-5
+            exact = expected[f"{plan.name}/{size}/float64"]
+            assert difference(logits(converted.model.double(), size, torch.float64), exact) <= 1e-13
 
 
 def test_averages_give_the_logits_of_the_averaged_network() -> None:

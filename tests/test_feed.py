@@ -41,6 +41,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> FileImages:
         loader="torchvision",
         files=found,
         image_size=SIDE,
+        decode=LOADERS["torchvision"],
     )
 
 

@@ -360,7 +360,7 @@ def test_an_abandoned_pass_leaves_no_thread(few: Images) -> None:
 def test_training_decodes_batch_by_batch_and_never_sees_what_networks_are_measured_on(
     layouts: dict[str, Path], few: Images, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BadInput, match="imagenet is decoded batch by batch"):
+    with pytest.raises(BadInput, match="images of imagenet are decoded batch by batch"):
         few.in_memory()
     monkeypatch.setattr("satbench.data.sets.HELD_OUT", 0.5)
     for folder in (layouts["class folders"] / "val").iterdir():

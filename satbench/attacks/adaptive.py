@@ -24,13 +24,13 @@ from satbench.attacks.base import (
     unit_of,
 )
 from satbench.core.errors import BadInput
-from satbench.core.lookup import imported, nearest
+from satbench.core.lookup import check_keywords
+from satbench.core.plugins import SOCKETS, own
 from satbench.numerics.seeding import Randomness
 from satbench.numerics.threat import ThreatModel
 from satbench.specs.attack import AttackInfo
 
 ARGUMENTS = ["model", "x", "y", "threat", "randomness"]
-CALLED = "give a function of (model, x, y, threat, randomness), or one that returns an attack"
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,7 +86,7 @@ def adaptive(reference: str, stated: Mapping[str, object]) -> Adaptive:
 
 def parameters_of(reference: str) -> list[str]:
     """The keys that the named callable takes; raises `BadInput` where it cannot be imported."""
-    with imported("--attack", reference, CALLED) as found:
+    with own("attack", reference) as found:
         return [key for key, parameter in _free(found).items() if parameter.kind not in _VARIABLE]
 
 
@@ -94,18 +94,15 @@ _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _made(reference: str, stated: dict[str, object]) -> Attack:
-    with imported("--attack", reference, CALLED) as found:
-        free = _free(found)
-        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in free.values()):
-            for key in stated:
-                if key not in free:
-                    hint = nearest(key, free) if free else "it takes none"
-                    raise BadInput(f"unknown parameter {key!r} of attack {reference!r}; {hint}")
+    with own("attack", reference) as found:
+        check_keywords(found, f"attack {reference!r}", len(ARGUMENTS) if _is_attack(found) else 0, stated)
         if _is_attack(found):
             return update_wrapper(partial(found, **stated), found) if stated else found
         attack: Attack = found(**stated)
     if not callable(attack) or not _is_attack(attack):
-        raise BadInput(f"--attack {reference} returned a {type(attack).__name__}, which is no attack; {CALLED}")
+        raise BadInput(
+            f"--attack {reference} returned a {type(attack).__name__}, which is no attack; {SOCKETS['attack'].wanted}"
+        )
     return attack
 
 

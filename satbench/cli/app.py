@@ -18,6 +18,7 @@ from satbench.cli import (
     leaderboard,
     migrate,
     models,
+    plugins,
     probe,
     recipes,
     report,
@@ -70,6 +71,7 @@ app = typer.Typer(
 )
 app.command("train")(train.command)
 app.command("recipes")(recipes.command)
+app.command("plugins")(plugins.command)
 app.command("eval")(evaluate.command)
 app.command("trust")(trust.command)
 app.command("probe")(probe.command)

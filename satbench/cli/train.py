@@ -18,6 +18,9 @@ def command(
     activation: Annotated[str | None, typer.Option(help="Activation, such as silu or relu.")] = None,
     method: Annotated[str | None, typer.Option(help="Training algorithm, such as pgd_at.")] = None,
     dataset: Annotated[str | None, typer.Option(help="digits, image_folder:PATH or npz:PATH.")] = None,
+    train_n: Annotated[
+        int | None, typer.Option(metavar="N", help="Train on N of the training images; by default on all.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every random number of the run.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default reports/runs/<recipe>-<...>.")] = None,
@@ -43,8 +46,9 @@ def command(
     """Train a network adversarially; the same command continues an interrupted run, and more --epochs a finished one.
 
     Settings for --set: optimizer.lr, batch_size, schedule, threat.eps, method.steps, model.width, averaging=ema,
-    label_smoothing.amount, speed.precision=bf16 and every other field of the run's config.json; a list is written
-    75+90, pairs 0:1+60:2. On several GPUs: torchrun --nproc-per-node N -m satbench train ...
+    label_smoothing.amount, data.val=0.02 or 1000 or none, speed.precision=bf16 and every other field of the run's
+    config.json; a list is written 75+90, pairs 0:1+60:2. Code of your own stands in for every name, see `satbench
+    plugins`. On several GPUs: torchrun --nproc-per-node N -m satbench train ...
     """
     from satbench.cli.progress import progress_bar
     from satbench.core.errors import BadInput
@@ -69,6 +73,7 @@ def command(
         "activation": activation,
         "method": method,
         "dataset": dataset,
+        "data.train_n": train_n,
         "epochs": epochs,
         "seed": seed,
     }

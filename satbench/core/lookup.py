@@ -41,18 +41,27 @@ def pick(table: Mapping[str, Callable[..., Any]], name: str, kind: str, /, *args
     A factory that takes any key refuses unknown ones itself.
     """
     factory = find(table, name, kind)
-    signature = inspect.signature(factory)
-    accepted = [
-        key
-        for position, (key, parameter) in enumerate(signature.parameters.items())
-        if position >= len(args) and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
-    for key in params:
-        if key not in accepted and not takes_any:
-            hint = nearest(key, accepted) if accepted else "it takes none"
-            raise BadInput(f"unknown parameter {key!r} of {kind} {name!r}; {hint}")
+    check_keywords(factory, f"{kind} {name!r}", len(args), params)
     return factory(*args, **params)
+
+
+def check_keywords(factory: Callable[..., Any], what: str, placed: int, params: Iterable[str]) -> None:
+    """Raise `BadInput` for a keyword that `factory` does not take beside `placed` positional arguments.
+
+    `what` is how the message calls the factory. One that takes any keyword, or has no signature, refuses it itself.
+    """
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    accepted = [key for key in list(parameters)[placed:] if parameters[key].kind not in variable]
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return
+    for key in params:
+        if key not in accepted:
+            hint = nearest(key, accepted) if accepted else "it takes none"
+            raise BadInput(f"unknown parameter {key!r} of {what}; {hint}")
 
 
 def keywords(text: str, source: str, example: str) -> dict[str, str]:

@@ -1,27 +1,32 @@
 """Any tree of images with one folder a class."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from satbench.core.errors import BadInput
-from satbench.data.images import SHARES, ImageSet, carve, image_set
-from satbench.data.loaders import open_rgb
+from satbench.data.decoded import all_gray
+from satbench.data.images import SHARES, FileImages, carve
+from satbench.data.loaders import ImageFile, open_rgb
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
 SPLITS = ("train", "val", "test")
 DEFAULT_SIZE = 32
 
 
-def image_folder(path: Path, split: str | None, size: int | None) -> ImageSet:
-    """RGB images of PATH/<class>/..., short side resized to `size` (bilinear, antialiased) and centre-cropped, uint8.
+def image_folder(path: Path, split: str | None, size: int | None, channels: int | None = None) -> FileImages:
+    """Images of PATH/<class>/..., short side resized to `size` (32; bilinear, antialiased) and centre-cropped, uint8.
+
+    channels: 1 (the first of RGB) or 3; by default 1 where every file of all splits is gray, else 3.
 
     Labels follow the sorted folder names, which a measurement matches with the network's classes. Where PATH holds
     train/, val/ or test/ folders, the split is theirs; a missing val split is carved out of train. Raises `BadInput`
-    for a missing folder, a class-less one, and a file with an image's ending that is no image.
+    for a missing folder and one without images; a file with an image's ending that is no image is found when it is
+    decoded.
     """
     if not path.is_dir():
         raise BadInput(
@@ -30,13 +35,15 @@ def image_folder(path: Path, split: str | None, size: int | None) -> ImageSet:
     name = f"image_folder:{path.name}"
     folders = {part: path / part for part in SPLITS if (path / part).is_dir()}
     if not folders:
-        return carve(_read(name, path, _class_names([path]), path, size), split or "all")
+        classes = _class_names([path])
+        return carve(_listed(name, path, path, classes, size, channels or _channels([path], classes)), split or "all")
     split = split or "test"
     classes = _class_names(folders.values())
     source = "train" if split == "val" and "val" not in folders else split
     if source not in folders:
         raise BadInput(f"{path} has its own split, {', '.join(folders)}; there is no {split!r}")
-    whole = _read(name, folders[source], classes, path, size)
+    channels = channels or _channels(folders.values(), classes)
+    whole = _listed(name, path, folders[source], classes, size, channels)
     if "val" not in folders and source == "train":
         part = carve(whole, split, {"val": SHARES["val"]})
     else:
@@ -54,23 +61,40 @@ def _class_names(folders: Iterable[Path]) -> list[str]:
     return sorted(name for name in names if not name.startswith("."))
 
 
-def _read(name: str, folder: Path, classes: list[str], root: Path, size: int | None) -> ImageSet:
-    side = size or DEFAULT_SIZE
-    pixels, labels, ids = [], [], []
-    for label, class_name in enumerate(classes):
-        for file in sorted((folder / class_name).rglob("*")):
+def _files(folder: Path, classes: Sequence[str]) -> Iterator[tuple[int, Path]]:
+    """Label and path of every image."""
+    for label, name in enumerate(classes):
+        for file in sorted((folder / name).rglob("*"), key=str):
             if is_picture(file.name) and not any(part.startswith(".") for part in file.relative_to(folder).parts):
-                pixels.append(_pixels(file, side))
-                labels.append(label)
-                ids.append(file.relative_to(root).as_posix())
-    if not pixels:
+                yield label, file
+
+
+def _channels(folders: Iterable[Path], classes: Sequence[str]) -> int:
+    return 1 if all_gray(file for folder in folders for _, file in _files(folder, classes)) else 3
+
+
+def _listed(name: str, root: Path, folder: Path, classes: Sequence[str], size: int | None, channels: int) -> FileImages:
+    files = list(_files(folder, classes))
+    if not files:
         raise BadInput(
             f"{folder} has no images; expected <class>/<image> files ending in {', '.join(sorted(SUFFIXES))}"
         )
-    images = image_set(name, "all", np.stack(pixels), np.asarray(labels), ids)
-    return replace(images, num_classes=len(classes), class_names=tuple(classes))
+    return FileImages(
+        name=name,
+        split="all",
+        y=torch.tensor([label for label, _ in files]),
+        ids=tuple(file.relative_to(root).as_posix() for _, file in files),
+        num_classes=len(classes),
+        loader=None,
+        class_names=tuple(classes),
+        files=tuple(file for _, file in files),
+        image_size=size or DEFAULT_SIZE,
+        decode=_pixels,
+        channels=channels,
+        is_kept=True,
+    )
 
 
-def _pixels(file: Path, side: int) -> np.ndarray:
+def _pixels(file: ImageFile, side: int) -> np.ndarray:
     square = ImageOps.fit(open_rgb(file), (side, side), method=Image.Resampling.BILINEAR)
     return np.asarray(square).transpose(2, 0, 1)

@@ -18,7 +18,7 @@ from satbench.core.bounded import MIB, read_bounded
 from satbench.core.errors import BadInput
 from satbench.data.image_folder import is_picture
 from satbench.data.images import FileImages, carve
-from satbench.data.loaders import DEFAULT_LOADER, DEFAULT_SIZE, MOST_BYTES, ImageFile
+from satbench.data.loaders import DEFAULT_LOADER, DEFAULT_SIZE, LOADERS, MOST_BYTES, ImageFile
 from satbench.data.matlab import read_table
 
 SUBFOLDERS = ("", "imagenet", "ILSVRC2012")
@@ -108,6 +108,7 @@ def _images(listing: Listing, split: str, size: int | None, loader: str) -> File
         num_classes=CLASSES,
         image_size=size or DEFAULT_SIZE,
         loader=loader,
+        decode=LOADERS[loader],
         statistics=STATISTICS,
         files=tuple(file for _, file in listing.images),
     )

@@ -7,18 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from satbench.core.errors import BadInput
-from satbench.data.loaders import LOADERS, ImageFile
+from satbench.data.loaders import ImageFile, Loader
 
 SHARES = {"test": 0.25, "val": 0.15}  # of every class, where a data set comes without its own split; the rest is train
 
 MOST_CLASSES = 100_000
+MOST_FOR_STATISTICS = 10_000  # images in files whose pixels are measured for the channel statistics
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -80,7 +81,7 @@ class Images(ABC):
 
     @abstractmethod
     def in_memory(self) -> "ImageSet":
-        """All of them at once; raises `BadInput` where they are only ever decoded batch by batch."""
+        """All of them at once; raises `BadInput` where they are decoded batch by batch."""
 
     def head(self, n: int | None) -> Self:
         """The first `n` images: a sample of every class, for the order is pseudo-random and fixed.
@@ -137,22 +138,31 @@ class ImageSet(Images):
 
 @dataclass(frozen=True, kw_only=True)
 class FileImages(Images):
-    """RGB images decoded by `loader` to squares each time they are asked for, since all would not fit in memory.
+    """Images in files, decoded by `decode` to squares each time they are used.
 
     A pixel hash is taken when its image is decoded first, so `hashes` and `digest` cost a decoding of their own only
-    before a pass through `batches`. An image that cannot be decoded raises `BadInput` then. `statistics` are the
-    channels' mean and deviation where everyone uses the same; else a pass over all images takes them.
+    before a pass through `batches`. An image that cannot be decoded raises `BadInput` then.
+
+    decode: makes uint8, or float32 in [0, 1], (3, image_size, image_size) of a file.
+    channels: 3, or 1 for gray images, of whose three equal channels the first is kept.
+    statistics: mean and deviation of the channels where everyone uses the same; else they are measured on the first
+        `MOST_FOR_STATISTICS` images.
+    is_kept: whether the decoded pixels are kept in memory where they are few enough, see `data.decoded`.
+    whole: the images from which these were taken, whose decoded pixels the cache holds.
     """
 
-    loader: str
     files: tuple[ImageFile, ...]
     image_size: int
+    decode: Loader
+    channels: int = 3
     statistics: Statistics | None = None
+    is_kept: bool = False
+    whole: Self | None = field(default=None, repr=False, compare=False)
     seen: dict[str, str] = field(default_factory=dict, repr=False, compare=False)  # pixel hashes by sample id
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (3, self.image_size, self.image_size)
+        return (self.channels, self.image_size, self.image_size)
 
     @property
     def hashes(self) -> tuple[str, ...]:
@@ -180,6 +190,7 @@ class FileImages(Images):
             y=self.y[torch.as_tensor(rows, dtype=torch.int64)],
             ids=tuple(self.ids[i] for i in rows),
             files=tuple(self.files[i] for i in rows),
+            whole=self.whole or self,
         )
 
     @property
@@ -192,23 +203,25 @@ class FileImages(Images):
     def channel_statistics(self) -> Statistics:
         if self.statistics is not None:
             return self.statistics
-        total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-        for _, x, _ in self.batches(64):
+        measured = self.head(min(len(self), MOST_FOR_STATISTICS))
+        total = torch.zeros(self.channels, dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for _, x, _ in measured.batches(64):
             total += x.double().sum((0, 2, 3))
             squares += x.double().square().sum((0, 2, 3))
-        pixels = len(self) * self.image_size**2
+        pixels = len(measured) * self.image_size**2
         mean = total / pixels
         std = (squares / pixels - mean.square()).clamp(min=0).sqrt()
         return tuple(round(one, 6) for one in mean.tolist()), tuple(round(one, 6) or 1.0 for one in std.tolist())
 
     def in_memory(self) -> ImageSet:
         raise BadInput(
-            f"{self.name} is decoded batch by batch, for measuring; train on digits, image_folder:PATH or npz:PATH"
+            f"the {len(self)} images of {self.name} are decoded batch by batch, they do not fit in memory at once"
         )
 
     def pixels(self, row: int) -> np.ndarray:
-        """One image as its loader gives it: uint8, or float32 in [0, 1], of `shape`."""
-        pixels = LOADERS[self.loader](self.files[row], self.image_size)
+        """One image, decoded: uint8, or float32 in [0, 1], of `shape`."""
+        pixels = self.decode(self.files[row], self.image_size)[: self.channels]
         self.seen.setdefault(self.ids[row], _hash(pixels))
         return pixels
 
@@ -294,12 +307,13 @@ def _check_ids(images: Images) -> None:
 
 def together(one: AnyImages, other: AnyImages) -> AnyImages:
     """The images of two splits of one data set, in this order."""
-    parts: dict[str, object] = {"y": torch.cat([one.y, other.y]), "ids": one.ids + other.ids}
+    parts: dict[str, Any] = {"y": torch.cat([one.y, other.y]), "ids": one.ids + other.ids}
     if isinstance(one, ImageSet) and isinstance(other, ImageSet):
         parts |= {"x": torch.cat([one.x, other.x]), "pixel_hashes": one.pixel_hashes + other.pixel_hashes}
     elif isinstance(one, FileImages) and isinstance(other, FileImages):
-        parts |= {"files": one.files + other.files}
-    return replace(one, **parts)  # type: ignore[arg-type]
+        is_one = one.whole is not None and other.whole is not None and one.whole.files == other.whole.files
+        parts |= {"files": one.files + other.files, "whole": one.whole if is_one else None}
+    return replace(one, **parts)
 
 
 def unit(pixels: np.ndarray) -> Tensor:

@@ -30,6 +30,7 @@ class ImageFile(Protocol):
 
 
 Loader = Callable[[ImageFile, int], np.ndarray]
+GRAY = ("1", "L", "LA")  # modes of Pillow
 MARGIN = 32  # pixels that the release leaves around the crop, in both of its loaders
 
 
@@ -44,6 +45,15 @@ def open_rgb(file: ImageFile) -> Image.Image:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
+    except DAMAGES as error:
+        raise _unreadable(file, type(error).__name__) from None
+
+
+def is_gray(file: Path) -> bool:
+    """Whether the file's header says that it has gray levels, without colours; raises `BadInput` as `open_rgb` does."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return image.mode in GRAY
     except DAMAGES as error:
         raise _unreadable(file, type(error).__name__) from None
 

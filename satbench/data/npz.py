@@ -10,7 +10,8 @@ import numpy as np
 
 from satbench.core.bounded import MIB
 from satbench.core.errors import FAULTS, BadInput
-from satbench.data.images import ImageSet, carve, image_set
+from satbench.data.arrays import array_images
+from satbench.data.images import ImageSet, carve
 
 DAMAGES = (
     *(*FAULTS, EOFError, MemoryError, OSError, SyntaxError),
@@ -34,18 +35,10 @@ def npz(path: Path, split: str | None, size: int | None) -> ImageSet:
         raise
     except DAMAGES as error:
         raise BadInput(f"{path} is not a readable npz archive of plain arrays ({type(error).__name__})") from None
-    if x.ndim != 4 or 0 in x.shape[1:]:
-        raise BadInput(f"{path}: x has shape {x.shape}; expected (N, H, W, C) or (N, C, H, W)")
-    first, last = x.shape[1] in (1, 3), x.shape[3] in (1, 3)
-    if first == last:
-        raise BadInput(f"{path}: x has shape {x.shape}; exactly one of axes 1 and 3 must be the channels (1 or 3)")
-    pixels = x if first else x.transpose(0, 3, 1, 2)
-    if pixels.shape[2] != pixels.shape[3]:
-        raise BadInput(f"{path}: images are {pixels.shape[2]} x {pixels.shape[3]}; expected squares")
-    if size not in (None, pixels.shape[2]):
-        raise BadInput(f"{path}: images are {pixels.shape[2]} pixels a side, not {size}; resize the arrays first")
-    ids = [f"{path.name}/{i:06d}" for i in range(len(pixels))]
-    return carve(image_set(f"npz:{path.name}", "all", pixels, y, ids), split or "all")
+    whole = array_images(f"npz:{path.name}", "all", x, y, path.name)
+    if size not in (None, whole.shape[-1]):
+        raise BadInput(f"{path}: images are {whole.shape[-1]} pixels a side, not {size}; resize the arrays first")
+    return carve(whole, split or "all")
 
 
 def _array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 
 from satbench.core.errors import BadInput
 from satbench.data.images import FileImages, carve
-from satbench.data.loaders import DEFAULT_LOADER, DEFAULT_SIZE
+from satbench.data.loaders import DEFAULT_LOADER, DEFAULT_SIZE, LOADERS
 
 NAME = re.compile(r"imagenet_\d+_(\d+)\.jpg")
 
@@ -33,6 +33,7 @@ def imagenet_sample(split: str | None, size: int | None, loader: str = DEFAULT_L
         num_classes=1000,
         image_size=size or DEFAULT_SIZE,
         loader=loader,
+        decode=LOADERS[loader],
         files=tuple(files),
     )
     return carve(whole, "all")

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from satbench.core.errors import BadInput
 from satbench.core.lookup import find, nearest
+from satbench.core.plugins import is_findable, is_reference, spelled
+from satbench.data.arrays import as_images, check_own, own_images
 from satbench.data.cifar10_jpeg import cifar10_jpeg
+from satbench.data.decoded import settled
 from satbench.data.digits import digits
 from satbench.data.image_folder import image_folder
 from satbench.data.imagenet import imagenet
-from satbench.data.images import Images, carve, together
+from satbench.data.images import SHARES, Images, carve, together
 from satbench.data.loaders import LOADERS
 from satbench.data.npz import npz
 from satbench.data.published import PUBLISHED
@@ -39,23 +42,41 @@ def load_images(
     size: int | None = None,
     data_dir: Path | None = None,
     loader: str | None = None,
+    channels: int | None = None,
 ) -> Images:
-    """One split ("train", "val", "test", "all") of a data set: its name, or `NAME:PATH`.
+    """One split ("train", "val", "test", "all") of a data set: its name, `NAME:PATH`, or `package.module:callable`.
 
     Without a `split` it is "test" where the data set has a split of its own, "val" for ImageNet, else "all".
 
     A relative PATH lies under `data_dir`, else under the folder that the variable SATBENCH_DATA names, else under the
     current folder; `imagenet` without a PATH is looked for there, and so are the data sets of `PUBLISHED`, which are
     downloaded to the cache where they are neither there nor in it. `size` is the side in pixels that files are resized
-    to; `loader`, a name of `data.loaders.LOADERS`, says how, for the data sets that `takes_loader`. Raises `BadInput`
-    for an unknown name, split or loader and for data that the data set refuses.
+    to; `loader`, a name of `data.loaders.LOADERS`, says how, for the data sets that `takes_loader`. `channels`, 1 or 3,
+    is for image_folder; by default its files decide. Image files are decoded and cached here where they fit in memory,
+    see `data.decoded`. Raises `BadInput` for an unknown name, split or loader and for data that the data set refuses.
     """
+    return settled(_listed(name, split, size, data_dir, loader, channels))
+
+
+def _listed(
+    name: str,
+    split: str | None,
+    size: int | None,
+    data_dir: Path | None,
+    loader: str | None = None,
+    channels: int | None = None,
+) -> Images:
+    """As `load_images`, with image files not yet decoded."""
     check_images(name, split, size, loader)
     if data_dir is not None and not data_dir.is_dir():
         raise BadInput(f"--data-dir {data_dir}: no such folder; give the one that holds the data")
+    if is_own_data(name):
+        return own_images(name, split, size)
     kind, _, path = name.partition(":")
     factory = {**EMBEDDED, **FROM_PATH}[kind]
-    given = {} if loader is None else {"loader": loader}
+    given: dict[str, object] = {} if loader is None else {"loader": loader}
+    if channels in (1, 3) and "channels" in inspect.signature(factory).parameters:
+        given["channels"] = channels
     root = data_dir or Path(os.environ.get("SATBENCH_DATA") or ".")
     where: tuple[object, ...] = (root / path,) if kind in FROM_PATH else ()
     if kind in PUBLISHED:
@@ -66,12 +87,18 @@ def load_images(
 def check_images(name: str, split: str | None = None, size: int | None = None, loader: str | None = None) -> None:
     """Raise `BadInput` for a name, split, size or loader that `load_images` does not know; nothing is read."""
     kind, colon, path = name.partition(":")
-    find({**EMBEDDED, **FROM_PATH}, kind, "data set")
+    known = {**EMBEDDED, **FROM_PATH}
+    if kind not in known and is_reference(spelled(name)[0]) and not is_own_data(name):
+        raise BadInput(f"unknown data set {kind!r}; {nearest(kind, known)}; a module of that name is not there either")
+    if not is_own_data(name):
+        find(known, kind, "data set")
     if split not in (None, *SPLITS):
         raise BadInput(f"unknown split {split!r}; {nearest(str(split), SPLITS)}")
     if size is not None and not 1 <= size <= LARGEST_SIDE:
         raise BadInput(f"--image-size {size}; give 1 to {LARGEST_SIDE} pixels")
-    if bool(path) != (kind in FROM_PATH) and (colon or kind not in PATH_OPTIONAL):
+    if is_own_data(name):
+        check_own(name, split)
+    elif bool(path) != (kind in FROM_PATH) and (colon or kind not in PATH_OPTIONAL):
         raise BadInput(f"data set {name!r} is none of: {', '.join(FORMS)}")
     if loader is not None:
         find(LOADERS, loader, "loader")
@@ -85,36 +112,50 @@ def training_splits(
     data_dir: Path | None = None,
     val: float | str | None = None,
     train_n: int | None = None,
+    in_files: bool = False,
+    channels: int | None = None,
 ) -> tuple[Images, Images | None]:
     """The images to train on, and those to choose an epoch by; networks are never measured on either.
 
-    `val` is a share or a number of both together, up to rounding in every class; "none" holds out no image. The default
-    is the split of the data set. The split "val" of ImageNet is what networks are measured on, so that 1% of its
-    training images is held out here. `train_n` keeps that many training images, the first of each class in their
-    fixed pseudo-random order, in the shares of all of them. Raises `BadInput` for a size that leaves a split empty, and
-    for more training images than there are.
+    train_n: how many images to train on, the first of each class in their fixed pseudo-random order, in the shares of
+        all of them.
+    in_files: whether images in files stay there, as augmentations of whole files need them.
+    val: a share or a number of both splits together, up to rounding in every class; "none" holds out no image. The
+        default is the split of the data set. The split "val" of ImageNet is what networks are measured on, so that 1%
+        of its training images is held out here.
+    The other arguments are those of `load_images`.
+
+    Raises `BadInput` for a size that leaves a split empty, and a `train_n` that is more than there are.
     """
-    images, held_out = _split_for_training(name, size, data_dir, val)
-    return (images if train_n is None else _first_of_each_class(images, train_n)), held_out
-
-
-def _split_for_training(
-    name: str, size: int | None, data_dir: Path | None, val: float | str | None
-) -> tuple[Images, Images | None]:
-    images = load_images(name, "train", size, data_dir)
+    images = _listed(name, "train", size, data_dir, channels=channels)
+    held_out: Images | None = None
     if name.partition(":")[0] == "imagenet":
         val = HELD_OUT if val is None else val
-    elif val is None:
-        return images, load_images(name, "val", size, data_dir)
     else:
-        images = together(images, load_images(name, "val", size, data_dir))
+        held_out = _listed(name, "val", size, data_dir, channels=channels)
+    if val is not None:
+        images, held_out = _carved(images if held_out is None else together(images, held_out), val)
+    if train_n is not None:
+        images = _first_of_each_class(images, train_n)
+    return images if in_files else settled(images), None if held_out is None else settled(held_out)
+
+
+def _first(images: Images, train_n: int | None) -> Images:
+    if train_n is not None and train_n > len(images):
+        raise BadInput(
+            f"data.train_n={train_n}: {images.name} has {len(images)} training images; give at most that many"
+        )
+    return images.head(train_n)
+
+
+def _carved(images: Images, val: float | str) -> tuple[Images, Images | None]:
     if isinstance(val, str):
         return carve(images, "train", {}), None
     share = val if val < 1 else val / len(images)
     counts = images.y.bincount().tolist()
     if not 0 < sum(round(share * count) for count in counts) < len(images):
         raise BadInput(
-            f"data.val={val:g} of the {len(images)} images of {name} leaves a split empty; give another size"
+            f"data.val={val:g} of the {len(images)} images of {images.name} leaves a split empty; give another size"
         )
     return carve(images, "train", {"val": share}), carve(images, "val", {"val": share})
 
@@ -131,6 +172,20 @@ def _first_of_each_class(images: Images, train_n: int) -> Images:
         places.append(((seen[label] + 0.5) / counts[label], row))  # how far down its class the image is
         seen[label] += 1
     return images.take(sorted(row for _, row in sorted(places)[:train_n]))
+
+
+def is_own_data(name: str) -> bool:
+    """Whether the name is `package.module:callable`, of a module that is there, with parameters or without."""
+    reference, _ = spelled(name, {**EMBEDDED, **FROM_PATH})
+    return is_reference(reference) and is_findable(reference)
+
+
+def given_splits(
+    data: object, name: str, val: float | str | None = None, train_n: int | None = None
+) -> tuple[Images, Images | None]:
+    """`training_splits` of images that a caller has, as `as_images` takes them; by default 15% are held out."""
+    images, held_out = _carved(as_images(data, name, "train"), SHARES["val"] if val is None else val)
+    return images if train_n is None else _first_of_each_class(images, train_n), held_out
 
 
 def takes_loader(name: str) -> bool:

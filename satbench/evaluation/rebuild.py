@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from satbench.attacks import Attack, build_attack, is_own
 from satbench.attacks.base import info_of
 from satbench.core.errors import BadInput
+from satbench.core.plugins import is_allowed
 from satbench.evaluation.search import WRAPPERS
 from satbench.results.schema import Manifest
 from satbench.specs.attack import AttackInfo
@@ -14,8 +15,8 @@ from satbench.specs.evaluation import EvaluationSpec
 def rebuild(info: AttackInfo, given: Sequence[Attack] = ()) -> Attack | None:
     """The attack of this id: one of `given`, or one of satbench's own from its name and parameters.
 
-    None where there is none of this id. Nothing is imported for an attack from outside, because a run folder must not
-    decide which code runs.
+    None where there is none of this id. An attack from outside is imported only where its module is allowed, see
+    `core.plugins`, because a run folder must not decide which code runs.
     """
     for attack in given:
         if info_of(attack).id == info.id:
@@ -26,7 +27,7 @@ def rebuild(info: AttackInfo, given: Sequence[Attack] = ()) -> Attack | None:
             if inner is None:
                 return None
             built: Attack = WRAPPERS[info.name](inner, **info.params)
-        elif is_own(info.name):
+        elif is_own(info.name) or is_allowed(info.name):
             built = build_attack(info.name, info.params)
         else:
             return None

@@ -10,7 +10,7 @@ from torch import nn
 from satbench.attacks import Attack
 from satbench.attacks.base import info_of, stages_of
 from satbench.core.errors import BadInput
-from satbench.data import Images
+from satbench.data import Images, as_images
 from satbench.evaluation import sweep
 from satbench.evaluation.rebuild import rebuild
 from satbench.evaluation.sources import ADDRESS, identified
@@ -71,7 +71,8 @@ def make_request(
         return resolved(model)
     attacks = _attacks("pgd" if attack is None else attack, _listed(steps), _listed(restarts))
     source, images = fields.get("source"), fields.get("dataset")
-    if isinstance(images, Images):
+    if images is not None and not isinstance(images, str):
+        images = as_images(images)
         fields["dataset"] = images.name
     for field in ("model", "attacks", "threats"):
         if field in fields:

@@ -11,8 +11,9 @@ from satbench.attacks import Attack
 from satbench.attacks.base import from_outside, info_of, stages_of
 from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
+from satbench.core.plugins import check_allowed
 from satbench.core.progress import Progress
-from satbench.data import Images, load_images, takes_loader, training_splits
+from satbench.data import Images, is_own_data, load_images, takes_loader, training_splits
 from satbench.evaluation import resume, sweep
 from satbench.evaluation.assemble import Measured, assemble
 from satbench.evaluation.batch import usual_batch_size
@@ -30,6 +31,7 @@ from satbench.evaluation.provenance import revision, versions
 from satbench.evaluation.request import Request
 from satbench.evaluation.search import LABELLED, PROBE, Transfer, search_on, source_name
 from satbench.evaluation.worker import Worker
+from satbench.models.classifier import channels_of
 from satbench.numerics.seeding import PerSample
 from satbench.numerics.threat import ThreatModel
 from satbench.results.schema import SCHEMA_VERSION, DataInfo, Manifest, Trust
@@ -202,19 +204,22 @@ def images_for(
     name = dataset or loaded.dataset
     if name is None:
         raise BadInput(f"model {loaded.info.ref!r} does not say what it was trained on; give --dataset")
+    if dataset is None and is_own_data(name):
+        check_allowed(name, loaded.info.ref)
     wanted = loaded.image_size if size is None else size
+    channels = channels_of(loaded.model)
     if split is None and ":" in name and (name == loaded.dataset or _trained_on(loaded, name, wanted, data_dir)):
         split = "test"
-    own_split = loaded.val is not None or loaded.train_n is not None
-    if split in ("train", "val") and own_split and name == loaded.dataset:
-        trained_on, held_out = training_splits(name, wanted, data_dir, loaded.val, loaded.train_n)
+    own = loaded.val is not None or loaded.train_n is not None
+    if split in ("train", "val") and own and name == loaded.dataset:
+        trained_on, held_out = training_splits(name, wanted, data_dir, loaded.val, loaded.train_n, channels=channels)
         chosen = trained_on if split == "train" else held_out
         if chosen is None:
             raise BadInput(f"{loaded.info.ref} was trained without a validation split; use --split test")
         return chosen
     if loader is None and takes_loader(name):
         loader = loaded.loader
-    return with_labels_of(loaded, load_images(name, split, wanted, data_dir, loader))
+    return with_labels_of(loaded, load_images(name, split, wanted, data_dir, loader, channels))
 
 
 def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | None) -> bool:
@@ -222,9 +227,12 @@ def _trained_on(loaded: Loaded, name: str, size: int | None, data_dir: Path | No
     if loaded.train_digest is None:
         return False
     try:
-        if loaded.val is not None or loaded.train_n is not None:
-            trained_on, _ = training_splits(name, size, data_dir, loaded.val, loaded.train_n)
-            return trained_on.fingerprint == loaded.train_digest
-        return load_images(name, "train", size, data_dir).fingerprint == loaded.train_digest
+        return any(
+            training_splits(name, size, data_dir, loaded.val, loaded.train_n, in_files, channels_of(loaded.model))[
+                0
+            ].fingerprint
+            == loaded.train_digest
+            for in_files in (True, False)
+        )
     except BadInput:
         return False

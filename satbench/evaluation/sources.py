@@ -27,7 +27,7 @@ def identified(loaded: Loaded) -> Loaded:
     That is the modules as they print, their plain attributes, such as the strength of a defence, and the source files
     of their classes. Networks that satbench builds are identified by their weights.
     """
-    if _root(loaded.model) == OWN and not isinstance(loaded.model, Float32Ends):
+    if loaded.module is None and _root(loaded.model) == OWN and not isinstance(loaded.model, Float32Ends):
         return loaded
     said = [repr(loaded.model)]
     for path, module in loaded.model.named_modules():

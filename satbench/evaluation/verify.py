@@ -11,8 +11,9 @@ from torch import nn
 from satbench.attacks import Attack
 from satbench.attacks.base import crafting
 from satbench.core.errors import BadInput
+from satbench.core.plugins import check_allowed
 from satbench.core.progress import Progress, silent
-from satbench.data import Images, load_images
+from satbench.data import Images, is_own_data, load_images
 from satbench.evaluation import sweep
 from satbench.evaluation.battery import quick_trust
 from satbench.evaluation.classes import with_labels_of
@@ -39,7 +40,7 @@ from satbench.results.schema import Manifest, Trust, Verdict
 from satbench.results.store import Run, read_run
 from satbench.specs.attack import TIERS, AttackInfo, ids
 from satbench.specs.evaluation import EvaluationSpec
-from satbench.zoo import Loaded, load
+from satbench.zoo import Loaded, is_own_network, load
 
 SAMPLE = 32  # images that each attack is run on again
 FROM_FILE = ("activation", "method", "recipe", "seed", "trained_for", "config", "family")  # of `ModelInfo`
@@ -103,6 +104,8 @@ def verify(
     if seal is not None and len(seal) < 16:
         raise BadInput(f"--seal {seal} is too short; give at least 16 characters of the published seal")
     faults = [f"the seal is {said.seal}, expected {seal}"] if seal and not said.seal.startswith(seal.lower()) else []
+    if model is None and is_own_network(said.model.ref):
+        check_allowed(said.model.ref, run.path)
     loaded = identified(model if isinstance(model, Loaded) else load(model or said.model.ref, device=device))
     if loaded.info.digest != said.model.digest:
         raise BadInput(
@@ -187,6 +190,8 @@ def _images(
         images = given
     else:
         name = given or run.manifest.data.name
+        if given is None and is_own_data(name):
+            check_allowed(name, run.path)
         images = load_images(name, asked.split, asked.image_size, data_dir, asked.loader)
     images = with_labels_of(loaded, images.head(asked.n))
     if images.digest != run.manifest.data.digest:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from satbench.core.errors import BadInput
 from satbench.core.lookup import find, nearest
 from satbench.core.parameters import FromZero, Positive, check_fields
+from satbench.core.plugins import is_reference
 from satbench.methods.base import Method, Passes, Step
 
 INHERITED = (
@@ -121,8 +122,10 @@ class AWP(Method):
 
 def awp(method: str = "pgd_at", gamma: float = 0.01, warmup_epochs: float = 0, **inner: Any) -> AWP:
     """`AWP` around the named method with the parameters `inner`; an unknown one is refused with the nearest names."""
-    from satbench.methods import METHODS
+    from satbench.methods import METHODS, make_method
 
+    if is_reference(method):
+        return AWP(make_method(method, inner), gamma, warmup_epochs)
     factory = find(METHODS, method, "method")
     known = ["method", "gamma", "warmup_epochs", *inspect.signature(factory).parameters]
     for key in inner:

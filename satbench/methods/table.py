@@ -1,7 +1,9 @@
 """Training algorithms by name; each is one small file."""
 
 from collections.abc import Callable
+from typing import Any
 
+from satbench.core import plugins
 from satbench.methods.aft import AFT
 from satbench.methods.awp import awp
 from satbench.methods.base import Method
@@ -32,3 +34,12 @@ METHODS: dict[str, Callable[..., Method]] = {
     "sglr": SGLR,
     "te": TemporalEnsembling,
 }
+
+
+def make_method(name: str, params: dict[str, Any]) -> Method:
+    """The method of a name of `METHODS` or `package.module:callable`, with these parameters.
+
+    Raises `BadInput` for an unknown name or parameter, and for code of the user's own that gives no `Method`.
+    """
+    method: Method = plugins.make(METHODS, name, "method", Method, **params)
+    return method

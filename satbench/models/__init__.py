@@ -2,6 +2,15 @@
 
 from satbench.models.activations import ACTIVATIONS, canonical
 from satbench.models.classifier import Classifier, ModelSpec
-from satbench.models.table import ARCHITECTURES, build_model, empty_model
+from satbench.models.table import ARCHITECTURES, build_model, empty_model, own_code
 
-__all__ = ["ACTIVATIONS", "ARCHITECTURES", "Classifier", "ModelSpec", "build_model", "canonical", "empty_model"]
+__all__ = [
+    "ACTIVATIONS",
+    "ARCHITECTURES",
+    "Classifier",
+    "ModelSpec",
+    "build_model",
+    "canonical",
+    "empty_model",
+    "own_code",
+]

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from satbench.core import plugins
 from satbench.core.errors import BadInput
-from satbench.core.lookup import find, keywords, nearest
+from satbench.core.lookup import check_keywords, find, keywords, nearest
 
 
 class SmoothReLU(nn.Module):
@@ -117,25 +118,33 @@ ACTIVATIONS: dict[str, Activation] = {
 def activation(text: str) -> Callable[[], nn.Module]:
     """A factory of fresh modules for an activation as it is spelled, such as `silu` or `celu:alpha=2`.
 
-    Raises `BadInput` for an unknown name or parameter, and for a value that is no positive number.
+    One of the user's own is `package.module:callable:key=value`. Raises `BadInput` for an unknown name or parameter,
+    for a value that is no positive number, and for code of the user's own that gives no module.
     """
     name, given = _parse(text)
+    if plugins.is_reference(name):
+        return _own(name, given)
     row = ACTIVATIONS[name]
     return partial(row.make, **{**row.defaults, **given})
 
 
 def canonical(text: str) -> str:
-    """The one spelling of an activation, so that equal ones have equal names; raises as `activation` does."""
+    """The one spelling of an activation, so that equal ones have equal names; raises as `activation` does.
+
+    One of the user's own is not imported, so that its defaults are not known and nothing is left out.
+    """
     name, given = _parse(text)
-    defaults = ACTIVATIONS[name].defaults
-    words = [f"{key}={_spelled(value)}" for key, value in sorted(given.items()) if value != defaults[key]]
+    defaults = {} if plugins.is_reference(name) else ACTIVATIONS[name].defaults
+    words = [f"{key}={_spelled(value)}" for key, value in sorted(given.items()) if value != defaults.get(key)]
     return ":".join([name, *([",".join(words)] if words else [])])
 
 
 def _parse(text: str) -> tuple[str, dict[str, float]]:
-    name, _, tail = text.partition(":")
-    defaults = find(ACTIVATIONS, name, "activation").defaults
+    name, tail = plugins.spelled(text, ACTIVATIONS)
     given = keywords(tail, f"activation {text!r}", "celu:alpha=2")
+    if plugins.is_reference(name):
+        return name, {key: _number(text, key, value) for key, value in given.items()}
+    defaults = find(ACTIVATIONS, name, "activation").defaults
     for key in given:
         if key not in defaults:
             hint = nearest(key, defaults) if defaults else "it takes none"
@@ -143,13 +152,30 @@ def _parse(text: str) -> tuple[str, dict[str, float]]:
     return name, {key: _positive(text, key, value) for key, value in given.items()}
 
 
+def _own(reference: str, given: Mapping[str, float]) -> Callable[[], nn.Module]:
+    with plugins.own("activation", reference) as build, torch.random.fork_rng(devices=[]):
+        check_keywords(build, f"activation {reference!r}", 0, given)
+        first = build(**given)
+    if not isinstance(first, nn.Module):
+        wanted = plugins.SOCKETS["activation"].wanted
+        raise BadInput(f"activation {reference} returned a {type(first).__name__}; {wanted}")
+    return partial(build, **given)
+
+
 def _positive(text: str, key: str, value: str) -> float:
+    number = _number(text, key, value)
+    if number <= 0:
+        raise BadInput(f"activation {text!r}: {key} is {value!r}; give a positive number, such as 2 or 1/3")
+    return number
+
+
+def _number(text: str, key: str, value: str) -> float:
     numerator, slash, denominator = value.partition("/")
     try:
         number = float(numerator) / float(denominator if slash else 1)
     except (ValueError, ZeroDivisionError):
         number = math.nan
-    if not 0 < number < math.inf:
+    if not math.isfinite(number):
         raise BadInput(f"activation {text!r}: {key} is {value!r}; give a positive number, such as 2 or 1/3")
     return number
 

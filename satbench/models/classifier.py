@@ -81,3 +81,13 @@ class Classifier(nn.Module):
         globally pooled feature maps of every convolutional architecture of `ARCHITECTURES`.
         """
         return features_of(self, x)
+
+
+def channels_of(model: nn.Module) -> int | None:
+    """The channels of the images that a network takes: those of its spec, else what its first 2D kernel takes.
+
+    None for a network without either.
+    """
+    if isinstance(model, Classifier):
+        return model.spec.channels
+    return next((weight.shape[1] for weight in model.parameters() if weight.ndim == 4), None)

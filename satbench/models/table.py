@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from satbench.core import plugins
 from satbench.core.errors import BadInput
-from satbench.core.lookup import pick
 from satbench.core.parameters import check
 from satbench.models.activations import activation
 from satbench.models.classifier import Classifier, ModelSpec, Size
@@ -35,20 +35,28 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 def build_model(spec: ModelSpec) -> Classifier:
     """The network of a spec, freshly initialised from torch's global generator, in training mode, on the CPU.
 
-    The architecture is one of `ARCHITECTURES` or `timm:NAME`. Raises `BadInput` for an unknown architecture, activation
-    or parameter, and for a parameter that is no size.
+    The architecture is one of `ARCHITECTURES`, `timm:NAME` or `package.module:callable`. Raises `BadInput` for an
+    unknown architecture, activation or parameter, for a parameter that is no size, and for code of the user's own that
+    gives no module.
     """
-    make = activation(spec.activation)
+    make, own = activation(spec.activation), own_code(spec)
     shape = {"channels": spec.channels, "image_size": spec.image_size, "num_classes": spec.num_classes}
     for key, value in spec.params.items():
         if key in shape:
             raise BadInput(f"{key} of a model comes from its data set; leave it out")
-        check(f"parameter {key!r} of model {spec.architecture!r}", value, Size)
+        if spec.architecture not in own:
+            check(f"parameter {key!r} of model {spec.architecture!r}", value, Size)
     if spec.architecture.startswith(PREFIX):
         net = timm_network(spec.architecture.removeprefix(PREFIX), make, **shape, **spec.params)
     else:
-        net = pick(ARCHITECTURES, spec.architecture, "model", make, **shape, **spec.params)
+        net = plugins.make(ARCHITECTURES, spec.architecture, "model", nn.Module, make, **shape, **spec.params)
     return Classifier(net, spec)
+
+
+def own_code(spec: ModelSpec) -> list[str]:
+    """The names of a spec, of architecture and activation, that are `package.module:callable`."""
+    names = [spec.architecture, plugins.spelled(spec.activation)[0]]
+    return [one for one in names if plugins.is_reference(one) and not one.startswith(PREFIX)]
 
 
 class _Uninitialised(TorchFunctionMode):
@@ -63,9 +71,9 @@ class _Uninitialised(TorchFunctionMode):
 def empty_model(spec: ModelSpec) -> Classifier:
     """The network of a spec without memory for its weights, which are to be assigned; raises as `build_model` does.
 
-    One of timm's has memory, for not all that it computes with is in its state dict.
+    One of timm's or of the user's own has memory, for not all that it computes with is in its state dict.
     """
-    if spec.architecture.startswith(PREFIX):
+    if spec.architecture.startswith(PREFIX) or own_code(spec):
         with torch.random.fork_rng(devices=[]):
             return build_model(spec)
     with torch.device("meta"), _Uninitialised():

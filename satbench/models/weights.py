@@ -26,7 +26,8 @@ from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
 from satbench.core.parameters import Count, Index
 from satbench.core.parsing import parsed
-from satbench.models import ModelSpec, empty_model
+from satbench.core.plugins import check_allowed
+from satbench.models import ModelSpec, empty_model, own_code
 from satbench.models.classifier import Classifier
 
 SCHEMA_VERSION = 2
@@ -146,13 +147,15 @@ def _probe(model: Classifier, images: Tensor) -> Tensor:
 def load_model_file(path: Path) -> tuple[Classifier, Provenance | Conversion]:
     """The network of a file written by `save_model`, in eval mode on the CPU, and where its weights come from.
 
-    Raises `BadInput` when the file is missing, truncated, not from satbench, or does not fit its own spec, when the
-    network or what is said of it differs from the digest in the file, and a converted one from its logits on the probe
-    batch.
+    Raises `BadInput` when the file is missing, truncated, not from satbench, or does not fit its own spec, when its
+    spec names code outside satbench that the user did not allow, when the network or what is said of it differs from
+    the digest in the file, and a converted one from its logits on the probe batch.
     """
     tensors, metadata = read_safetensors(path)
     probe = [tensors.pop(key, None) for key in (PROBE_IMAGES, PROBE_LOGITS)]
     spec, origin, header = _header(path, metadata)
+    for name in own_code(spec):
+        check_allowed(name, path)
     _check_digest(path, header, tensors)
     with _no_larger_than(tensors, path):
         model = empty_model(spec)

@@ -7,13 +7,13 @@ from torch import nn
 
 from satbench.core.bounded import MIB, read_bounded
 from satbench.core.errors import BadInput, reason
-from satbench.core.lookup import find, pick
+from satbench.core.lookup import pick
 from satbench.core.parsing import parsed
 from satbench.core.strict_json import parse_json
 from satbench.core.strict_yaml import read_mapping
-from satbench.models import ModelSpec, empty_model
+from satbench.models import ModelSpec, empty_model, own_code
 from satbench.models.weights import SCHEMA_VERSION
-from satbench.training.augment import AUGMENTATIONS, WHILE_DECODING
+from satbench.training.augment import augmentation
 from satbench.training.averaging import AVERAGES
 from satbench.training.config import TrainConfig
 from satbench.training.evaluators import evaluators_of
@@ -72,16 +72,16 @@ def check_parameters(config: TrainConfig) -> None:
         lr_factor(stage.schedule.name, stage.schedule.params, 0.0)
     evaluators_of(config)
     pick(AVERAGES, config.averaging.name, "averaging", nn.Identity(), **config.averaging.params)
-    find({**AUGMENTATIONS, **WHILE_DECODING}, config.augment, "augmentation")
-    empty_model(
-        ModelSpec(
-            architecture=config.model.name,
-            activation=config.activation,
-            num_classes=10,
-            channels=3,
-            image_size=config.image_size or 224,
-            mean=(0.0,) * 3,
-            std=(1.0,) * 3,
-            params=config.model.params,
-        )
+    augmentation(config.augment)
+    spec = ModelSpec(
+        architecture=config.model.name,
+        activation=config.activation,
+        num_classes=10,
+        channels=3,
+        image_size=config.image_size or 224,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        params=config.model.params,
     )
+    if not own_code(spec):  # which may be for other images than these
+        empty_model(spec)

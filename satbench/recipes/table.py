@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from satbench.core import plugins
 from satbench.core.errors import BadInput
 from satbench.core.lookup import find
 from satbench.recipes import cifar10, cifar10_jpeg, digits, imagenet
@@ -64,7 +65,18 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 
 
 def recipe(name: str | Path) -> TrainConfig:
-    """The config of a named recipe, or the one in a .json, .yaml or .yml file; raises `BadInput` for any other."""
+    """The config of a named recipe, of one of the user's own, or the one in a .json, .yaml or .yml file.
+
+    One of the user's own is `package.module:callable` with parameters. Raises `BadInput` for any other name.
+    """
+    reference, tail = plugins.spelled(str(name))
+    if plugins.is_reference(reference) and not Path(name).exists():
+        with plugins.own("recipe", reference) as build:
+            found = build(**plugins.arguments(build, tail, f"recipe {name!r}"))
+        if not isinstance(found, TrainConfig):
+            wanted = plugins.SOCKETS["recipe"].wanted
+            raise BadInput(f"recipe {name} returned a {type(found).__name__}; {wanted}")
+        return named(found)
     if name not in RECIPES and Path(name).suffix in SUFFIXES:
         return named(read_recipe(Path(name)))
     if Path(name).is_dir():

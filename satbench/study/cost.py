@@ -13,7 +13,6 @@ from satbench.attacks.base import MostPasses, most_passes_of, unit_of
 from satbench.core.eps import Threat
 from satbench.core.files import to_json, write_text
 from satbench.core.parsing import parsed
-from satbench.data import training_splits
 from satbench.evaluation import EvaluationSpec, battery, images_for
 from satbench.evaluation.batch import usual_batch_size, usual_threads
 from satbench.evaluation.executor import stages_as_run
@@ -29,7 +28,7 @@ from satbench.study.jobs import TRAINING, Jobs
 from satbench.study.pilot import Clock, seconds_a_pass
 from satbench.study.standing import CORRECT, Shares, assumed, expect, likely
 from satbench.training import TrainConfig
-from satbench.training.build import network
+from satbench.training.build import network, splits
 from satbench.training.checkpoint import read_metrics, read_times
 from satbench.training.dry_run import dry_run
 from satbench.training.evaluators import evaluators_of
@@ -300,7 +299,7 @@ def _rows(stage: Attack, position: int, size: int, n: int, shares: Shares) -> in
 
 def _untrained(config: TrainConfig, data_dir: Path | None, place: torch.device) -> Loaded:
     """The network of a config as its training starts."""
-    images, _ = training_splits(config.dataset, config.image_size, data_dir, config.data.val, config.data.train_n)
+    images, _ = splits(config, data_dir)
     loaded = from_module(network(config, images).to(place).eval(), config.recipe, config.label)
     info = loaded.info.model_copy(update={"trained_for": Threat(norm=config.threat.norm, eps=config.threat.eps)})
     return replace(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from satbench.attacks import is_own
 from satbench.core.errors import BadInput
-from satbench.data import check_images
+from satbench.core.plugins import is_reference
+from satbench.data import check_images, is_own_data
 from satbench.evaluation import EvaluationSpec, make_request
 from satbench.recipes import named, recipe
 from satbench.recipes.file import check_parameters
@@ -17,6 +19,7 @@ from satbench.specs.study import Choice, Resources, Study
 from satbench.training import TrainConfig
 from satbench.training.combinations import refuse_undefined
 from satbench.training.stages import method_of, stage_configs
+from satbench.zoo import is_own_network
 
 TRAINING = "training"  # the folder of a network's training, beside those of its evaluations
 
@@ -59,6 +62,18 @@ class Jobs(_Frozen):
     same_numerics: bool
     trainings: tuple[Training, ...]
     evaluations: tuple[Evaluation, ...]
+
+    @property
+    def own_code(self) -> list[str]:
+        """The names of all jobs that are `package.module:callable`."""
+        found = {name: None for one in self.trainings for name in one.config.own_code}
+        for spec in (one.spec for one in self.evaluations):
+            data, model = spec.dataset, spec.model
+            found |= {data: None} if data is not None and is_own_data(data) else {}
+            found |= {model: None} if model is not None and is_own_network(model) else {}
+            infos = [layer for one in spec.attacks if isinstance(one, AttackInfo) for layer in one.layers]
+            found |= {one.name: None for one in infos if not is_own(one.name) and is_reference(one.name)}
+        return list(found)
 
     @property
     def names(self) -> list[str]:

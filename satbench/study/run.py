@@ -8,6 +8,7 @@ import torch
 
 from satbench.core.errors import BadInput
 from satbench.core.files import check_output_folder
+from satbench.core.plugins import allow
 from satbench.core.shared import exchange_now, is_url, shared
 from satbench.engines import Call, Resources, make_engine, run_workers
 from satbench.results.store import Run, read_run
@@ -31,6 +32,7 @@ def run_study(
     for the first job that cannot be computed.
     """
     place = str(out) if is_url(out) else str(Path(out).absolute())
+    allow(jobs.own_code)
     session = secrets.token_hex(4)
     with shared(place) as path:
         check_output_folder(path, STUDY)

@@ -8,6 +8,7 @@ from pathlib import Path
 from satbench.core.errors import BadInput
 from satbench.core.files import write_text
 from satbench.core.home import Busy, alone_in
+from satbench.core.plugins import check_allowed
 from satbench.core.progress import Progress
 from satbench.core.shared import shared
 from satbench.evaluation import work_on
@@ -52,6 +53,8 @@ class _Worker:
 
     def run(self) -> None:
         """Work until everything is finished."""
+        for name in self.folder.jobs.own_code:
+            check_allowed(name, self.folder.path)
         try:
             if self.folder.jobs.same_numerics:
                 self.folder.refuse_other_numerics(numerics_fingerprint())

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from satbench.core import plugins
 from satbench.core.errors import BadInput
 from satbench.core.lookup import find
 from satbench.numerics.seeding import Randomness, uniform
 
 NUMBERS = 3  # a sample: flip, top, left
+OWN_NUMBERS = 64  # a sample, for augmentations of the user's own
 PAD = 4
 ATTEMPTS = 10
 AREA = (0.08, 1.0)
@@ -65,17 +68,43 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def draw(n: int, randomness: Randomness) -> Tensor:
-    """What every entry of `AUGMENTATIONS` takes with `n` images: float64 (n, `NUMBERS`) in [0, 1), on the CPU."""
-    return uniform(torch.empty(n, NUMBERS, dtype=torch.float64), randomness)
+def draw(n: int, randomness: Randomness, numbers: int = NUMBERS) -> Tensor:
+    """What every entry of `AUGMENTATIONS` takes with `n` images: float64 (n, `numbers`) in [0, 1), on the CPU."""
+    return uniform(torch.empty(n, numbers, dtype=torch.float64), randomness)
+
+
+def augmentation(name: str) -> Callable[[Tensor, Randomness], Tensor]:
+    """What changes a batch: an entry of `AUGMENTATIONS`, one of the user's own, or nothing for `WHILE_DECODING`.
+
+    One of the user's own, `package.module:callable` with parameters, gets `OWN_NUMBERS` numbers a sample. Raises
+    `BadInput` for an unknown name or parameter; what it returns is refused in another shape or dtype, and clamped to
+    [0, 1].
+    """
+    known = {**AUGMENTATIONS, **dict.fromkeys(WHILE_DECODING, none)}
+    reference, tail = plugins.spelled(name, known)
+    if not plugins.is_reference(reference):
+        change, count = find(known, name, "augmentation"), NUMBERS
+    else:
+        with plugins.own("augmentation", reference) as own:
+            params = plugins.arguments(own, tail, f"augmentation {name!r}", placed=2)
+            change, count = partial(_same_shape, name, partial(own, **params)), OWN_NUMBERS
+    return lambda x, randomness: change(x, draw(len(x), randomness, count))
+
+
+def _same_shape(name: str, change: Callable[[Tensor, Tensor], Tensor], x: Tensor, numbers: Tensor) -> Tensor:
+    changed = change(x, numbers)
+    if not isinstance(changed, Tensor) or (changed.shape, changed.dtype) != (x.shape, x.dtype):
+        found = f"{tuple(changed.shape)} {changed.dtype}" if isinstance(changed, Tensor) else type(changed).__name__
+        raise BadInput(f"augmentation {name} made {found} of {tuple(x.shape)} {x.dtype}; both must be the same")
+    return changed.clamp(0, 1)
 
 
 def augment(name: str, x: Tensor, randomness: Randomness) -> Tensor:
-    """Images (N, C, H, W) changed as `name` of `AUGMENTATIONS` says, of the same shape, dtype and device.
+    """Images (N, C, H, W) changed as `augmentation` of this name does, of the same shape, dtype and device.
 
     Equal randomness gives equal pixels on every device. Raises `BadInput` for an unknown name.
     """
-    return find(AUGMENTATIONS, name, "augmentation")(x, draw(len(x), randomness))
+    return augmentation(name)(x, randomness)
 
 
 def random_resized_crop(image: Image.Image, size: int, randomness: torch.Generator) -> np.ndarray:

@@ -1,17 +1,36 @@
-"""The network and the optimizer of a config."""
+"""The images, the network and the optimizer of a config."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from satbench.core.errors import BadInput
-from satbench.data import Images
+from satbench.data import Images, given_splits, training_splits
 from satbench.models import Classifier, ModelSpec, build_model
 from satbench.models.weights import load_strictly
 from satbench.numerics.seeding import derive
+from satbench.training.augment import WHILE_DECODING
 from satbench.training.config import TrainConfig
 from satbench.zoo import load
+
+
+def splits(config: TrainConfig, data_dir: Path | None, data: object = None) -> tuple[Images, Images | None]:
+    """The images to train on and those of the validation split, from `data` if given, else from the config's data set.
+
+    Raises `BadInput` as `training_splits` does.
+    """
+    if data is not None:
+        return given_splits(data, config.dataset, config.data.val, config.data.train_n)
+    return training_splits(
+        config.dataset,
+        config.image_size,
+        data_dir,
+        config.data.val,
+        config.data.train_n,
+        in_files=config.augment in WHILE_DECODING,
+    )
 
 
 def network(config: TrainConfig, images: Images) -> Classifier:

@@ -17,6 +17,7 @@ from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
 from satbench.core.files import atomic_file, to_json, write_text
 from satbench.core.parsing import parsed
+from satbench.core.plugins import check_allowed
 from satbench.core.strict_json import parse_json
 from satbench.models.classifier import Classifier
 from satbench.models.weights import (
@@ -28,7 +29,7 @@ from satbench.models.weights import (
     save_model,
 )
 from satbench.results.training_log import Epoch, Times
-from satbench.training.config import TrainConfig
+from satbench.training.config import TrainConfig, methods_in
 from satbench.training.continuation import fixed, obstacle
 from satbench.training.ending import is_over
 from satbench.training.log import Best, best_epoch, last_epoch
@@ -95,7 +96,7 @@ def check_state(saved: Saved, config: TrainConfig, data: dict[str, str], batches
 
 def config_of(saved: Saved) -> TrainConfig:
     """The config that a state was saved under."""
-    return parsed(TrainConfig, json.loads(saved.config)["config"], str(saved.file))
+    return _config(json.loads(saved.config)["config"], saved.file)
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -108,7 +109,14 @@ def read_config(folder: Path) -> TrainConfig:
         raise BadInput(f"{file} is missing or damaged ({type(error).__name__}); train into a new folder") from None
     if version != SCHEMA_VERSION:
         raise BadInput(f"{file} has schema version {version!r}, this satbench reads {SCHEMA_VERSION}; train it again")
-    return parsed(TrainConfig, config, str(file))
+    return _config(config, file)
+
+
+def _config(raw: Any, file: Path) -> TrainConfig:
+    """A config that a training has stored, whose methods are built while it is read, if it has a budget of passes."""
+    for name in methods_in(raw) if isinstance(raw, dict) else ():
+        check_allowed(name, file)
+    return parsed(TrainConfig, raw, str(file))
 
 
 def finished(out: Path, config: TrainConfig) -> bool:

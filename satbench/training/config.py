@@ -11,14 +11,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from satbench.core.eps import Norm, Threat, parse_eps
 from satbench.core.errors import BadInput
-from satbench.core.lookup import nearest
+from satbench.core.lookup import keywords, nearest
 from satbench.core.parameters import Count, FromZero, Index, Number, Positive, ShareBelow1, Steps, Whole
 from satbench.core.parsing import parsed
+from satbench.core.plugins import is_reference, spelled
+from satbench.data import is_own_data
 from satbench.methods import METHODS
 from satbench.models import ARCHITECTURES, canonical
 
 NAMED = ("model", "method", "schedule", "averaging")  # settings that are an entry of a table with its parameters
 NAMES = tuple(f"{part}.name" for part in NAMED)
+COLLECTIONS = ("timm", "torchvision", "foolbox")  # what stands before a colon and is no module to import
 STAGED = ("method", "threat", "optimizer", "schedule")  # settings that a stage may change
 WITHOUT_EFFECT = ("resident", "activation_checkpointing")  # settings of `speed` that decide nothing of the result
 DEFAULTS = 1  # version of the defaults below; raise it with a change of one that changes what is trained
@@ -196,8 +199,10 @@ class StageConfig(_Frozen):
 class TrainConfig(_Frozen):
     """Everything that decides the weights of a run; equal configs give equal weights on one machine.
 
-    activation: a name of `ACTIVATIONS`, with parameters as in "celu:alpha=2"; kept in its canonical spelling.
-    image_size: side in pixels for data sets that are resized. augment: a name of `training.augment`.
+    model, method, activation, augment and dataset are names of their tables, or `package.module:callable` with
+        parameters, see `core.plugins`.
+    activation: with parameters as in "celu:alpha=2"; kept in its canonical spelling.
+    image_size: side in pixels for data sets that are resized.
     attack_bn_mode: whether batch norms use running ("eval") or batch statistics ("train") while images are crafted;
         the running ones never move then.
     sync_batch_norm: whether batch norms of several processes learn from the whole batch, as those of one process do,
@@ -259,7 +264,7 @@ class TrainConfig(_Frozen):
     @field_validator("model", "method", "schedule", "averaging", mode="before")
     @classmethod
     def _by_name(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
+        return _entry(value) if isinstance(value, str) else value
 
     @field_validator("stages", mode="before")
     @classmethod
@@ -291,6 +296,14 @@ class TrainConfig(_Frozen):
         return self
 
     @property
+    def own_code(self) -> list[str]:
+        """The names in the config, with their parameters, that are `package.module:callable`."""
+        names = [self.model.name, self.activation, self.augment, self.init_from or "", *self.measure.evaluators]
+        names += methods_in(self.model_dump())
+        found = [one for one in names if is_reference(spelled(one)[0]) and one.partition(":")[0] not in COLLECTIONS]
+        return [*found, self.dataset] if is_own_data(self.dataset) else found
+
+    @property
     def label(self) -> str:
         """Architecture and activation, how tables call the model."""
         return f"{self.model.name} {self.activation}"
@@ -318,15 +331,16 @@ class TrainConfig(_Frozen):
         """A copy with dotted keys replaced, such as {"optimizer.lr": "0.05", "method.steps": 7, "threat.eps": "8/255"}.
 
         Keys below `model`, `method`, `schedule` and `averaging` other than `name` are their parameters; naming another
-        one drops the old one's parameters. Strings are read as the field's type. A change of anything that counts but
-        activation and seed shows in the recipe's name, `digits-sat [epochs=2]`, unless the values name a recipe, so
-        that different trainings are never taken for seeds of one. Raises `BadInput` for an unknown key or a bad value.
+        one, as in "trades:beta=3", drops the old one's parameters. Strings are read as the field's type. A change of
+        anything that counts but activation and seed shows in the recipe's name, `digits-sat [epochs=2]`, unless the
+        values name a recipe, so that different trainings are never taken for seeds of one. Raises `BadInput` for an
+        unknown key or a bad value.
         """
         raw = self.model_dump()
         values = {key.removesuffix(".name") if key in NAMES else key: value for key, value in values.items()}
         for part in NAMED:
             if part in values and values[part] != raw[part]["name"]:
-                raw[part] = {"name": values[part], "params": {}}
+                raw[part] = _entry(values[part])
         for key, value in values.items():
             if key not in NAMED:
                 _put(raw, key, value)
@@ -354,6 +368,20 @@ class TrainConfig(_Frozen):
         differences = _differences(start._without_defaults().model_dump(), self._without_defaults().model_dump())
         name = f"{start.recipe} [{', '.join(differences)}]" if differences else start.recipe
         return self.model_copy(update={"recipe": name})
+
+
+def methods_in(raw: Mapping[str, Any]) -> list[str]:
+    """The names of all methods, and of those that they wrap, in a config as it is stored."""
+    method = raw.get("method")
+    held = {**method, **method.get("params", {})} if isinstance(method, dict) else {"name": method}
+    places = [held, *(stage.get("changes", {}) for stage in raw.get("stages") or ())]
+    return [str(place[key]) for place in places for key in ("name", "method", "method.method") if key in place]
+
+
+def _entry(text: str) -> dict[str, Any]:
+    """The fields of `Named` for a name with parameters, `trades:beta=3` or `package.module:callable:width=2`."""
+    name, tail = spelled(text, {**ARCHITECTURES, **METHODS})
+    return {"name": name, "params": keywords(tail, text, "trades:beta=3")}
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
@@ -389,11 +417,11 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _number(key: str, value: Any) -> Any:
-    """A parameter of an entry of a table, which no schema types: integer, radius, word.
+    """A parameter of an entry of a table, which no schema types: integer, radius, word, package.module:callable.
 
     A list is written 75+90 (one element: 75+), a list of pairs 0:1+60:2.
     """
-    if not isinstance(value, str):
+    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):  # package.module:callable
         return value
     if "+" in value or ":" in value:
         parts = [part for part in value.split("+") if part]

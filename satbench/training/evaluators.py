@@ -18,8 +18,9 @@ from torch import nn
 from satbench.attacks import Attack
 from satbench.attacks.base import info_of
 from satbench.attacks.table import ATTACKS, build_attack, parse_attack
+from satbench.core import plugins
 from satbench.core.errors import BadInput
-from satbench.core.lookup import imported, nearest, pick
+from satbench.core.lookup import nearest, pick
 from satbench.data import Images
 from satbench.evaluation.compute import measure
 from satbench.evaluation.executor import Search
@@ -184,8 +185,5 @@ def _evaluator(text: str) -> Evaluator:
         return Under(str(params.pop("name", text)), build_attack(name, params))
     if ":" not in name:
         raise BadInput(f"unknown evaluator {name!r}; {nearest(name, [*EVALUATORS, *ATTACKS])}")
-    with imported("measure.evaluators", name, "it must return an Evaluator") as factory:
-        own = factory(**params)
-        if not isinstance(own, Evaluator):
-            raise BadInput(f"measure.evaluators {name}: it returned {type(own).__name__}; it must return an Evaluator")
-        return own
+    own: Evaluator = plugins.make({}, name, "evaluator", Evaluator, **params)
+    return own

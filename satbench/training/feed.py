@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from satbench.core.errors import BadInput
-from satbench.core.lookup import find
 from satbench.data.images import FileImages, Images, ImageSet, unit
 from satbench.data.loaders import open_rgb
 from satbench.numerics.seeding import Share, generator
-from satbench.training.augment import AUGMENTATIONS, WHILE_DECODING, draw, none
+from satbench.training.augment import WHILE_DECODING, augmentation
 
 
 class Batch(NamedTuple):
@@ -34,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """`images` in shuffled batches, augmented as an entry of `AUGMENTATIONS` or `WHILE_DECODING` says.
+    """`images` in shuffled batches, augmented as `augment.augmentation` or an entry of `WHILE_DECODING` says.
 
     Each of `count` processes gets a contiguous part of every batch, with the pixels that one process would have there.
     Images beyond the last whole batch make a smaller one, or are left out with `drop_last`; a data set smaller than a
@@ -58,7 +57,7 @@ class Feed:
         count: int = 1,
         drop_last: bool = False,
     ) -> None:
-        find({**AUGMENTATIONS, **WHILE_DECODING}, augment, "augmentation")
+        self._change = augmentation(augment)
         if augment in WHILE_DECODING and not isinstance(images, FileImages):
             raise BadInput(
                 f"augmentation {augment!r} is for image files, and {images.name} is in memory; use crop-flip"
@@ -123,6 +122,7 @@ class Feed:
         """Yield all images on the device, unaugmented and in whole batches, the same in every process."""
         whole = copy(self)
         whole.augment, whole.rank, whole.count, whole.drop_last = "none", 0, 1, False
+        whole._change = augmentation("none")
         for batch in whole.epoch(0):
             yield batch.x
 
@@ -136,10 +136,9 @@ class Feed:
         parts = whole.tensor_split(self.count)
         rows, start = parts[self.rank], sum(map(len, parts[: self.rank]))
         step_generator = generator(self.seed, "augment", epoch, "batch", step)
-        numbers = draw(len(rows), Share(step_generator, len(whole), start))
         with torch.cuda.stream(self._stream):
             x = self._place(self._pixels(epoch, rows, decoders))
-            x = AUGMENTATIONS.get(self.augment, none)(x, numbers)
+            x = self._change(x, Share(step_generator, len(whole), start))
             return Batch(x, self._place(self.images.y[rows]), rows, whole, start)
 
     def _pixels(self, epoch: int, rows: Tensor, decoders: ThreadPoolExecutor) -> Tensor:
@@ -153,7 +152,8 @@ class Feed:
         if self.augment not in WHILE_DECODING:
             return self.images.pixels(row)
         randomness = generator(self.seed, "augment", epoch, row)
-        return WHILE_DECODING[self.augment](open_rgb(self.images.files[row]), self.images.image_size, randomness)
+        image = open_rgb(self.images.files[row])
+        return WHILE_DECODING[self.augment](image, self.images.image_size, randomness)[: self.images.channels]
 
     def _place(self, tensor: Tensor) -> Tensor:
         if self._stream is not None:

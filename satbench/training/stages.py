@@ -6,8 +6,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from satbench.core.errors import BadInput
-from satbench.core.lookup import pick
-from satbench.methods import METHODS, Method
+from satbench.methods import Method, make_method
 from satbench.training.config import BudgetConfig, TrainConfig
 from satbench.training.schedule import learning_rate
 
@@ -46,8 +45,7 @@ class Stage:
 
 def method_of(config: TrainConfig) -> Method:
     """The method of a config without stages."""
-    found: Method = pick(METHODS, config.method.name, "method", **config.method.params)
-    return found
+    return make_method(config.method.name, config.method.params)
 
 
 def stage_configs(config: TrainConfig) -> list[TrainConfig]:

@@ -14,7 +14,7 @@ from satbench.core.home import alone_in
 from satbench.core.lookup import pick
 from satbench.core.parameters import Count, check
 from satbench.core.progress import Progress, silent
-from satbench.data import Images, training_splits
+from satbench.data import Images
 from satbench.methods.base import Processes, Step
 from satbench.models.activation_checkpointing import blocks_of
 from satbench.models.classifier import Classifier
@@ -26,7 +26,7 @@ from satbench.training import checkpoint
 from satbench.training.alarm import collapse
 from satbench.training.attacked import attacked
 from satbench.training.averaging import AVERAGES, Average
-from satbench.training.build import begin_with, network, optimizer
+from satbench.training.build import begin_with, network, optimizer, splits
 from satbench.training.combinations import refuse_late_starts, refuse_small_parts, refuse_undefined
 from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined, share_gradients
@@ -75,6 +75,7 @@ def train(
     keep_every: int | None = None,
     log_steps: int | None = None,
     trackers: Sequence[str | Tracker] = (),
+    data: object = None,
 ) -> Trained:
     """Train as `config` says and leave log, best and last weights in the folder `out`.
 
@@ -92,6 +93,9 @@ def train(
     log_steps: log every so many updates in steps.jsonl. trackers: names of `TRACKERS` or objects with the callbacks of
     `Tracker`. None of the three decides weights; the same call continues them too.
 
+    data: what to train on in place of `config.dataset`, which then only names it: arrays, tensors or a torch data set,
+    see `data.as_images`. The run is bound to its pixels.
+
     Raises `BadInput` for settings that cannot be met, a folder of another run or a missing extra before anything is
     written, when the loss stops being finite, naming the step, and when a tracker fails, naming it.
     """
@@ -100,7 +104,7 @@ def train(
     for name, count in (("keep_every", keep_every), ("log_steps", log_steps)):
         if count is not None:
             check(name, count, Count)
-    with prepared(config, device, data_dir, out, progress, save_seconds) as run:
+    with prepared(config, device, data_dir, out, progress, save_seconds, data) as run:
         is_first = run.processes.rank == 0
         if is_first:
             source = run.train_digest, run.class_names
@@ -127,6 +131,7 @@ def prepared(
     out: Path,
     progress: Progress = silent,
     save_seconds: float = SAVE_SECONDS,
+    data: object = None,
 ) -> Iterator["Training"]:
     """The training that `config` describes, before its first update and with nothing written.
 
@@ -137,9 +142,7 @@ def prepared(
         refuse_undefined(stage, method_of(stage))
         lr_factor(stage.schedule.name, stage.schedule.params, 0.0)  # refused here when it is unknown
     evaluators = evaluators_of(config)
-    images, held_out = training_splits(
-        config.dataset, config.image_size, data_dir, config.data.val, config.data.train_n
-    )
+    images, held_out = splits(config, data_dir, data)
     with (
         joined(wanted) as (processes, place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),

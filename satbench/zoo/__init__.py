@@ -1,5 +1,5 @@
 """Networks by name, path or callable."""
 
-from satbench.zoo.loading import BEST, LAST, NO_NETWORK, Loaded, from_module, load, load_model
+from satbench.zoo.loading import BEST, LAST, NO_NETWORK, Loaded, from_module, is_own_network, load, load_model
 
-__all__ = ["BEST", "LAST", "NO_NETWORK", "Loaded", "from_module", "load", "load_model"]
+__all__ = ["BEST", "LAST", "NO_NETWORK", "Loaded", "from_module", "is_own_network", "load", "load_model"]

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from satbench.core.errors import BadInput, reason
-from satbench.core.lookup import imported
+from satbench.core.plugins import arguments, is_reference, own, spelled
 from satbench.core.progress import Progress, silent
+from satbench.models import own_code
+from satbench.models.activations import activation
 from satbench.models.classifier import Classifier
 from satbench.models.precision import float32_ends
 from satbench.models.weights import (
@@ -274,6 +276,7 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         class_names=origin.class_names,
         val=origin.val,
         train_n=origin.train_n,
+        module=next((name.partition(":")[0] for name in own_code(model.spec)), None),
     )
 
 
@@ -344,21 +347,30 @@ def _of_collection(model: Classifier, ref: str, label: str) -> Loaded:
     )
 
 
+def is_own_network(ref: str) -> bool:
+    """Whether `load` would import it: it is `package.module:callable`, with parameters or without."""
+    return is_reference(spelled(ref)[0]) and ref.partition(":")[0] not in LIBRARIES and not Path(ref).exists()
+
+
 def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:
-    module, _, attribute = ref.partition(":")
-    with imported("--model", ref, "give package.module:callable that needs no arguments") as build:
-        needed = [] if isinstance(build, nn.Module) else _required(build)
+    reference, tail = spelled(ref)
+    module, _, attribute = reference.partition(":")
+    with own("network", reference) as build:
+        params = arguments(build, tail, f"network {ref!r}")
+        if isinstance(params.get("activation"), str):
+            params["activation"] = activation(params["activation"])
+        needed = [] if isinstance(build, nn.Module) else [key for key in _required(build) if key not in params]
         if needed:
             raise BadInput(
-                f"--model {ref} needs {', '.join(needed)}, but is called without arguments to build a network; a "
-                f"function of images is none: {NO_NETWORK}"
+                f"--model {ref} needs {', '.join(needed)}, which are not given as {reference}:{needed[0]}=VALUE; a "
+                f"function of images is no network: {NO_NETWORK}"
             )
-        model = build if isinstance(build, nn.Module) else build()
+        model = build if isinstance(build, nn.Module) else build(**params)
     if not isinstance(model, nn.Module):
         raise BadInput(f"--model {ref}: {attribute}() returned a {type(model).__name__}; expected a torch.nn.Module")
     if checkpoint is not None:
         load_strictly(model, read_weights(checkpoint), checkpoint)
-    loaded = from_module(model, ref, attribute)
+    loaded = from_module(model, ref, f"{attribute}:{tail}" if tail else attribute)
     loaded.model.eval()
     return replace(loaded, module=module)
 

@@ -18,10 +18,14 @@ EPS = 1e-5
 Tensor = tf.Tensor
 
 
-def build(plan: Plan) -> tuple[Tensor, Tensor]:
-    """The placeholder (N, H, W, 3) and the logits (N, classes) of a network, in the graph that is open."""
-    x = v1.placeholder(tf.float32, (None, None, None, 3))
-    return x, resnet(plan, x) if isinstance(plan, ResNetPlan) else efficientnet(plan, x)
+def build(plan: Plan, dtype: tf.DType = tf.float32) -> tuple[Tensor, Tensor]:
+    """The placeholder (N, H, W, 3) and the logits (N, classes) of a network, in the graph that is open.
+
+    dtype: of placeholder, variables and every operation; float32, or float64 to know the rounding error of float32.
+    """
+    x = v1.placeholder(dtype, (None, None, None, 3))
+    with v1.variable_scope(v1.get_variable_scope(), dtype=dtype):
+        return x, resnet(plan, x) if isinstance(plan, ResNetPlan) else efficientnet(plan, x)
 
 
 def function(name: str, root: Callable[[], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -43,7 +47,8 @@ def function(name: str, root: Callable[[], Tensor]) -> Callable[[Tensor], Tensor
 
 
 def _variable(name: str, shape: tuple[int, ...], trainable: bool = True) -> tf.Variable:
-    return v1.get_variable(name, shape, tf.float32, v1.zeros_initializer(), trainable=trainable, use_resource=False)
+    zeros = v1.zeros_initializer()
+    return v1.get_variable(name, shape, initializer=zeros, trainable=trainable, use_resource=False)
 
 
 def _channels(x: Tensor) -> int:
@@ -94,6 +99,8 @@ def _conv_bn(x: Tensor, name: str, channels: int, kernel: int, stride: int = 1, 
     y = tf.concat(parts, 3)
     gamma, beta = (_variable(f"{name}/bn/{leaf}", (channels,)) for leaf in ("gamma", "beta"))
     mean, variance = (_variable(f"{name}/bn/{leaf}/EMA", (channels,), trainable=False) for leaf in ("mean", "variance"))
+    if y.dtype == tf.float64:  # which the fused operation lacks
+        return tf.nn.batch_normalization(y, mean, variance, beta, gamma, EPS)
     return v1.nn.fused_batch_norm(y, gamma, beta, mean, variance, epsilon=EPS, is_training=False)[0]
 
 

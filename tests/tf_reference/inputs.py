@@ -33,6 +33,9 @@ PLAN/model.*                the checkpoint of each plan of REFERENCE, EXTRAS and
 PLAN/variables.json         {"network": {NAME: SHAPE}, "file": {NAME: [DTYPE, SHAPE]}}
 many.*                      MANY int32 scalars: `many_name(NUMBER)` holds NUMBER
 logits.npz                  "PLAN/SIZE", float32 (2, 1000), and "PLAN/SIZE/averaged" for an EfficientNet
+deep.npz                    for each plan of DEEP: "PLAN/SIZE", float32, and "PLAN/SIZE/float64", of the same graph in
+                            float64
+deep.json                   {PLAN: {NAME: SHAPE}}, the variables of each
 jpeg.npz                    "JPEG/default" and "JPEG/accurate", uint8 (H, W, 3): decoded by TensorFlow's default inverse
                             DCT, which is the fast one, and by the accurate one that others use; "JPEG/accurate/SIZE",
                             float32 (SIZE, SIZE, 3): then cropped and resized as for an EfficientNet, not clipped
@@ -70,7 +73,11 @@ class ResNetPlan:
 
 @dataclass(frozen=True)
 class EfficientNetPlan:
-    """An EfficientNet by its coefficients; the names of its variables begin with `scope`."""
+    """An EfficientNet by its coefficients; the names of its variables begin with `scope`.
+
+    gain: multiplies all kernels. With 1 the activations of the deeper ones grow to 1e8, their gates saturate, and
+    rounding errors grow to the size of the logits, in TensorFlow as in PyTorch.
+    """
 
     name: str
     sizes: Shape
@@ -79,6 +86,7 @@ class EfficientNetPlan:
     depth: float = 1.0
     scope: str = "efficientnet-b0"
     architecture: str | None = None
+    gain: float = 1.0
 
 
 Plan = ResNetPlan | EfficientNetPlan
@@ -103,6 +111,28 @@ REFERENCE: tuple[Plan, ...] = (
     ResNetPlan("ResX50-silu-32x4d", "silu", (96,), 1000, groups=32, group_width=4, architecture="resnext50-32x4d"),
     EfficientNetPlan("efficientnet-b0", (224,), 1000, architecture="efficientnet-b0"),
 )
+
+
+def _efficientnet(letter: str, width: float, depth: float, *sizes: int) -> EfficientNetPlan:
+    name = f"efficientnet-{letter}"
+    return EfficientNetPlan(name, sizes, 1000, width, depth, scope=name, architecture=name, gain=0.7)
+
+
+# the other released architectures, whose weights are made anew on both sides and not stored
+DEEP: tuple[Plan, ...] = (
+    ResNetPlan("Res101-silu", "silu", (96,), 1000, (3, 4, 23, 3), architecture="resnet101"),
+    ResNetPlan("Res152-silu", "silu", (96,), 1000, (3, 8, 36, 3), architecture="resnet152"),
+    ResNetPlan("ResX50-silu-32x8d", "silu", (96,), 1000, groups=32, group_width=8, architecture="resnext50-32x8d"),
+    ResNetPlan("ResX152-silu-32x8d", "silu", (96,), 1000, (3, 8, 36, 3), 64, 32, 8, architecture="resnext152-32x8d"),
+    _efficientnet("b1", 1.0, 1.1, 96, 240),
+    _efficientnet("b2", 1.1, 1.2, 96),
+    _efficientnet("b3", 1.2, 1.4, 96),
+    _efficientnet("b4", 1.4, 1.8, 96),
+    _efficientnet("b5", 1.6, 2.2, 96),
+    _efficientnet("b6", 1.8, 2.6, 96),
+    _efficientnet("b7", 2.0, 3.1, 96),
+    _efficientnet("l1", 3.9, 3.7, 64),
+)
 JPEG_SIZES = (224, 300)  # 448 to 224 only leaves out pixels, 462 to 300 interpolates
 EXTRAS = {"global_step": np.int64(112_590), "learning_rate": np.float32(1e-4)}
 SHARDED: dict[str, tuple[str, Shape]] = {
@@ -126,11 +156,11 @@ def uniform(name: str, shape: Shape) -> np.ndarray:
     return ((raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)).reshape(shape)
 
 
-def variable(name: str, shape: Shape) -> np.ndarray:
+def variable(name: str, shape: Shape, gain: float = 1.0) -> np.ndarray:
     """float32 (shape): the variable `name` of a network, a moving average of it, or an optimizer's slot of it.
 
-    Kernels have variance 2 / fan-in, scales and variances lie in [0.5, 1.5), offsets and means in [-0.5, 0.5), roots of
-    SmoothReLU's beta in [1, 5).
+    Kernels have variance gain^2 * 2 / fan-in, scales and variances lie in [0.5, 1.5), offsets and means in
+    [-0.5, 0.5), roots of SmoothReLU's beta in [1, 5).
     """
     fraction = uniform(name, shape)
     leaf = _without_suffix(name).rpartition("/")[2]
@@ -138,7 +168,7 @@ def variable(name: str, shape: Shape) -> np.ndarray:
         leaf = _without_suffix(name).split("/")[-2]
     if leaf in ("W", "kernel", "depthwise_kernel"):
         fan_in = prod(shape[:2]) if leaf == "depthwise_kernel" else prod(shape[:-1])
-        bound = np.float32((6 / fan_in) ** 0.5)
+        bound = np.float32(gain * (6 / fan_in) ** 0.5)
         return (2 * fraction - 1) * bound
     low, width = {
         **dict.fromkeys(("gamma", "variance", "moving_variance"), (0.5, 1)),
@@ -162,10 +192,10 @@ def images(size: int) -> np.ndarray:
     return (192 * coarse + 64 * fine).astype(np.uint8)
 
 
-def network_input(plan: Plan, pixels: np.ndarray) -> np.ndarray:
-    """float32 NHWC in [-1, 1], as the release feeds the network."""
+def network_input(plan: Plan, pixels: np.ndarray, dtype: type[np.floating] = np.float32) -> np.ndarray:
+    """NHWC in [-1, 1], as the release feeds the network, which does it in float32."""
     ordered = pixels[..., ::-1] if isinstance(plan, ResNetPlan) else pixels
-    return ordered.astype(np.float32) * np.float32(2 / 255) - 1
+    return ordered.astype(dtype) * dtype(2 / 255) - 1
 
 
 def many_name(number: int) -> str:

@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests python -m tf_reference.make_reference FOLDER JPEG [JPEG ...]
 
-FOLDER is replaced once everything is there; it takes about 1 GB.
+FOLDER is replaced once everything is there; it takes about 1 GB. EfficientNet-L1 in float64 takes 8 GB of memory.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_reference import make_fixtures
-from tf_reference.inputs import JPEG_SIZES, MANY, REFERENCE, EfficientNetPlan, Plan, many_name
+from tf_reference.inputs import DEEP, JPEG_SIZES, MANY, REFERENCE, EfficientNetPlan, Plan, many_name
 from tf_reference.session import Beside, running
 
 v1 = tf.compat.v1
@@ -51,6 +51,14 @@ def network(plan: Plan, folder: Path) -> dict[str, np.ndarray]:
     held = {name: [dtypes[name].name, shape] for name, shape in reader.get_variable_to_shape_map().items()}
     (folder / "variables.json").write_text(json.dumps({"network": shapes, "file": held}))
     return logits
+
+
+def deep(plan: Plan) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]:
+    """The logits of `plan` in float32 and float64, and the shapes of its variables."""
+    with running(plan) as run:
+        logits, shapes = run.logits(), {one.op.name: one.shape.as_list() for one in run.weights}
+    with running(plan, dtype=tf.float64) as run:
+        return logits | {f"{key}/float64": value for key, value in run.logits().items()}, shapes
 
 
 def many(prefix: Path) -> None:
@@ -92,6 +100,13 @@ def write(folder: Path, photographs: list[Path]) -> None:
         logits.update(network(plan, folder / plan.name))
         done(plan.name)
     np.savez(folder / "logits.npz", **logits)
+    logits, shapes = {}, {}
+    for plan in DEEP:
+        found, shapes[plan.name] = deep(plan)
+        logits.update(found)
+        done(plan.name)
+    np.savez(folder / "deep.npz", **logits)
+    (folder / "deep.json").write_text(json.dumps(shapes))
     many(folder / "many")
     pixels = {f"{file.name}/{key}": value for file in photographs for key, value in jpeg(file).items()}
     np.savez(folder / "jpeg.npz", **pixels)

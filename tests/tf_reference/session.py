@@ -28,10 +28,11 @@ class Run:
     weights: list[tf.Variable]
 
     def logits(self) -> dict[str, np.ndarray]:
-        """By "PLAN/SIZE", float32 (N, classes)."""
+        """By "PLAN/SIZE", (N, classes) in the network's dtype."""
+        dtype = self.x.dtype.as_numpy_dtype
+        inputs = {size: network_input(self.plan, images(size), dtype) for size in self.plan.sizes}
         return {
-            f"{self.plan.name}/{size}": self.session.run(self.output, {self.x: network_input(self.plan, images(size))})
-            for size in self.plan.sizes
+            f"{self.plan.name}/{size}": self.session.run(self.output, {self.x: one}) for size, one in inputs.items()
         }
 
     def save(self, prefix: Path) -> None:
@@ -44,15 +45,16 @@ class Run:
 
 
 @contextmanager
-def running(plan: Plan, beside: Beside = lambda logits: None) -> Iterator[Run]:
+def running(plan: Plan, beside: Beside = lambda logits: None, dtype: tf.DType = tf.float32) -> Iterator[Run]:
     """A run of `plan`, with the scalars of `EXTRAS` and what `beside` adds, given the logits, to the graph."""
     with tf.Graph().as_default(), v1.Session() as session:
-        x, logits = build(plan)
+        x, logits = build(plan, dtype)
         weights = v1.global_variables()
         v1.train.create_global_step()
         v1.get_variable("learning_rate", (), tf.float32, trainable=False, use_resource=False)
         beside(logits)
-        _assign(session, {one: _value(one) for one in v1.global_variables()})
+        gain = getattr(plan, "gain", 1.0)
+        _assign(session, {one: _value(one, gain=gain) for one in v1.global_variables()})
         yield Run(plan, session, x, logits, weights)
 
 
@@ -62,9 +64,9 @@ def save(session: v1.Session, prefix: Path, sharded: bool = False) -> None:
     v1.train.Saver(sharded=sharded).save(session, str(prefix), write_meta_graph=False, write_state=False)
 
 
-def _value(one: tf.Variable, suffix: str = "") -> np.ndarray | np.generic:
+def _value(one: tf.Variable, suffix: str = "", gain: float = 1.0) -> np.ndarray | np.generic:
     name = one.op.name + suffix
-    return EXTRAS[name] if name in EXTRAS else variable(name, tuple(one.shape))
+    return EXTRAS[name] if name in EXTRAS else variable(name, tuple(one.shape), gain)
 
 
 def _assign(session: v1.Session, values: dict[tf.Variable, np.ndarray | np.generic]) -> None:
