@@ -17,8 +17,8 @@ from satbench.core.offline import is_offline, need_network
 from satbench.models.classifier import Classifier, ModelSpec
 from satbench.models.weights import HEADER, load_strictly, read_metadata, read_weights
 from satbench.zoo import cache
-from satbench.zoo.fetch import sha256_file
 from satbench.zoo.libraries import ITS_OWN
+from satbench.zoo.published import check_hub_file
 from satbench.zoo.remote import need_digest
 
 REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)
@@ -88,7 +88,7 @@ def hub_file(pinned: str, *names: str) -> Path:
             ) from None
         except EntryNotFoundError:
             continue
-        cache.pin(f"hf:{pinned}", {name: sha256_file(path)}, None)
+        check_hub_file(path, name, f"hf:{pinned}")
         return path
     raise BadInput(f"hf:{pinned} has no {' or '.join(names)}; such a repository cannot be loaded here")
 

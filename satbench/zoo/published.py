@@ -54,10 +54,18 @@ def on_hub(repository: str, *names: str) -> Path:
                 raise
             continue
         break
+    check_hub_file(path, name, f"hf:{repository}")
+    return path
+
+
+def check_hub_file(path: Path, name: str, origin: str) -> None:
+    """Compare the SHA-256 of a file in the Hub's cache with the one that its blob is named by, and with the pinned one.
+
+    It is pinned where it was not. Raises `BadInput` where it is another.
+    """
     blob = os.path.basename(os.readlink(path)) if path.is_symlink() else ""
     published = blob if re.fullmatch("[0-9a-f]{64}", blob) else ""  # other names are those of git objects
-    _check(path, name, published, f"hf:{repository}")
-    return path
+    _check(path, name, published, origin)
 
 
 def _check(path: Path, name: str, published: str, origin: str) -> None:
