@@ -30,8 +30,10 @@ def test_it_counts_what_the_run_then_does(
     config = tiny(dataset, epochs=3, **changes)
     found = dry_run(config, "cpu")
     assert (found.updates, found.images_an_epoch, found.images, found.val_images) == (updates, images, 72, 18)
-    assert found.passes == METHODS[config.method.name](**config.method.params).passes
-    total = f"{found.passes.forward * 3 * images:,} and {found.passes.backward * 3 * images:,}"
+    passes = METHODS[config.method.name](**config.method.params).passes
+    assert found.stages[0].passes == passes
+    assert found.passes() == (passes.forward * 3 * images, passes.backward * 3 * images)
+    total = f"{passes.forward * 3 * images:,} forward, {passes.backward * 3 * images:,} backward"
     assert any(total in line for line in described(config, found))
     done: list[int] = []
     trained = train(config, tmp_path / "run", "cpu", progress=lambda one, total, what: done.append(total))
@@ -40,7 +42,7 @@ def test_it_counts_what_the_run_then_does(
     learnt = sum(4 * weights[name].numel() for name in weights if name.endswith(("weight", "bias")))
     assert found.parameters == found.optimizer == learnt  # SGD keeps a momentum of every weight
     assert found.peak > 10 * learnt
-    assert trained.history[0].forward == found.passes.forward
+    assert trained.history[0].forward == passes.forward
 
 
 def test_its_times_are_those_of_updates(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,9 +54,9 @@ def test_its_times_are_those_of_updates(dataset: str, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(plain, "perturb", lambda self, model, step: slow(self, step))
     found = dry_run(tiny(dataset, method="standard"), "cpu")
-    usual, short, long = found.epoch_seconds()
-    assert len(found.seconds) == 4  # the first of five is not timed
-    assert 5 * 0.05 <= short <= usual <= long
+    usual, short, long = found.seconds()
+    assert len(found.stages[0].seconds) == 4  # the first of five is not timed
+    assert 2 * 5 * 0.05 <= short <= usual <= long
 
 
 def test_the_command_says_it_all_and_writes_nothing(

@@ -444,4 +444,4 @@ def test_a_dry_run_takes_its_updates_with_both(dataset: str, monkeypatch: pytest
     changes = {**WITH_BLOCKS, "speed.activation_checkpointing": True, "accumulation": 2}
     found = dry_run(tiny(dataset, **changes), "cpu")
     assert seen == [(2, 3)] * 5
-    assert found.passes == Passes(3, 3)
+    assert found.stages[0].passes == Passes(3, 3)

@@ -80,6 +80,7 @@ PARAMS = info_of(PGD()).params
 def test_what_is_no_own_attack_is_not_built(info: AttackInfo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is anything imported that a run folder names."""
 
+    monkeypatch.setenv("SATBENCH_PLUGINS", "")  # in which other tests of this process have named modules
     wanted, real = [], importlib.import_module
     monkeypatch.setattr(importlib, "import_module", lambda name: wanted.append(name) or real(name))
     assert rebuild(info) is None

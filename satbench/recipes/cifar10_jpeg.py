@@ -16,7 +16,7 @@ def cifar10_jpeg_sat_small() -> TrainConfig:
 
     The recipe of `studies/smooth-vs-relu.yaml`, tuned for ReLU on validation images, see `docs/smooth-vs-relu.md`.
     Paper: Xie et al. 2020 (arXiv 2006.14536), whose settings on small images are not known.
-    Command: `satbench train cifar10-jpeg-sat-small --data-dir DIR`, where DIR/cifar10-jpeg holds train/ and test/.
+    Command: `satbench train cifar10-jpeg-sat-small`, with `--data-dir DIR`: DIR/cifar10-jpeg holds train/ and test/.
     Hardware: one CPU core with bfloat16 units; on another one add `--set speed.precision=float32`.
     Time: 6 minutes, measured. Expected: not yet measured.
     """

@@ -40,7 +40,7 @@ from satbench.recipes.file import read_recipe
 from satbench.regression import read_baseline
 from satbench.reporting.claims import read_claims
 from satbench.specs.study import read_study
-from satbench.zoo.card import read_cards, registry_path
+from satbench.zoo.registry import read_cards, registry_path
 
 SECONDS, GIB = 5, 1 << 30
 FAULTS = ("crash", "hang", "memory", "executed")
