@@ -203,6 +203,7 @@ def test_a_part_draws_what_its_images_draw_in_the_whole_batch(randomness: Any) -
         ({"speed.activation_checkpointing": True}, "has none; leave it out, or set accumulation"),
         ({**WITH_BLOCKS, "speed.activation_checkpointing": True, "speed.compile": True}, "speed.compile"),
         ({**WITH_BLOCKS, "speed.activation_checkpointing": True, "method": "gradalign"}, "in two modes"),
+        ({**WITH_BLOCKS, "speed.activation_checkpointing": True, "method": "aft"}, "in two modes"),
     ],
 )
 def test_what_is_undefined_is_refused_before_anything_is_written(
@@ -227,7 +228,7 @@ def test_the_log_of_an_accumulated_run_is_that_of_the_whole_batch(dataset: str, 
 
 # activation checkpointing
 
-CHECKPOINTED = [case for case in EVERY if case != "gradalign"]
+CHECKPOINTED = [case for case in EVERY if not method_of(case).two_modes]
 
 
 @pytest.mark.one_in(2)

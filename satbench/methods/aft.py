@@ -70,6 +70,10 @@ class AFT(Method):
         return Passes(1 + max(clean, anchor) + anchor, 1 + max(clean, anchor))
 
     @property
+    def two_modes(self) -> bool:  # type: ignore[override]
+        return self.batch_norm == "clean" and (self.mix < 1 or self.anchor > 0)
+
+    @property
     def passes(self) -> Passes:
         loss = self.loss_passes
         return Passes(self.steps + loss.forward, self.steps + loss.backward)

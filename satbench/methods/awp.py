@@ -17,7 +17,7 @@ from satbench.methods.base import Method, Passes, Step
 
 INHERITED = (
     *("known_from", "chosen_by", "crafts", "loss_passes", "norms", "reads"),
-    *("separable", "soft_targets", "start_epoch"),
+    *("separable", "two_modes", "soft_targets", "start_epoch"),
 )
 
 

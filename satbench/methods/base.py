@@ -155,6 +155,7 @@ class Method(ABC):
     soft_targets = True  # whether the outer loss is defined for soft labels
     reads: tuple[str, ...] = ()  # figures of the validation split that `begin` and `after_epoch` need
     second_order = False  # whether the loss itself is differentiated on the way to its value
+    two_modes = False  # whether the loss runs batch norms in two ways, which recomputed activations cannot repeat
     separable = True  # whether the loss is a mean over images of what each gives alone, batch norm aside
     start_epoch = 0  # passes over the data before it does more than the method that it extends
 

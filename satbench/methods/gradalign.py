@@ -35,7 +35,7 @@ class GradAlign(Method):
     lam: Positive = 0.2
 
     loss_passes = Passes(2, 3)
-    second_order = True
+    second_order = two_modes = True
     norms = ("Linf",)
 
     paper = "Andriushchenko and Flammarion 2020, arXiv 2007.02617"

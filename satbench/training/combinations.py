@@ -61,7 +61,7 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             "speed.activation_checkpointing with speed.compile, whose compiler decides what is recomputed",
         ),
         (
-            speed.activation_checkpointing and method.second_order,
+            speed.activation_checkpointing and method.two_modes,
             f"speed.activation_checkpointing with {name}, whose loss runs the network in two modes; set accumulation",
         ),
         (

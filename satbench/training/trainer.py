@@ -292,7 +292,8 @@ class Training:
             position = Position()
             self.begin("the start")
         else:
-            self.enter(stage_of(self.stages, saved.position.epoch * self.updates + saved.position.step))
+            step = min(saved.position.step, self.updates - 1)  # the stage ends with its epoch, not with the last update
+            self.enter(stage_of(self.stages, saved.position.epoch * self.updates + step))
             position = restore(saved, self.run)
         before = self.config if saved is None else checkpoint.config_of(saved)
         if position.history:
