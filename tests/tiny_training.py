@@ -26,12 +26,12 @@ WAYS: dict[str, dict[str, object]] = {
     "gradalign": {"method": "gradalign"},
     "free": {"method": "free", "method.replays": 3},
     "moat": {"method": "moat", "method.stages": [[0.4, "single"], [0.4, "benign&multi"]], "method.steps": 2},
-    "aft": {"method": "aft", "method.steps": 2, "method.anchor": 0.5},
+    "aft": {"method": "aft", "method.steps": 2, "method.anchor": 0.5, "method.early_stop": []},
     "stages": {
         "stages": [
             {"updates": 2, "changes": {"method": "standard", "optimizer.lr": 0.05}},
             {"epochs": 0.6, "changes": {"schedule": "cosine", "optimizer.warmup_epochs": 0.2}, "keep_optimizer": True},
-            {"changes": {"method": "aft", "method.steps": 2, "method.anchor": 0.5, "optimizer.lr": 0.01}},
+            {"changes": {"method": "aft", "method.steps": 2, "method.early_stop": [], "optimizer.lr": 0.01}},
         ]
     },
     "sglr": {"method": "sglr", "method.steps": 2, "method.start_epoch": 1},
