@@ -1,6 +1,7 @@
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,3 +26,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.slow)
                 item.add_marker(pytest.mark.left_out)
             seen[test] += 1
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of models, and none of the user's registries, caches, mirrors, tokens and proxies."""
+    for name in ("SATBENCH_ZOO", "SATBENCH_OFFLINE", "SATBENCH_SHARED", "SATBENCH_MIRROR", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def no_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every connection goes to a proxy that is not there."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name.upper(), "http://127.0.0.1:9")
+
+
+@pytest.fixture(scope="module")
+def mirrors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two mirrors, `one` and `two`, each with other weights of one released network."""
+    from released_checkpoints import RELEASE, write_checkpoint
+
+    root = tmp_path_factory.mktemp("mirrors")
+    for seed, name in enumerate(("one", "two")):
+        (root / name / RELEASE).mkdir(parents=True)
+        write_checkpoint(root / name / RELEASE / RELEASE, seed)
+    return root

@@ -31,14 +31,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: Path) -> Path:
-    for name in ("SATBENCH_ZOO", "SATBENCH_OFFLINE", "SATBENCH_SHARED"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path / "home"))
+def from_the_mirror(home: Path, no_hosts: None, monkeypatch: pytest.MonkeyPatch, release: Path) -> None:
     monkeypatch.setenv("SATBENCH_MIRROR", str(release))
-    for scheme in ("http", "https", "HTTP", "HTTPS"):
-        monkeypatch.setenv(f"{scheme}_proxy" if scheme.islower() else f"{scheme}_PROXY", "http://127.0.0.1:9")
-    return tmp_path / "home"
 
 
 @pytest.fixture

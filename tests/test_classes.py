@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_training import SMALL
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -119,17 +120,7 @@ def test_wordnet_ids_are_those_of_an_imagenet_network(tmp_path: Path) -> None:
 
 def test_a_network_trained_on_class_folders_knows_their_names(tmp_path: Path) -> None:
     data = folders(tmp_path / "data", {"cat": 1, "dog": 5, "ship": 8}, each=12)
-    small = (
-        "--model",
-        "mlp",
-        "--set",
-        "model.width=8",
-        "--set",
-        "measure.evaluators=clean+fgsm+pgd:steps=1",
-        "--set",
-        "method.steps=1",
-    )
-    words = ["train", *small, "--dataset", data, "--epochs", "1", "--out", str(tmp_path / "net")]
+    words = ["train", *SMALL, "--dataset", data, "--epochs", "1", "--out", str(tmp_path / "net")]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     loaded = load(str(tmp_path / "net"))

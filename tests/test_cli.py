@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
+from tiny_training import SMALL
 from typer.testing import CliRunner, Result
 
 import satbench
@@ -22,17 +23,6 @@ from satbench.models import ACTIVATIONS, ARCHITECTURES
 from satbench.recipes import RECIPES
 from satbench.results.store import read_run
 from satbench.zoo.registry import read_cards
-
-SMALL = (
-    "--model",
-    "mlp",
-    "--set",
-    "model.width=8",
-    "--set",
-    "measure.evaluators=clean+fgsm+pgd:steps=1",
-    "--set",
-    "method.steps=1",
-)
 
 
 def call(*words: str) -> Result:

@@ -20,13 +20,9 @@ EVAL = ("--attack", "fgsm", "--eps", "0.1", "--n", "20", "--no-trust")
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("SATBENCH_OFFLINE", "SATBENCH_SHARED", "SATBENCH_ZOO", "HF_TOKEN", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path / "home"))
+def empty_hub(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    return tmp_path / "home"
 
 
 def run(*words: object) -> tuple[int, str]:

@@ -27,6 +27,8 @@ from satbench.zoo import cache
 from satbench.zoo import fetch as room
 from satbench.zoo.fetch import fetch, sha256_file
 
+pytestmark = pytest.mark.usefixtures("home")
+
 NAME, RELEASE = "toy-silu", "Toy-silu"
 INDEX, DATA = f"{RELEASE}.index", f"{RELEASE}.data-00000-of-00001"
 SOURCES = {INDEX: "I" * 33, DATA: "D" * 33}
@@ -99,16 +101,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and no mirror or proxy from outside."""
-    for variable in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "satbench_mirror"):
-        monkeypatch.delenv(variable, raising=False)
-        monkeypatch.delenv(variable.upper(), raising=False)
-    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -21,12 +21,8 @@ FIRST, SECOND = "a" * 40, "b" * 40
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("SATBENCH_OFFLINE", "SATBENCH_SHARED", "SATBENCH_ZOO", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path / "home"))
+def empty_hub(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "home"
 
 
 @pytest.fixture

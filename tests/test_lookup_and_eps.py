@@ -13,7 +13,7 @@ from satbench.core.errors import BadInput, reason
 from satbench.core.lookup import find, nearest, pick
 from satbench.core.parsing import parsed
 from satbench.numerics.threat import ThreatModel
-from satbench.training.config import ThreatConfig
+from satbench.training.settings import ThreatConfig
 
 CALM = settings(deadline=None, derandomize=True)
 

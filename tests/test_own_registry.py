@@ -21,17 +21,11 @@ from satbench.zoo import load
 from satbench.zoo.new_card import architecture_of
 from satbench.zoo.registry import entries, find_card, read_cards
 
+pytestmark = pytest.mark.usefixtures("home")
+
 SPEC = ModelSpec("preact-resnet18", "silu", 10, 1, 16, (0.5,), (0.25,), {"width": 2})
 DIGITS = Path(satbench.__file__).parent / "zoo/weights/digits-silu.safetensors"
 FIELDS = ["activation=silu", "image_size=16", "mean=[0.5]", "std=[0.25]", "params={width: 2}", "licence=MIT"]
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("SATBENCH_ZOO", "SATBENCH_OFFLINE", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 def run(*words: object) -> tuple[int, str]:

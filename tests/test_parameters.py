@@ -22,7 +22,7 @@ from satbench.core.parameters import (
 )
 from satbench.core.parsing import parsed
 from satbench.specs.evaluation import EvaluationSpec
-from satbench.training.config import DataConfig, ThreatConfig
+from satbench.training.settings import DataConfig, ThreatConfig
 
 VALUES = (-1, 0, 0.5, 1, 1.0, 3, math.inf, math.nan, True, None, "1", np.float32(0.5), np.int64(3))
 ALLOWED: list[tuple[Any, list[object]]] = [

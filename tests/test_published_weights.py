@@ -44,12 +44,9 @@ def net() -> nn.Module:
 
 
 @pytest.fixture(autouse=True)
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty caches and no network."""
-    for scheme in ("http", "https", "HTTP", "HTTPS"):
-        monkeypatch.setenv(f"{scheme}_proxy" if scheme.islower() else f"{scheme}_PROXY", "http://127.0.0.1:9")
+def folders(home: Path, no_hosts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty caches of the other collections too, and no network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path

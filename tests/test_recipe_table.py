@@ -13,8 +13,9 @@ from satbench.models import ARCHITECTURES, ModelSpec, empty_model
 from satbench.recipes import RECIPES
 from satbench.training.averaging import AVERAGES
 from satbench.training.combinations import refuse_undefined
-from satbench.training.config import Named, TrainConfig
+from satbench.training.config import TrainConfig
 from satbench.training.schedule import SCHEDULES
+from satbench.training.settings import Named
 
 TEXT = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
 TABLES = {"model": ARCHITECTURES, "schedule": SCHEDULES, "averaging": AVERAGES}

@@ -1,4 +1,4 @@
-"""From a name to the converted network: fetching, pins, cache and commands, on checkpoints written here."""
+"""From a name to the converted network: fetching, pins, cache and commands, on mirrors written here."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from released_checkpoints import DATA, INDEX, NAME, RELEASE, card, write_checkpoint
+from released_mirrors import DATA, INDEX, NAME, RELEASE, card
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -26,23 +26,9 @@ from satbench.zoo.released import import_checkpoint, is_current, obtain
 from satbench.zoo.tf_bundle import Bundle
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two mirrors, `one` and `two`, each with another B0 under the release's name."""
-    root = tmp_path_factory.mktemp("mirrors")
-    for seed, mirror in enumerate(("one", "two")):
-        (root / mirror / RELEASE).mkdir(parents=True)
-        write_checkpoint(root / mirror / RELEASE / RELEASE, seed)
-    return root
-
-
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: Path) -> Path:
-    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SATBENCH_MIRROR", str(checkpoints / "one"))
-    for scheme in ("http", "https", "HTTP", "HTTPS"):
-        monkeypatch.setenv(f"{scheme}_proxy" if scheme.islower() else f"{scheme}_PROXY", "http://127.0.0.1:9")
-    return tmp_path / "home"
+def from_a_mirror(home: Path, no_hosts: None, monkeypatch: pytest.MonkeyPatch, mirrors: Path) -> None:
+    monkeypatch.setenv("SATBENCH_MIRROR", str(mirrors / "one"))
 
 
 def run(*words: object) -> tuple[int, str]:
@@ -54,36 +40,36 @@ def images() -> torch.Tensor:
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_name_is_fetched_pinned_converted_and_kept(home: Path, checkpoints: Path) -> None:
+def test_a_name_is_fetched_pinned_converted_and_kept(home: Path, mirrors: Path) -> None:
     loaded = load(NAME)
     assert (loaded.dataset, loaded.image_size, loaded.loader) == ("imagenet", 224, "tf1-bicubic")
     info = loaded.info
     assert (info.ref, info.label, info.activation, info.method) == (NAME, NAME, "silu", "sat")
     assert (info.trained_for.norm, info.trained_for.eps) == ("Linf", 4 / 255)
-    source = checkpoints / "one" / RELEASE
+    source = mirrors / "one" / RELEASE
     assert cache.pinned(NAME) == {file: sha256_file(source / file) for file in (INDEX, DATA)}
-    shutil.rmtree(home / "checkpoints")
+    shutil.rmtree(home / "mirrors")
     before = cache.converted(NAME).stat().st_mtime_ns
     with torch.no_grad():
         assert torch.equal(satbench.load_model(NAME)(images()), loaded.model(images()))
     assert cache.converted(NAME).stat().st_mtime_ns == before
 
 
-def test_other_bytes_under_a_pinned_name_are_refused(home: Path, checkpoints: Path, monkeypatch) -> None:
+def test_other_bytes_under_a_pinned_name_are_refused(home: Path, mirrors: Path, monkeypatch) -> None:
     load(NAME)
-    shutil.rmtree(home / "checkpoints")
+    shutil.rmtree(home / "mirrors")
     cache.converted(NAME).unlink()
-    monkeypatch.setenv("SATBENCH_MIRROR", str(checkpoints / "two"))
+    monkeypatch.setenv("SATBENCH_MIRROR", str(mirrors / "two"))
     with pytest.raises(BadInput, match=f"{NAME}: {RELEASE}.* has SHA-256 .* pinned"):
         load(NAME)
     assert not cache.converted(NAME).exists()
 
 
-def test_a_damaged_source_is_refused_and_leaves_nothing(checkpoints: Path) -> None:
+def test_a_damaged_source_is_refused_and_leaves_nothing(mirrors: Path) -> None:
     folder = cache.folder(NAME)
     folder.mkdir(parents=True)
     for file in (INDEX, DATA):
-        shutil.copy(checkpoints / "one" / RELEASE / file, folder)
+        shutil.copy(mirrors / "one" / RELEASE / file, folder)
     with (folder / DATA).open("r+b") as stream:
         stream.truncate(1000)
     with pytest.raises(BadInput, match="data-00000-of-00001"):
@@ -94,8 +80,8 @@ def test_a_damaged_source_is_refused_and_leaves_nothing(checkpoints: Path) -> No
     assert load(NAME).info.label == NAME  # from the mirror, which is whole
 
 
-def flipped(data: bytearray, name: str, checkpoints: Path) -> None:
-    with Bundle(checkpoints / "one" / RELEASE / RELEASE) as bundle:
+def flipped(data: bytearray, name: str, mirrors: Path) -> None:
+    with Bundle(mirrors / "one" / RELEASE / RELEASE) as bundle:
         data[bundle.entries[name].offset] ^= 1
 
 
@@ -110,25 +96,25 @@ DAMAGES: dict[str, Callable[[bytearray, Path], object]] = {
 
 
 @pytest.mark.parametrize("case", DAMAGES)
-def test_bytes_that_are_not_the_authors_are_not_pinned_at_the_first_use(case: str, checkpoints: Path) -> None:
+def test_bytes_that_are_not_the_authors_are_not_pinned_at_the_first_use(case: str, mirrors: Path) -> None:
     folder = cache.folder(NAME)
     folder.mkdir(parents=True)
-    shutil.copy(checkpoints / "one" / RELEASE / INDEX, folder)
-    data = bytearray((checkpoints / "one" / RELEASE / DATA).read_bytes())
-    DAMAGES[case](data, checkpoints)
+    shutil.copy(mirrors / "one" / RELEASE / INDEX, folder)
+    data = bytearray((mirrors / "one" / RELEASE / DATA).read_bytes())
+    DAMAGES[case](data, mirrors)
     (folder / DATA).write_bytes(data)
     with pytest.raises(BadInput, match=rf"{DATA} (is damaged|has \d+ bytes)"):
         load(NAME)
     assert cache.pinned(NAME) == {}
     assert not cache.converted(NAME).exists()
     assert load(NAME).info.label == NAME
-    assert cache.pinned(NAME)[DATA] == sha256_file(checkpoints / "one" / RELEASE / DATA)
+    assert cache.pinned(NAME)[DATA] == sha256_file(mirrors / "one" / RELEASE / DATA)
 
 
-def test_another_networks_checkpoint_is_refused_and_pins_nothing(checkpoints: Path, tmp_path: Path) -> None:
+def test_another_networks_checkpoint_is_refused_and_pins_nothing(mirrors: Path, tmp_path: Path) -> None:
     prefix = tmp_path / "misnamed"
     for file in (INDEX, DATA):
-        shutil.copy(checkpoints / "one" / RELEASE / file, tmp_path / file.replace(RELEASE, "misnamed"))
+        shutil.copy(mirrors / "one" / RELEASE / file, tmp_path / file.replace(RELEASE, "misnamed"))
     with pytest.raises(BadInput, match="belongs to another network"):
         import_checkpoint("effnet-b1", other_card("effnet-b1"), prefix)
     assert cache.pinned("effnet-b1") == {}
@@ -137,7 +123,7 @@ def test_another_networks_checkpoint_is_refused_and_pins_nothing(checkpoints: Pa
         import_checkpoint("effnet-b1", other_card("effnet-b1"), prefix)
 
 
-def test_neither_a_damaged_lock_file_nor_a_wrong_card_costs_the_fetched_files(checkpoints: Path, home: Path) -> None:
+def test_neither_a_damaged_lock_file_nor_a_wrong_card_costs_the_fetched_files(mirrors: Path, home: Path) -> None:
     load(NAME)
     cache.converted(NAME).unlink()
     kept = sorted(file.name for file in cache.folder(NAME).iterdir())
@@ -179,8 +165,8 @@ def test_a_conversion_for_another_card_is_not_current(changes: dict[str, object]
     assert not is_current(NAME, other_card(NAME, **changes), cache.converted(NAME))
 
 
-def test_a_card_with_a_wrong_count_of_parameters_converts_nothing(checkpoints: Path) -> None:
-    prefix, wrong = checkpoints / "one" / RELEASE / RELEASE, other_card(NAME, parameters=5_288_549)
+def test_a_card_with_a_wrong_count_of_parameters_converts_nothing(mirrors: Path) -> None:
+    prefix, wrong = mirrors / "one" / RELEASE / RELEASE, other_card(NAME, parameters=5_288_549)
     with pytest.raises(BadInput, match="says 5288549 parameters, but a efficientnet-b0 has 5288548"):
         import_checkpoint(NAME, wrong, prefix)
 
@@ -238,22 +224,22 @@ def test_a_conversion_by_another_satbench_is_made_again(home: Path) -> None:
     assert read_header(cache.converted(NAME))[1].converter > 0
 
 
-def test_equal_checkpoints_give_equal_files(checkpoints: Path, tmp_path: Path) -> None:
-    prefix = checkpoints / "one" / RELEASE / RELEASE
+def test_equal_mirrors_give_equal_files(mirrors: Path, tmp_path: Path) -> None:
+    prefix = mirrors / "one" / RELEASE / RELEASE
     for name in ("a", "b"):
         assert run("models", "import", NAME, prefix, "--out", tmp_path / f"{name}.safetensors")[0] == 0
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
 def test_files_found_by_hand_are_imported_and_then_known_by_name(
-    checkpoints: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    mirrors: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SATBENCH_MIRROR")
     with pytest.raises(BadInput, match="satbench models import") as caught:
         load(NAME)
     command = str(caught.value).partition("`satbench ")[2].partition("`")[0].split()
     for file in (INDEX, DATA):
-        shutil.copy(checkpoints / "one" / RELEASE / file, command[-1].removesuffix(RELEASE))
+        shutil.copy(mirrors / "one" / RELEASE / file, command[-1].removesuffix(RELEASE))
     code, output = run(*command)
     assert code == 0, output
     assert "311 variables; took the raw variables (the file has 0 averages)" in output
@@ -262,9 +248,9 @@ def test_files_found_by_hand_are_imported_and_then_known_by_name(
     assert load(NAME).info.label == NAME
 
 
-def test_import_beside_the_cache_keeps_the_cache_as_it_is(checkpoints: Path, tmp_path: Path) -> None:
+def test_import_beside_the_cache_keeps_the_cache_as_it_is(mirrors: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "net.safetensors"
-    code, output = run("models", "import", NAME, checkpoints / "one" / RELEASE / RELEASE, "--out", out)
+    code, output = run("models", "import", NAME, mirrors / "one" / RELEASE / RELEASE, "--out", out)
     assert code == 0, output
     assert not cache.converted(NAME).exists()
     assert cache.pinned(NAME) == {}  # nor does it decide which bytes are the release's
@@ -292,9 +278,9 @@ def test_import_beside_the_cache_keeps_the_cache_as_it_is(checkpoints: Path, tmp
     ],
 )
 def test_what_a_command_cannot_use_is_said_in_one_line(
-    words: tuple[str, ...], message: str, checkpoints: Path, home: Path
+    words: tuple[str, ...], message: str, mirrors: Path, home: Path
 ) -> None:
-    prefix = str(checkpoints / "one" / RELEASE / RELEASE)
+    prefix = str(mirrors / "one" / RELEASE / RELEASE)
     code, output = run("models", *(prefix if word == "PREFIX" else word for word in words))
     assert code == 2
     assert output.count("\n") == 1
@@ -341,25 +327,25 @@ def test_the_alias_says_which_network_it_is() -> None:
     assert run("models", "show", "effnet-l1")[1].startswith("effnet-l1 is effnet-l1-enhanced: the paper's headline")
 
 
-def test_a_checkpoint_of_ones_own_is_another_network(checkpoints: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_ones_own_is_another_network(mirrors: Path, tmp_path: Path) -> None:
     load(NAME)
-    same = load(NAME, checkpoints / "one" / RELEASE / RELEASE)
-    other = load(NAME, checkpoints / "two" / RELEASE / RELEASE)
+    same = load(NAME, mirrors / "one" / RELEASE / RELEASE)
+    other = load(NAME, mirrors / "two" / RELEASE / RELEASE)
     assert same.info.label == NAME
     assert other.info.label == f"{NAME} [{RELEASE}]"
     assert other.info.trained_for is None
     assert other.info.digest != same.info.digest == load(NAME).info.digest
 
 
-def test_a_checkpoint_must_hold_the_named_network(tmp_path: Path, checkpoints: Path) -> None:
+def test_a_checkpoint_must_hold_the_named_network(tmp_path: Path, mirrors: Path) -> None:
     digits = Path(satbench.__file__).parent / "zoo/weights/digits-silu.safetensors"
     with pytest.raises(BadInput, match="holds a cnn-small with silu, but effnet-b0 is a efficientnet-b0 with silu"):
         load(NAME, digits)
     assert isinstance(load("digits-silu", digits).model, Classifier)
     with pytest.raises(BadInput, match="TensorFlow checkpoint; name its network"):
-        load(str(checkpoints / "one" / RELEASE / RELEASE))
+        load(str(mirrors / "one" / RELEASE / RELEASE))
     with pytest.raises(BadInput, match="file, which is what digits-silu can take"):
-        load("digits-silu", checkpoints / "one" / RELEASE / RELEASE)
+        load("digits-silu", mirrors / "one" / RELEASE / RELEASE)
 
 
 def test_eval_prints_the_published_figure_beside_the_measured_one(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from satbench.core.errors import BadInput
 from satbench.zoo import cache, load
 from satbench.zoo import robustbench as room
 
+pytestmark = pytest.mark.usefixtures("home")
+
 STAND_IN = """
 import enum
 from pathlib import Path
@@ -62,14 +64,6 @@ def load_model(model_name, model_dir, dataset, threat_model):
         model.load_state_dict(torch.load(f"{path}.pt", weights_only=False))
     return model.eval()
 """
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("SATBENCH_OFFLINE", "SATBENCH_SHARED", "SATBENCH_ZOO"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 @pytest.fixture

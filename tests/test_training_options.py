@@ -548,7 +548,7 @@ def test_an_epoch_that_is_rolled_back_is_never_the_best(
         robust = [row.val.figures["robust"] for row in history]
         return "a reason" if len(robust) > 1 and robust[-1] > robust[-2] else ""
 
-    monkeypatch.setattr("satbench.training.trainer.collapse", alarm)
+    monkeypatch.setattr("satbench.training.run.collapse", alarm)
     config = tiny(dataset, epochs=12, **{"optimizer.lr": 0.3, "stop.collapse": "rollback"})
     trained = train(config, tmp_path, "cpu")
     robust = [row.val.figures["robust"] for row in trained.history]
@@ -564,7 +564,7 @@ def test_a_rollback_has_no_weights_before_the_first_epoch(
     def alarm(history: list[Epoch], weak: str, strong: str) -> str:
         return "a reason" if len(history) == alarmed else ""
 
-    monkeypatch.setattr("satbench.training.trainer.collapse", alarm)
+    monkeypatch.setattr("satbench.training.run.collapse", alarm)
     trained = train(tiny(dataset, epochs=3, **{"stop.collapse": "rollback"}), tmp_path, "cpu")
     assert len(trained.history) == alarmed
     assert trained.history[-1].ended == (Ending.ROLLBACK if alarmed == 2 else Ending.COLLAPSE)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_writer import field, write_bundle
-from released_checkpoints import DATA, INDEX, NAME, RELEASE, card, write_checkpoint
+from released_checkpoints import DATA, INDEX, NAME, RELEASE, card
 from typer.testing import CliRunner
 
 from satbench.cli import app
@@ -20,25 +20,9 @@ from satbench.zoo.released import import_checkpoint
 from satbench.zoo.tf_graph import activation_of
 
 
-@pytest.fixture(scope="module")
-def mirrors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two mirrors, `one` and `two`, each with other weights of one network."""
-    root = tmp_path_factory.mktemp("mirrors")
-    for seed, name in enumerate(("one", "two")):
-        (root / name / RELEASE).mkdir(parents=True)
-        write_checkpoint(root / name / RELEASE / RELEASE, seed)
-    return root
-
-
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirrors: Path) -> Path:
-    for name in ("SATBENCH_ZOO", "SATBENCH_OFFLINE", "SATBENCH_SHARED"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path / "home"))
+def from_a_mirror(home: Path, no_hosts: None, monkeypatch: pytest.MonkeyPatch, mirrors: Path) -> None:
     monkeypatch.setenv("SATBENCH_MIRROR", str(mirrors / "one"))
-    for scheme in ("http", "https", "HTTP", "HTTPS"):
-        monkeypatch.setenv(f"{scheme}_proxy" if scheme.islower() else f"{scheme}_PROXY", "http://127.0.0.1:9")
-    return tmp_path / "home"
 
 
 def run(*words: object) -> tuple[int, str]:

@@ -12,6 +12,10 @@ IMAGES, CLASSES = 120, 3
 BATCH = 16
 BATCHES = 5  # an epoch: 72 of the images are for training
 
+# the options of `satbench train` that make its default recipe one of a second
+TINY = ("model.width=8", "measure.evaluators=clean+fgsm+pgd:steps=1", "method.steps=1")
+SMALL = ["--model", "mlp", *(word for setting in TINY for word in ("--set", setting))]
+
 # how a training differs from PGD training with two steps; beside what no test has to name
 WAYS: dict[str, dict[str, object]] = {
     "standard": {"method": "standard"},

@@ -12,7 +12,7 @@ from typing import Any
 from satbench.attacks.base import Attack
 from satbench.core.eps import parse_eps
 from satbench.core.errors import BadInput
-from satbench.core.lookup import find, keywords, pick
+from satbench.core.lookup import find, keywords, literal, pick
 
 # where each lies in this package, imported at its first use: some are slow to import
 ATTACKS = {
@@ -94,11 +94,7 @@ def _factory(name: str) -> Callable[..., Attack]:
 def _value(key: str, text: str) -> Any:
     if key == "step_size" and text != "sat":
         return parse_eps(text, "L2")
-    if re.fullmatch("-?[0-9]+", text):
-        return int(text)
-    if re.fullmatch(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
-        return float(text)
     if re.fullmatch("-?[0-9]+/[0-9]*[1-9][0-9]*", text):
         numerator, denominator = text.split("/")
         return int(numerator) / int(denominator)
-    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    return literal(text)

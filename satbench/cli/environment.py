@@ -1,11 +1,11 @@
 """Options that set an environment variable while their command runs, for its own process and those it starts."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+
+from satbench.core.environment import variable
 
 
 def _with_registry(ctx: typer.Context, given: str | None) -> None:
@@ -13,27 +13,14 @@ def _with_registry(ctx: typer.Context, given: str | None) -> None:
 
     if given is not None:
         others = os.environ.get(VARIABLE, "")
-        ctx.with_resource(_variable(VARIABLE, f"{given}{SEPARATOR}{others}" if others else given))
+        ctx.with_resource(variable(VARIABLE, f"{given}{SEPARATOR}{others}" if others else given))
 
 
 def _without_network(ctx: typer.Context, given: bool) -> None:
     from satbench.core.offline import OFFLINE
 
     if given:
-        ctx.with_resource(_variable(OFFLINE, "1"))
-
-
-@contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        ctx.with_resource(variable(OFFLINE, "1"))
 
 
 Zoo = Annotated[

@@ -94,6 +94,20 @@ def claimed(out: Path, name: str) -> Iterator[bool]:
             yield is_leased
 
 
+@contextmanager
+def taken(lock: FileLock) -> Iterator[bool]:
+    """Whether this process alone has the lock, which it does not wait for, until the block ends."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def _leave(out: Path, is_new: bool) -> None:
     """Delete the lock file of a folder in which nothing else lies, and the folder if it `is_new`."""
     if [entry.name for entry in out.glob("*")] == [LOCK]:
@@ -106,17 +120,12 @@ def _leave(out: Path, is_new: bool) -> None:
 @contextmanager
 def _held(file: Path) -> Iterator[bool]:
     """Whether this process has the lock file, which is deleted afterwards."""
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        file.unlink(missing_ok=True)
-        lock.release()
+    with taken(FileLock(file)) as mine:
+        try:
+            yield mine
+        finally:
+            if mine:
+                file.unlink(missing_ok=True)
 
 
 def _forget_the_dead(folder: Path) -> list[str]:

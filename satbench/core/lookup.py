@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -79,6 +80,15 @@ def keywords(text: str, source: str, example: str) -> dict[str, str]:
             raise BadInput(f"{source}: {key} is given twice; give it once")
         found[key] = value
     return found
+
+
+def literal(text: str) -> Any:
+    """A whole number, a decimal, true, false or none as text; any other text is itself."""
+    if re.fullmatch("-?[0-9]+", text):
+        return int(text)
+    if re.fullmatch(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
+        return float(text)
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from satbench.core.errors import BadInput
-from satbench.core.lookup import check_keywords, imported, keywords, pick
+from satbench.core.lookup import check_keywords, imported, keywords, literal, pick
 
 PLUGINS = "SATBENCH_PLUGINS"  # packages or modules that files may name, with commas between
 
@@ -120,17 +120,9 @@ def arguments(build: Callable[..., Any], tail: str, what: str, placed: int = 0) 
     Raises `BadInput`, which calls the callable `what`, for a part that is not key=value and for a keyword that `build`
     does not take beside `placed` positional arguments.
     """
-    given = {key: _value(text) for key, text in keywords(tail, what, "package.module:callable:key=value").items()}
+    given = {key: literal(text) for key, text in keywords(tail, what, "package.module:callable:key=value").items()}
     check_keywords(build, what, placed, given)
     return given
-
-
-def _value(text: str) -> Any:
-    if re.fullmatch("-?[0-9]+", text):
-        return int(text)
-    if re.fullmatch(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
-        return float(text)
-    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
 def is_findable(reference: str) -> bool:

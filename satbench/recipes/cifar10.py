@@ -10,7 +10,8 @@ None of these recipes follows its authors in everything, so none states a publis
 
 from typing import Any
 
-from satbench.training.config import Named, OptimizerConfig, ThreatConfig, TrainConfig
+from satbench.training.config import TrainConfig
+from satbench.training.settings import Named, OptimizerConfig, ThreatConfig
 
 WIDE = {"model": "wide-resnet", "model.depth": 34, "model.width": 10}
 STEP = 2 / 255  # of PGD-10 at 8/255

@@ -1,14 +1,7 @@
 """Small adversarial training on photographs, for one CPU core."""
 
-from satbench.training.config import (
-    DataConfig,
-    MeasureConfig,
-    Named,
-    OptimizerConfig,
-    SpeedConfig,
-    ThreatConfig,
-    TrainConfig,
-)
+from satbench.training.config import TrainConfig
+from satbench.training.settings import DataConfig, MeasureConfig, Named, OptimizerConfig, SpeedConfig, ThreatConfig
 
 
 def cifar10_jpeg_sat_small() -> TrainConfig:

@@ -7,7 +7,8 @@ method runs and what it costs; differences between methods at this size are no e
 from typing import Any
 
 from satbench.recipes.cifar10 import SELF_ADAPTIVE
-from satbench.training.config import Named, OptimizerConfig, StageConfig, ThreatConfig, TrainConfig
+from satbench.training.config import TrainConfig
+from satbench.training.settings import Named, OptimizerConfig, StageConfig, ThreatConfig
 
 
 def _digits(name: str, method: str, /, **changes: Any) -> TrainConfig:

@@ -1,6 +1,7 @@
 """Smooth adversarial training on ImageNet after its authors' released code, and its ReLU baseline."""
 
-from satbench.training.config import Named, OptimizerConfig, ThreatConfig, TrainConfig
+from satbench.training.config import TrainConfig
+from satbench.training.settings import Named, OptimizerConfig, ThreatConfig
 
 
 def _resnet50(name: str, activation: str) -> TrainConfig:

@@ -14,10 +14,11 @@ from torch import Tensor
 from satbench.core.eps import format_eps
 from satbench.methods import Passes
 from satbench.training.config import TrainConfig
+from satbench.training.run import Training
 from satbench.training.schedule import drawing
 from satbench.training.stages import Stage, rates_of
 from satbench.training.state import Position
-from satbench.training.trainer import Training, prepared
+from satbench.training.trainer import prepared
 
 UPDATES = 10  # that are timed, after one that is not
 SECONDS = 60.0  # after which no further update is timed

@@ -7,8 +7,9 @@ from itertools import pairwise
 
 from satbench.core.errors import BadInput
 from satbench.methods import Method, make_method
-from satbench.training.config import BudgetConfig, TrainConfig
+from satbench.training.config import TrainConfig
 from satbench.training.schedule import learning_rate
+from satbench.training.settings import BudgetConfig
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class Learner:
     """A network, its optimizer and the method that trains it.
 
     net: what is attacked and saved. wrapped: the same network, as the loss runs it (several processes, or compiled).
-    attack_bn_mode, surrogate_attacker, surrogate_optimizer, precision, clip: as in `training.config`. watched: whether
-    the accuracy is taken, by a hook, which a compiled network must not have. activation_checkpointing: whether the
+    attack_bn_mode, surrogate_attacker, surrogate_optimizer, precision, clip: as in `TrainConfig`. watched: whether the
+    accuracy is taken, by a hook, which a compiled network must not have. activation_checkpointing: whether the
     network's blocks recompute their activations, in the attack and in the update. search: the copy of `net` that images
     are crafted on, in the precision of the attack; None crafts on `net`. It needs attack_bn_mode "eval".
     """

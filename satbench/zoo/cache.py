@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from satbench.core.errors import BadInput
 from satbench.core.files import to_json, write_text
-from satbench.core.home import home
+from satbench.core.home import home, taken
 from satbench.core.parsing import parsed
 
 PINS = "zoo.lock"
@@ -74,16 +74,8 @@ def locked(name: str) -> Iterator[None]:
 @contextmanager
 def free(name: str) -> Iterator[bool]:
     """Whether no other process works on model `name`; then none begins to until the block ends."""
-    lock = _lock(name)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    with taken(_lock(name)) as mine:
+        yield mine
 
 
 def pinned(name: str) -> dict[str, str]:

@@ -18,7 +18,8 @@ from satbench.models.weights import HEADER, read_metadata, write_safetensors
 from satbench.zoo.fetch import sha256_file
 from satbench.zoo.hub import CONFIG, ENDPOINT, REPOSITORY, WEIGHTS, asking, endpoint
 from satbench.zoo.libraries import ITS_OWN
-from satbench.zoo.loading import Loaded, weights_file
+from satbench.zoo.loaded import Loaded
+from satbench.zoo.loading import weights_file
 from satbench.zoo.remote import need_digest
 
 STATE_DICT = "state_dict.pt"

@@ -1,39 +1,32 @@
 """Networks by name, path or callable: the one way from a `--model` to something that can be measured."""
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch import nn
 
-from satbench.core.errors import BadInput, reason
-from satbench.core.plugins import arguments, is_reference, own, spelled
+from satbench.core.errors import BadInput
 from satbench.core.progress import Progress, silent
 from satbench.models import own_code
-from satbench.models.activations import activation
 from satbench.models.classifier import Classifier
-from satbench.models.precision import float32_ends
 from satbench.models.weights import (
     HEADER,
     Conversion,
     Provenance,
     load_model_file,
-    load_strictly,
     model_digest,
     read_metadata,
     read_weights,
 )
 from satbench.numerics.device import resolve_device
-from satbench.numerics.modes import evaluating
 from satbench.results.schema import ModelInfo
 from satbench.zoo.cached_only import cached_only
 from satbench.zoo.card import CLASSES, Card, ReleasedCard, SatbenchCard, StateDictCard
 from satbench.zoo.fetch import sha256_file
 from satbench.zoo.hub import WEIGHTS, hub_file, is_of_satbench, pinned_name, timm_network
 from satbench.zoo.libraries import LIBRARIES, class_names
+from satbench.zoo.loaded import Loaded, from_module
+from satbench.zoo.own_network import from_callable
 from satbench.zoo.program import is_program, load_program
 from satbench.zoo.registry import find_card, is_card, read_aliases, read_cards
 from satbench.zoo.released import convert_card, is_release, known_digests, load_released, source_digests
@@ -43,36 +36,7 @@ from satbench.zoo.weights_file import build, obtain_weights
 
 BEST = "best.safetensors"
 LAST = "last.safetensors"
-NO_NETWORK = (
-    "give a torch.nn.Module whose forward maps images to logits and whose attributes are the networks it uses, so that "
-    "their weights are part of its digest and their mode can be set"
-)
 HUB_NAMES = ("hf-hub:", "hf_hub:")  # how timm spells repositories of the Hugging Face Hub
-ORIGINAL = "give the torch.nn.Module that it was made from"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A network in eval mode with what is known of it.
-
-    `dataset`, `image_size` and `train_digest` (of the images) are those it was trained on, `val` and `train_n`
-    the sizes of its validation and training splits where these were not the data set's own; `loader` is the image
-    loader that its authors evaluate it with; `class_names` those of its outputs, where they are known. `note` is
-    printed when it is loaded.
-    `module` is the Python module of the user's own callable that built it.
-    """
-
-    model: nn.Module
-    info: ModelInfo
-    dataset: str | None = None
-    image_size: int | None = None
-    train_digest: str | None = None
-    loader: str | None = None
-    note: str | None = None
-    val: float | str | None = None
-    train_n: int | None = None
-    class_names: tuple[str, ...] | None = None
-    module: str | None = None
 
 
 def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress: Progress = silent) -> Loaded:
@@ -113,7 +77,7 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
             f"{path} holds weights only; name their network: --model package.module:callable --checkpoint {path}"
         )
     elif colon and not path.exists():
-        loaded = _from_callable(ref, checkpoint)
+        loaded = from_callable(ref, checkpoint)
     elif _is_tf_checkpoint(path):
         raise BadInput(f"{ref} is a TensorFlow checkpoint; name its network: --model NAME --checkpoint {ref}")
     elif len(path.parts) > 1 or path.is_file():
@@ -345,66 +309,3 @@ def _of_collection(model: Classifier, ref: str, label: str) -> Loaded:
         image_size=model.spec.image_size,
         loader="torchvision" if imagenet else None,
     )
-
-
-def is_own_network(ref: str) -> bool:
-    """Whether `load` would import it: it is `package.module:callable`, with parameters or without."""
-    return is_reference(spelled(ref)[0]) and ref.partition(":")[0] not in LIBRARIES and not Path(ref).exists()
-
-
-def _from_callable(ref: str, checkpoint: Path | None) -> Loaded:
-    reference, tail = spelled(ref)
-    module, _, attribute = reference.partition(":")
-    with own("network", reference) as build:
-        params = arguments(build, tail, f"network {ref!r}")
-        if isinstance(params.get("activation"), str):
-            params["activation"] = activation(params["activation"])
-        needed = [] if isinstance(build, nn.Module) else [key for key in _required(build) if key not in params]
-        if needed:
-            raise BadInput(
-                f"--model {ref} needs {', '.join(needed)}, which are not given as {reference}:{needed[0]}=VALUE; a "
-                f"function of images is no network: {NO_NETWORK}"
-            )
-        model = build if isinstance(build, nn.Module) else build(**params)
-    if not isinstance(model, nn.Module):
-        raise BadInput(f"--model {ref}: {attribute}() returned a {type(model).__name__}; expected a torch.nn.Module")
-    if checkpoint is not None:
-        load_strictly(model, read_weights(checkpoint), checkpoint)
-    loaded = from_module(model, ref, f"{attribute}:{tail}" if tail else attribute)
-    loaded.model.eval()
-    return replace(loaded, module=module)
-
-
-def from_module(model: nn.Module, ref: str, label: str) -> Loaded:
-    """A network that was built elsewhere, in the mode it has; raises `BadInput` where its kind cannot be measured.
-
-    Such are networks with weights that are not initialised yet, and compiled forms whose weights are not plain tensors
-    or whose mode cannot be set.
-    """
-    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
-        raise BadInput(f"{ref}: some weights are not initialised; run the model on one batch before it is measured")
-    packed = next((name for name, value in model.state_dict().items() if not _is_plain(value)), None)
-    if packed is not None:
-        raise BadInput(f"{ref}: the weight {packed!r} is no plain tensor, as after quantization; {ORIGINAL}")
-    try:
-        with evaluating(model):
-            pass
-    except (AttributeError, NotImplementedError) as error:
-        raise BadInput(
-            f"{ref}: the mode of this {type(model).__name__} cannot be set ({reason(error)}); {ORIGINAL}"
-        ) from None
-    return Loaded(float32_ends(model), ModelInfo(ref=ref, digest=model_digest(model), label=label))
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, Tensor) and not value.is_quantized
-
-
-def _required(build: Callable[..., Any]) -> list[str]:
-    """The arguments without which it cannot be called."""
-    try:
-        parameters = inspect.signature(build).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in variable]
