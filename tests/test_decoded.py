@@ -1,6 +1,7 @@
 """Image files for training at real sizes: decoded once and cached, streamed where they do not fit, gray kept gray."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 from tiny_training import contents, tiny
+from typer.testing import CliRunner
 
 from satbench import evaluate, train
+from satbench.cli import app
 from satbench.core.errors import BadInput
 from satbench.data import decoded, image_folder, load_images, training_splits
 from satbench.data.images import FileImages, ImageSet
@@ -55,6 +58,23 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 # the cache
+
+
+def test_gc_deletes_what_no_start_has_read_for_a_month(tmp_path: Path, cache: Path) -> None:
+    name = write_tree(tmp_path / "images")
+    load_images(name, "train")
+    (kept,) = cache.glob("*.pixels")
+    old = cache / f"{'0' * 32}.pixels"
+    old.write_bytes(b"pixels")
+    month = time.time() - 31 * 24 * 3600
+    for path in (kept, old):
+        os.utime(path, (month, month))
+    load_images(name, "train")  # which reads `kept`
+    result = CliRunner().invoke(app, ["models", "gc"])
+    assert result.exit_code == 0
+    assert f"deleted {old} " in result.output
+    assert kept.is_file()
+    assert not old.exists()
 
 
 def test_the_second_start_decodes_nothing_and_has_the_same_images(tmp_path: Path, opened: list[str]) -> None:

@@ -22,6 +22,7 @@ from satbench.core.errors import BadInput
 from satbench.core.home import claimed
 from satbench.engines import Call, Engine, Resources, make_engine, run_workers
 from satbench.engines.base import Order
+from satbench.engines.local import LocalEngine
 from satbench.engines.process import WorkerProcess
 
 PIECES = 30
@@ -267,3 +268,20 @@ def test_a_study_whose_ray_head_is_gone_ends_with_a_line(cluster: Any, tmp_path:
     _, said = study.communicate(timeout=100)
     assert re.search(r"satbench: the head of the Ray cluster, \S+, does not answer any more; start it again", said)
     wait_for(lambda: not workers_in(tmp_path))
+
+
+def test_a_worker_elsewhere_knows_the_registries_and_modules_that_the_sender_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Elsewhere(LocalEngine):
+        """Starts workers on a machine without the sender's variables."""
+
+        def start(self, order: Order, count: int) -> Any:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.delenv("SATBENCH_ZOO")
+                return super().start(order, count)
+
+    monkeypatch.setenv("SATBENCH_ZOO", "their/zoo.yaml")
+    call = Call("engine_work:tell", {"variable": "SATBENCH_ZOO"}, str(tmp_path))
+    with pytest.raises(BadInput, match=r"^their/zoo\.yaml$"):
+        run_workers(Elsewhere(1), call, Resources(), lambda: 1)

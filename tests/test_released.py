@@ -1,4 +1,4 @@
-"""From a name to the converted network: fetching, pins, cache and commands, on mirrors written here."""
+"""From a name to the converted network: fetching, pins, cache and commands, on checkpoints written here."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from released_mirrors import DATA, INDEX, NAME, RELEASE, card
+from released_checkpoints import DATA, INDEX, NAME, RELEASE, card
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -48,7 +48,7 @@ def test_a_name_is_fetched_pinned_converted_and_kept(home: Path, mirrors: Path) 
     assert (info.trained_for.norm, info.trained_for.eps) == ("Linf", 4 / 255)
     source = mirrors / "one" / RELEASE
     assert cache.pinned(NAME) == {file: sha256_file(source / file) for file in (INDEX, DATA)}
-    shutil.rmtree(home / "mirrors")
+    shutil.rmtree(home / "checkpoints")
     before = cache.converted(NAME).stat().st_mtime_ns
     with torch.no_grad():
         assert torch.equal(satbench.load_model(NAME)(images()), loaded.model(images()))
@@ -57,7 +57,7 @@ def test_a_name_is_fetched_pinned_converted_and_kept(home: Path, mirrors: Path) 
 
 def test_other_bytes_under_a_pinned_name_are_refused(home: Path, mirrors: Path, monkeypatch) -> None:
     load(NAME)
-    shutil.rmtree(home / "mirrors")
+    shutil.rmtree(home / "checkpoints")
     cache.converted(NAME).unlink()
     monkeypatch.setenv("SATBENCH_MIRROR", str(mirrors / "two"))
     with pytest.raises(BadInput, match=f"{NAME}: {RELEASE}.* has SHA-256 .* pinned"):
@@ -224,7 +224,7 @@ def test_a_conversion_by_another_satbench_is_made_again(home: Path) -> None:
     assert read_header(cache.converted(NAME))[1].converter > 0
 
 
-def test_equal_mirrors_give_equal_files(mirrors: Path, tmp_path: Path) -> None:
+def test_equal_checkpoints_give_equal_files(mirrors: Path, tmp_path: Path) -> None:
     prefix = mirrors / "one" / RELEASE / RELEASE
     for name in ("a", "b"):
         assert run("models", "import", NAME, prefix, "--out", tmp_path / f"{name}.safetensors")[0] == 0
@@ -258,6 +258,19 @@ def test_import_beside_the_cache_keeps_the_cache_as_it_is(mirrors: Path, tmp_pat
     assert loaded.info.label == f"{NAME} [net.safetensors]"
     assert load(NAME).info.digest == load(NAME, out).info.digest == loaded.info.digest
     assert load(str(out)).info.label == NAME
+
+
+@pytest.mark.parametrize("name", ["notes.safetensors", "folder.safetensors"])
+def test_import_overwrites_nothing_that_satbench_did_not_write(name: str, mirrors: Path, tmp_path: Path) -> None:
+    out = tmp_path / name
+    if name.startswith("folder"):
+        out.mkdir()
+    else:
+        save_file({"weight": torch.zeros(2)}, out)
+    code, output = run("models", "import", NAME, mirrors / "one" / RELEASE / RELEASE, "--out", out)
+    assert code == 2
+    assert "satbench did not write it" in output
+    assert out.is_dir() or load_file(out).keys() == {"weight"}
 
 
 @pytest.mark.parametrize(

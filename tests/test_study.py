@@ -23,7 +23,7 @@ from satbench.recipes import RECIPES
 from satbench.results.store import read_run
 from satbench.specs.study import Study, read_study
 from satbench.study import Jobs, jobs_of, run_study
-from satbench.study.folder import HIDDEN, STUDY, Status, StudyFolder
+from satbench.study.folder import HIDDEN, STUDY, Status, StudyFolder, read_jobs
 from satbench.study.jobs import job_name, run_name
 from satbench.study.live import at, drawing, shown
 from satbench.study.page import write_page
@@ -373,6 +373,14 @@ def test_the_page_of_an_unfinished_study_says_what_is_missing(done: StudyFolder,
     finally:
         done.write_jobs()
     assert "4 of its 9 evaluations are missing" in page
+
+
+def test_a_study_file_whose_jobs_lie_elsewhere_is_refused(done: StudyFolder, tmp_path: Path) -> None:
+    changed = json.loads((done.path / STUDY).read_text())
+    changed["evaluations"][0]["name"] = "../elsewhere"
+    (tmp_path / STUDY).write_text(json.dumps(changed))
+    with pytest.raises(BadInput, match=r"evaluations\.0\.name.*'\.\.' is not a name"):
+        read_jobs(tmp_path / STUDY)
 
 
 def test_a_terminal_shows_each_worker_and_a_file_gets_lines(

@@ -95,10 +95,13 @@ def remove(
 
 
 def collect(zoo: Zoo = None) -> None:
-    """Delete what interrupted and refused downloads have left, and conversions that are out of date."""
+    """Delete what interrupted and refused downloads have left, out-of-date conversions, and long unread pixels."""
+    from satbench.data.decoded import unread
     from satbench.zoo.cleaning import collect as clean
 
     done = clean()
+    for path in unread():
+        done.delete(path)
     for path, size in done.deleted.items():
         echo(f"deleted {path} ({size / 1e6:,.1f} MB)")
     for name in done.busy:

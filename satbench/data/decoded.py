@@ -1,9 +1,12 @@
 """Pixels of image files in memory, and in the cache between starts."""
 
 import hashlib
+import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -21,6 +24,7 @@ from satbench.data.loaders import ImageFile, is_gray
 MOST = 2**28  # bytes of pixels that are kept in memory, where they take four times as much as float32
 FEWEST = 2_000  # files from which the pixels are cached; fewer are decoded within a second or two
 FOLDER = "decoded"
+UNREAD = 30  # days, after which `satbench models gc` deletes a file of the cache
 VERSION = 1  # of the cache; raise it with a change of a decoder of `FileImages` that are kept
 
 
@@ -60,11 +64,18 @@ def all_gray(files: Iterable[Path]) -> bool:
     listed = [first, *remaining]
     answer = home() / FOLDER / f"{_digest(['gray'], listed)}.gray"
     if answer.is_file():
+        _note_reading(answer)
         return True
     found = all(map(is_gray, listed))
     if found and len(listed) >= FEWEST:
         _write(answer, b"")
     return found
+
+
+def unread() -> list[Path]:
+    """The files of the cache that no start has read for `UNREAD` days."""
+    since = time.time() - UNREAD * 24 * 3600
+    return [path for path in sorted((home() / FOLDER).glob("*")) if path.is_file() and path.stat().st_mtime < since]
 
 
 def _size(images: FileImages) -> int:
@@ -115,9 +126,15 @@ def _read(cached: Path, images: FileImages) -> np.ndarray | None:
             digest, content = stream.read(32), stream.read(_size(images) + 1)
     except OSError:
         return None
+    _note_reading(cached)
     if len(content) != _size(images) or hashlib.sha256(content).digest() != digest:
         return None
     return np.frombuffer(content, np.uint8).reshape(len(images), *images.shape)
+
+
+def _note_reading(cached: Path) -> None:
+    with suppress(OSError):  # the folder is read-only, or another process deletes the file
+        os.utime(cached)
 
 
 def _write(cached: Path, *parts: bytes | memoryview) -> None:

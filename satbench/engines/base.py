@@ -51,6 +51,7 @@ class Order:
     token: str  # a file in the folder
     software: Mapping[str, str] = field(default_factory=dict)  # of the machine that sends it
     working_directory: str = "."
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables that decide what names mean
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class WorkerProcess:
 
     def __init__(self, order: Order, gpus: str | None = None) -> None:
         """Start the worker; `gpus` is its CUDA_VISIBLE_DEVICES, None for those that this process sees."""
-        environment = {**os.environ, "OMP_NUM_THREADS": str(order.resources.cpus)}
+        environment = {**os.environ, **order.environment, "OMP_NUM_THREADS": str(order.resources.cpus)}
         if gpus is not None or not order.resources.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus or ""
         self._output = tempfile.TemporaryFile()  # noqa: SIM115, closed in poll

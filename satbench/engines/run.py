@@ -1,6 +1,7 @@
 """Keeps workers going until the work is done, with any engine."""
 
 import math
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from satbench.engines.process import TOKEN, software_of
 
 POLL = 0.2  # seconds between two looks at the workers
 LINGER = 3.0  # seconds that the workers have to return once the work is done
+MEANINGS = ("SATBENCH_PLUGINS", "SATBENCH_ZOO", "SATBENCH_OFFLINE")  # which workers take from the sender
 SPARE = 5  # how many more workers than slots may die while nothing gets done
 
 
@@ -86,7 +88,8 @@ def _order(call: Call, resources: Resources) -> Iterator[Order]:
     system.makedirs(root, exist_ok=True)
     system.pipe_file(f"{root}/{TOKEN}{token}", b"")
     try:
-        yield Order(call, resources, token, software_of(call), str(Path.cwd()))
+        environment = {name: os.environ[name] for name in MEANINGS if name in os.environ}
+        yield Order(call, resources, token, software_of(call), str(Path.cwd()), environment)
     finally:
         with suppress(FileNotFoundError):
             system.rm_file(f"{root}/{TOKEN}{token}")

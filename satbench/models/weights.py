@@ -234,6 +234,14 @@ def read_metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
+def is_of_satbench(path: Path) -> bool:
+    """Whether satbench wrote the file, which then says itself which network it holds.
+
+    Raises `BadInput` for a .safetensors file that cannot be read.
+    """
+    return path.suffix == ".safetensors" and HEADER in read_metadata(path)
+
+
 @contextmanager
 def _no_larger_than(tensors: Mapping[str, Tensor], path: Path) -> Iterator[None]:
     """Stop building a network once its parameters are far more, or far larger, than what the file holds.

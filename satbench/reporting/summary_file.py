@@ -9,6 +9,7 @@ from typing import Any
 from satbench.core.errors import BadInput
 from satbench.core.files import to_json, write_text
 from satbench.core.parsing import parsed
+from satbench.core.strict_json import parse_json
 from satbench.reporting.summary import Row, canonical, infos_by_id, key, measurement
 from satbench.results.store import Outdated
 from satbench.specs.attack import AttackInfo, ids
@@ -75,8 +76,8 @@ def described(path: Path, raw: Mapping[str, Any]) -> dict[str, AttackInfo]:
 def read_raw_summary(path: Path) -> dict[str, Any]:
     """A summary of any version as JSON holds it; raises `BadInput` where it is none."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        raw = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise BadInput(f"summary {path} is missing or damaged ({type(error).__name__}); {AGAIN}") from None
     if not isinstance(raw, dict) or set(raw) - {"attacks", "digest"} != {"schema_version", "rows"}:
         raise BadInput(f"summary {path} is not an object with schema_version, digest, attacks and rows; {AGAIN}")

@@ -4,11 +4,13 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from satbench.attacks import is_own
 from satbench.core.errors import BadInput
+from satbench.core.names import check_inside
 from satbench.core.plugins import is_reference
 from satbench.data import check_images, is_own_data
 from satbench.evaluation import EvaluationSpec, make_request
@@ -28,10 +30,13 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+PathName = Annotated[str, AfterValidator(lambda name: check_inside(name, "job"))]  # below the study's folder
+
+
 class Training(_Frozen):
     """One network to train. Its folder is `STUDY/name/training`, its evaluations lie in `STUDY/name`."""
 
-    name: str
+    name: PathName
     config: TrainConfig
 
 
@@ -41,8 +46,8 @@ class Evaluation(_Frozen):
     training: the name of its training; None for a network that exists already, which the spec then names.
     """
 
-    name: str
-    training: str | None
+    name: PathName
+    training: PathName | None
     spec: EvaluationSpec
 
     def spec_in(self, folder: Path) -> EvaluationSpec:

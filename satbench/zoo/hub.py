@@ -15,7 +15,7 @@ from satbench.core.home import home
 from satbench.core.lookup import nearest
 from satbench.core.offline import is_offline, need_network
 from satbench.models.classifier import Classifier, ModelSpec
-from satbench.models.weights import HEADER, load_strictly, read_metadata, read_weights
+from satbench.models.weights import load_strictly, read_weights
 from satbench.zoo import cache
 from satbench.zoo.libraries import ITS_OWN
 from satbench.zoo.published import check_hub_file
@@ -91,11 +91,6 @@ def hub_file(pinned: str, *names: str) -> Path:
         check_hub_file(path, name, f"hf:{pinned}")
         return path
     raise BadInput(f"hf:{pinned} has no {' or '.join(names)}; such a repository cannot be loaded here")
-
-
-def is_of_satbench(weights: Path) -> bool:
-    """Whether satbench wrote the file, which then says itself which network it holds."""
-    return weights.suffix == ".safetensors" and HEADER in read_metadata(weights)
 
 
 def timm_network(pinned: str, weights: Path) -> Classifier:

@@ -10,12 +10,11 @@ from satbench.core.progress import Progress, silent
 from satbench.models import own_code
 from satbench.models.classifier import Classifier
 from satbench.models.weights import (
-    HEADER,
     Conversion,
     Provenance,
+    is_of_satbench,
     load_model_file,
     model_digest,
-    read_metadata,
     read_weights,
 )
 from satbench.numerics.device import resolve_device
@@ -23,7 +22,7 @@ from satbench.results.schema import ModelInfo
 from satbench.zoo.cached_only import cached_only
 from satbench.zoo.card import CLASSES, Card, ReleasedCard, SatbenchCard, StateDictCard
 from satbench.zoo.fetch import sha256_file
-from satbench.zoo.hub import WEIGHTS, hub_file, is_of_satbench, pinned_name, timm_network
+from satbench.zoo.hub import WEIGHTS, hub_file, pinned_name, timm_network
 from satbench.zoo.libraries import LIBRARIES, class_names
 from satbench.zoo.loaded import Loaded, from_module
 from satbench.zoo.own_network import from_callable
@@ -141,7 +140,7 @@ def weights_file(ref: str) -> Path | None:
         path = fetch_weights(own, card)
     elif path.is_dir():
         path = weights_of(path)
-    return path if path.suffix == ".safetensors" and path.is_file() and HEADER in read_metadata(path) else None
+    return path if path.is_file() and is_of_satbench(path) else None
 
 
 def _described(name: str, card: SatbenchCard, path: Path) -> Loaded:

@@ -15,7 +15,7 @@ from satbench.core.names import check_name
 from satbench.core.parsing import parsed
 from satbench.models import ARCHITECTURES, ModelSpec, empty_model
 from satbench.models.timm_network import PREFIX
-from satbench.models.weights import HEADER, Conversion, load_model_file, read_metadata, read_weights
+from satbench.models.weights import Conversion, is_of_satbench, load_model_file, read_weights
 from satbench.zoo.card import SatbenchCard, StateDictCard
 from satbench.zoo.fetch import sha256_file
 from satbench.zoo.loading import weights_of
@@ -45,7 +45,7 @@ def new_card(checkpoint: Path, given: Mapping[str, Any], registry: Path | None) 
         "sha256": sha256_file(path),
         "size": path.stat().st_size,
     }
-    is_own = path.suffix == ".safetensors" and HEADER in read_metadata(path)
+    is_own = is_of_satbench(path)
     fields = _own(path, known, given) if is_own else _state_dict(path, known, given)
     return {key: value for key, value in fields.items() if value is not None}
 

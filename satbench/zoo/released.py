@@ -12,7 +12,15 @@ from satbench.core.files import atomic_file
 from satbench.core.home import home
 from satbench.core.progress import Progress, silent
 from satbench.models import Classifier, ModelSpec, empty_model
-from satbench.models.weights import Conversion, Provenance, load_model_file, model_digest, read_header, save_model
+from satbench.models.weights import (
+    Conversion,
+    Provenance,
+    is_of_satbench,
+    load_model_file,
+    model_digest,
+    read_header,
+    save_model,
+)
 from satbench.zoo import cache
 from satbench.zoo.card import Card, ReleasedCard
 from satbench.zoo.convert import CONVERTER, Converted, convert
@@ -120,6 +128,8 @@ def import_checkpoint(
     path = out or cache.converted(name)
     if path.suffix != ".safetensors":
         raise BadInput(f"--out {path}: weights are saved as safetensors; give a name that ends in .safetensors")
+    if out is not None and out.exists() and not _is_replaceable(out):
+        raise BadInput(f"--out {out} is there, and satbench did not write it; give another name, or delete it first")
     _check_release(name, card, prefix)
     with Bundle(prefix) as bundle:
         digests = source_digests(card, bundle)
@@ -139,6 +149,13 @@ def import_checkpoint(
             f"satbench: {name}: digests were unknown and are pinned now in {where}: {', '.join(digests)}\n"
         )
     return Imported(path, converted, has_graph)
+
+
+def _is_replaceable(path: Path) -> bool:
+    try:
+        return path.is_file() and is_of_satbench(path)
+    except BadInput:
+        return False
 
 
 def _check_release(name: str, card: ReleasedCard, prefix: Path) -> None:
