@@ -1,15 +1,16 @@
 """Read damaged and forged files by the thousand, in processes that may crash, hang or fill the memory.
 
-    nice python tests/fuzz/run.py [--mutants 30000] [--kinds index,data] [--seed 0] [--minutes 10]
+    nice python tests/fuzz/run.py [--mutants 30000] [--kinds index,npz] [--seed 0] [--minutes 10]
 
-Prints a table with a row for each kind of file: how many mutants were refused in one line, read as the right values, or
-(of forged ones) read as what was forged; and how many were wrong, executed code, raised another error than `BadInput`,
-ended the process, took over 5 s or 1 GB. Exits 1 unless all of these are 0; every such mutant is printed with its
-number, by which `--only` repeats it.
+Prints a table with a row for each kind of file: how many mutants were refused in one line, read as the right value or,
+where no digest covers it, as another value; and how many were read as a wrong value, executed code, raised another
+error than `BadInput`, ended the process, or took more than 5 s of CPU or 1 GiB. Exits with 1 unless all of these are 0;
+every such mutant is printed with its number, by which `--only` repeats it.
 """
 
 import argparse
 import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -22,69 +23,61 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from fuzz.mutants import KINDS, SPRUNG, expected, mutate, outcome
+from fuzz.inputs import INPUTS
+from fuzz.kind import SECONDS, expected, mutate, outcome, watch
+from fuzz.saved import SAVED
 
-SLOW, MEMORY = 5.0, 1 << 20  # seconds; KiB above what reading the right files takes
-GOOD, BAD = ("refused", "right", "forged"), ("wrong", "executed", "error", "crash", "hang", "memory")
+KINDS = SAVED | INPUTS
+GOOD, BAD = ("refused", "right", "other"), ("wrong", "executed", "error", "crash", "hang", "memory")
+MEMORY = 1 << 20  # KiB above what reading the right files takes
 
 
-def work(name: str, numbers: list[int], seed: int, folder: Path, pipe: Connection) -> None:
-    """Read one mutant after the other, and say before and after each which one it is."""
+def work(name: str, numbers: range, seed: int, right: Path, answers: Connection) -> None:
+    """Read one mutant after the other, and send what each came to."""
     warnings.simplefilter("ignore")
-    kind = KINDS[name]
-    right = expected(kind, folder)
+    kind, folder = KINDS[name], right.with_name("mutant")
+    wanted = expected(kind, right)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # messages of the image decoders
+    watch()
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in numbers:
-        pipe.send((number, "begin", ""))
-        shutil.rmtree(folder.with_name("mutant"), ignore_errors=True)
-        place = shutil.copytree(folder, folder.with_name("mutant"))
-        mutate(kind, place, random.Random(f"{seed} {name} {number}"))
-        try:
-            found, said = outcome(kind, place, right), ""
-        except Exception as error:
-            found, said = "error", f"{type(error).__name__}: {error}"[:200]
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(right, folder)
+        mutate(kind, folder, random.Random(f"{seed} {name} {number}"))
+        found, said, seconds = outcome(kind, folder, wanted)
         if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base > MEMORY:
-            found = "memory"
-        pipe.send((number, found, said))
-        if found == "memory":
+            answers.send(("memory", said, seconds))
             return
+        answers.send((found, said, seconds))
 
 
-def counted(name: str, numbers: list[int], seed: int, until: float) -> tuple[Counter[str], float, list[str]]:
-    """How many mutants of a kind ended how, the longest in seconds, and a line for each that should not be."""
+def counted(name: str, numbers: range, seed: int, until: float) -> tuple[Counter[str], float, list[str]]:
+    """How many mutants of a kind ended how, the longest in seconds of CPU, and a line for each bad one."""
     counts: Counter[str] = Counter()
-    longest, lines = 0.0, []
+    longest, lines, fork = 0.0, [], multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "right"
-        folder.mkdir()
-        KINDS[name].write(folder)
-        (folder / SPRUNG).unlink(missing_ok=True)
+        right = Path(scratch) / "right"
+        right.mkdir()
+        KINDS[name].write(right)
         while numbers and time.monotonic() < until:
-            ours, theirs = multiprocessing.Pipe()
-            context = multiprocessing.get_context("fork")
-            process = context.Process(target=work, args=(name, numbers, seed, folder, theirs))
+            answers, theirs = fork.Pipe(duplex=False)
+            process = fork.Process(target=work, args=(name, numbers, seed, right, theirs))
             process.start()
             theirs.close()
-            number, begun = numbers[0], time.monotonic()
-            found, said = "", ""
-            while numbers and time.monotonic() < until:
-                if not ours.poll(SLOW if found == "begin" else 60):
-                    found = "hang"
-                else:
-                    try:
-                        number, found, said = ours.recv()
-                    except EOFError:
-                        found = "crash"
-                if found == "begin":
-                    begun = time.monotonic()
-                    continue
-                longest = max(longest, time.monotonic() - begun)
+            found = ""
+            while numbers and found not in ("crash", "hang", "memory") and time.monotonic() < until:
+                try:
+                    found, said, seconds = (
+                        answers.recv() if answers.poll(60) else ("hang", "no answer in 60 s", SECONDS)
+                    )
+                except EOFError:
+                    process.join()
+                    found, said, seconds = "crash", f"exit code {process.exitcode}", 0.0
                 counts[found] += 1
-                numbers = [one for one in numbers if one > number]
-                if found not in GOOD:
-                    lines.append(f"{name} {number}: {found} {said}")
-                if found in ("hang", "crash", "memory"):
-                    break
+                longest = max(longest, seconds)
+                if found in BAD:
+                    lines.append(f"{name} {numbers[0]}: {found} {said}")
+                numbers = numbers[1:]
             process.kill()
             process.join()
     return counts, longest, lines
@@ -99,14 +92,13 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="the number of one mutant of one kind")
     args = parser.parse_args()
     names = args.kinds.split(",")
-    each = -(-args.mutants // len(names))
+    numbers = range(-(-args.mutants // len(names))) if args.only is None else range(args.only, args.only + 1)
     until = time.monotonic() + 60 * args.minutes
     print(f"{'kind':30} {'mutants':>7} " + " ".join(f"{word:>8}" for word in (*GOOD, *BAD)) + "  longest")
     total: Counter[str] = Counter()
     bad: list[str] = []
     for place, name in enumerate(names):
         share = (until - time.monotonic()) / (len(names) - place)
-        numbers = list(range(each)) if args.only is None else [args.only]
         counts, longest, lines = counted(name, numbers, args.seed, time.monotonic() + share)
         total += counts
         bad += lines

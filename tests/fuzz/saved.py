@@ -1,16 +1,9 @@
-"""Damaged and forged files of every kind that carries weights or results, each the same for the same seed and number.
-
-A `Kind` writes right files into a folder, and reads from it what a command would get. What its seal, checksum or digest
-covers must come back as it was or be refused. A forged kind computes these anew over the damage, so other results may
-come back, but no crash, no hang and no great use of memory.
-"""
+"""Files that satbench writes or fetches: weights, checkpoints, runs and summaries."""
 
 import hashlib
 import json
 import os
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +11,7 @@ import numpy as np
 import torch
 from bundle_writer import block, blocks, bound, entry, header, shard_path, write_bundle, write_index
 from forged_weights import rewrite
+from fuzz.kind import BYTES, Kind, damage_bytes, damage_json
 from safetensors.torch import save_file
 
 from satbench.core.errors import BadInput
@@ -40,131 +34,6 @@ from satbench.zoo.tf_bundle import Bundle
 
 HALF = (0.5, 0.5, 0.5)
 SPEC = ModelSpec("cnn-small", "silu", 10, 3, 16, HALF, HALF, {"width": 4})
-SPRUNG = "sprung"  # the file that a pickle of `Trap` writes
-HOSTILE: tuple[Any, ...] = (
-    *(-1, 0, 1, 10**7, 10**12, 2**63, 2**64, -(2**70), 1e308, -0.0, float("inf"), float("nan"), True, None),
-    *("", "x", "-1", "../../X", "/etc/passwd", "a\nb", "\x1b[2J", "\x00", "é" * 1000, "9" * 5000, "=1+1", "$x$"),
-    *([], {}, [[]], {"a": {}}, [1] * 1000),
-)  # in place of a value of JSON
-
-
-@dataclass(frozen=True)
-class Kind:
-    """write: fills an empty folder. files: which are damaged, as patterns. read: a digest of what the folder gives.
-
-    damage: how a file is changed in place, by default as bytes. forged: whether the damage is sealed anew.
-    """
-
-    write: Callable[[Path], object]
-    files: tuple[str, ...]
-    read: Callable[[Path], str]
-    damage: Callable[[Path, random.Random], object] = lambda file, source: damage_bytes(file, source)
-    forged: bool = False
-
-
-def expected(kind: Kind, folder: Path) -> str:
-    """What the right files give; a kind whose right files are refused, such as pickles with code, gives "refused"."""
-    try:
-        return kind.read(folder)
-    except BadInput:
-        return "refused"
-
-
-def mutate(kind: Kind, folder: Path, source: random.Random) -> tuple[Path, bytes]:
-    """Damage one file of the folder; returns it and its right bytes."""
-    file = source.choice(sorted(file for pattern in kind.files for file in folder.glob(pattern)))
-    whole = file.read_bytes()
-    kind.damage(file, source)
-    return file, whole
-
-
-def outcome(kind: Kind, folder: Path, right: str) -> str:
-    """What became of a damaged file: refused, right, wrong, or executed; anything but `BadInput` is raised."""
-    try:
-        found = kind.read(folder)
-    except BadInput as error:
-        found = "refused" if "\n" not in str(error) else "refused in several lines"
-    if (folder / SPRUNG).exists():
-        return "executed"
-    if found.startswith("refused"):
-        return found
-    return "right" if found == right else "forged" if kind.forged else "wrong"
-
-
-# damage
-
-
-def damage_bytes(file: Path, source: random.Random) -> None:
-    """One to three edits, of which most are one."""
-    data = bytearray(file.read_bytes())
-    for _ in range(source.choice((1, 1, 1, 2, 3))):
-        BYTES[source.randrange(len(BYTES))](data, source)
-    file.write_bytes(data)
-
-
-def _flip(data: bytearray, source: random.Random) -> None:
-    if data:
-        data[source.randrange(len(data))] ^= 1 << source.randrange(8)
-
-
-def _put(data: bytearray, source: random.Random) -> None:
-    at = source.randrange(len(data) + 1)
-    data[at : at + 8] = source.choice((b"\0" * 8, b"\xff" * 8, source.randbytes(source.randint(1, 8))))
-
-
-def _insert(data: bytearray, source: random.Random) -> None:
-    at = source.randrange(len(data) + 1)
-    data[at:at] = source.randbytes(source.randint(1, 16))
-
-
-def _delete(data: bytearray, source: random.Random) -> None:
-    at = source.randrange(len(data) + 1)
-    del data[at : at + source.randint(1, 16)]
-
-
-def _cut(data: bytearray, source: random.Random) -> None:
-    del data[source.randrange(len(data) + 1) :]
-
-
-def _swap(data: bytearray, source: random.Random) -> None:
-    """Two pieces change places."""
-    size = source.choice((1, 4, 8, 64))
-    one, other = sorted(source.randrange(max(1, len(data) - size)) for _ in range(2))
-    if one + size <= other:
-        data[one : one + size], data[other : other + size] = data[other : other + size], data[one : one + size]
-
-
-def _digit(data: bytearray, source: random.Random) -> None:
-    """Another decimal digit, as in the numbers of JSON."""
-    places = [place for place, byte in enumerate(data) if 48 <= byte <= 57]
-    if places:
-        data[source.choice(places)] = source.randrange(48, 58)
-
-
-BYTES = (_flip, _flip, _put, _insert, _delete, _cut, _swap, _digit)
-
-
-def damage_json(value: Any, source: random.Random) -> Any:
-    """The value with one place replaced, deleted, doubled or nested."""
-    if isinstance(value, dict | list) and value and source.random() < 0.8:
-        key = source.choice(list(value)) if isinstance(value, dict) else source.randrange(len(value))
-        choice = source.random()
-        if choice < 0.1:
-            del value[key]
-        elif choice < 0.15 and isinstance(value, list):
-            value.append(value[key])
-        elif choice < 0.2 and isinstance(value, dict):
-            value[f"{key}x"] = value.pop(key)
-        else:
-            value[key] = damage_json(value[key], source)
-        return value
-    if source.random() < 0.05:
-        for _ in range(source.choice((10, 200, 5000))):
-            value = [value]
-        return value
-    if isinstance(value, int | float) and source.random() < 0.3:
-        return value + source.choice((-1, 1, 1e-9, 100))
-    return source.choice(HOSTILE)
 
 
 # TensorFlow checkpoints
@@ -279,13 +148,10 @@ def forge_tensors(file: Path, source: random.Random) -> None:
 
 
 class Trap:
-    """Writes a file when unpickled."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    """Calls a function when unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.file), "w")
+        return print, ("executed",)
 
 
 def write_cached(folder: Path) -> None:
@@ -305,7 +171,7 @@ def read_cached(folder: Path) -> str:
 
 def write_trapped(folder: Path) -> None:
     """Weights with code in them, in both formats of torch."""
-    content = {"w": torch.arange(64.0), "x": Trap(folder / SPRUNG)}
+    content = {"w": torch.arange(64.0), "x": Trap()}
     for number, zipped in enumerate((True, False)):
         torch.save(content, folder / f"{number}.pth", _use_new_zipfile_serialization=zipped)
 
@@ -378,22 +244,22 @@ def write_plain(folder: Path) -> None:
 
 
 TENSORS, WEIGHTS, TABLES = ("model.index", "model.data-*"), ("net.safetensors",), ("run/records.parquet",)
-KINDS: dict[str, Kind] = {
+SAVED: dict[str, Kind] = {
     "index": Kind(write_checkpoint, TENSORS[:1], read_checkpoint),
     "data": Kind(write_checkpoint, TENSORS[1:], read_checkpoint),
-    "forged index": Kind(write_forgeable, TENSORS[:1], read_checkpoint, forge_index, forged=True),
+    "forged index": Kind(write_forgeable, TENSORS[:1], read_checkpoint, forge_index, covered=False),
     "weights of a training": Kind(write_trained, WEIGHTS, read_network),
     "weights of a conversion": Kind(write_converted, WEIGHTS, read_network),
     "weights as --checkpoint": Kind(write_trained, WEIGHTS, read_checkpoint_file),
-    "forged header of weights": Kind(write_converted, WEIGHTS, read_network, forge_header, forged=True),
-    "forged tensors of weights": Kind(write_converted, WEIGHTS, read_network, forge_tensors, forged=True),
-    "weights of others": Kind(write_plain, WEIGHTS, read_checkpoint_file, forged=True),
+    "forged header of weights": Kind(write_converted, WEIGHTS, read_network, forge_header, covered=False),
+    "forged tensors of weights": Kind(write_converted, WEIGHTS, read_network, forge_tensors, covered=False),
+    "weights of others": Kind(write_plain, WEIGHTS, read_checkpoint_file, covered=False),
     "torchvision file in the cache": Kind(write_cached, ("hub/checkpoints/*.pth",), read_cached),
-    "pickles with code": Kind(write_trapped, ("*.pth",), read_trapped, forged=True),
+    "pickles with code": Kind(write_trapped, ("*.pth",), read_trapped, covered=False),
     "manifest": Kind(write_run_folder, ("run/manifest.json",), read_run_folder),
     "records": Kind(write_run_folder, TABLES, read_run_folder),
     "times": Kind(write_run_folder, ("run/timing.parquet",), read_run_folder),
-    "forged manifest": Kind(write_run_folder, ("run/manifest.json",), read_run_folder, forge_manifest, forged=True),
-    "forged records": Kind(write_run_folder, TABLES, read_run_folder, forge_table, forged=True),
+    "forged manifest": Kind(write_run_folder, ("run/manifest.json",), read_run_folder, forge_manifest, covered=False),
+    "forged records": Kind(write_run_folder, TABLES, read_run_folder, forge_table, covered=False),
     "summary": Kind(write_runs_json, ("runs.json",), read_runs_json, damage_runs_json),
 }
