@@ -140,6 +140,7 @@ def falls(norm: str, classes: int, factor: float, count: int = 12) -> int:
     return fallen
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("norm", NORMS)
 def test_pgd_never_breaks_a_linear_model_within_its_distance(norm: str, classes: int) -> None:
@@ -277,6 +278,7 @@ def test_more_effort_never_breaks_fewer(threat: ThreatModel, stronger: dict[str,
         assert after.sum() > before.sum()
 
 
+@pytest.mark.one_in(4)
 @on_every_small_threat
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_broken_sample_keeps_a_misclassified_example(threat: ThreatModel, loss: str) -> None:

@@ -98,6 +98,7 @@ def test_a_small_convnet_in_batches_of_any_size(convnet: nn.Module, images: tupl
     assert_equal_flags(convnet, *images, ThreatModel("Linf", 0.15), steps=60, sizes=(450, 37))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("card", ["digits-relu", "digits-silu", "digits-smoothrelu"])
 def test_the_digits_networks_of_the_zoo(card: str, images: tuple[Tensor, Tensor]) -> None:
     assert_equal_flags(load_model(card), *images, ThreatModel("Linf", 0.25), steps=20, sizes=(128,))

@@ -66,6 +66,7 @@ def gaps(model: nn.Sequential, x: Tensor, y: Tensor, norm: str) -> tuple[Tensor,
     return trailing, slope
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("norm", "classes"), [("Linf", 2), ("L2", 3), ("L1", 4)])
 def test_the_contract(norm: str, classes: int) -> None:
     model = mixed_model(classes)
@@ -82,6 +83,7 @@ def test_an_image_that_stands_costs_the_cap_and_no_more(norm: str) -> None:
     assert MOST_PASSES <= STANDARD_PASSES / 8
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("classes", [2, 3, 12])
 def test_no_image_alone_costs_more_than_the_cap(classes: int) -> None:
     model = Counting(mixed_model(classes))
@@ -112,6 +114,7 @@ class InDouble(nn.Module):
         return logits.float()
 
 
+@pytest.mark.one_in(3)
 @on_every_norm
 def test_an_example_does_not_depend_on_its_batch(norm: str) -> None:
     model = linear(4)
@@ -141,6 +144,7 @@ def test_the_margin_of_a_linear_network_is_its_optimum_within_one_percent(norm: 
     assert (found - best >= -0.01 * eps * slope.amax(1)).all()
 
 
+@pytest.mark.one_in(3)
 @on_every_norm
 def test_a_linear_network_falls_one_percent_beyond_its_boundary_and_not_before(norm: str) -> None:
     model = linear(10)

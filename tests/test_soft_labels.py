@@ -232,7 +232,7 @@ def on_noisy_digits(folder: Path, seed: int, method: str, **params: object) -> N
     return Noisy(table, images.y, torch.from_numpy(true[rows]), predicted)
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_noisy_labels_are_fitted_less_and_return_to_the_true_ones(seed: int, tmp_path: Path) -> None:
     """Some 60 labels are wrong. PGD training fits about half of them, both methods at most a tenth.
