@@ -448,7 +448,7 @@ DARK, BRIGHT = 0.27, 0.34
 
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize(
-    "attack", ["fgsm", "pgd", "pgd:keep=last", "pgd:eot=2", "rapid", "apgd-ce", "foolbox:LinfPGD,steps=3"]
+    "attack", ["fgsm", "rapid", "pgd", "pgd:keep=last", "pgd:eot=2", "apgd-ce", "foolbox:LinfPGD,steps=3"]
 )
 def test_images_whose_gradient_is_not_finite_are_marked_and_the_others_attacked(attack: str, tmp_path: Path) -> None:
     model, n, threat = Poisoned(), 40, ThreatModel("Linf", 0.002)  # so that an image stays as dark as it is

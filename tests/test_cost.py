@@ -162,13 +162,14 @@ def test_a_study_is_predicted_and_then_compared(study: Path, tmp_path: Path) -> 
         assert done.exit_code == 0, done.output
         assert done.output.count("passes") == 4
         assert "2 trainings and 2 evaluations: " in done.output
-    done = CliRunner().invoke(app, ["study", str(study), "--out", str(tmp_path), "--device", "cpu"])
+    command = ["study", str(study), "--out", str(tmp_path), "--engine", "local:1", "--device", "cpu"]
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "trainings: " in done.output
     assert "evaluations: " in done.output
     assert done.output.count("measured by predicted") == 2
     said = (tmp_path / ".study" / "cost.json").read_bytes()
-    done = CliRunner().invoke(app, ["study", str(study), "--out", str(tmp_path), "--device", "cpu"])
+    done = CliRunner().invoke(app, command)
     assert done.output.count("measured by predicted") == 2
     assert (tmp_path / ".study" / "cost.json").read_bytes() == said, "what was said at first is kept"
 

@@ -373,7 +373,7 @@ def test_a_study_of_ones_own_code_runs(tmp_path: Path, monkeypatch: pytest.Monke
     )
     jobs = jobs_of(study, "study")
     assert set(jobs.own_code) == {"own_code:net", "own_code:Swish", "own_code:data", "own_code:sign"}
-    (run,) = run_study(jobs, tmp_path / "study", device="cpu")
+    (run,) = run_study(jobs, tmp_path / "study", "local:1", device="cpu")
     assert (run.manifest.model.activation, run.manifest.attacks[0].name) == ("own_code:Swish", "own_code:sign")
 
 

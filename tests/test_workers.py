@@ -74,7 +74,8 @@ def parts(out: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in out.glob("parts/*/[!.]*.parquet")}
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 5])
 def test_several_workers_give_the_bytes_of_one(count: int, alone: Run, tmp_path: Path) -> None:
     ends_well(*(start(tmp_path / "run") for _ in range(count)))
     assert verify(same(alone, tmp_path / "run")).faults == []

@@ -37,9 +37,14 @@ def known(id: str) -> AttackInfo:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Store a run of one model; `robust` maps (attack, norm, eps) to an outcome per image, `clean` gives theirs.
+    return runs_in(tmp_path)
 
-    Every attacked image costs 51 forward and 50 backward passes, or what `passes` says.
+
+def runs_in(folder: Path) -> MakeRun:
+    """A function that stores a run of one model in a new subfolder.
+
+    `robust` maps (attack, norm, eps) to an outcome per image, `clean` gives theirs. Every attacked image costs 51
+    forward and 50 backward passes, or what `passes` says.
     """
     count = 0
 
@@ -115,7 +120,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             created="2025-01-01T00:00:00Z",
             host="somewhere",
         )
-        return write_run(tmp_path / f"run{count}", manifest, pd.DataFrame(rows), pd.DataFrame(columns=TIMING.names))
+        return write_run(folder / f"run{count}", manifest, pd.DataFrame(rows), pd.DataFrame(columns=TIMING.names))
 
     return make
 

@@ -8,18 +8,20 @@ import pytest
 from satbench.reporting import page, plots
 from satbench.reporting.class_table import class_table
 from satbench.reporting.differences import answer, difference_table, main_question
-from satbench.reporting.verdict import comparisons
+from satbench.reporting.verdict import Comparison, comparisons
 from satbench.results.metrics import wilson
 from satbench.results.store import Run
 
-from .made import AA, EPS, FGSM, PGD, MakeRun, first
+from .made import AA, EPS, FGSM, PGD, first, runs_in
 
 N = 400
 CORRECT = {"relu": (200, 210), "silu": (240, 250), "gelu": (150, 161), "elu": (203, 205)}
 
 
-def study(make_run: MakeRun) -> list[Run]:
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Two seeds of four activations under PGD-50 and FGSM; AutoAttack on ReLU and SiLU alone; a changed recipe."""
+    make_run = runs_in(tmp_path_factory.mktemp("study"))
     runs = [
         make_run(
             name,
@@ -42,16 +44,20 @@ def study(make_run: MakeRun) -> list[Run]:
     return runs
 
 
-def test_the_main_question_is_the_strongest_attack_that_compares_most(make_run: MakeRun) -> None:
-    found = comparisons(study(make_run), every=True)
+@pytest.fixture(scope="module")
+def found(study: list[Run]) -> list[Comparison]:
+    return comparisons(study, every=True)
+
+
+def test_the_main_question_is_the_strongest_attack_that_compares_most(found: list[Comparison]) -> None:
     asked = main_question(found)
     assert [one.activation for one in asked] == ["elu", "gelu", "silu", "relu [method.steps=1]"]
     assert {one.quantity for one in asked} == {"robust accuracy at Linf 8/255 under PGD-50"}
     assert main_question([one for one in found if not one.threat]) == []
 
 
-def test_the_answer_names_every_comparison_with_its_interval(make_run: MakeRun) -> None:
-    asked = main_question(comparisons(study(make_run), every=True))
+def test_the_answer_names_every_comparison_with_its_interval(found: list[Comparison]) -> None:
+    asked = main_question(found)
     silu = next(one for one in asked if one.activation == "silu")
     said = answer(asked)
     assert said.startswith("Robust accuracy at Linf 8/255 under PGD-50 against relu, in points: higher: silu +10.0 [")
@@ -62,8 +68,7 @@ def test_the_answer_names_every_comparison_with_its_interval(make_run: MakeRun) 
     assert f"[{silu.low * 100:.0f}" in said
 
 
-def test_the_table_has_a_line_for_each_difference(make_run: MakeRun) -> None:
-    found = comparisons(study(make_run), every=True)
+def test_the_table_has_a_line_for_each_difference(found: list[Comparison]) -> None:
     table = difference_table(found)
     assert len(table) == len(found) == 3 * 3 + 1 + 2
     under_pgd = table[(table["activation"] == "silu") & table["quantity"].str.endswith("under PGD-50")].iloc[0]
@@ -72,8 +77,8 @@ def test_the_table_has_a_line_for_each_difference(make_run: MakeRun) -> None:
     assert under_pgd["bootstrap"].startswith("[")
 
 
-def test_the_figure_shows_each_difference_and_its_interval(make_run: MakeRun) -> None:
-    asked = main_question(comparisons(study(make_run), every=True))
+def test_the_figure_shows_each_difference_and_its_interval(found: list[Comparison]) -> None:
+    asked = main_question(found)
     (axes,) = plots.differences(asked).axes
     assert [label.get_text() for label in axes.get_yticklabels()][:2] == [
         "elu - relu\nn = 400, 2 seeds",
@@ -85,10 +90,11 @@ def test_the_figure_shows_each_difference_and_its_interval(make_run: MakeRun) ->
         assert bars.get_segments()[0][:, 0] == pytest.approx([one.low * 100, one.high * 100])
 
 
-def test_classes_are_means_over_seeds_of_the_models_that_met_the_attack(make_run: MakeRun) -> None:
+def test_classes_are_means_over_seeds_of_the_models_that_met_the_attack(
+    study: list[Run], found: list[Comparison]
+) -> None:
     """All images of these runs have the label 1."""
-    runs = study(make_run)
-    table = class_table(runs, main_question(comparisons(runs, every=True)))
+    table = class_table(study, main_question(found))
     assert list(table.columns) == ["model", "activation", "seeds", "class 1, n = 400"]
     assert table["activation"].tolist() == ["elu", "gelu", "relu", "silu", "relu"]
     assert table["model"].tolist() == [*["digits-cnn"] * 4, "digits-cnn [method.steps=1]"]
@@ -97,11 +103,11 @@ def test_classes_are_means_over_seeds_of_the_models_that_met_the_attack(make_run
     assert table["class 1, n = 400"].tolist()[2] == shown
 
 
-def test_the_page_begins_with_the_result(make_run: MakeRun, tmp_path: Path) -> None:
-    report = page.write_report(tmp_path / "report", study(make_run), {}, "Study", [])
+def test_the_page_begins_with_the_result(study: list[Run], tmp_path: Path) -> None:
+    report = page.write_report(tmp_path / "report", study, {}, "Study", [])
     text = report.index.read_text()
     assert text.index("under PGD-50 against relu, in points") < text.index("<img") < text.index('id="accuracy"')
     assert {"differences.png", "differences.svg"} <= {path.name for path in report.files}
     assert "All differences (12 lines)" in text
-    alone = page.write_report(tmp_path / "alone", study(make_run)[:2], {}, "Study", [])
+    alone = page.write_report(tmp_path / "alone", study[:2], {}, "Study", [])
     assert 'id="answer"' not in alone.index.read_text()

@@ -15,7 +15,7 @@ from satbench.reporting.tables import accuracy_table
 from satbench.results.store import Run
 from satbench.results.training_log import Epoch, Validated
 
-from .made import AA, EPS, PGD, MakeRun, first, trust
+from .made import AA, EPS, PGD, MakeRun, first, runs_in, trust
 
 CURVES = {
     f"digits-cnn {name} seed {seed}": [
@@ -32,7 +32,9 @@ CURVES = {
 }
 
 
-def some_runs(make_run: MakeRun) -> list[Run]:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    make_run = runs_in(tmp_path_factory.mktemp("runs"))
     return [
         make_run(
             name,
@@ -43,6 +45,15 @@ def some_runs(make_run: MakeRun) -> list[Run]:
         for name in ("relu", "silu")
         for seed in range(2)
     ]
+
+
+def written(folder: Path, runs: list[Run]) -> page.Report:
+    return page.write_report(folder, runs, CURVES, "A <b>title</b>", ["A note & more."])
+
+
+@pytest.fixture(scope="module")
+def report(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> page.Report:
+    return written(tmp_path_factory.mktemp("page") / "report", runs)
 
 
 class Links(HTMLParser):
@@ -60,17 +71,15 @@ class Links(HTMLParser):
         self.cells.append(data)
 
 
-def test_the_page_is_whole_and_loads_nothing_from_elsewhere(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = some_runs(make_run)
-    report = page.write_report(tmp_path / "report", runs, CURVES, "A <b>title</b>", ["A note & more."])
+def test_the_page_is_whole_and_loads_nothing_from_elsewhere(runs: list[Run], report: page.Report) -> None:
     assert all(path.is_file() for path in report.files)
     assert report.index in report.files
-    assert {path.name for path in report.files} == {path.name for path in (tmp_path / "report").iterdir()}
+    assert {path.name for path in report.files} == {path.name for path in report.index.parent.iterdir()}
     text = report.index.read_text()
     parsed = Links()
     parsed.feed(text)
     for link in parsed.links:
-        assert link.startswith("data:image/svg+xml;base64,") or (tmp_path / "report" / link).is_file()
+        assert link.startswith("data:image/svg+xml;base64,") or (report.index.parent / link).is_file()
     assert not re.search(r"url\(|@import|<script|<link", text)
     assert len(parsed.images) == 4
     assert all(image["alt"] for image in parsed.images)
@@ -86,11 +95,9 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere(make_run: MakeRun, t
     assert "<dc:date>" not in svg
 
 
-def test_equal_runs_give_equal_bytes(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = some_runs(make_run)
-    one = page.write_report(tmp_path / "one", runs, CURVES, "T", [])
-    two = page.write_report(tmp_path / "two", runs[::-1], CURVES, "T", [])
-    for left, right in zip(one.files, two.files, strict=True):
+def test_equal_runs_give_equal_bytes(runs: list[Run], report: page.Report, tmp_path: Path) -> None:
+    again = written(tmp_path, runs[::-1])
+    for left, right in zip(report.files, again.files, strict=True):
         assert left.read_bytes() == right.read_bytes(), left.name
 
 
