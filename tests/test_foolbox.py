@@ -204,8 +204,8 @@ def test_images_without_a_start_stand(name: str, caplog: pytest.LogCaptureFixtur
 @pytest.mark.parametrize("name", ["LinfAdditiveUniformNoiseAttack", "PointwiseAttack"])
 def test_the_streams_decide_every_draw(name: str) -> None:
     """The second draws from numpy's generator."""
-    model = mixed_model(side=3)
-    x, y = images(model, 2, shape=(2, 3, 3))
+    model = mixed_model()
+    x, y = images(model, 2)
     threat = ThreatModel("Linf", 0.9)
     found = []
     for seed, elsewhere in ((0, 1), (0, 2), (1, 1)):
