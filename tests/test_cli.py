@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -319,10 +320,12 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_the_module_is_the_console_script(here: Path) -> None:
-    words = [sys.executable, "-m", "satbench", "study"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    words = [sys.executable, "-m", "satbench", "train", "digits-tradez"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert done.returncode == 2
-    assert done.stderr == "satbench: no study is named; give a file, such as satbench study FILE.yaml\n"
+    assert done.stderr.startswith("satbench: unknown recipe 'digits-tradez'; did you mean digits-trades")
+    assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert not list(here.iterdir())
 
