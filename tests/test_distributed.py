@@ -19,10 +19,11 @@ from satbench.training.checkpoint import open_folder
 pytestmark = [pytest.mark.numeric, pytest.mark.slow]
 
 HERE = Path(__file__).parent
-SOME_WAYS = ("awp", "free", "ema", "sglr", "te")  # all of them in the slow test
+SOME_WAYS = ("awp", "free", "ema", "sglr", "te", "sglr with extra data")  # all of them in the slow test
 # TRADES' attack starts where its gradient is all but zero, so that rounding decides signs
+TRADES = ("trades", "awp around trades", "sglr on trades", "self-adaptive", "te on trades", "adr on trades")
 LOOSE = {
-    **dict.fromkeys(("trades", "awp around trades", "sglr on trades", "self-adaptive", "te on trades"), 1e-3),
+    **dict.fromkeys(TRADES, 1e-3),
     "bf16": 1e-2,
 }
 
@@ -62,7 +63,7 @@ def two(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: Path) -> None:
     work(tmp_path, dataset, [*SOME_WAYS, "synced", "in quarters"])
-    for way in ("pgd_at", "trades", "awp", "free", "checkpointed"):
+    for way in ("pgd_at", "trades", "awp", "free", "adr", "checkpointed"):
         assert_equal_trainings(tmp_path / f"quarters-{way}", two / f"quarters-{way}", way)
     for way in ("pgd_at", "awp", "on a copy"):
         assert_equal_trainings(tmp_path / f"synced-{way}", two / f"synced-{way}", way)

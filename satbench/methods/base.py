@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from satbench.core.eps import NORMS
 from satbench.core.errors import BadInput
@@ -214,7 +215,7 @@ class Method(ABC):
         yield
 
     def after_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> None:  # noqa: B027  # most need none
-        """Write to `step.state` what this step taught."""
+        """Write to `step.state` what this step taught; running statistics are those of all parts and processes."""
 
 
 def weights_of(model: nn.Module, name: str) -> dict[str, Tensor]:
@@ -225,10 +226,25 @@ def weights_of(model: nn.Module, name: str) -> dict[str, Tensor]:
 def second_network(step: Step, name: str, x: Tensor) -> Tensor:
     """The logits, without gradient, of the network in eval mode with the weights that the state holds under `name`.
 
-    So a method has a teacher or an anchor, which is saved with the state.
+    So a method has a teacher or an anchor, which is saved with the state. Batch norms use its running statistics,
+    also where `attack_bn_mode` lets those of the network use the batch's.
     """
     assert step.network is not None, "only the trainer gives a step its network"
     weights = {key.removeprefix(f"{name}."): tensor for key, tensor in step.state.items() if key.startswith(f"{name}.")}
-    with torch.no_grad(), evaluating(step.network):
+    with torch.no_grad(), evaluating(step.network), _places_for_statistics(step.network):
         logits: Tensor = functional_call(step.network, weights, (x,))
         return logits
+
+
+@contextmanager
+def _places_for_statistics(model: nn.Module) -> Iterator[None]:
+    """Empty running statistics for batch norms that lack theirs for a while; `functional_call` would remove None."""
+    lacking = [one for one in model.modules() if isinstance(one, _BatchNorm) and one.running_mean is None]
+    lacking = [one for one in lacking if one.track_running_stats]
+    for norm in lacking:
+        norm.running_mean = norm.running_var = torch.empty(norm.num_features)
+    try:
+        yield
+    finally:
+        for norm in lacking:
+            norm.running_mean = norm.running_var = None

@@ -10,6 +10,8 @@ from satbench.recipes.cifar10 import SELF_ADAPTIVE
 from satbench.training.config import TrainConfig
 from satbench.training.settings import Named, OptimizerConfig, StageConfig, ThreatConfig
 
+ADR = {"method.end_epoch": 20, "method.decay": 0.95}
+
 
 def _digits(name: str, method: str, /, **changes: Any) -> TrainConfig:
     """A small convnet at Linf 0.2 under one schedule, so that the runs differ in their method alone."""
@@ -207,6 +209,26 @@ def digits_te_trades() -> TrainConfig:
     """
     changes = {"method.base": "trades", "method.start_epoch": 9, "method.end_epoch": 15}
     return _digits("digits-te-trades", "te", activation="relu", **changes)
+
+
+def digits_adr() -> TrainConfig:
+    """PGD adversarial training with labels that a teacher rectifies, an average of the network's own weights.
+
+    Paper: Wu et al. 2024 (ICLR, arXiv 2305.12118); the decay of the teacher is shorter than theirs, as this run is.
+    Command: `satbench train digits-adr`.
+    Hardware: one CPU core. Time: not yet measured. Expected: not yet measured.
+    """
+    return _digits("digits-adr", "adr", activation="relu", **ADR)
+
+
+def digits_adr_trades() -> TrainConfig:
+    """TRADES with labels that a teacher rectifies, an average of the network's own weights.
+
+    Paper: Wu et al. 2024 (ICLR, arXiv 2305.12118); the decay of the teacher is shorter than theirs, as this run is.
+    Command: `satbench train digits-adr-trades`.
+    Hardware: one CPU core. Time: not yet measured. Expected: not yet measured.
+    """
+    return _digits("digits-adr-trades", "adr", activation="relu", **ADR, **{"method.base": "trades"})
 
 
 def digits_ema() -> TrainConfig:
