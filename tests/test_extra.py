@@ -107,7 +107,7 @@ def test_images_in_files_and_in_memory_are_mixed(tmp_path: Path) -> None:
     (batch,) = list(Feed(in_files, 16, SEED, extra=Extra(GENERATED, 0.5)).epoch(0))
     n = len(in_files)
     for x, row in zip(batch.x, batch.rows.tolist(), strict=True):
-        wanted = GENERATED.x[row - n] if row >= n else torch.from_numpy(in_files.pixels(row)).float() / 255
+        wanted = GENERATED.x[row - n] if row >= n else torch.tensor(in_files.pixels(row)).float() / 255
         assert torch.equal(x, wanted)
     with pytest.raises(BadInput, match=r"image_folder:.* cannot stay on the device"):
         Feed(in_files, 16, SEED, resident=True, extra=Extra(GENERATED, 0.5))
@@ -307,12 +307,10 @@ def test_cards_and_tables_name_them(folder: Path, trained: Path, tmp_path: Path)
 
 def test_a_card_of_ones_own_has_them(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = tmp_path / "zoo.yaml"
-    monkeypatch.setenv("SATBENCH_REGISTRY", str(registry))
-    made = CliRunner().invoke(
-        app,
-        ["models", "init-card", str(trained), "--name", "mine", "--add-to", str(registry), "--set", "licence=MIT"],
-    )
+    words = ["--name", "mine", "--set", "licence=MIT", "--out", str(registry)]
+    made = CliRunner().invoke(app, ["models", "init-card", str(trained), *words])
     assert made.exit_code == 0, made.output
+    monkeypatch.setenv("SATBENCH_ZOO", str(registry))
     said = registry.read_text()
     assert "extra_data:" in said
     assert "fraction: 0.5" in said

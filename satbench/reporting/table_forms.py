@@ -1,6 +1,7 @@
 """The accuracy table in Markdown, CSV, LaTeX and JSON, with the notes on how to read it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -102,7 +103,7 @@ def json_line(line: Line) -> dict[str, object]:
     return known | {"attacks": ids(line.attacks)}
 
 
-def _fields(line: Line) -> dict[str, object]:
+def _fields(line: Line) -> dict[str, Any]:
     """The columns of a line; that of extra data is left out where there is none."""
     return {key: value for key, value in vars(line).items() if value or key != "extra_data"}
 

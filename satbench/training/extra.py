@@ -4,7 +4,8 @@ An epoch keeps its length, in updates and images: extra images replace original 
 Wang et al. 2023 (arXiv 2302.04638, github.com/wzekai99/DM-Improves-AT), whose epoch on CIFAR-10 has ceil(50,000 / batch
 size) updates at any share of generated images. With 70% extra images, an epoch has 30% of the original ones, others
 each time. That code draws the extra images with replacement and rounds their number in a batch down; here they come in
-a shuffled order that begins anew where it ends, and the number is rounded to the nearest.
+a shuffled order that begins anew where it ends, and the number is rounded to the nearest. `train_n` limits the
+original images alone, the validation split has no extra ones, and the network's normalisation is by the original ones.
 """
 
 from collections.abc import Sequence
