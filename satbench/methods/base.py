@@ -169,6 +169,10 @@ class Method(ABC):
         """`passes`, as a mean over the updates of so many epochs."""
         return self.passes
 
+    def mean_loss_passes(self, epochs: float) -> Passes:
+        """`loss_passes`, as a mean over the updates of so many epochs."""
+        return self.loss_passes
+
     @property
     def crafting(self) -> Passes:
         """What `perturb` takes of `passes`."""
@@ -242,7 +246,7 @@ def _places_for_statistics(model: nn.Module) -> Iterator[None]:
     lacking = [one for one in model.modules() if isinstance(one, _BatchNorm) and one.running_mean is None]
     lacking = [one for one in lacking if one.track_running_stats]
     for norm in lacking:
-        norm.running_mean = norm.running_var = torch.empty(norm.num_features)
+        norm.running_mean, norm.running_var = torch.empty(2, norm.num_features)
     try:
         yield
     finally:
