@@ -148,3 +148,13 @@ def test_the_teacher_is_in_the_checkpoint_and_follows_the_network(dataset: str, 
     assert [int(teacher[name]) for name in counted] == [2 * BATCHES] * len(counted)
     assert all(not torch.equal(one, model[name]) for name, one in teacher.items() if name.endswith("weight"))
     assert all((one - model[name]).abs().max() < 1 for name, one in teacher.items() if name not in counted)
+
+
+def test_a_teacher_that_forgets_is_the_network_with_its_statistics(dataset: str, tmp_path: Path) -> None:
+    """Also where a batch goes through the network in parts, whose running statistics are averaged after the update."""
+    config = tiny(dataset, method="adr", accumulation=3, **{"method.steps": 1, "method.decay": 0, "epochs": 1})
+    train(config, tmp_path, "cpu")
+    state = load_file(tmp_path / STATE)
+    model = {name.removeprefix("model."): one for name, one in state.items() if name.startswith("model.")}
+    assert all(torch.equal(state[f"method.teacher.{name}"], one) for name, one in model.items())
+    assert any("running_mean" in name for name in model)

@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from satbench.core.eps import NORMS
 from satbench.core.errors import BadInput
@@ -235,20 +234,6 @@ def second_network(step: Step, name: str, x: Tensor) -> Tensor:
     """
     assert step.network is not None, "only the trainer gives a step its network"
     weights = {key.removeprefix(f"{name}."): tensor for key, tensor in step.state.items() if key.startswith(f"{name}.")}
-    with torch.no_grad(), evaluating(step.network), _places_for_statistics(step.network):
+    with torch.no_grad(), evaluating(step.network):
         logits: Tensor = functional_call(step.network, weights, (x,))
         return logits
-
-
-@contextmanager
-def _places_for_statistics(model: nn.Module) -> Iterator[None]:
-    """Empty running statistics for batch norms that lack theirs for a while; `functional_call` would remove None."""
-    lacking = [one for one in model.modules() if isinstance(one, _BatchNorm) and one.running_mean is None]
-    lacking = [one for one in lacking if one.track_running_stats]
-    for norm in lacking:
-        norm.running_mean, norm.running_var = torch.empty(2, norm.num_features)
-    try:
-        yield
-    finally:
-        for norm in lacking:
-            norm.running_mean = norm.running_var = None
