@@ -85,7 +85,7 @@ def work(out: Path, dataset: str, jobs: list[str]) -> None:
             train(tiny(dataset, **in_bf16), out / "synced-bf16", "cpu")
         elif job == "in quarters":
             processes = int(os.environ.get("WORLD_SIZE", "1"))
-            for way in ("pgd_at", "trades", "awp", "free"):
+            for way in ("pgd_at", "trades", "awp", "free", "adr"):
                 train(tiny(dataset, **WAYS[way], accumulation=4 // processes), out / f"quarters-{way}", "cpu")
             residual = {"model": "wide-resnet", "model.depth": 10, "model.width": 1, "epochs": 1}
             changes = {**residual, "speed.activation_checkpointing": True, "sync_batch_norm": True}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from many_processes import work
+from many_processes import SHARED, work
 from safetensors.torch import load_file
-from tiny_training import BATCHES, WAYS, contents, write_rows
+from tiny_training import BATCHES, WAYS, contents, tiny, write_rows
 
 from satbench.methods import METHODS
 from satbench.recipes import RECIPES
@@ -19,10 +19,11 @@ from satbench.training.checkpoint import open_folder
 pytestmark = [pytest.mark.numeric, pytest.mark.slow]
 
 HERE = Path(__file__).parent
-SOME_WAYS = ("awp", "free", "ema", "sglr", "te")  # all of them in the slow test
+SOME_WAYS = ("awp", "free", "ema", "sglr", "te", "sglr with extra data")  # all of them in the slow test
 # TRADES' attack starts where its gradient is all but zero, so that rounding decides signs
+TRADES = ("trades", "awp around trades", "sglr on trades", "self-adaptive", "te on trades", "adr on trades")
 LOOSE = {
-    **dict.fromkeys(("trades", "awp around trades", "sglr on trades", "self-adaptive", "te on trades"), 1e-3),
+    **dict.fromkeys(TRADES, 1e-3),
     "bf16": 1e-2,
 }
 
@@ -62,7 +63,7 @@ def two(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: Path) -> None:
     work(tmp_path, dataset, [*SOME_WAYS, "synced", "in quarters"])
-    for way in ("pgd_at", "trades", "awp", "free", "checkpointed"):
+    for way in ("pgd_at", "trades", "awp", "free", "adr", "checkpointed"):
         assert_equal_trainings(tmp_path / f"quarters-{way}", two / f"quarters-{way}", way)
     for way in ("pgd_at", "awp", "on a copy"):
         assert_equal_trainings(tmp_path / f"synced-{way}", two / f"synced-{way}", way)
@@ -136,3 +137,24 @@ def test_an_update_costs_one_all_reduce_of_gradients_however_many_steps_and_part
         assert few == many == accumulated
         updates = 2 * BATCHES
         assert 2 * updates <= few <= 2 * updates + 8  # and a few at the ends of epochs
+
+
+def test_stages_and_given_weights_are_trained_by_the_command(dataset: str, tmp_path: Path) -> None:
+    """`satbench train` alone and under torchrun: a run of three stages, then one that begins with its weights."""
+    changes = {**SHARED, **WAYS["stages"], "epochs": 2}
+    (tmp_path / "stages.json").write_text(tiny(dataset, **changes).model_dump_json())
+    (tmp_path / "plain.json").write_text(tiny(dataset, **SHARED, epochs=1).model_dump_json())
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, how in (("one", []), ("two", launch)):
+        out = tmp_path / name
+        train = [sys.executable, *how, "-m", "satbench", "train"]
+        first = [str(tmp_path / "stages.json"), "--out", str(out / "stages")]
+        then = [str(tmp_path / "plain.json"), "--out", str(out / "begun"), "--set", f"init_from={out / 'stages'}"]
+        for words in (first, then):
+            done = subprocess.run(
+                [*train, *words, "--device", "cpu"], env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+    for job in ("stages", "begun"):
+        assert_equal_trainings(tmp_path / "one" / job, tmp_path / "two" / job, job)

@@ -51,6 +51,9 @@ EVERY: dict[str, dict[str, Any]] = {
     "awp sglr": {"method": "sglr", "steps": 3, "start_epoch": 0},
     "te": {"steps": 3, "start_epoch": 0, "end_epoch": 1},
     "te trades": {"base": "trades", "steps": 3, "start_epoch": 0, "end_epoch": 1},
+    "adr": {"steps": 3, "end_epoch": 1, "decay": 0.7},
+    "adr trades": {"base": "trades", "steps": 3, "decay": 0.7},
+    "awp adr": {"method": "adr", "steps": 3, "decay": 0.7},
 }
 WITH_BLOCKS = {"model": "wide-resnet", "model.depth": 10, "model.width": 1}
 
@@ -81,19 +84,20 @@ def images(n: int = N, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tens
     return torch.rand(n, 1, 8, 8, generator=generator(1), dtype=dtype), torch.arange(n) % CLASSES
 
 
-def steps(method: Method, x: Tensor, y: Tensor, count: int = 3, **parts: Any) -> Iterator[Step]:
-    """Updates one after another with one memory."""
+def steps(net: nn.Module, method: Method, x: Tensor, y: Tensor, count: int = 3, **parts: Any) -> Iterator[Step]:
+    """Updates of a network one after another with one memory."""
     state = {name: one.to(x.dtype) for name, one in method.initial_state(len(x), CLASSES, tuple(x.shape)).items()}
+    method.begin(net, state, dict)
     for number in range(count):
         step = Step.of(x, y, THREAT, generator(0, number))
-        yield replace(step, number=number, epoch=number / 2, state=state, **parts)
+        yield replace(step, number=number, epoch=number / 2, state=state, network=net, **parts)
 
 
 def updated(net: nn.Module, method: Method, x: Tensor, y: Tensor, settings: dict[str, Any], **parts: Any) -> list[Any]:
     """What three updates leave: the weights and buffers, the method's memory, and the figures of each update."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     learner, found = Learner(net, optimizer, method, **settings), []
-    for step in steps(method, x, y, **parts):
+    for step in steps(net, method, x, y, **parts):
         loss, accuracy, _ = learner.update(step, 0.1)
         found += [loss, None if accuracy is None else (accuracy * len(x)).round()]  # a count of images
     return [*net.state_dict().values(), *step.state.values(), *found]
@@ -144,7 +148,7 @@ def test_batch_norm_learns_from_each_part_and_its_running_statistics_are_the_mea
     """By hand: the gradient is the mean of the parts', each normalised alone; so are the statistics moved once."""
     x, y = images()
     net, by_hand = normed(), normed().train()
-    step = next(steps(method_of("standard"), x, y, accumulation=2))
+    step = next(steps(smooth(), method_of("standard"), x, y, accumulation=2))
     Learner(net, torch.optim.SGD(net.parameters(), lr=0.5), method_of("standard")).update(step, 0.5)
     before = copy.deepcopy(by_hand.state_dict())
     loss, mean, variance = 0.0, 0.0, 0.0

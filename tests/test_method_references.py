@@ -266,6 +266,46 @@ def te_trades(net: nn.Module, b: Batch, memory: Memory) -> Loss:
     return loss
 
 
+def half_cosine(first: float, last: float, b: Batch, epochs: float) -> float:
+    progress = min(b.epoch / epochs, 1)
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def rectified(net: nn.Module, b: Batch, memory: Memory) -> Tensor:
+    """The label from a teacher that starts as the network; both schedules take two epochs."""
+    memory |= {} if memory else {f"teacher.{name}": one.clone() for name, one in net.state_dict().items()}
+    teacher = copy.deepcopy(net)
+    teacher.load_state_dict({name.removeprefix("teacher."): one for name, one in memory.items()})
+    p = log_p(eval_logits(teacher, b.x) / half_cosine(3.0, 2.0, b, 2)).exp()
+    largest = half_cosine(0.6, 0.95, b, 2)
+    share = [min(1.0, max(0.0, largest - float(row.max() - row[label]))) for row, label in zip(p, b.y, strict=True)]
+    weight = torch.tensor(share, dtype=torch.float64)[:, None]
+    return weight * p + (1 - weight) * b.hot
+
+
+def teach(net: nn.Module, memory: Memory) -> None:
+    """Move the teacher after an update."""
+    for name, one in net.state_dict().items():
+        was = memory[f"teacher.{name}"]
+        memory[f"teacher.{name}"] = 0.7 * was + 0.3 * one if one.is_floating_point() else one.clone()
+
+
+def adr(net: nn.Module, b: Batch, memory: Memory) -> Loss:
+    q = rectified(net, b, memory)
+    x_adv = climbed(net, b, (b.x + EPS * b.uniform()).clamp(0, 1), 10, lambda z: ce(z, q))
+    return lambda net: ce(net(x_adv), q).mean()
+
+
+def adr_trades(net: nn.Module, b: Batch, memory: Memory) -> Loss:
+    q, x_adv = rectified(net, b, memory), trades_images(net, b)
+
+    def loss(net: nn.Module) -> Tensor:
+        clean, adversarial = net(b.x), net(x_adv)
+        return (ce(clean, q) + 6 * kl(clean, adversarial)).mean()
+
+    return loss
+
+
 def moat(net: nn.Module, b: Batch, memory: Memory) -> Loss:
     """Single-step and multi-step examples in turn, an epoch each."""
     if math.floor(b.epoch) % 2 == 0:
@@ -294,6 +334,7 @@ def aft(net: nn.Module, b: Batch, memory: Memory) -> Loss:
 
 
 LATE = {"start_epoch": 1}
+TAUGHT = {"temperature": 3.0, "end_temperature": 2.0, "interpolation": 0.6, "end_epoch": 2, "decay": 0.7}
 CASES: dict[str, tuple[Callable[[nn.Module, Batch, Memory], Loss], dict[str, Any]]] = {
     "standard": (standard, {}),
     "pgd_at": (pgd_at, {}),
@@ -312,6 +353,9 @@ CASES: dict[str, tuple[Callable[[nn.Module, Batch, Memory], Loss], dict[str, Any
     "sglr self-adaptive": (self_adaptive, {**LATE, "base": "trades", "clean_share": 1, "weighted": True}),
     "te": (te, {**LATE, "end_epoch": 3}),
     "te trades": (te_trades, {**LATE, "end_epoch": 3, "base": "trades"}),
+    "adr": (adr, TAUGHT),
+    "adr trades": (adr_trades, {**TAUGHT, "base": "trades"}),
+    "awp adr": (adr, {"method": "adr", **TAUGHT}),
     "awp trades": (trades, {"method": "trades", "gamma": 0.005}),
     "awp te": (te, {"method": "te", **LATE, "end_epoch": 3}),
 }
@@ -342,6 +386,8 @@ def by_hand(case: str) -> tuple[list[float], dict[str, Tensor], Memory]:
         optimizer.step()
         for name, move in moves.items():
             net.get_parameter(name).data -= move
+        if "adr" in case:
+            teach(net, memory)
         losses.append(value.item())
     return losses, dict(net.state_dict()), memory
 
@@ -373,7 +419,7 @@ def test_loss_update_and_memory_are_those_of_the_formula(case: str) -> None:
     assert found.keys() == weights.keys()
     for name, one in weights.items():
         torch.testing.assert_close(found[name], one, rtol=1e-9, atol=1e-9, msg=name)
-    assert set(memory) == set(state) & {"delta", "soft labels"}
+    assert set(memory) == {name for name in state if name in ("delta", "soft labels") or name.startswith("teacher.")}
     for name, one in memory.items():
         kept = state[name][ROWS] if name == "soft labels" else state[name]
         torch.testing.assert_close(kept, one, rtol=1e-9, atol=1e-9)

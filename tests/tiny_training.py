@@ -63,6 +63,24 @@ WAYS: dict[str, dict[str, object]] = {
         "method.start_epoch": 1,
         "method.end_epoch": 2,
     },
+    "adr": {"method": "adr", "method.steps": 2, "method.end_epoch": 2, "method.decay": 0.8},
+    "adr on trades": {
+        "method": "adr",
+        "method.base": "trades",
+        "method.steps": 2,
+        "method.end_epoch": 1,
+        "attack_bn_mode": "train",
+    },
+    "awp around adr": {"method": "awp", "method.method": "adr", "method.steps": 2, "method.end_epoch": 1},
+    "extra data": {"data.extra": "tiny_training:generated_rows", "data.extra_fraction": 0.4},
+    "sglr with extra data": {
+        "method": "sglr",
+        "method.steps": 2,
+        "method.start_epoch": 0,
+        "data.extra": "tiny_training:generated_rows",
+        "drop_last": False,
+        "augment": "crop-flip",
+    },
     "awp around sglr": {"method": "awp", "method.method": "sglr", "method.steps": 2, "method.start_epoch": 1},
     "awp around te": {
         "method": "awp",
@@ -102,11 +120,21 @@ WAYS: dict[str, dict[str, object]] = {
 
 def write_rows(file: Path) -> str:
     """Grey noise images whose class shows as a bright row; the name of the data set."""
-    y = np.arange(IMAGES) % CLASSES
-    x = np.random.default_rng(0).random((IMAGES, 1, 8, 8)) * 0.6
-    x[np.arange(IMAGES), 0, 2 * y] += 0.4
-    np.savez(file, x=x.astype(np.float32), y=y)
+    x, y = rows(seed=0)
+    np.savez(file, x=x, y=y)
     return f"npz:{file}"
+
+
+def rows(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    y = np.arange(IMAGES) % CLASSES
+    x = np.random.default_rng(seed).random((IMAGES, 1, 8, 8)) * 0.6
+    x[np.arange(IMAGES), 0, 2 * y] += 0.4
+    return x.astype(np.float32), y
+
+
+def generated_rows(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Other such images, as a data set of a user's own."""
+    return rows(seed=1 if split == "train" else 2)
 
 
 def tiny(dataset: str, **changes: object) -> TrainConfig:

@@ -107,9 +107,11 @@ def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`
     known = known_digests(own, card) if isinstance(card, ReleasedCard) else None
     alias = entries()[name].card
     echo(own if own == name else f"{name} is {own}: {getattr(alias, 'because', '')}")
-    for field, value in card.model_dump(exclude={"digests", "sources", "trained_for"}).items():
+    for field, value in card.model_dump(exclude={"digests", "sources", "trained_for", "extra_data"}).items():
         echo(f"  {field}: {value:,}" if field in ("parameters", "size") and value else f"  {field}: {value}")
     echo(f"  trained_for: {card.trained_for}")
+    if extra := getattr(card, "extra_data", None):
+        echo(f"  extra_data: {extra}")
     echo(f"  registry: {entries()[own].registry}")
     if isinstance(card, ReleasedCard):
         echo("  sources (Google Drive ids):")

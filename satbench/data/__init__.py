@@ -4,6 +4,7 @@ from satbench.data.arrays import as_images
 from satbench.data.images import Images, ImageSet
 from satbench.data.sets import (
     check_images,
+    extra_images,
     given_splits,
     is_own_data,
     load_images,
@@ -16,6 +17,7 @@ __all__ = [
     "Images",
     "as_images",
     "check_images",
+    "extra_images",
     "given_splits",
     "is_own_data",
     "load_images",

@@ -140,12 +140,22 @@ def training_splits(
     return images if in_files else settled(images), None if held_out is None else settled(held_out)
 
 
-def _first(images: Images, train_n: int | None) -> Images:
-    if train_n is not None and train_n > len(images):
-        raise BadInput(
-            f"data.train_n={train_n}: {images.name} has {len(images)} training images; give at most that many"
-        )
-    return images.head(train_n)
+def extra_images(
+    name: str,
+    size: int | None = None,
+    data_dir: Path | None = None,
+    in_files: bool = False,
+    channels: int | None = None,
+) -> Images:
+    """Every image of a data set without a test split of its own, such as an npz; of others those not for testing.
+
+    The arguments and errors are those of `training_splits`.
+    """
+    if not is_own_data(name):
+        images = _listed(name, None, size, data_dir, channels=channels)
+        if images.split == "all":
+            return images if in_files else settled(images)
+    return training_splits(name, size, data_dir, "none", in_files=in_files, channels=channels)[0]
 
 
 def _carved(images: Images, val: float | str) -> tuple[Images, Images | None]:

@@ -43,8 +43,9 @@ from satbench.specs.evaluation import EvaluationSpec
 from satbench.zoo import Loaded, is_own_network, load
 
 SAMPLE = 32  # images that each attack is run on again
-FROM_FILE = ("activation", "method", "recipe", "seed", "trained_for", "config", "family")  # of `ModelInfo`
-OF_LENGTH = ("recipe", "config", "family")  # which also change when the training is made longer
+# fields of `ModelInfo`, and those of them that also change when the training is made longer
+FROM_FILE = ("activation", "method", "recipe", "seed", "trained_for", "extra_data", "config", "family")
+OF_LENGTH = ("recipe", "config", "family")
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class AWP(Method):
         return Passes(whole.forward + again.forward, whole.backward + again.backward)
 
     def mean_passes(self, epochs: float) -> Passes:
-        whole, again = self.inner.mean_passes(epochs), self.inner.loss_passes
+        whole, again = self.inner.mean_passes(epochs), self.inner.mean_loss_passes(epochs)
         return Passes(whole.forward + again.forward, whole.backward + again.backward)
 
     @property

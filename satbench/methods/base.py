@@ -168,6 +168,10 @@ class Method(ABC):
         """`passes`, as a mean over the updates of so many epochs."""
         return self.passes
 
+    def mean_loss_passes(self, epochs: float) -> Passes:
+        """`loss_passes`, as a mean over the updates of so many epochs."""
+        return self.loss_passes
+
     @property
     def crafting(self) -> Passes:
         """What `perturb` takes of `passes`."""
@@ -214,7 +218,7 @@ class Method(ABC):
         yield
 
     def after_update(self, model: nn.Module, x_adv: Tensor, step: Step) -> None:  # noqa: B027  # most need none
-        """Write to `step.state` what this step taught."""
+        """Write to `step.state` what this step taught; running statistics are those of all parts and processes."""
 
 
 def weights_of(model: nn.Module, name: str) -> dict[str, Tensor]:
@@ -225,7 +229,8 @@ def weights_of(model: nn.Module, name: str) -> dict[str, Tensor]:
 def second_network(step: Step, name: str, x: Tensor) -> Tensor:
     """The logits, without gradient, of the network in eval mode with the weights that the state holds under `name`.
 
-    So a method has a teacher or an anchor, which is saved with the state.
+    So a method has a teacher or an anchor, which is saved with the state. Batch norms use its running statistics,
+    also where `attack_bn_mode` lets those of the network use the batch's.
     """
     assert step.network is not None, "only the trainer gives a step its network"
     weights = {key.removeprefix(f"{name}."): tensor for key, tensor in step.state.items() if key.startswith(f"{name}.")}

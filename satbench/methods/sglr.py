@@ -70,6 +70,9 @@ class SGLR(SoftLabels):
         crafting = self.steps + (self.base == "trades")
         return Passes(crafting + self.loss_passes.forward, self.steps + self.loss_passes.backward)
 
+    def mean_loss_passes(self, epochs: float) -> Passes:
+        return Passes(self.loss_passes.forward - self.waited(epochs), self.loss_passes.backward)
+
     def perturb(self, model: nn.Module, step: Step) -> Tensor:
         return self._attack()(model, step.x, step.y, step.threat, step.randomness)
 

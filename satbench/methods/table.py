@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from satbench.core import plugins
+from satbench.methods.adr import ADR
 from satbench.methods.aft import AFT
 from satbench.methods.awp import awp
 from satbench.methods.base import Method
@@ -33,6 +34,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "aft": AFT,
     "sglr": SGLR,
     "te": TemporalEnsembling,
+    "adr": ADR,
 }
 
 

@@ -24,6 +24,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
+from satbench.core.extra import ExtraData
 from satbench.core.parameters import Count, Index
 from satbench.core.parsing import parsed
 from satbench.core.plugins import check_allowed
@@ -62,6 +63,7 @@ class Provenance(BaseModel):
     class_names: of the outputs, where the images lay in class folders.
     val: size of the validation split where it was not the data set's own, as `DataConfig.val`.
     train_n: number of training images where it was not all of the split, as `DataConfig.train_n`.
+    extra: images of another data set that were mixed into the batches.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +82,7 @@ class Provenance(BaseModel):
     class_names: tuple[str, ...] | None = None
     val: int | float | str | None = None
     train_n: int | None = None
+    extra: ExtraData | None = None
 
 
 class Conversion(BaseModel):

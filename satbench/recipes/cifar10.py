@@ -356,6 +356,60 @@ def _te(name: str, **changes: Any) -> TrainConfig:
     return _cifar10(name, "te", model="resnet18-cifar", **BLACK, **{"method.step_size": STEP, **changes})
 
 
+def cifar10_adr() -> TrainConfig:
+    """PGD-10 adversarial training with annealing self-distillation rectification of the labels, ResNet-18.
+
+    Paper: Wu et al. 2024 (ICLR, arXiv 2305.12118): 200 epochs, Nesterov, 0.1 divided by ten at 100 and 150, decay 5e-4,
+    teacher of decay 0.995, temperature 2.5 to 2, interpolation 0.7 to 0.95.
+    Departures: those of all recipes; their schedules of temperature and interpolation are half an update behind.
+    Command: `satbench train cifar10-adr`.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _adr("cifar10-adr", "adr")
+
+
+def cifar10_adr_trades() -> TrainConfig:
+    """TRADES with beta 6 and annealing self-distillation rectification of the labels, ResNet-18.
+
+    Paper: Wu et al. 2024 (ICLR, arXiv 2305.12118); the other settings are those of `cifar10-adr`.
+    Departures: those of `cifar10-adr`; their attack starts from uniform noise in [0, 0.001], and their loss passes
+    clean and crafted images together.
+    Command: `satbench train cifar10-adr-trades`.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _adr("cifar10-adr-trades", "adr", **{"method.base": "trades", "method.beta": 6.0})
+
+
+def cifar10_adr_awp() -> TrainConfig:
+    """Adversarial weight perturbation around `cifar10-adr`, gamma 0.005, measured on an average of the weights.
+
+    Paper: Wu et al. 2024 (ICLR, arXiv 2305.12118): temperature 2.5 to 1.5, interpolation 0.7 to 0.85, momentum without
+    Nesterov.
+    Departures: those of `cifar10-adr`; their weight perturbation moves every parameter, their running statistics see
+    the images at the weights before that, and what they measure is the teacher.
+    Command: `satbench train cifar10-adr-awp`.
+    Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
+    """
+    return _adr(
+        "cifar10-adr-awp",
+        "awp",
+        averaging="ema",
+        **{
+            "averaging.warmup": 0,
+            "method.method": "adr",
+            "method.gamma": 0.005,
+            "method.end_temperature": 1.5,
+            "method.end_interpolation": 0.85,
+            "optimizer.nesterov": False,
+        },
+    )
+
+
+def _adr(name: str, method: str, /, **changes: Any) -> TrainConfig:
+    nesterov = {"optimizer.nesterov": True, "method.step_size": STEP}
+    return _cifar10(name, method, model="resnet18-cifar", **BLACK, **BATCH, **{**nesterov, **changes})
+
+
 def cifar10_ema() -> TrainConfig:
     """TRADES with an exponential moving average of the weights, on Swish WRN-28-10.
 

@@ -10,6 +10,8 @@ from satbench.recipes.cifar10 import SELF_ADAPTIVE
 from satbench.training.config import TrainConfig
 from satbench.training.settings import Named, OptimizerConfig, StageConfig, ThreatConfig
 
+ADR = {"method.end_epoch": 20, "method.decay": 0.95}
+
 
 def _digits(name: str, method: str, /, **changes: Any) -> TrainConfig:
     """A small convnet at Linf 0.2 under one schedule, so that the runs differ in their method alone."""
@@ -207,6 +209,31 @@ def digits_te_trades() -> TrainConfig:
     """
     changes = {"method.base": "trades", "method.start_epoch": 9, "method.end_epoch": 15}
     return _digits("digits-te-trades", "te", activation="relu", **changes)
+
+
+def digits_adr() -> TrainConfig:
+    """PGD adversarial training with labels that a teacher rectifies, an average of the network's own weights.
+
+    Paper: Wu et al. 2024 (ICLR, arXiv 2305.12118); the decay of the teacher is shorter than theirs, as this run is.
+    Command: `satbench train digits-adr`.
+    Hardware: one CPU core. Time: under two minutes on a busy machine, measured. Expected: 47.7% [43.2, 52.4] under
+    PGD-50 and 90.4% [87.3, 92.9] clean on the 450 test images, means of three seeds, measured.
+    The gain that the paper reports does not show here: `digits-pgd-at` has 60.0% [55.4, 64.5], one seed. In so short a
+    run the teacher is unsure and the labels are nearly uniform: the training loss ends at 2.29, near ln 10.
+    """
+    return _digits("digits-adr", "adr", activation="relu", **ADR)
+
+
+def digits_adr_trades() -> TrainConfig:
+    """TRADES with labels that a teacher rectifies, an average of the network's own weights.
+
+    Paper: Wu et al. 2024 (ICLR, arXiv 2305.12118); the decay of the teacher is shorter than theirs, as this run is.
+    Command: `satbench train digits-adr-trades`.
+    Hardware: one CPU core. Time: under two minutes on a busy machine, measured. Expected: 37.1% [32.7, 41.7] under
+    PGD-50 and 92.4% [89.6, 94.6] clean on the 450 test images, means of three seeds, measured.
+    The gain that the paper reports does not show here: `digits-trades` has 64.2% [59.6, 68.6], one seed.
+    """
+    return _digits("digits-adr-trades", "adr", activation="relu", **ADR, **{"method.base": "trades"})
 
 
 def digits_ema() -> TrainConfig:

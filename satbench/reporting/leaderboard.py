@@ -208,6 +208,7 @@ def _tier(line: Line) -> int:
 
 def _readable(places: Sequence[_Place]) -> pd.DataFrame:
     several = any(place.line.seeds != 1 for place in places)
+    extra = any(place.line.extra_data for place in places)
     random = any(place.line.weighted is not None for place in places)
     return pd.DataFrame(
         {
@@ -216,6 +217,7 @@ def _readable(places: Sequence[_Place]) -> pd.DataFrame:
             "activation": line.activation or MISSING,
             "method": line.method or MISSING,
             "trained for": line.trained_for or MISSING,
+            **({"extra data": line.extra_data or MISSING} if extra else {}),
             "robust %": interval(line.robust, line.robust_lo, line.robust_hi),
             **({"robust range over seeds %": spread(line, line.robust_min, line.robust_max)} if several else {}),
             **({"weighted robust %": weighted(line)} if random else {}),

@@ -33,6 +33,7 @@ def model_card(
     known = {
         **facts,
         "trained for": info.trained_for,
+        "extra data": info.extra_data,
         "method": info.method,
         "recipe": info.recipe,
         "seed": info.seed,

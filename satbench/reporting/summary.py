@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from satbench.core.eps import Norm, Threat
 from satbench.core.errors import BadInput
+from satbench.core.extra import ExtraData
 from satbench.core.parameters import Count, FromZero, Index, Share
 from satbench.reporting.names import threat_name
 from satbench.results.metrics import UNION, WORST, clean_table, robust_table, union_table, weighted_accuracy
@@ -74,6 +75,7 @@ class Row(BaseModel):
     recipe: str | None
     seed: Index | None
     trained_for: Threat | None
+    extra_data: ExtraData | None = None
     config: str | None = None
     group: str | None = None
     code: str | None = None
@@ -120,6 +122,7 @@ class Row(BaseModel):
             recipe=self.recipe,
             seed=self.seed,
             trained_for=self.trained_for,
+            extra_data=self.extra_data,
             config=self.config,
             group=self.group,
             code=self.code,
@@ -257,6 +260,7 @@ def _row(measured: Measured, records: pd.DataFrame, robust: "pd.Series[bool]", *
         recipe=model.recipe,
         seed=model.seed,
         trained_for=model.trained_for,
+        extra_data=model.extra_data,
         config=model.config,
         group=model.group,
         code=model.code,

@@ -35,9 +35,15 @@ def write_summary(path: Path, rows: Sequence[Row]) -> None:
     """
     known = infos_by_id(info for row in rows for info in row.attacks)
     attacks = [known[id].model_dump(mode="json") for id in sorted(known)]
-    stored = [row.model_dump(mode="json") | {"attacks": ids(row.attacks)} for row in canonical(rows)]
+    stored = [_stored(row) for row in canonical(rows)]
     digest = summary_digest(attacks, stored)
     write_text(path, to_json({"schema_version": SUMMARY_VERSION, "digest": digest, "attacks": attacks, "rows": stored}))
+
+
+def _stored(row: Row) -> dict[str, Any]:
+    """A row as the file has it, without `extra_data` where there is none, as in earlier files."""
+    without = {"extra_data"} if row.extra_data is None else None
+    return row.model_dump(mode="json", exclude=without) | {"attacks": ids(row.attacks)}
 
 
 def summary_digest(attacks: object, rows: object) -> str:

@@ -1,6 +1,7 @@
 """The accuracy table in Markdown, CSV, LaTeX and JSON, with the notes on how to read it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -32,6 +33,7 @@ WEIGHTED_NOTE = (
     "passes, over the attacks, that classify the example correctly. Its 95% Wilson interval is conservative, because "
     "a share varies at most as much as a yes or no with the same mean."
 )
+EXTRA_NOTE = "Extra data: the share of every training batch that came from another data set."
 PASSES_NOTE = (
     "Passes an image: forward + backward passes that the attacks took, counted, as a mean over all n images. An image "
     "that is misclassified as it is, or that a smaller eps has broken already, takes none."
@@ -59,6 +61,7 @@ def notes(lines: Sequence[Line]) -> tuple[str, ...]:
     asked = (
         (GROUP_NOTE, any(line.group for line in lines)),
         (UNION_NOTE, any(line.norm == UNION for line in lines)),
+        (EXTRA_NOTE, any(line.extra_data for line in lines)),
         (PASSES_NOTE, any(line.forward is not None for line in lines)),
         (WEIGHTED_NOTE, any(line.weighted is not None for line in lines)),
         (RAPID_NOTE, any(attack.tier == "rapid" for attack in joined)),
@@ -96,14 +99,19 @@ def trust_words(line: Line) -> str:
 
 def json_line(line: Line) -> dict[str, object]:
     """A line as plain JSON values: its attacks as their ids, null for what is unknown."""
-    known = {key: None if value == "" else value for key, value in vars(line).items()}
+    known = {key: None if value == "" else value for key, value in _fields(line).items()}
     return known | {"attacks": ids(line.attacks)}
+
+
+def _fields(line: Line) -> dict[str, Any]:
+    """The columns of a line; that of extra data is left out where there is none."""
+    return {key: value for key, value in vars(line).items() if value or key != "extra_data"}
 
 
 def csv_line(line: Line) -> dict[str, object]:
     """A line as cells of CSV: percent with one decimal, rounded down or outward; lists are joined by " + "."""
     cells: dict[str, object] = {}
-    for key, value in (vars(line) | {"attacks": ids(line.attacks)}).items():
+    for key, value in (_fields(line) | {"attacks": ids(line.attacks)}).items():
         if key in _ROUNDED:
             cells[f"{key}_percent"] = "" if value is None else _ROUNDED[key](value)
         elif key in _PASSES:
@@ -114,8 +122,12 @@ def csv_line(line: Line) -> dict[str, object]:
 
 
 def readable(lines: Sequence[Line]) -> pd.DataFrame:
-    """The lines as text for people: an accuracy shares a cell with its interval; trained_for shows if it varies."""
+    """The lines as text for people: an accuracy shares a cell with its interval.
+
+    What networks were trained for is shown where it varies, extra data where some model has it.
+    """
     is_varied = len({line.trained_for for line in lines}) > 1
+    has_extra = any(line.extra_data for line in lines)
     has_seeds = any(line.seeds > 1 for line in lines)
     is_random = any(line.weighted is not None for line in lines)
     is_counted = any(line.forward is not None for line in lines)
@@ -125,6 +137,7 @@ def readable(lines: Sequence[Line]) -> pd.DataFrame:
             "activation": line.activation or MISSING,
             "method": line.method or MISSING,
             **({"trained for": line.trained_for or MISSING} if is_varied else {}),
+            **({"extra data": line.extra_data or MISSING} if has_extra else {}),
             "data": images_name(line.dataset, line.split, line.loader),
             "threat": line.threat,
             "attack": line.attack,

@@ -58,6 +58,7 @@ class Line:
     trust: Verdict
     reasons: tuple[str, ...]  # sentences behind a verdict that is no pass
     next_attacks: tuple[str, ...]
+    extra_data: str  # of the training, as "70% npz:generated.npz"
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -130,6 +131,7 @@ def _line(line: ModelLine, group: list[Row], shorts: dict[str, str]) -> Line:
         trust=trust.verdict,
         reasons=trust.reasons,
         next_attacks=trust.next_attacks,
+        extra_data=" + ".join(sorted({str(row.extra_data) for row in group if row.extra_data is not None})),
     )
 
 

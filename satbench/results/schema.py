@@ -7,6 +7,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from satbench.core.eps import Threat
+from satbench.core.extra import ExtraData
 from satbench.core.parameters import Count, FromZero, Index
 from satbench.specs.attack import AttackInfo
 from satbench.specs.evaluation import SearchForm
@@ -76,7 +77,8 @@ class ModelInfo(_Strict):
     `digest` is of the weights, and `code`, for a network that satbench did not build, of its modules' structure, plain
     attributes and source. `config` is a digest of the training config without its seed, None while the training has
     not ended, and `family` one without its activation too. Networks of equal `config`, or of one `group` that the user
-    named, are seeds of one model; no others are.
+    named, are seeds of one model; no others are. `extra_data` says which images of another data set it was also trained
+    on.
     """
 
     ref: str
@@ -87,6 +89,7 @@ class ModelInfo(_Strict):
     recipe: str | None = None
     seed: Index | None = None
     trained_for: Threat | None = None
+    extra_data: ExtraData | None = None
     config: str | None = None
     family: str | None = None
     group: str | None = None

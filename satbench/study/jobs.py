@@ -186,7 +186,8 @@ def _training(choice: Choice, recipes: dict[str, TrainConfig], checked: set[str]
     what_is_built = config.model_dump_json(exclude={"recipe", "seed", "optimizer", "threat", "epochs", "batch_size"})
     if what_is_built not in checked:
         check_parameters(config)
-        check_images(config.dataset, size=config.image_size)
+        for name in filter(None, (config.dataset, config.data.extra)):
+            check_images(name, size=config.image_size)
         checked.add(what_is_built)
     for stage in stage_configs(config):
         refuse_undefined(stage, method_of(stage))

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
+from satbench.core.extra import ExtraData
 from satbench.core.files import atomic_file, to_json, write_text
 from satbench.core.parsing import parsed
 from satbench.core.plugins import check_allowed
@@ -152,7 +153,8 @@ def check_weights(out: Path, configs: Sequence[TrainConfig], best: int, last: in
 def _is_of(origin: Provenance | Conversion, configs: Sequence[TrainConfig]) -> bool:
     """Whether weights come from a training of one of these configs, at whatever epoch."""
     return isinstance(origin, Provenance) and any(
-        (origin.config.partition(" ")[0], origin.seed) == (config.digest(origin.train_digest), config.seed)
+        (origin.config.partition(" ")[0], origin.seed)
+        == (config.digest(origin.train_digest, origin.extra.digest if origin.extra else None), config.seed)
         for config in configs
     )
 
@@ -168,6 +170,7 @@ def provenance(
     ended: bool,
     train_digest: str,
     class_names: tuple[str, ...] | None = None,
+    extra: ExtraData | None = None,
     is_kept: bool = False,
 ) -> Provenance:
     """What a weights file says of the training that made it.
@@ -176,6 +179,7 @@ def provenance(
     than the best and the last, and seeds are networks of the same epoch.
     """
     own = f" at epoch {epoch + 1}" if is_kept else ""
+    digests = train_digest, extra.digest if extra else None
     return Provenance(
         label=config.label,
         recipe=config.recipe + own,
@@ -185,12 +189,13 @@ def provenance(
         threat=Threat(norm=config.threat.norm, eps=config.threat.eps),
         epoch=epoch,
         train_digest=train_digest,
-        config=config.digest(train_digest) + own,
-        family=config.family(train_digest) + own,
+        config=config.digest(*digests) + own,
+        family=config.family(*digests) + own,
         unfinished=None if ended or is_kept else config.epochs,
         class_names=class_names,
         val=config.data.val,
         train_n=config.data.train_n,
+        extra=extra,
     )
 
 
@@ -206,6 +211,7 @@ def relabel_weights(
     ended: bool,
     train_digest: str,
     class_names: tuple[str, ...] | None = None,
+    extra: ExtraData | None = None,
 ) -> None:
     """Give the weights in a folder the provenance of the last of `configs`, of a run that has `ended` or not.
 
@@ -216,7 +222,7 @@ def relabel_weights(
         if not isinstance(origin, Provenance) or not _is_of(origin, configs):
             raise BadInput(f"{path} holds the weights of another training; remove {out} to train it again")
         is_kept = path.parent.name == EPOCHS
-        wanted = provenance(configs[-1], origin.epoch, ended, train_digest, class_names, is_kept)
+        wanted = provenance(configs[-1], origin.epoch, ended, train_digest, class_names, extra, is_kept)
         if origin != wanted:
             save_weights(path, load_model_file(path)[0], wanted)
 

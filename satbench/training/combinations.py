@@ -5,6 +5,7 @@ from satbench.methods import Method
 from satbench.numerics.threat import ThreatModel
 from satbench.training.attacked import excluded
 from satbench.training.config import TrainConfig
+from satbench.training.settings import DataConfig
 
 
 def refuse_undefined(config: TrainConfig, method: Method) -> None:
@@ -63,6 +64,10 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
         (
             speed.activation_checkpointing and method.two_modes,
             f"speed.activation_checkpointing with {name}, whose loss runs the network in two modes; set accumulation",
+        ),
+        (
+            config.data.extra is None and config.data.extra_fraction != DataConfig().extra_fraction,
+            "data.extra_fraction without data.extra, whose share it is",
         ),
         (
             config.data.val == "none" and (config.stop.patience is not None or config.stop.collapse != "note"),

@@ -144,30 +144,32 @@ class TrainConfig(Settings):
         names = [self.model.name, self.activation, self.augment, self.init_from or "", *self.measure.evaluators]
         names += methods_in(self.model_dump())
         found = [one for one in names if is_reference(spelled(one)[0]) and one.partition(":")[0] not in COLLECTIONS]
-        return [*found, self.dataset] if is_own_data(self.dataset) else found
+        return [*found, *(name for name in (self.dataset, self.data.extra) if name and is_own_data(name))]
 
     @property
     def label(self) -> str:
         """Architecture and activation, how tables call the model."""
         return f"{self.model.name} {self.activation}"
 
-    def digest(self, train_digest: str) -> str:
+    def digest(self, train_digest: str, extra_digest: str | None = None) -> str:
         """A hash of the training images and all settings but the seed: equal for the seeds of one training.
 
-        A setting or parameter at its default does not count, so that a new one renames no earlier run; nor does the
-        recipe's name, where the images lie, or whether activations are recomputed.
+        extra_digest: of the images of `data.extra`. A setting or parameter at its default does not count, so that a new
+        one renames no earlier run; nor does the recipe's name, where the images lie, or whether activations are
+        recomputed.
         """
-        return self._hash(train_digest, "seed")
+        return self._hash(train_digest, extra_digest, "seed")
 
-    def family(self, train_digest: str) -> str:
+    def family(self, train_digest: str, extra_digest: str | None = None) -> str:
         """The same hash without the activation: equal for trainings that differ in it, and the seed, alone."""
-        return self._hash(train_digest, "seed", "activation")
+        return self._hash(train_digest, extra_digest, "seed", "activation")
 
-    def _hash(self, train_digest: str, *without: str) -> str:
+    def _hash(self, train_digest: str, extra_digest: str | None, *without: str) -> str:
         left_out: dict[str, Any] = {**dict.fromkeys(("recipe", *without), True), "speed": set(WITHOUT_EFFECT)}
         settings = self._without_defaults().model_dump(mode="json", exclude=left_out, exclude_defaults=True)
         settings = {key: value for key, value in settings.items() if value != {}}
-        text = json.dumps([DEFAULTS, settings, train_digest], sort_keys=True)
+        images = [train_digest] if extra_digest is None else [train_digest, extra_digest]
+        text = json.dumps([DEFAULTS, settings, *images], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def with_values(self, values: Mapping[str, Any]) -> "TrainConfig":

@@ -14,6 +14,7 @@ from torch import Tensor
 from satbench.core.eps import format_eps
 from satbench.methods import Passes
 from satbench.training.config import TrainConfig
+from satbench.training.extra import Extra
 from satbench.training.run import Training
 from satbench.training.schedule import drawing
 from satbench.training.stages import Stage, rates_of
@@ -50,12 +51,14 @@ class TimedStage:
 class DryRun:
     """What was found out; times in seconds, memory in bytes.
 
-    images: of the training split. updates, images_an_epoch: of an epoch, replays included. val_images, val_seconds: of
-    one measurement on the validation split, estimated from its first 256 images. parameters, optimizer: memory of the
-    weights and of the optimizer's state. peak: the largest memory so far, of PyTorch on the GPU, else of this process.
+    images: of the training split. extra: what is mixed into its batches. updates, images_an_epoch: of an epoch, replays
+    included. val_images, val_seconds: of one measurement on the validation split, estimated from its first 256 images.
+    parameters, optimizer: memory of the weights and of the optimizer's state. peak: the largest memory so far, of
+    PyTorch on the GPU, else of this process.
     """
 
     images: int
+    extra: Extra | None
     updates: int
     images_an_epoch: int
     stages: list[TimedStage]
@@ -94,6 +97,7 @@ def dry_run(config: TrainConfig, device: str = "auto", data_dir: Path | None = N
         elapsed = _now(run.place) - started
         return DryRun(
             images=len(run.feed.images),
+            extra=run.feed.extra,
             updates=run.updates,
             images_an_epoch=run.images_an_epoch,
             stages=stages,
@@ -125,6 +129,8 @@ def described(config: TrainConfig, found: DryRun) -> list[str]:
         f"data: {found.images:,} training and {found.val_images:,} validation images; an epoch is {found.updates:,} "
         f"updates on {found.images_an_epoch:,} images",
     ]
+    if found.extra is not None:
+        lines.append(f"extra data: {found.extra.data} of {len(found.extra.images):,} images, in every batch")
     for number, one in enumerate(found.stages, 1):
         where = (
             f"stage {number}, {one.stage.config.method.name}, {one.stage.epochs:g} epochs: " if config.stages else ""

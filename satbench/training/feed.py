@@ -1,6 +1,6 @@
 """The batches of an epoch, in an order that depends on seed and epoch alone, prepared while the last one is used."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import partial
@@ -15,14 +15,15 @@ from satbench.data.images import FileImages, Images, ImageSet, unit
 from satbench.data.loaders import open_rgb
 from satbench.numerics.seeding import Share, generator
 from satbench.training.augment import WHILE_DECODING, augmentation
+from satbench.training.extra import Extra
 
 
 class Batch(NamedTuple):
     """This process's part of a batch.
 
-    x float32 (n, C, H, W) in [0, 1] and y int64 (n,) on the device; rows int64 (n,) of these images in the data set and
-    batch_rows, those of the whole batch of all processes, on the CPU; start: the place of the first of `rows` in
-    `batch_rows`.
+    x float32 (n, C, H, W) in [0, 1] and y int64 (n,) on the device; rows int64 (n,) of these images in the data set,
+    those of extra images behind them, and batch_rows, those of the whole batch of all processes, on the CPU; start: the
+    place of the first of `rows` in `batch_rows`.
     """
 
     x: Tensor
@@ -40,9 +41,9 @@ class Feed:
     batch is one batch. Batch norm cannot learn from one image: where a process would get fewer than two of the smaller
     batch, its images join the batch before.
     With `resident` images in memory stay on `device`; else the next batch is gathered or decoded on other threads, and
-    copied, while one is used.
+    copied, while one is used. With `extra` images, a share of every batch is taken from these, see `training.extra`.
     Raises `BadInput` for an unknown augmentation, one for files or `resident` where the images are of the other kind,
-    and several processes that would get fewer than two images of a batch.
+    several processes that would get fewer than two images of a batch, and fewer extra images than a batch takes.
     """
 
     def __init__(
@@ -56,14 +57,19 @@ class Feed:
         rank: int = 0,
         count: int = 1,
         drop_last: bool = False,
+        extra: Extra | None = None,
     ) -> None:
         self._change = augmentation(augment)
         if augment in WHILE_DECODING and not isinstance(images, FileImages):
             raise BadInput(
                 f"augmentation {augment!r} is for image files, and {images.name} is in memory; use crop-flip"
             )
-        if resident and not isinstance(images, ImageSet):
-            raise BadInput(f"{images.name} is decoded batch by batch and cannot stay on the device; leave resident out")
+        parts = [images] if extra is None else [images, extra.images]
+        for part in parts:
+            if resident and not isinstance(part, ImageSet):
+                raise BadInput(
+                    f"{part.name} is decoded batch by batch and cannot stay on the device; leave resident out"
+                )
         if count > 1 and min(batch_size, len(images)) < 2 * count:
             raise BadInput(
                 f"{count} processes share batches of {min(batch_size, len(images))} images, which is fewer than two "
@@ -72,7 +78,17 @@ class Feed:
         self.images, self.batch_size, self.seed, self.augment = images, batch_size, seed, augment
         self.drop_last = drop_last
         self.device, self.resident, self.rank, self.count = torch.device(device), resident, rank, count
-        self._source = images.x.to(self.device if resident else "cpu") if isinstance(images, ImageSet) else None
+        self.extra, self.rows = extra, sum(map(len, parts))  # of the original and extra images
+        self._parts = parts
+        self._sources = [
+            part.x.to(self.device if resident else "cpu") if isinstance(part, ImageSet) else None for part in parts
+        ]
+        self._y = torch.cat([part.y for part in parts])
+        if extra is not None and (most := extra.count(self.largest[0])) > len(extra.images):
+            raise BadInput(
+                f"a batch takes {most} of the {len(extra.images)} images of data.extra, and none twice; give more "
+                "images, a smaller batch_size or a smaller data.extra_fraction"
+            )
         self._stream: torch.cuda.Stream | None = None
         if self.device.type == "cuda" and not resident:
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
@@ -95,7 +111,7 @@ class Feed:
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `first` on; raises `BadInput` for a file without an image."""
-        order = torch.randperm(len(self.images), generator=generator(self.seed, "order", number))
+        order = self._order(number)
         steps = range(first, self.batches_an_epoch)
         ahead, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor()  # no thread starts before its first task
         make = partial(self._batch, number, order, decoders)
@@ -119,12 +135,20 @@ class Feed:
             ahead.shutdown(cancel_futures=True)
 
     def clean(self) -> Iterator[Tensor]:
-        """Yield all images on the device, unaugmented and in whole batches, the same in every process."""
+        """Yield the images of an epoch on the device, unaugmented and in whole batches, the same in every process."""
         whole = copy(self)
         whole.augment, whole.rank, whole.count, whole.drop_last = "none", 0, 1, False
         whole._change = augmentation("none")
         for batch in whole.epoch(0):
             yield batch.x
+
+    def _order(self, epoch: int) -> Tensor:
+        """The rows of the images of an epoch."""
+        order = torch.randperm(len(self.images), generator=generator(self.seed, "order", epoch))
+        if self.extra is None:
+            return order
+        sizes = [len(order[self._rows(step)]) for step in range(self.batches_an_epoch)]
+        return self.extra.mixed(order, sizes, self.seed, epoch)
 
     def _rows(self, step: int) -> slice:
         """The places of a batch in the order of its epoch."""
@@ -139,21 +163,31 @@ class Feed:
         with torch.cuda.stream(self._stream):
             x = self._place(self._pixels(epoch, rows, decoders))
             x = self._change(x, Share(step_generator, len(whole), start))
-            return Batch(x, self._place(self.images.y[rows]), rows, whole, start)
+            return Batch(x, self._place(self._y[rows]), rows, whole, start)
 
     def _pixels(self, epoch: int, rows: Tensor, decoders: ThreadPoolExecutor) -> Tensor:
-        if self._source is not None:
-            return self._source[rows.to(self._source.device)]
-        decoded = list(decoders.map(partial(self._decode, epoch), rows.tolist()))
+        if self.extra is None:
+            return self._pixels_of(0, epoch, rows, decoders)
+        places = [(rows < len(self.images)).nonzero().flatten(), (rows >= len(self.images)).nonzero().flatten()]
+        x = torch.cat([self._pixels_of(part, epoch, rows[one], decoders) for part, one in enumerate(places)])
+        return x[torch.cat(places).argsort().to(x.device)]
+
+    def _pixels_of(self, part: int, epoch: int, rows: Tensor, decoders: ThreadPoolExecutor) -> Tensor:
+        """The images of these rows, all of which are original (part 0) or extra ones (1)."""
+        own, source = rows - part * len(self.images), self._sources[part]
+        if source is not None:
+            return source[own.to(source.device)]
+        decoded = list(decoders.map(partial(self._decode, self._parts[part], epoch), own.tolist(), rows.tolist()))
         return unit(np.stack(decoded)) if decoded else torch.empty(0, *self.images.shape)
 
-    def _decode(self, epoch: int, row: int) -> np.ndarray:
-        assert isinstance(self.images, FileImages)
+    def _decode(self, images: Images, epoch: int, own: int, row: int) -> np.ndarray:
+        """Image `own` of a part, row `row` of all."""
+        assert isinstance(images, FileImages)
         if self.augment not in WHILE_DECODING:
-            return self.images.pixels(row)
+            return images.pixels(own)
         randomness = generator(self.seed, "augment", epoch, row)
-        image = open_rgb(self.images.files[row])
-        return WHILE_DECODING[self.augment](image, self.images.image_size, randomness)[: self.images.channels]
+        image = open_rgb(images.files[own])
+        return WHILE_DECODING[self.augment](image, images.image_size, randomness)[: images.channels]
 
     def _place(self, tensor: Tensor) -> Tensor:
         if self._stream is not None:
@@ -161,8 +195,9 @@ class Feed:
         return tensor.to(self.device, non_blocking=True)
 
 
-def is_resident(images: Images, device: torch.device, asked: bool | None) -> bool:
+def is_resident(parts: Sequence[Images], device: torch.device, asked: bool | None) -> bool:
     """Whether the images lie on the device: as asked, or where they take less than a quarter of its free memory."""
-    if asked is not None or not isinstance(images, ImageSet):
+    in_memory = [part.x.nbytes for part in parts if isinstance(part, ImageSet)]
+    if asked is not None or len(in_memory) < len(parts):
         return bool(asked)
-    return device.type == "cpu" or 4 * images.x.nbytes < torch.cuda.mem_get_info(device)[0]
+    return device.type == "cpu" or 4 * sum(in_memory) < torch.cuda.mem_get_info(device)[0]

@@ -27,6 +27,7 @@ from satbench.training.config import TrainConfig
 from satbench.training.distributed import share_gradients
 from satbench.training.ending import ending, is_measured, is_over
 from satbench.training.evaluators import Evaluator, alarmed_by, best_by, figures_of
+from satbench.training.extra import Extra
 from satbench.training.feed import Feed, is_resident
 from satbench.training.interrupt import interruptible
 from satbench.training.log import Best, best_epoch, last_epoch, newest, timed, trained
@@ -52,6 +53,7 @@ class Training:
         evaluators: Sequence[Evaluator],
         images: Images,
         held_out: Images | None,
+        extra: Extra | None,
         out: Path,
         place: torch.device,
         processes: Processes,
@@ -61,6 +63,9 @@ class Training:
         self.config, self.images, self.held_out, self.out, self.place = config, images, held_out, out, place
         self.processes, self.report, self.save_seconds = processes, progress, save_seconds
         self.data = {part.split: part.fingerprint for part in (images, held_out) if part is not None}
+        self.extra = None if extra is None else extra.data
+        if self.extra is not None:
+            self.data["extra"] = str(self.extra.digest)
         self.train_digest, self.classes = images.fingerprint, images.num_classes
         self.class_names = images.class_names
         self.feed = Feed(
@@ -69,10 +74,11 @@ class Training:
             config.seed,
             config.augment,
             place,
-            is_resident(images, place, config.speed.resident),
+            is_resident([images, *([] if extra is None else [extra.images])], place, config.speed.resident),
             processes.rank,
             processes.count,
             config.drop_last,
+            extra,
         )
         refuse_small_parts(config, len(images), processes.count)
         self.stages = stages_of(config, self.feed.batches_an_epoch)
@@ -129,7 +135,7 @@ class Training:
         if stage.keep_optimizer and index:
             groups = taken.state_dict()["param_groups"]
             taken.load_state_dict({"state": self.learner.optimizer.state_dict()["state"], "param_groups": groups})
-        state = stage.method.initial_state(len(self.images), self.classes, self.feed.largest)
+        state = stage.method.initial_state(self.feed.rows, self.classes, self.feed.largest)
         state = {name: tensor.to(self.place) for name, tensor in state.items()}
         self.run = Remembered(self.net, taken, state, self.average)
         self.learner = Learner(

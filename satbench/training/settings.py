@@ -124,6 +124,10 @@ class DataConfig(Settings):
         in every class; "none" trains on all of them. null is the data set's own split, else 15% (ImageNet: 1%).
     train_n: how many of the training images are used, the first of each class in their fixed pseudo-random order; null
         is all of them.
+    extra: a data set of extra or generated images that are mixed into every batch, as `--dataset` names it; see
+        `training.extra`. null mixes in none.
+    extra_fraction: their share of a batch. 0.7 is the default of the code of Wang et al. 2023 (arXiv 2302.04638), which
+        is that of Rebuffi et al. 2021 (arXiv 2103.01946) as re-implemented.
     """
 
     val: Annotated[
@@ -132,6 +136,8 @@ class DataConfig(Settings):
         Field(description="a share between 0 and 1, a number of images from 2, or none"),
     ] = None
     train_n: Annotated[Whole, Field(ge=2, description="a whole number from 2")] | None = None
+    extra: Annotated[str, Field(min_length=1)] | None = None
+    extra_fraction: Annotated[Number, Field(gt=0, lt=1, description="a number between 0 and 1")] = 0.7
 
 
 class MeasureConfig(Settings):

@@ -3,7 +3,7 @@
 1. The attack: `method.perturb` on the bare network in eval mode and frozen, or on a copy of it that is refreshed
    first; no process waits for another.
 2. The optimizer: `method.loss` in training mode, inside `method.around_update`; backward averages over the processes.
-3. What is remembered: `method.after_update`, running statistics, the average of the weights.
+3. What is remembered: running statistics, `method.after_update`, the average of the weights.
 
 With gradient accumulation 1 and the loss and backward of 2 are done for one part of the batch after another.
 """
@@ -101,8 +101,9 @@ class Learner:
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
             self.optimizer.step()
+        update = self._agree(found, pressed, step)
         self.method.after_update(self.net, x_adv, step)
-        return self._agree(found, pressed, step)
+        return update
 
     def _gradients(self, x_adv: Tensor, step: Step) -> Iterator[list[Tensor]]:
         """Add up the gradients of all parts; yields of each its loss, its accuracy if known, and running statistics.

@@ -19,6 +19,7 @@ from satbench.training.combinations import refuse_undefined
 from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined
 from satbench.training.evaluators import evaluators_of
+from satbench.training.extra import extra_of
 from satbench.training.log import Best, best_epoch, last_epoch
 from satbench.training.run import Training
 from satbench.training.schedule import lr_factor
@@ -89,7 +90,7 @@ def train(
     with prepared(config, device, data_dir, out, progress, save_seconds, data) as run:
         is_first = run.processes.rank == 0
         if is_first:
-            source = run.train_digest, run.class_names
+            source = run.train_digest, run.class_names, run.extra
             run.writer = Writer(out, config, run.best, source, keep_every, log_steps, Tracking(trackers))
         with alone_in(out, "train") if is_first else nullcontext():
             if is_first:
@@ -125,8 +126,9 @@ def prepared(
         lr_factor(stage.schedule.name, stage.schedule.params, 0.0)  # refused here when it is unknown
     evaluators = evaluators_of(config)
     images, held_out = splits(config, data_dir, data)
+    extra = extra_of(config, images, held_out, data_dir, is_named=data is None)
     with (
         joined(wanted) as (processes, place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
     ):
-        yield Training(config, evaluators, images, held_out, out, place, processes, progress, save_seconds)
+        yield Training(config, evaluators, images, held_out, extra, out, place, processes, progress, save_seconds)

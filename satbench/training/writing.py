@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from satbench.core.extra import ExtraData
 from satbench.models.classifier import Classifier
 from satbench.training import checkpoint
 from satbench.training.config import TrainConfig
@@ -16,8 +17,9 @@ from satbench.zoo import BEST, LAST
 class Writer:
     """The weights, state, logs and trackers of a run in the folder `out`.
 
-    best: as in `log.best_epoch`. source: digest and class names of the training images. keep_every: of how many
-    epochs the weights of one are kept in OUT/epochs. log_steps: of how many updates one is logged.
+    best: as in `log.best_epoch`. source: digest and class names of the training images, and what is said of extra ones.
+    keep_every: of how many epochs the weights of one are kept in OUT/epochs. log_steps: of how many updates one is
+    logged.
     """
 
     def __init__(
@@ -25,7 +27,7 @@ class Writer:
         out: Path,
         config: TrainConfig,
         best: Best,
-        source: tuple[str, tuple[str, ...] | None],
+        source: tuple[str, tuple[str, ...] | None, ExtraData | None],
         keep_every: int | None,
         log_steps: int | None,
         tracking: Tracking,

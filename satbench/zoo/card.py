@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from satbench.core.eps import Threat
+from satbench.core.extra import ExtraData
 from satbench.core.lookup import find
 from satbench.data.loaders import LOADERS
 from satbench.models import ARCHITECTURES, ModelSpec, canonical
@@ -59,10 +60,14 @@ class _WeightsFile(_Strict):
 
 
 class SatbenchCard(_Network, _Training, _WeightsFile):
-    """A network in a weights file that satbench wrote, which holds image size and normalisation itself."""
+    """A network in a weights file that satbench wrote, which holds image size and normalisation itself.
+
+    extra_data: images of another data set that its training mixed into the batches.
+    """
 
     format: Literal["safetensors"]
     seed: int
+    extra_data: ExtraData | None = None
 
 
 class StateDictCard(_Network, _WeightsFile):
@@ -80,6 +85,7 @@ class StateDictCard(_Network, _WeightsFile):
     method: str | None = None
     trained_for: Threat | None = None
     seed: int | None = None
+    extra_data: ExtraData | None = None
 
     @property
     def spec(self) -> ModelSpec:

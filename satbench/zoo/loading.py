@@ -166,6 +166,7 @@ def _state_dict(name: str, card: StateDictCard, path: Path) -> Loaded:
         recipe=card.recipe,
         seed=card.seed,
         trained_for=card.trained_for,
+        extra_data=card.extra_data,
     )
     return Loaded(model, info, card.dataset, card.image_size)
 
@@ -176,7 +177,8 @@ def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
     if isinstance(card, StateDictCard):
         loaded = _state_dict(name, card, checkpoint)
         info = loaded.info.model_copy(update={"ref": ref, "label": f"{name} [{checkpoint.name}]", "seed": None})
-        return replace(loaded, info=info.model_copy(update={"method": None, "recipe": None, "trained_for": None}))
+        unknown = dict.fromkeys(("method", "recipe", "trained_for", "extra_data"))
+        return replace(loaded, info=info.model_copy(update=unknown))
     if checkpoint.is_dir() or checkpoint.suffix == ".safetensors":
         loaded = _from_file(ref, weights_of(checkpoint))
         assert isinstance(loaded.model, Classifier)
@@ -226,6 +228,7 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         recipe=recipe,
         seed=origin.seed,
         trained_for=origin.threat,
+        extra_data=origin.extra,
         config=origin.config if note is None else None,
         family=origin.family,
     )

@@ -78,6 +78,7 @@ def _own(path: Path, known: Fields, given: Mapping[str, Any]) -> Fields:
         "method": origin.method,
         "seed": origin.seed,
         "trained_for": {"norm": origin.threat.norm, "eps": format_eps(origin.threat.eps)},
+        "extra_data": None if origin.extra is None else origin.extra.model_dump(),
         "parameters": _count(model),
         **given,
         **known,
