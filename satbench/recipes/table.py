@@ -6,7 +6,7 @@ from pathlib import Path
 from satbench.core import plugins
 from satbench.core.errors import BadInput
 from satbench.core.lookup import find
-from satbench.recipes import cifar10, cifar10_jpeg, digits, imagenet
+from satbench.recipes import cifar10, cifar10_jpeg, cifar10_labels, digits, imagenet
 from satbench.recipes.file import SUFFIXES, read_recipe
 from satbench.training.config import TrainConfig
 
@@ -53,14 +53,14 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "cifar10-free": cifar10.cifar10_free,
     "cifar10-n-fgsm": cifar10.cifar10_n_fgsm,
     "cifar10-gradalign": cifar10.cifar10_gradalign,
-    "cifar10-sglr": cifar10.cifar10_sglr,
-    "cifar10-sglr-trades": cifar10.cifar10_sglr_trades,
-    "cifar10-self-adaptive": cifar10.cifar10_self_adaptive,
-    "cifar10-te": cifar10.cifar10_te,
-    "cifar10-te-trades": cifar10.cifar10_te_trades,
-    "cifar10-adr": cifar10.cifar10_adr,
-    "cifar10-adr-trades": cifar10.cifar10_adr_trades,
-    "cifar10-adr-awp": cifar10.cifar10_adr_awp,
+    "cifar10-sglr": cifar10_labels.cifar10_sglr,
+    "cifar10-sglr-trades": cifar10_labels.cifar10_sglr_trades,
+    "cifar10-self-adaptive": cifar10_labels.cifar10_self_adaptive,
+    "cifar10-te": cifar10_labels.cifar10_te,
+    "cifar10-te-trades": cifar10_labels.cifar10_te_trades,
+    "cifar10-adr": cifar10_labels.cifar10_adr,
+    "cifar10-adr-trades": cifar10_labels.cifar10_adr_trades,
+    "cifar10-adr-awp": cifar10_labels.cifar10_adr_awp,
     "cifar10-ema": cifar10.cifar10_ema,
     "cifar10-swa": cifar10.cifar10_swa,
     "cifar10-jpeg-sat-small": cifar10_jpeg.cifar10_jpeg_sat_small,
