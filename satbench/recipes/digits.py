@@ -6,7 +6,7 @@ method runs and what it costs; differences between methods at this size are no e
 
 from typing import Any
 
-from satbench.recipes.cifar10 import SELF_ADAPTIVE
+from satbench.recipes.cifar10_labels import SELF_ADAPTIVE
 from satbench.training.config import TrainConfig
 from satbench.training.settings import Named, OptimizerConfig, StageConfig, ThreatConfig
 
