@@ -2,23 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from satbench.core.eps import Threat, default_step, format_eps, parse_eps, sat_step
-from satbench.core.errors import BadInput
+from satbench.core.eps import default_step, format_eps, parse_eps, sat_step
 from satbench.core.escaping import markdown
-from satbench.core.parsing import parsed
-from satbench.core.strict_yaml import read_mapping, shipped
+from satbench.reporting.claims_file import CLEAN, ClaimsFile, Source
 from satbench.reporting.rounding import down, outward
 from satbench.reporting.summary import Row
 from satbench.results.metrics import wilson
 from satbench.results.schema import DataInfo
 from satbench.specs.attack import Parameter
 
-CLEAN = "clean"
 CARD = "card"  # a source whose images were loaded as the network's card says
 WIDEST = 10.0  # points: a 95% interval from about 400 images; a wider one settles nothing by holding a figure
 ROUNDING = 0.05  # published figures have one or two decimals
@@ -30,39 +23,8 @@ PUBLISHED_ATTACK: dict[str, tuple[object, ...]] = {
 }
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Images(_Strict):
-    dataset: str
-    split: str
-    n: int = Field(gt=0)
-
-
-class Source(_Strict):
-    """Where figures were published, the image loader they were made with, and the attack's step where it is known."""
-
-    where: str
-    loader: str
-    step_size: str | None = None
-
-
-Percent = Annotated[float, Field(ge=0, le=100)]
-Figure = Annotated[str, Field(pattern=r"^(clean|pgd-[1-9][0-9]*)$")]
-
-
-class Claims(_Strict):
-    """`leaderboards/claims.yaml`: for each network and source, accuracies in percent, clean or against PGD-N."""
-
-    images: Images
-    threat: Threat
-    sources: dict[str, Source]
-    claims: dict[str, dict[str, dict[Figure, Percent]]]
-
-
 @dataclass(frozen=True)
-class Claim:
+class PublishedFigure:
     """One published accuracy in percent of network `model`; `steps` of PGD, or 0 for clean images."""
 
     model: str
@@ -79,28 +41,17 @@ class Claim:
         return f"{self.percent:.1f}" if round(self.percent, 1) == self.percent else f"{self.percent:.2f}"
 
 
-def read_claims(path: Path | None = None) -> Claims:
-    """The published figures; raises `BadInput` naming file and field of the first that is wrong."""
-    path = path or shipped("claims.yaml", "leaderboards")
-    claims = parsed(Claims, read_mapping(path), str(path))
-    for model, sources in claims.claims.items():
-        for source in sources:
-            if source not in claims.sources:
-                raise BadInput(f"{path}, field 'claims.{model}.{source}': no such source in the list of sources")
-    return claims
-
-
-def published(claims: Claims, model: str) -> list[Claim]:
+def published(claims: ClaimsFile, model: str) -> list[PublishedFigure]:
     """What was published of one network: clean figures first, then by steps."""
     found = [
-        Claim(model, source, 0 if figure == CLEAN else int(figure.removeprefix("pgd-")), percent)
-        for source, figures in claims.claims.get(model, {}).items()
+        PublishedFigure(model, source, 0 if figure == CLEAN else int(figure.removeprefix("pgd-")), percent)
+        for source, figures in claims.figures.get(model, {}).items()
         for figure, percent in figures.items()
     ]
     return sorted(found, key=lambda claim: claim.steps)
 
 
-def headline(claims: Sequence[Claim]) -> tuple[Claim | None, Claim | None]:
+def headline(claims: Sequence[PublishedFigure]) -> tuple[PublishedFigure | None, PublishedFigure | None]:
     """The clean figure and the robust one of most steps; of equal ones, the first source's."""
     clean = next((claim for claim in claims if not claim.steps), None)
     robust = [claim for claim in claims if claim.steps]
@@ -111,14 +62,14 @@ def headline(claims: Sequence[Claim]) -> tuple[Claim | None, Claim | None]:
 class Comparison:
     """A claim beside the count of `n` images that a run found correct or robust; both 0 where nothing was measured."""
 
-    claim: Claim
+    claim: PublishedFigure
     count: int
     n: int
     verdict: str
 
 
 def compare(
-    claims: Claims, model: str, loader: str | None, image_size: int | None, data: DataInfo, rows: Sequence[Row]
+    claims: ClaimsFile, model: str, loader: str | None, image_size: int | None, data: DataInfo, rows: Sequence[Row]
 ) -> list[Comparison]:
     """Every published figure of `model` beside the run's `rows`, with a verdict in words.
 
@@ -130,7 +81,9 @@ def compare(
     return [_compare(claims, claim, card, data, rows) for claim in published(claims, model)]
 
 
-def _compare(claims: Claims, claim: Claim, card: DataInfo, data: DataInfo, rows: Sequence[Row]) -> Comparison:
+def _compare(
+    claims: ClaimsFile, claim: PublishedFigure, card: DataInfo, data: DataInfo, rows: Sequence[Row]
+) -> Comparison:
     source = claims.sources[claim.source]
     row = _test_of(claims, claim, source, rows)
     if row is None:
@@ -156,7 +109,7 @@ def _compare(claims: Claims, claim: Claim, card: DataInfo, data: DataInfo, rows:
     return Comparison(claim, count, row.n, verdict)
 
 
-def _test_of(claims: Claims, claim: Claim, source: Source, rows: Sequence[Row]) -> Row | None:
+def _test_of(claims: ClaimsFile, claim: PublishedFigure, source: Source, rows: Sequence[Row]) -> Row | None:
     """The row that measures the claim's figure; if there is a choice, the one nearest to the published attack."""
     if not claim.steps:
         return max(rows, key=lambda row: row.n, default=None)
@@ -174,7 +127,9 @@ def _is_pgd(row: Row, steps: int) -> bool:
     return len(row.attacks) == 1 and row.attacks[0].name == "pgd" and row.attacks[0].params["steps"] == steps
 
 
-def _differences(claims: Claims, claim: Claim, source: Source, card: DataInfo, data: DataInfo, row: Row) -> list[str]:
+def _differences(
+    claims: ClaimsFile, claim: PublishedFigure, source: Source, card: DataInfo, data: DataInfo, row: Row
+) -> list[str]:
     differs = []
     images = claims.images
     if (data.name, data.split) != (images.dataset, images.split):
@@ -210,7 +165,7 @@ def _step(eps: float, params: Mapping[str, Parameter]) -> float:
     return stated if isinstance(stated, float) else default_step(eps, steps)
 
 
-def to_markdown(claims: Claims, compared: Sequence[Comparison]) -> str:
+def to_markdown(claims: ClaimsFile, compared: Sequence[Comparison]) -> str:
     """The comparisons as a table, with what was published where; accuracies are rounded down, bounds outward."""
     lines = [
         "| figure | published % | source | measured % [95%] | n | verdict |",

@@ -46,9 +46,9 @@ class Comparison:
 
     `values` and `reference_values` hold an accuracy a seed. `difference` is the mean of the first minus that of the
     second, `low` and `high` bound it over images, and with several seeds over these too; `outcomes` are then
-    those of both, (seeds, n), and `bootstrap` a check. `p_value` is adjusted by Holm over the `together` comparisons of the
-    quantity. `images`, `threat` and the ids in `attacks` are those of the quantity; clean accuracy has no threat. `of`
-    and `against` are the recipes and activations of the networks and of the reference.
+    those of both, (seeds, n), and `bootstrap` a check. `p_value` is adjusted by Holm over the `together` comparisons of
+    the quantity. `images`, `threat` and the ids in `attacks` are those of the quantity; clean accuracy has no threat.
+    `of` and `against` are the recipes and activations of the networks and of the reference.
     """
 
     where: str

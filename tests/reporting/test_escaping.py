@@ -16,11 +16,11 @@ from satbench.core.eps import Threat
 from satbench.core.escaping import csv_cell, figure_text, html, latex, markdown, one_line, terminal
 from satbench.core.names import NAME, check_name, path_part
 from satbench.reporting import leaderboard, page, plots
-from satbench.reporting.claims import Claims
-from satbench.reporting.claims import compare as compare_claims
-from satbench.reporting.claims import to_markdown as claims_markdown
+from satbench.reporting.claims_file import ClaimsFile
 from satbench.reporting.paired import compare_runs
 from satbench.reporting.paired import to_markdown as paired_markdown
+from satbench.reporting.published import compare as compare_claims
+from satbench.reporting.published import to_markdown as claims_markdown
 from satbench.reporting.render import check_page_folder
 from satbench.reporting.summary import Row, summarise
 from satbench.reporting.table_forms import to_csv, to_latex, to_markdown
@@ -328,7 +328,7 @@ def test_the_page_of_trust_and_tables_of_commands_show_names_as_text(
 
 def test_claims_show_names_as_text(runs: list[Run]) -> None:
     text = "[a](http://h.example)\n# heading"
-    claims = Claims.model_validate(
+    claims = ClaimsFile.model_validate(
         {
             "images": {"dataset": "digits", "split": "test", "n": 20},
             "threat": {"norm": "Linf", "eps": EPS},

@@ -7,7 +7,8 @@ import pytest
 from satbench.core.eps import parse_eps
 from satbench.core.errors import BadInput
 from satbench.data.loaders import LOADERS
-from satbench.reporting.claims import Claims, compare, headline, published, read_claims, to_markdown
+from satbench.reporting.claims_file import ClaimsFile, read_claims
+from satbench.reporting.published import compare, headline, published, to_markdown
 from satbench.reporting.summary import Row
 from satbench.results.schema import DataInfo
 from satbench.zoo.card import ReleasedCard
@@ -15,7 +16,7 @@ from satbench.zoo.registry import read_cards
 
 from .made import known
 
-CLAIMS = Claims.model_validate(
+CLAIMS = ClaimsFile.model_validate(
     {
         "images": {"dataset": "imagenet", "split": "val", "n": 50000},
         "threat": {"norm": "Linf", "eps": "4/255"},
@@ -23,7 +24,7 @@ CLAIMS = Claims.model_validate(
             "readme": {"where": "the README", "loader": "card", "step_size": "1/255"},
             "paper": {"where": "the paper", "loader": "tf1-bicubic"},
         },
-        "claims": {"net": {"readme": {"clean": 70.0, "pgd-10": 40.0, "pgd-50": 38.0}, "paper": {"pgd-200": 37.5}}},
+        "figures": {"net": {"readme": {"clean": 70.0, "pgd-10": 40.0, "pgd-50": 38.0}, "paper": {"pgd-200": 37.5}}},
     }
 )
 IMAGES = DataInfo(name="imagenet", split="val", n=1000, digest="sha256:0", loader="opencv-cubic", image_size=224)
@@ -145,7 +146,7 @@ def test_the_released_attack_tests_a_claim_at_any_number_of_steps_that_was_publi
     """Its step is max(1/255, eps / steps): 1/255 at 4/255 from four steps on, 2/255 for two."""
     assert verdicts(row(attack=sat(10)))["PGD-10"] == "agrees"
     assert verdicts(row(380, attack=sat(50)))["PGD-50"] == "agrees"
-    two = CLAIMS.model_copy(update={"claims": {"net": {"readme": {"pgd-2": 45.0}}}})
+    two = CLAIMS.model_copy(update={"figures": {"net": {"readme": {"pgd-2": 45.0}}}})
     (compared,) = compare(two, "net", "opencv-cubic", 224, IMAGES, [row(450, attack=sat(2))])
     assert compared.verdict == "no test: other step (2/255, published with 1/255)"
 
@@ -196,13 +197,13 @@ def test_the_headline_is_clean_and_the_attack_of_most_steps() -> None:
 def test_every_claim_is_of_a_released_card_and_every_card_but_one_has_one() -> None:
     claims = read_claims()
     cards = {name for name, card in read_cards().items() if isinstance(card, ReleasedCard)}
-    assert set(claims.claims) == cards - {"resnet50-mish"}  # downloadable, in no table
+    assert set(claims.figures) == cards - {"resnet50-mish"}  # downloadable, in no table
 
 
 def test_the_figures_are_those_of_the_readme() -> None:
     """Gains over ReLU as the README's tables give them, so that a slip of the pen shows."""
     claims = read_claims()
-    readme = {name: sources["readme"] for name, sources in claims.claims.items() if "readme" in sources}
+    readme = {name: sources["readme"] for name, sources in claims.figures.items() if "readme" in sources}
     assert len(readme) == 22
     assert all(
         figures["clean"] > figures["pgd-10"] > figures["pgd-20"] > figures["pgd-50"]
@@ -211,16 +212,16 @@ def test_the_figures_are_those_of_the_readme() -> None:
     )
     assert readme["resnet50-silu"]["pgd-50"] - readme["resnet50-relu"]["pgd-50"] == pytest.approx(8.8)
     assert all(set(figures) == {"clean"} for name, figures in readme.items() if name.startswith("effnet"))
-    assert claims.claims["effnet-l1-enhanced"]["abstract"] == {"clean": 82.2, "pgd-200": 58.6}
+    assert claims.figures["effnet-l1-enhanced"]["abstract"] == {"clean": 82.2, "pgd-200": 58.6}
 
 
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [
-        ("pgd-10: 35.3", "pgd-ten: 35.3", "claims.resnet50-relu.readme.pgd-ten"),
-        ("pgd-10: 35.3", "pgd-10: 135.3", "claims.resnet50-relu.readme.pgd-10"),
-        ("pgd-10: 35.3", "pgd-10: high", "claims.resnet50-relu.readme.pgd-10"),
-        ("    readme: {clean: 65.2}", "    log: {clean: 65.2}", "claims.effnet-b0.log"),
+        ("pgd-10: 35.3", "pgd-ten: 35.3", "figures.resnet50-relu.readme.pgd-ten"),
+        ("pgd-10: 35.3", "pgd-10: 135.3", "figures.resnet50-relu.readme.pgd-10"),
+        ("pgd-10: 35.3", "pgd-10: high", "figures.resnet50-relu.readme.pgd-10"),
+        ("    readme: {clean: 65.2}", "    log: {clean: 65.2}", "figures.effnet-b0.log"),
         ("    loader: card", "    loder: card", "sources.readme.loader"),
         ("eps: 4/255", "radius: 4/255", "threat.eps"),
         ("eps: 4/255", "eps: 4", "threat.eps"),  # pixel values of 0..255
