@@ -16,10 +16,10 @@ def command(
 ) -> None:
     """Show the claims of the SAT paper, where each is tested, and what the committed results say."""
     from satbench.core.files import to_json
-    from satbench.reporting.claims import CLAIMS_NOTE, as_json, tested_claims
+    from satbench.reporting.claims import CLAIMS_NOTE, as_json, claims_with_states
     from satbench.reporting.claims_file import read_claims
 
-    claims = tested_claims(read_claims(), reports)
+    claims = claims_with_states(read_claims(), reports)
     if json:
         echo(to_json([as_json(one) for one in claims]), nl=False)
         return

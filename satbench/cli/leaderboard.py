@@ -19,7 +19,7 @@ def command(
     """Rebuild the leaderboards from committed rows and results of studies, byte for byte, without torch."""
     from satbench.core.errors import BadInput
     from satbench.reporting import leaderboard
-    from satbench.reporting.claims import tested_claims
+    from satbench.reporting.claims import claims_with_states
     from satbench.reporting.claims_file import read_claims
     from satbench.reporting.lines import network_names
     from satbench.reporting.render import check_page_folder
@@ -45,7 +45,7 @@ def command(
             echo(f"{name}: listed without a rank, because its trust verdict is fail", err=True)
     rows = read_summary(summary)
     stated = folder / "claims.yaml"
-    claims = tested_claims(read_claims(stated), reports) if stated.is_file() else []
+    claims = claims_with_states(read_claims(stated), reports) if stated.is_file() else []
     if check:
         different = leaderboard.check(folder, rows, claims)
         for name in different:

@@ -30,7 +30,7 @@ CLAIMS_NOTE = (
 
 
 @dataclass(frozen=True)
-class Test:
+class CriterionResult:
     """A criterion of a study, and what it says."""
 
     study: str
@@ -40,14 +40,14 @@ class Test:
 
 
 @dataclass(frozen=True)
-class TestedClaim:
+class ClaimState:
     """A claim with its tests; `commands` make the results, or would test a claim that cannot be tested here.
 
     scales: of the studies that test it.
     """
 
     claim: Claim
-    tests: tuple[Test, ...]
+    tests: tuple[CriterionResult, ...]
     commands: tuple[str, ...]
     scales: tuple[str, ...]
 
@@ -81,7 +81,7 @@ class TestedClaim:
         return (*said, *([self.claim.note] if self.claim.note else []))
 
 
-def tested_claims(known: ClaimsFile, reports: Path) -> list[TestedClaim]:
+def claims_with_states(known: ClaimsFile, reports: Path) -> list[ClaimState]:
     """Every claim with its state, decided by the results of `reports/STUDY`, where they are there.
 
     Raises `BadInput` where these are damaged, or a criterion does not fit the study.
@@ -92,23 +92,23 @@ def tested_claims(known: ClaimsFile, reports: Path) -> list[TestedClaim]:
     return [_tested(known, claim, studied) for claim in known.claims]
 
 
-def _tested(known: ClaimsFile, claim: Claim, studied: Mapping[str, Studied]) -> TestedClaim:
+def _tested(known: ClaimsFile, claim: Claim, studied: Mapping[str, Studied]) -> ClaimState:
     tests = tuple(test for study, names in claim.tests.items() for test in decided(study, names, studied.get(study)))
     studies = [known.studies[study] for study in claim.tests]
     commands = [claim.command] if claim.command else [study.command for study in studies]
-    return TestedClaim(claim, tests, tuple(commands), tuple(study.scale for study in studies))
+    return ClaimState(claim, tests, tuple(commands), tuple(study.scale for study in studies))
 
 
-def decided(study: str, names: Sequence[str], results: Studied | None) -> list[Test]:
+def decided(study: str, names: Sequence[str], results: Studied | None) -> list[CriterionResult]:
     """What the criteria of these names say of a study; not yet measured without results."""
     by_name = {name: criterion for name, criterion in CRITERIA.items() if name in names}
     return [
-        Test(study, name, one.claim, Decision(UNMEASURED) if results is None else one.decide(results))
+        CriterionResult(study, name, one.claim, Decision(UNMEASURED) if results is None else one.decide(results))
         for name, one in by_name.items()
     ]
 
 
-def claims_table(claims: Sequence[TestedClaim]) -> pd.DataFrame:
+def claims_table(claims: Sequence[ClaimState]) -> pd.DataFrame:
     """A line a claim, all cells texts."""
     return pd.DataFrame(
         {
@@ -125,7 +125,7 @@ def claims_table(claims: Sequence[TestedClaim]) -> pd.DataFrame:
     )
 
 
-def as_json(one: TestedClaim) -> dict[str, Any]:
+def as_json(one: ClaimState) -> dict[str, Any]:
     """A claim with its state as plain values; differences and their bounds are fractions."""
     claim = one.claim
     return {

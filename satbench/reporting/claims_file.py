@@ -51,7 +51,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Figure = Annotated[str, Field(pattern=r"^(clean|pgd-[1-9][0-9]*)$")]
 
 
-class TestingStudy(_Strict):
+class StudyScale(_Strict):
     """A study that tests claims: the command that makes it, and its scale."""
 
     command: Text
@@ -93,7 +93,7 @@ class ClaimsFile(_Strict):
     threat: Threat
     sources: dict[str, Source]
     figures: dict[str, dict[str, dict[Figure, Percent]]]
-    studies: dict[str, TestingStudy] = {}
+    studies: dict[str, StudyScale] = {}
     claims: list[Claim] = []
 
 

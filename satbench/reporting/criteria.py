@@ -120,6 +120,8 @@ class Studied:
         wanted = (self._changed(change), of), (self._changed(base), against)
         under = (None, ()) if attack is None else (self.threat, (attack,))
         fits = [one for one in self.found if (one.of, one.against) == wanted and (one.threat, one.attacks) == under]
+        if len(fits) > 1:
+            raise BadInput(f"the study {self.results.title!r} compares {wanted[0]} with {wanted[1]} more than once")
         return fits[0] if fits else None
 
     def _changed(self, settings: str) -> str:

@@ -13,7 +13,7 @@ from satbench.core.errors import BadInput
 from satbench.core.escaping import markdown
 from satbench.core.files import to_json, write_text
 from satbench.core.names import path_part
-from satbench.reporting.claims import CLAIMS_NOTE, TestedClaim, claims_table
+from satbench.reporting.claims import CLAIMS_NOTE, ClaimState, claims_table
 from satbench.reporting.lines import model_lines
 from satbench.reporting.names import strength
 from satbench.reporting.render import check_page_folder, render
@@ -82,7 +82,7 @@ class _Board:
     notes: tuple[str, ...]
 
 
-def build(summary_rows: Sequence[Row], claims: Sequence[TestedClaim] = ()) -> dict[str, str]:
+def build(summary_rows: Sequence[Row], claims: Sequence[ClaimState] = ()) -> dict[str, str]:
     """File names and texts: JSON, CSV and Markdown for each data set, norm and eps, and one index.html over all.
 
     Splits of one data set are ranked apart, each in its own section; index.html ends with the claims. The order of the
@@ -108,7 +108,7 @@ def build(summary_rows: Sequence[Row], claims: Sequence[TestedClaim] = ()) -> di
     return files
 
 
-def write(folder: Path, rows: Sequence[Row], claims: Sequence[TestedClaim] = ()) -> list[Path]:
+def write(folder: Path, rows: Sequence[Row], claims: Sequence[ClaimState] = ()) -> list[Path]:
     """Write every file of `build` into `folder` and remove generated files that no row explains any more.
 
     Files with other names, such as baselines.yaml, claims.yaml and runs.json, are left alone. Raises `BadInput`, and
@@ -123,7 +123,7 @@ def write(folder: Path, rows: Sequence[Row], claims: Sequence[TestedClaim] = ())
     return [folder / name for name in files]
 
 
-def check(folder: Path, rows: Sequence[Row], claims: Sequence[TestedClaim] = ()) -> list[str]:
+def check(folder: Path, rows: Sequence[Row], claims: Sequence[ClaimState] = ()) -> list[str]:
     """Names of the generated files that differ from `build`, are missing, or should not be there; [] when all agree."""
     files = build(rows, claims)
     present = _generated(folder)

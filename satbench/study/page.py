@@ -1,11 +1,13 @@
 """The page of a study: its runs and the curves of its trainings."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from satbench.core.errors import BadInput
+from satbench.recipes import named
 from satbench.reporting.page import Report, write_report
-from satbench.results.store import MANIFEST, read_run
+from satbench.results.store import MANIFEST, Run, read_run
 from satbench.study.folder import STUDY, read_jobs
 from satbench.study.jobs import TRAINING, Jobs
 from satbench.training.checkpoint import read_metrics
@@ -27,8 +29,20 @@ def write_page(study: Path, out: Path, title: str | None = None) -> Report:
     labels = training_labels(jobs)
     curves = {label: read_metrics(study / name / TRAINING) for name, label in labels.items()}
     shown = {label: history for label, history in curves.items() if history}
-    runs = [read_run(study / one.name) for one in measured]
+    recipes = {one.name: named(one.config).recipe for one in jobs.trainings}
+    runs = [_called(read_run(study / one.name), recipes.get(one.training or "")) for one in measured]
     return write_report(out, runs, shown, title or jobs.title or study.resolve().name, notes, jobs.reference)
+
+
+def _called(run: Run, recipe: str | None) -> Run:
+    """The run with its recipe's name as this version gives it; None leaves it.
+
+    A version before this one left out a parameter that a change had put back to its default.
+    """
+    if recipe is None:
+        return run
+    model = run.manifest.model.model_copy(update={"recipe": recipe})
+    return replace(run, manifest=run.manifest.model_copy(update={"model": model}))
 
 
 def training_labels(jobs: Jobs) -> dict[str, str]:

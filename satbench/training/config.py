@@ -192,23 +192,34 @@ class TrainConfig(Settings):
 
     def _without_defaults(self) -> "TrainConfig":
         """A copy without the parameters of table entries that have their default, which say nothing."""
+        changed = {}
+        for part, defaults in self._defaults().items():
+            named: Named = getattr(self, part)
+            params = {key: value for key, value in named.params.items() if (key, value) not in defaults.items()}
+            changed[part] = Named(name=named.name, params=params)
+        return self.model_copy(update=changed)
+
+    def _defaults(self) -> dict[str, dict[str, Any]]:
+        """The defaults of each table entry's parameters; none of code of the user's own."""
         from satbench.training.averaging import AVERAGES  # which import this module
         from satbench.training.schedule import SCHEDULES
 
         tables: tuple[Mapping[str, Callable[..., Any]], ...] = (ARCHITECTURES, METHODS, SCHEDULES, AVERAGES)
-        changed = {}
+        found = {}
         for part, table in zip(NAMED, tables, strict=True):
-            named: Named = getattr(self, part)
-            known = inspect.signature(table[named.name]).parameters if named.name in table else {}
-            params = {
-                key: value for key, value in named.params.items() if key not in known or known[key].default != value
-            }
-            changed[part] = Named(name=named.name, params=params)
-        return self.model_copy(update=changed)
+            name = getattr(self, part).name
+            known = inspect.signature(table[name]).parameters if name in table else {}
+            found[part] = {key: parameter.default for key, parameter in known.items()}
+        return found
 
     def named_after(self, start: "TrainConfig") -> "TrainConfig":
         """A copy whose recipe is called as `start`, with the settings in brackets in which it differs from that."""
-        differences = _differences(start._without_defaults().model_dump(), self._without_defaults().model_dump())
+        before, after = (one._without_defaults().model_dump() for one in (start, self))
+        for part, defaults in self._defaults().items():
+            if before[part]["name"] == after[part]["name"]:  # a parameter that went back to its default differs too
+                given = {key: defaults[key] for key in before[part]["params"] if key in defaults}
+                after[part]["params"] = given | after[part]["params"]
+        differences = _differences(before, after)
         name = f"{start.recipe} [{', '.join(differences)}]" if differences else start.recipe
         return self.model_copy(update={"recipe": name})
 

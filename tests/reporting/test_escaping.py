@@ -333,7 +333,7 @@ def test_claims_show_names_as_text(runs: list[Run]) -> None:
             "images": {"dataset": "digits", "split": "test", "n": 20},
             "threat": {"norm": "Linf", "eps": EPS},
             "sources": {text: {"where": text, "loader": "torchvision"}},
-            "claims": {"m": {text: {"clean": 90.0}}},
+            "figures": {"m": {text: {"clean": 90.0}}},
         }
     )
     data = runs[0].manifest.data
