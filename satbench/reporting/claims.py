@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from satbench.reporting.claims_file import Claim, ClaimsFile
+from satbench.reporting.claims_file import Claim, ClaimsFile, CriterionName, read_claims
 from satbench.reporting.criteria import (
     AGREES,
     CRITERIA,
@@ -18,7 +18,7 @@ from satbench.reporting.criteria import (
     State,
     Studied,
 )
-from satbench.reporting.results_file import RESULTS_FILE, read_results
+from satbench.reporting.results_file import RESULTS_FILE, StudyResults, read_results
 from satbench.reporting.table_forms import MISSING
 
 OFF_SCALE = "not tested at its scale"
@@ -34,7 +34,7 @@ class CriterionResult:
     """A criterion of a study, and what it says."""
 
     study: str
-    criterion: str
+    criterion: CriterionName
     asks: str
     decision: Decision
 
@@ -106,6 +106,26 @@ def decided(study: str, names: Sequence[str], results: Studied | None) -> list[C
         CriterionResult(study, name, one.claim, Decision(UNMEASURED) if results is None else one.decide(results))
         for name, one in by_name.items()
     ]
+
+
+def criteria_of(study: str, results: StudyResults) -> list[CriterionResult]:
+    """What the criteria of `leaderboards/claims.yaml` for the study of this name say; [] where there are none."""
+    names = [name for claim in read_claims().claims for name in claim.tests.get(study, ())]
+    return decided(study, names, Studied(results)) if names else []
+
+
+def criteria_table(found: Sequence[CriterionResult]) -> pd.DataFrame:
+    """A line a criterion, all cells texts."""
+    return pd.DataFrame(
+        {
+            "claim": one.asks,
+            "agrees": CRITERIA[one.criterion].agrees,
+            "differs": CRITERIA[one.criterion].differs,
+            "state": one.decision.state,
+            "figures": " ".join(f"{figure.sentence()}." for figure in one.decision.evidence) or MISSING,
+        }
+        for one in found
+    )
 
 
 def claims_table(claims: Sequence[ClaimState]) -> pd.DataFrame:

@@ -10,13 +10,18 @@ from matplotlib.figure import Figure
 
 from satbench.core.errors import BadInput
 from satbench.core.files import write_bytes
-from satbench.reporting import plots, table_forms, tables
+from satbench.reporting import background as aside
+from satbench.reporting import pictures, plots, table_forms, tables
+from satbench.reporting.ablation import ABLATION_NOTE, ablation_table
+from satbench.reporting.background import NOTHING, Background
+from satbench.reporting.claims import criteria_of, criteria_table
 from satbench.reporting.class_table import CLASS_NOTE, class_table
 from satbench.reporting.differences import BOOTSTRAP_NOTE, answer, difference_table, main_question
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.lines import model_lines, network_names
 from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import check_page_folder, render
+from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded
 from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import NOT_CHECKED, Row, network_of, summarise
 from satbench.reporting.verdict import RULE_NOTE, Comparison, compare, comparisons
@@ -65,13 +70,21 @@ class _Figure:
 
 
 def write_report(
-    folder: Path, runs: Sequence[Run], curves: Curves, title: str, notes: Sequence[str], reference: str = "relu"
+    folder: Path,
+    runs: Sequence[Run],
+    curves: Curves,
+    title: str,
+    notes: Sequence[str],
+    reference: str = "relu",
+    background: Background = NOTHING,
 ) -> Report:
     """Write table, figures and one page with all of it into `folder`; the page loads nothing from elsewhere.
 
     `curves` may be empty; `notes` are paragraphs under the title; `reference` is the activation that the others are
-    compared with. Equal runs give equal bytes. All is computed before the first file is replaced. Raises `BadInput`
-    when the runs hold no records, and where index.html is a page of someone else.
+    compared with; `background` is what a page says beside the runs. A folder that is named after a study with criteria
+    in `leaderboards/claims.yaml` shows them. The file `RESULTS_FILE` rebuilds the page. Equal runs give equal bytes.
+    All is computed before the first file is replaced. Raises `BadInput` when the runs hold no records, and where
+    index.html is a page of someone else.
     """
     index = folder / "index.html"
     check_page_folder(folder)
@@ -82,12 +95,16 @@ def write_report(
     files = {folder / name: form(lines).encode() for name, form in FORMATS.items()}
     found = comparisons(runs, reference, every=True)
     asked = main_question(found)
+    ordered = tuple(sorted(runs, key=lambda run: run.manifest.model_dump_json()))
+    results = StudyResults(title, ordered, curves, tuple(notes), reference, background)
+    files[folder / RESULTS_FILE] = encoded(results)
     figures = []
-    for stem, caption, alt, figure in [*_differences(asked), *_drawn(rows, curves)]:
+    for stem, caption, alt, figure in [*_differences(asked), *_drawn(rows, curves), *_examples(background)]:
         forms = plots.encoded(figure)
         data = "data:image/svg+xml;base64," + base64.b64encode(forms["svg"]).decode("ascii")
         figures.append(_Figure(stem, caption, alt, data, float(figure.get_figwidth())))
         files |= {folder / f"{stem}.{suffix}": content for suffix, content in forms.items()}
+    examples = figures.pop() if background.pictures else None
     headline = _at(lines, headline_rows(rows))
     page = render(
         "report.html.j2",
@@ -96,6 +113,15 @@ def write_report(
         answer=answer(asked) if asked else None,
         answer_figure=figures.pop(0) if asked else None,
         numbers=NUMBERS,
+        background=aside.section(background, ordered)
+        | {
+            "criteria": criteria_table(criteria_of(folder.resolve().name, results)),
+            "ablation": ablation_table(found, asked) if asked else (),
+            "ablation_note": ABLATION_NOTE,
+            "ablation_of": asked[0].quantity if asked else "",
+            "pictures": examples,
+            "file": RESULTS_FILE,
+        },
         headline=table_forms.readable(headline),
         headline_caption=_threats(headline),
         whole=None if len(headline) == len(lines) else table_forms.readable(lines),
@@ -128,6 +154,13 @@ def _differences(asked: Sequence[Comparison]) -> list[tuple[str, str, str, Figur
     names = ", ".join(one.activation for one in asked)
     alt = f"Differences in {asked[0].quantity} for {names}. They are in a table below."
     return [("differences", caption, alt, plots.differences(asked))]
+
+
+def _examples(background: Background) -> list[tuple[str, str, str, Figure]]:
+    if not background.pictures:
+        return []
+    caption = pictures.caption(background.pictures)
+    return [("examples", caption, caption, pictures.drawn(background.pictures))]
 
 
 def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, Figure]]:

@@ -8,6 +8,7 @@ image. Margins, distances, wrong predictions and pixel hashes are not in it.
 import base64
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from satbench.core.bounded import MIB, gunzipped, read_bounded
 from satbench.core.errors import FAULTS, BadInput
 from satbench.core.parameters import Count, FromZero, Index
 from satbench.core.parsing import parsed
+from satbench.reporting.background import NOTHING, Background
+from satbench.reporting.pictures import Picture
 from satbench.reporting.summary import images_name
 from satbench.results.records import STEP
 from satbench.results.schema import Manifest
@@ -35,8 +38,11 @@ MOST_BYTES, MOST_UNPACKED = 64 * MIB, 512 * MIB
 UNKNOWN = -1  # the prediction in place of a wrong one
 TIMED = ["attack", "stage", "norm", "eps"]
 SUMMED = ["images", "forward", "backward", "seconds"]
+PIXELS = {"image": np.uint8, "perturbation": np.int8, "attacked": np.uint8}
 MOST_ROWS = 10_000_000  # of a run
 AGAIN = "make it again with `satbench report`"
+
+Side = Annotated[int, Field(ge=1, le=4096)]
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class StudyResults:
     curves: Mapping[str, Sequence[Epoch]]
     notes: tuple[str, ...] = ()
     reference: str = "relu"
+    background: Background = NOTHING
 
 
 class _Strict(BaseModel):
@@ -102,6 +109,29 @@ class _Run(_Strict):
     timing: list[_Times]
 
 
+class _Picture(_Strict):
+    """A `Picture`; its arrays have the shape (H, W, C) and are packed."""
+
+    network: str
+    attack: str
+    sample: str
+    label: str
+    clean: str
+    predicted: str
+    largest: FromZero
+    shape: tuple[Side, Side, Annotated[int, Field(ge=1, le=4)]]
+    image: str
+    perturbation: str
+    attacked: str
+
+
+class _Background(_Strict):
+    plan: str
+    commands: list[str]
+    seconds: dict[str, FromZero]
+    pictures: list[_Picture]
+
+
 class _File(_Strict):
     version: int = Field(ge=VERSION, le=VERSION)
     title: str
@@ -110,6 +140,7 @@ class _File(_Strict):
     images: list[_Images]
     runs: list[_Run]
     curves: dict[str, list[Epoch]]
+    background: _Background
 
 
 def encoded(results: StudyResults) -> bytes:
@@ -129,7 +160,13 @@ def encoded(results: StudyResults) -> bytes:
             for name, known in images.items()
         ],
         "runs": [_encoded(run, list(images).index(_name(run)), positions[_name(run)]) for run in results.runs],
-        "curves": {name: [row.to_dict() for row in rows] for name, rows in results.curves.items()},
+        "curves": {name: [row.to_dict() for row in rows] for name, rows in sorted(results.curves.items())},
+        "background": {
+            "plan": results.background.plan,
+            "commands": list(results.background.commands),
+            "seconds": dict(sorted(results.background.seconds.items())),
+            "pictures": [_encoded_picture(one) for one in results.background.pictures],
+        },
     }
     return gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0)
 
@@ -153,7 +190,13 @@ def read_results(path: Path) -> StudyResults:
             runs.append(_decoded(path / f"{place}", run, file.images[run.images]))
         except (ValueError, IndexError, zlib.error) as error:
             raise BadInput(f"{path}, field 'runs.{place}': damaged ({type(error).__name__}); {AGAIN}") from None
-    return StudyResults(file.title, tuple(runs), file.curves, tuple(file.notes), file.reference)
+    said = file.background
+    try:
+        pictures = tuple(_decoded_picture(one) for one in said.pictures)
+    except (ValueError, zlib.error) as error:
+        raise BadInput(f"{path}, field 'background.pictures': damaged ({type(error).__name__}); {AGAIN}") from None
+    background = Background(said.plan, tuple(said.commands), said.seconds, pictures)
+    return StudyResults(file.title, tuple(runs), file.curves, tuple(file.notes), file.reference, background)
 
 
 def _name(run: Run) -> str:
@@ -237,6 +280,20 @@ def _decoded(path: Path, run: _Run, images: _Images) -> Run:
     )
     timing = pd.DataFrame([one.model_dump() for one in run.timing], columns=[*TIMED, *SUMMED])
     return Run(path, run.manifest, records, timing=timing)
+
+
+def _encoded_picture(one: Picture) -> dict[str, Any]:
+    arrays = {key: getattr(one, key) for key in PIXELS}
+    packed = {key: base64.b64encode(zlib.compress(array.tobytes(), 9)).decode() for key, array in arrays.items()}
+    return vars(one) | {"shape": one.image.shape} | packed
+
+
+def _decoded_picture(one: _Picture) -> Picture:
+    arrays = {
+        key: np.frombuffer(_bytes(getattr(one, key), math.prod(one.shape)), kind).reshape(one.shape)
+        for key, kind in PIXELS.items()
+    }
+    return Picture(**one.model_dump(exclude={"shape", *PIXELS}), **arrays)
 
 
 def _coded(values: Sequence[Any]) -> tuple[list[Any], npt.NDArray[np.int64]]:

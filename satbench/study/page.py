@@ -6,14 +6,15 @@ from pathlib import Path
 
 from satbench.core.errors import BadInput
 from satbench.recipes import named
+from satbench.reporting.background import NOTHING, Background
 from satbench.reporting.page import Report, write_report
 from satbench.results.store import MANIFEST, Run, read_run
 from satbench.study.folder import STUDY, read_jobs
 from satbench.study.jobs import TRAINING, Jobs
-from satbench.training.checkpoint import read_metrics
+from satbench.training.checkpoint import read_metrics, read_times
 
 
-def write_page(study: Path, out: Path, title: str | None = None) -> Report:
+def write_page(study: Path, out: Path, title: str | None = None, background: Background = NOTHING) -> Report:
     """Write the page of the study in the folder `study` into the folder `out`, under `title` or the study's own.
 
     What is not finished yet is left out, and a note says how much that is. Equal studies give equal bytes. Raises
@@ -31,7 +32,9 @@ def write_page(study: Path, out: Path, title: str | None = None) -> Report:
     shown = {label: history for label, history in curves.items() if history}
     recipes = {one.name: named(one.config).recipe for one in jobs.trainings}
     runs = [_called(read_run(study / one.name), recipes.get(one.training or "")) for one in measured]
-    return write_report(out, runs, shown, title or jobs.title or study.resolve().name, notes, jobs.reference)
+    words = title or jobs.title or study.resolve().name
+    background = background.taking({label: read_times(study / name / TRAINING) for name, label in labels.items()})
+    return write_report(out, runs, shown, words, notes, jobs.reference, background)
 
 
 def _called(run: Run, recipe: str | None) -> Run:
