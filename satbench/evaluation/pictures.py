@@ -1,8 +1,9 @@
 """Examples of a run as pictures for its page."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from satbench.core.errors import BadInput
@@ -40,12 +41,14 @@ def pictures_of(run: Run, data_dir: Path | None = None, count: int = EACH) -> li
     names = _names(images)
     return [
         _picture(
-            run.manifest.model.label,
-            f"{attack} at {threat_name(row.norm, row.eps)}",
-            row.sample_id,
-            [names.get(label, f"class {label}") for label in (row.label, row.clean_prediction, row.prediction)],
             original,
             example(run.path, row.example_file, row.example_row),
+            network=run.manifest.model.label,
+            attack=f"{attack} at {threat_name(row.norm, row.eps)}",
+            sample=row.sample_id,
+            label=names.get(row.label, f"class {row.label}"),
+            clean=names.get(row.clean_prediction, f"class {row.clean_prediction}"),
+            predicted=names.get(row.prediction, f"class {row.prediction}"),
         )
         for row, original in zip(chosen.itertuples(index=False), x, strict=True)
     ]
@@ -57,9 +60,9 @@ def _names(images: Images) -> dict[int, str]:
     return {label: sample.split("/")[1] for sample, label in pairs if sample.count("/") == 2}
 
 
-def _picture(network: str, attack: str, sample: str, classes: Sequence[str], x: Tensor, x_adv: Tensor) -> Picture:
+def _picture(x: Tensor, x_adv: Tensor, **said: Any) -> Picture:
     delta = x_adv - x
     largest = float(delta.abs().max())
     image, attacked = ((one * 255).round().byte().permute(1, 2, 0).numpy() for one in (x, x_adv))
-    perturbation = (delta / (largest or 1.0) * 127).round().char().permute(1, 2, 0).numpy()
-    return Picture(network, attack, sample, *classes, largest, image, perturbation, attacked)
+    perturbation = (delta / (largest or 1.0) * 127).round().to(torch.int8).permute(1, 2, 0).numpy()
+    return Picture(largest=largest, image=image, perturbation=perturbation, attacked=attacked, **said)

@@ -20,7 +20,7 @@ def ablation_table(found: Sequence[Comparison], asked: Sequence[Comparison]) -> 
     A line a variant; cells are texts. Empty where none was compared.
     """
     first = asked[0]
-    lines = []
+    lines: list[dict[str, str]] = []
     changes = [one for one in found if one.is_change and one.threat in (None, first.threat)]
     robust = {one.of: one for one in changes if one.attacks == first.attacks and one.threat == first.threat}
     clean = {one.of: one for one in changes if one.threat is None}

@@ -55,7 +55,7 @@ def section(background: Background, runs: Sequence[Run]) -> dict[str, Any]:
 
 def spent(runs: Sequence[Run], seconds: Mapping[str, float]) -> pd.DataFrame:
     """A line for the trainings, and one for each set of attacks that runs share: how many, hours and passes."""
-    lines = []
+    lines: list[tuple[str, int, float, int | None]] = []
     if seconds:
         lines.append(("trainings", len(seconds), sum(seconds.values()), None))
     groups: dict[str, list[Run]] = {}

@@ -133,7 +133,7 @@ class Studied:
         Seeds that were not measured under all attacks are left out. Empty where an attack is None, or no seed is left.
         """
         known = [one for one in attacks if one is not None]
-        tables: dict[int, pd.DataFrame] = {}
+        tables: dict[int | None, pd.DataFrame] = {}
         for one in self.networks:
             if one.model.activation != activation or one.model.seed not in seeds or len(known) < len(attacks):
                 continue

@@ -289,7 +289,7 @@ def _encoded_picture(one: Picture) -> dict[str, Any]:
 
 
 def _decoded_picture(one: _Picture) -> Picture:
-    arrays = {
+    arrays: dict[str, Any] = {
         key: np.frombuffer(_bytes(getattr(one, key), math.prod(one.shape)), kind).reshape(one.shape)
         for key, kind in PIXELS.items()
     }
