@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from satbench.core.errors import BadInput
 from satbench.core.strict_yaml import shipped
 from satbench.evaluation import make_request
 from satbench.recipes import RECIPES
-from satbench.results.store import read_run
+from satbench.results.store import read_run, write_manifest
 from satbench.specs.study import Study, read_study
 from satbench.study import Jobs, jobs_of, run_study
 from satbench.study.folder import HIDDEN, STUDY, Status, StudyFolder, read_jobs
@@ -363,6 +364,33 @@ def test_the_page_of_a_study_has_its_words_runs_and_curves(done: StudyFolder, te
     made = CliRunner().invoke(app, ["report", str(done.path), "--out", str(tmp_path / "c")])
     assert made.exit_code == 0, made.output
     assert (tmp_path / "c" / "index.html").read_text(encoding="utf-8") == page
+
+
+def test_the_page_calls_recipes_as_the_configs_say(done: StudyFolder, tmp_path: Path) -> None:
+    """An earlier version gave trainings that differ in a default the name of their recipe."""
+    copied = Path(shutil.copytree(done.path, tmp_path / "copied"))
+    for evaluation in done.jobs.evaluations:
+        run = read_run(copied / evaluation.name)
+        model = run.manifest.model.model_copy(update={"recipe": "another"})
+        write_manifest(run.path, run.manifest.model_copy(update={"model": model}))
+    page = write_page(copied, tmp_path / "page").index.read_text(encoding="utf-8")
+    assert "another" not in page
+    assert page == write_page(done.path, tmp_path / "page").index.read_text(encoding="utf-8")
+
+
+def test_the_page_of_results_is_that_of_the_study(done: StudyFolder, tmp_path: Path) -> None:
+    (tmp_path / "plan.md").write_text("The plan.\n\n## Departures\nOne.\n", encoding="utf-8")
+    words = ["report", str(done.path), "--out", str(tmp_path / "a"), "--plan", str(tmp_path / "plan.md")]
+    made = CliRunner().invoke(app, [*words, "--made-by", "satbench study x.yaml"])
+    assert made.exit_code == 0, made.output
+    again = CliRunner().invoke(app, ["report", str(tmp_path / "a" / "results.json.gz"), "--out", str(tmp_path / "b")])
+    assert again.exit_code == 0, again.output
+    for file in (tmp_path / "a").iterdir():
+        assert (tmp_path / "b" / file.name).read_bytes() == file.read_bytes(), file.name
+    page = (tmp_path / "b" / "index.html").read_text(encoding="utf-8")
+    assert "<pre>One.\n</pre>" in page
+    assert "<pre>satbench study x.yaml</pre>" in page
+    assert "<td>trainings</td>" in page
 
 
 def test_the_page_of_an_unfinished_study_says_what_is_missing(done: StudyFolder, text: str, tmp_path: Path) -> None:
