@@ -1,6 +1,7 @@
 """ReLU forward with the derivative of a smooth function backward, for the attacker, the optimizer, or both."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import pandas as pd
 
@@ -30,9 +31,9 @@ def ablation_table(found: Sequence[Comparison], asked: Sequence[Comparison]) -> 
         if set(said) <= set(SWITCHES) and plain is not None:
             smooth = " and ".join(SWITCHES[change] for change in said)
             if not any(line["activation"] == activation for line in lines):
-                rates = _mean(one.reference_values), _mean(plain.reference_values)
+                rates = _rate(one.reference_values), _rate(plain.reference_values)
                 lines.append(_line(activation, "none", one, rates, ("-", "-")))
-            rates = _mean(one.values), _mean(plain.values)
+            rates = _rate(one.values), _rate(plain.values)
             lines.append(_line(activation, smooth, one, rates, (_difference(one), _difference(plain))))
     return pd.DataFrame(lines)
 
@@ -52,8 +53,8 @@ def _line(
     }
 
 
-def _mean(values: Sequence[float]) -> str:
-    return down(sum(values) / len(values))
+def _rate(values: Sequence[float]) -> str:
+    return down(fmean(values))
 
 
 def _difference(one: Comparison) -> str:
