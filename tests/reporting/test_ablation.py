@@ -16,8 +16,9 @@ def test_each_variant_has_its_accuracies_and_differences(make_run: MakeRun) -> N
     table = ablation_table(found, main_question(found))
     assert sorted(table["smooth derivative for"]) == ["attacker", "attacker and optimizer", "none", "optimizer"]
     by_name = table.set_index("smooth derivative for")
-    assert by_name.loc["none", "robust %"] == "33.5"  # 100 and 101 of 300
-    assert by_name.loc["attacker and optimizer", "robust %"] == "53.5"
+    assert by_name.loc["attacker", "robust %"] == "46.8"  # 140 and 141 of 300
+    assert by_name.loc["optimizer", "robust %"] == "50.1"  # 150 and 151
+    assert by_name.loc["none", "difference in robust"] == "-"
     assert by_name.loc["attacker", "difference in robust"].startswith("+13.3 [")
     assert by_name.loc["attacker", "difference in robust"].endswith(": higher")
     assert by_name.loc["optimizer", "difference in clean"].startswith("0.0 [")

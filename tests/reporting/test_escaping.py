@@ -16,6 +16,7 @@ from satbench.core.eps import Threat
 from satbench.core.escaping import csv_cell, figure_text, html, latex, markdown, one_line, terminal
 from satbench.core.names import NAME, check_name, path_part
 from satbench.reporting import leaderboard, page, plots
+from satbench.reporting.background import Background
 from satbench.reporting.claims_file import ClaimsFile
 from satbench.reporting.paired import compare_runs
 from satbench.reporting.paired import to_markdown as paired_markdown
@@ -303,7 +304,7 @@ def check_html(source: str, text: str) -> None:
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "section", "div", "table"),
     *("caption", "thead", "tbody", "tr", "th", "td", "a", "ul", "li", "details", "summary", "figure", "img"),
-    *("figcaption", "dl", "dt", "dd", "code", "strong"),
+    *("figcaption", "dl", "dt", "dd", "code", "pre", "strong"),
 }
 ATTRIBUTES = {
     *("lang", "charset", "name", "content", "aria-labelledby", "aria-label", "id", "class", "role", "tabindex"),
@@ -348,7 +349,9 @@ def test_reports_and_figures_show_names_as_text(runs: list[Run], tmp_path: Path,
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the font has not every script
         warnings.filterwarnings("ignore", message="constrained_layout not applied")  # a name wider than the figure
-        report = page.write_report(tmp_path / "page", [spoilt(runs[0], text), runs[1]], curves, text, [text])
+        aside = Background(text, (text,), {text: 1.0})
+        measured = [spoilt(runs[0], text), runs[1]]
+        report = page.write_report(tmp_path / "page", measured, curves, text, [text], background=aside)
     check_html(report.index.read_text(encoding="utf-8"), text)
     check_markdown((tmp_path / "page/table.md").read_text(encoding="utf-8"), headings=0)
     assert {file.name for file in (tmp_path / "page").iterdir()} == {file.name for file in report.files}
