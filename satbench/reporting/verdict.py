@@ -46,7 +46,8 @@ class Comparison:
     `values` and `reference_values` hold an accuracy a seed. `difference` is the mean of the first minus that of the
     second, `low` and `high` bound it over images, and with several seeds over these too; `bootstrap` is then the
     interval of a two-level bootstrap, a check. `p_value` is adjusted by Holm over the `together` comparisons of the
-    quantity. `images`, `threat` and the ids in `attacks` are those of the quantity; clean accuracy has no threat.
+    quantity. `images`, `threat` and the ids in `attacks` are those of the quantity; clean accuracy has no threat. `of`
+    and `against` are the recipes and activations of the networks and of the reference.
     """
 
     where: str
@@ -66,6 +67,13 @@ class Comparison:
     images: str = ""
     threat: tuple[str, float] | None = None
     attacks: tuple[str, ...] = ()
+    of: tuple[str, str] = ("", "")
+    against: tuple[str, str] = ("", "")
+
+    @property
+    def is_change(self) -> bool:
+        """Whether the recipe was changed, and not the activation."""
+        return self.of[0] != self.against[0]
 
     @property
     def verdict(self) -> str:
@@ -174,6 +182,10 @@ def _where(family: Family) -> str:
     return images + (f" ({model})" if model else "")
 
 
+def _recipe_of(model: ModelInfo) -> tuple[str, str]:
+    return model.recipe or "", model.activation or ""
+
+
 def _trained_for(model: ModelInfo) -> str:
     return threat_name(model.trained_for.norm, model.trained_for.eps) if model.trained_for else ""
 
@@ -201,8 +213,11 @@ def _against(
     def add(quantity: str, used: Sequence[int | None], outcomes: Callable[[Measured], Outcomes], **under: Any) -> None:
         tables = {seed: (outcomes(pairs[seed][0]), outcomes(pairs[seed][1])) for seed in used}
         one = _comparison(where, quantity, name, reference, tables)
-        images = pairs[seeds[0]][0].images
-        found.append(replace(one, images=images, **under) if isinstance(one, Comparison) else one)
+        if isinstance(one, Comparison):
+            first, other = pairs[seeds[0]]
+            models = {"of": _recipe_of(first.model), "against": _recipe_of(other.model)}
+            one = replace(one, images=first.images, **models, **under)
+        found.append(one)
 
     add("clean accuracy", seeds, _clean)
     for norm, eps in [*sorted(headline), *sorted(measured_threats - headline)]:

@@ -1,14 +1,19 @@
 """The page of a study: its runs and the curves of its trainings."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from satbench.core.errors import BadInput
 from satbench.reporting.page import Report, write_report
+from satbench.reporting.trained import Trained
 from satbench.results.store import MANIFEST, read_run
+from satbench.results.training_log import Epoch
 from satbench.study.folder import STUDY, read_jobs
 from satbench.study.jobs import TRAINING, Jobs
+from satbench.training import TrainConfig
 from satbench.training.checkpoint import read_metrics
+from satbench.training.stages import method_of, passes_of, stage_configs
 
 
 def write_page(study: Path, out: Path, title: str | None = None) -> Report:
@@ -25,10 +30,26 @@ def write_page(study: Path, out: Path, title: str | None = None) -> Report:
     if missing := len(jobs.evaluations) - len(measured):
         notes.append(f"The study is not finished: {missing} of its {len(jobs.evaluations)} evaluations are missing.")
     labels = training_labels(jobs)
-    curves = {label: read_metrics(study / name / TRAINING) for name, label in labels.items()}
-    shown = {label: history for label, history in curves.items() if history}
+    logs = {one.name: read_metrics(study / one.name / TRAINING) for one in jobs.trainings}
+    curves = {labels[name]: history for name, history in logs.items() if history}
+    trained = [_trained(one.config, logs[one.name]) for one in jobs.trainings if logs[one.name]]
     runs = [read_run(study / one.name) for one in measured]
-    return write_report(out, runs, shown, title or jobs.title or study.resolve().name, notes, jobs.reference)
+    return write_report(out, runs, curves, title or jobs.title or study.resolve().name, notes, jobs.reference, trained)
+
+
+def _trained(config: TrainConfig, history: Sequence[Epoch]) -> Trained:
+    """What the page says of a training; the method is that of its last stage, and the passes are of all of them."""
+    method = method_of(stage_configs(config)[-1])
+    taken = [row.forward + row.backward for row in history if row.forward is not None and row.backward is not None]
+    return Trained(
+        recipe=config.recipe,
+        paper=method.paper,
+        follows=method.known_from if method.paper else "",
+        epochs=config.epochs,
+        budget=config.budget.passes,
+        stated=None if any(one.updates for one in config.stages) else passes_of(config, config.epochs),
+        taken=method.replays * sum(taken) if len(taken) == len(history) else None,
+    )
 
 
 def training_labels(jobs: Jobs) -> dict[str, str]:
