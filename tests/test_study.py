@@ -538,3 +538,31 @@ def test_a_study_on_two_nodes_of_ray_gives_the_bytes_of_one_worker(
         cluster.shutdown()
     assert len(runs) == 5
     assert results(tmp_path / "out").items() <= results(done.path).items()
+
+
+def test_the_page_of_a_study_of_methods_says_what_is_separable_and_what_the_runs_took(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standard training at a rate of nearly 0 is worse; patience that begins after the run changes no bit."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "methods.yaml").write_text(
+        f"""
+trainings:
+  - {{recipes: {small / "tiny.yaml"}, activations: &two [relu, silu], seeds: &three [0, 1, 2]}}
+  - recipes: {small / "tiny.yaml"}
+    activations: *two
+    seeds: *three
+    overrides: {{budget.passes: 6, method: ["pgd_at:steps=2,early_stop=9:1+"]}}
+  - recipes: {small / "tiny.yaml"}
+    activations: *two
+    seeds: *three
+    overrides: {{budget.passes: 7, method: standard, optimizer.lr: 1e-9}}
+evaluations: [{{attacks: "pgd:steps=2", threats: "Linf:0.1", trust: false}}]
+""",
+        encoding="utf-8",
+    )
+    for words in (["study", "methods.yaml", "--out", "out", "--device", "cpu"], ["report", "out"]):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
+    assert page
