@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control, ttest_1samp
+from scipy.stats import false_discovery_control, norm, t, ttest_1samp
 
 from satbench.results.crossed import crossed_difference, crossed_rate, holm, two_level_bootstrap
 from satbench.results.metrics import wilson
@@ -49,25 +49,27 @@ def test_a_difference_is_found_and_groups_that_are_equal_differ_by_nothing() -> 
     assert crossed_difference(~np.zeros((2, 3), bool), np.zeros((2, 3), bool)).p_value == 0.0
 
 
-@pytest.mark.parametrize(("spread", "most"), [(0.0, 0.9999), (0.02, 0.9999), (0.1, 0.9925)])
-def test_the_interval_of_a_rate_holds_the_truth_as_often_as_it_says(spread: float, most: float) -> None:
-    """The expected rate of `outcomes` is 1/2, by symmetry. It may be too wide where seeds make no difference."""
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.1])
+def test_the_interval_of_a_rate_holds_the_truth_at_least_as_often_as_it_says(spread: float) -> None:
+    """The expected rate of `outcomes` is 1/2, by symmetry. In 400 studies: 95% - 3.3%, three standard errors."""
     found = [crossed_rate(outcomes(3, 200, spread, seed=seed)[0]) for seed in range(400)]
-    held = sum(one.low <= 0.5 <= one.high for one in found)
-    assert 0.917 <= held / 400 <= most
+    assert sum(one.low <= 0.5 <= one.high for one in found) / 400 >= 0.917
 
 
-def test_a_rate_of_one_seed_and_one_of_0_are_wilsons_and_more_spread_over_seeds_is_wider() -> None:
+def test_a_rate_is_wilsons_where_seeds_agree_and_wider_where_they_do_not() -> None:
     alone = outcomes(1, 50)[0]
     found = crossed_rate(alone)
     assert (found.low, found.high) == wilson(int(alone.sum()), 50)
+    same = np.repeat(alone, 3, axis=0)
+    equal, fewer = crossed_rate(same), 49 * (norm.ppf(0.975) / t.ppf(0.975, 49)) ** 2  # the t-test's images
+    assert (equal.low, equal.high) == pytest.approx(wilson(found.mean * fewer, fewer))
     never = crossed_rate(np.zeros((3, 50), bool))
     assert (never.mean, never.low, never.high) == (0.0, *wilson(0, 50))
-    same = crossed_rate(np.repeat(np.arange(10)[:, None] < [[3, 3, 3]], 1, axis=1).T)
-    assert (same.seeds, same.n, same.mean) == (3, 10, 0.3)
-    apart = crossed_rate(np.array([np.arange(10) < count for count in (0, 3, 6)]))
-    assert apart.mean == same.mean
-    assert apart.low < same.low < same.high < apart.high
+    near, apart = (
+        crossed_rate(np.array([np.arange(10) < count for count in counts])) for counts in ([3] * 3, [0, 3, 6])
+    )
+    assert (near.seeds, near.n, near.mean) == (apart.seeds, apart.n, apart.mean) == (3, 10, pytest.approx(0.3))
+    assert apart.low < near.low < near.high < apart.high
     with pytest.raises(ValueError, match="at least 1 of each"):
         crossed_rate(np.zeros((0, 5), bool))
 

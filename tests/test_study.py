@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -541,28 +542,35 @@ def test_a_study_on_two_nodes_of_ray_gives_the_bytes_of_one_worker(
 
 
 def test_the_page_of_a_study_of_methods_says_what_is_separable_and_what_the_runs_took(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path, tmp_path: Path
 ) -> None:
-    """Standard training at a rate of nearly 0 is worse; patience that begins after the run changes no bit."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "methods.yaml").write_text(
+    """A network that learns nothing is worse; patience that begins after the run changes no bit."""
+    learns = {"method.steps": 1, "threat.eps": 0.03, "epochs": 6, "optimizer.lr": 0.2, "measure.every": 6}
+    config = tiny(f"npz:{small / 'rows.npz'}").with_values({"recipe": "tiny", **learns})
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    grid = f"recipes: {tmp_path / 'tiny.yaml'}, activations: [relu, silu], seeds: [0, 1]"
+    jobs = jobs_in(
         f"""
 trainings:
-  - {{recipes: {small / "tiny.yaml"}, activations: &two [relu, silu], seeds: &three [0, 1, 2]}}
-  - recipes: {small / "tiny.yaml"}
-    activations: *two
-    seeds: *three
-    overrides: {{budget.passes: 6, method: ["pgd_at:steps=2,early_stop=9:1+"]}}
-  - recipes: {small / "tiny.yaml"}
-    activations: *two
-    seeds: *three
-    overrides: {{budget.passes: 7, method: standard, optimizer.lr: 1e-9}}
-evaluations: [{{attacks: "pgd:steps=2", threats: "Linf:0.1", trust: false}}]
+  - {{{grid}}}
+  - {{{grid}, overrides: {{budget.passes: 25, method: ["pgd_at:steps=1,early_stop=98:1+99:1"]}}}}
+  - {{{grid}, overrides: {{budget.passes: 5, method: "free:replays=2", optimizer.lr: 1e-9}}}}
+evaluations: [{{attacks: "pgd:steps=2", threats: "Linf:0.03", trust: false}}]
 """,
-        encoding="utf-8",
+        tmp_path,
     )
-    for words in (["study", "methods.yaml", "--out", "out", "--device", "cpu"], ["report", "out"]):
-        done = CliRunner().invoke(app, words)
-        assert done.exit_code == 0, done.output
+    worked(jobs, tmp_path / "out")
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
     page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
-    assert page
+    free, same = "free replays=2", "pgd_at early_stop=[98, 1]+[99, 1]"
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)]
+    found = {name: [row[1:] for row in rows if row and row[0] == name] for name in ("pgd_at", free, same)}
+    accuracies, robust, _, training = found[free]
+    assert accuracies == ["authors&#39; code", *["33.3 [19.2, 51.3]"] * 4]  # one class of three
+    assert all(re.fullmatch(r"-66\.6 \[.*\], p = .*: lower", cell) for cell in robust[1:])
+    assert training[2:] == ["1", "5", "4", "4"]  # epochs, budget, passes as stated and as counted
+    accuracies, robust, _, training = found[same]
+    assert accuracies[1:] == found["pgd_at"][0][1:]
+    assert robust[1:] == ["0.0 [-11.4, 11.4], p = 1: inside the noise"] * 2
+    assert training[2:] == ["6", "25", "24", "24"]

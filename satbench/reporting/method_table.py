@@ -1,5 +1,6 @@
 """Training methods by activations: accuracies, and their differences to one activation and to one method."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,9 +19,10 @@ from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
 
 CELL_NOTE = (
-    "Intervals in brackets are 95%, over images and seeds: Wilson's, with the number of independent images that would "
-    "give the variance of the mean over seeds and images. Clean accuracy is on the same images. Intervals of two cells "
-    "may overlap where their difference, which is of equal images and seeds, is separable from 0."
+    "Intervals in brackets are 95%, over images and seeds: Wilson's on the mean over seeds, with n or, where seeds "
+    "differ more than images account for, with as many independent images as give the variance of that mean. Clean "
+    "accuracy is on the same images. Intervals of two cells may overlap where their difference, which is of equal "
+    "images and seeds, is separable from 0."
 )
 HOLM_NOTE = (
     "p-values are corrected by Holm's method over the activations of a line where activations are compared, and over "
@@ -128,7 +130,8 @@ def row_names(methods: Mapping[str, str]) -> dict[str, str]:
 
 def _parameters(recipe: str) -> list[str]:
     _, _, changes = recipe.removesuffix("]").partition(" [")
-    return [word.removeprefix("method.") for word in changes.split(", ") if word.startswith("method.")]
+    words = re.split(r", (?=[\w.]+=)", changes)  # a value may be a list
+    return [word.removeprefix("method.") for word in words if word.startswith("method.")]
 
 
 def _cell(networks: Sequence[Network]) -> Cell:

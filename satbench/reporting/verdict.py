@@ -215,8 +215,8 @@ def _against(
         one = _comparison(where, quantity, name, reference, tables)
         if isinstance(one, Comparison):
             first, other = pairs[seeds[0]]
-            models = {"of": _recipe_of(first.model), "against": _recipe_of(other.model)}
-            one = replace(one, images=first.images, **models, **under)
+            of, against = _recipe_of(first.model), _recipe_of(other.model)
+            one = replace(one, images=first.images, of=of, against=against, **under)
         found.append(one)
 
     add("clean accuracy", seeds, _clean)

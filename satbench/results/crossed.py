@@ -50,8 +50,8 @@ def crossed_rate(outcomes: Outcomes) -> Rate:
 
     Wilson's interval with an effective number of images: that of independent ones which give the variance of
     `crossed_difference`, times (1.96 / t)^2 for its degrees of freedom (Korn & Graubard 1998, Survey Methodology
-    24:193, whose interval is Clopper and Pearson's). With one seed, and where that variance is 0, it is Wilson's of n
-    images. Raises `ValueError` for no outcomes.
+    24:193, whose interval is Clopper and Pearson's), and at most n. So seeds that differ make it wider than that of n
+    images, and none makes it narrower. Raises `ValueError` for no outcomes.
     """
     if outcomes.ndim != 2 or not outcomes.size:
         raise ValueError(f"outcomes of shape {outcomes.shape}; expected (seeds, n), at least 1 of each")
@@ -60,7 +60,7 @@ def crossed_rate(outcomes: Outcomes) -> Rate:
     if min(seeds, n) > 1:
         variance, freedom = _variance(outcomes.astype(np.float64))
         if variance and 0 < mean < 1:
-            effective = mean * (1 - mean) / variance * (Z95 / _quantile(freedom)) ** 2
+            effective = min(effective, mean * (1 - mean) / variance * (Z95 / _quantile(freedom)) ** 2)
     return Rate(seeds, n, mean, *wilson(mean * effective, effective))
 
 
