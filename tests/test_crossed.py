@@ -70,6 +70,9 @@ def test_a_rate_is_wilsons_where_seeds_agree_and_wider_where_they_do_not() -> No
     )
     assert (near.seeds, near.n, near.mean) == (apart.seeds, apart.n, apart.mean) == (3, 10, pytest.approx(0.3))
     assert apart.low < near.low < near.high < apart.high
+    turns = np.array([[(image + seed) % 3 == 0 or image == 0 for image in range(30)] for seed in range(3)])
+    balanced = crossed_rate(turns)  # images of which each is right for one seed tell no more than others
+    assert (balanced.low, balanced.high) == wilson(balanced.mean * 30, 30)
     with pytest.raises(ValueError, match="at least 1 of each"):
         crossed_rate(np.zeros((0, 5), bool))
 
