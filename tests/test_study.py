@@ -120,6 +120,10 @@ EVALUATION = "trainings: [{recipes: digits-sat}]\nevaluations: [{attacks: fgsm, 
         (EVALUATION % "of: {}", "field 'evaluations.0', field 'of': no network of the study is meant"),
         ((EVALUATION % "n: 5").replace("Linf", "Linv:1"), "field 'evaluations.0.threats': unknown norm 'Linv'"),
         ((EVALUATION % "n: 5").replace("fgsm", "fgsn"), "field 'evaluations.0': unknown attack 'fgsn'; did you mean"),
+        (
+            "trainings: [{recipes: digits-sat}]\nreported: [{method: trade, expected: higher, source: a paper}]",
+            "field 'reported.0.method': no training has the method 'trade'; known: pgd_at",
+        ),
         ((EVALUATION % "n: 5") + "\nevaluations: []", "has 'evaluations' twice"),
         (
             "trainings: [{recipes: digits-sat}]\nevaluations: [{attacks: pgd}, {attacks: ['pgd:steps=10']}]",

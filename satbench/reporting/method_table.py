@@ -53,6 +53,7 @@ class MethodRow:
     """A recipe, or a change of one: `name` is what readers see, `cells` its networks by activation."""
 
     recipe: str
+    method: str
     name: str
     cells: Mapping[str, Cell]
 
@@ -106,7 +107,7 @@ def method_table(runs: Sequence[Run], found: Sequence[Comparison], reference: st
     return MethodTable(
         first.quantity,
         tuple(
-            MethodRow(recipe, names[recipe], {name: _cell(networks) for name, networks in cells[recipe].items()})
+            MethodRow(recipe, methods[recipe], names[recipe], {one: _cell(cells[recipe][one]) for one in cells[recipe]})
             for recipe in ordered
         ),
         tuple(sorted(known, key=lambda activation: (activation != reference, activation))),

@@ -28,12 +28,14 @@ from satbench.reporting.method_table import (
 )
 from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import check_page_folder, render
+from satbench.reporting.reported import REPORTED_NOTE, reported_lines
 from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import NOT_CHECKED, Row, network_of, summarise
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
 from satbench.reporting.verdict import RULE_NOTE, Comparison, compare, comparisons
 from satbench.results.store import Run
 from satbench.results.training_log import Epoch
+from satbench.specs.study import Reported
 
 NUMBERS = (
     "n",
@@ -84,13 +86,14 @@ def write_report(
     notes: Sequence[str],
     reference: str = "relu",
     trained: Sequence[Trained] = (),
+    reported: Sequence[Reported] = (),
 ) -> Report:
     """Write table, figures and one page with all of it into `folder`; the page loads nothing from elsewhere.
 
     `curves` may be empty; `notes` are paragraphs under the title; `reference` is the activation that the others are
-    compared with; `trained` says of trainings what the runs do not hold. Equal runs give equal bytes. All is computed
-    before the first file is replaced. Raises `BadInput` when the runs hold no records, and where index.html is a page
-    of someone else.
+    compared with; `trained` says of trainings what the runs do not hold, and `reported` what sources report of their
+    methods. Equal runs give equal bytes. All is computed before the first file is replaced. Raises `BadInput` when the
+    runs hold no records, and where index.html is a page of someone else.
     """
     index = folder / "index.html"
     check_page_folder(folder)
@@ -117,7 +120,7 @@ def write_report(
         notes=notes,
         answer=_answer(asked, methods) if asked else None,
         answer_figure=figures.pop(0) if asked else None,
-        methods=None if methods is None else _method_section(methods, trained),
+        methods=None if methods is None else _method_section(methods, trained, reported),
         methods_figure=None if methods is None else figures.pop(0),
         numbers=NUMBERS,
         headline=table_forms.readable(headline),
@@ -167,7 +170,7 @@ def _methods(table: MethodTable | None) -> list[tuple[str, str, str, Figure]]:
     return [("methods", caption, alt, plots.methods(table))]
 
 
-def _method_section(table: MethodTable, trained: Sequence[Trained]) -> dict[str, object]:
+def _method_section(table: MethodTable, trained: Sequence[Trained], reported: Sequence[Reported]) -> dict[str, object]:
     """What the page says of methods and activations."""
     return {
         "accuracies": accuracies(table, {one.recipe: one.follows for one in trained}),
@@ -177,6 +180,8 @@ def _method_section(table: MethodTable, trained: Sequence[Trained]) -> dict[str,
             (quantity, in_words(table, found), method_differences(table, found))
             for quantity, found in (("robust", table.robust), ("clean", table.clean))
         ],
+        "reported": reported_lines(reported, table),
+        "reported_note": REPORTED_NOTE,
         "trained": training_lines(trained, {row.recipe: row.name for row in table.rows}),
         "passes_note": PASSES_NOTE,
     }

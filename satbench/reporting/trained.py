@@ -10,8 +10,7 @@ from satbench.reporting.table_forms import MISSING
 PASSES_NOTE = (
     "Passes are those of a training image in all updates of a run, forward and backward together: the budget, what the "
     "method states for its epochs, and what was counted, the fewest and the most over activations and seeds. A run "
-    "takes as many whole epochs as its budget pays for. Measuring on the validation split, after every epoch, is not "
-    "counted."
+    "takes as many whole epochs as its budget pays for. Measuring on the validation split is not counted."
 )
 
 

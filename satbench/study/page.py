@@ -34,7 +34,8 @@ def write_page(study: Path, out: Path, title: str | None = None) -> Report:
     curves = {labels[name]: history for name, history in logs.items() if history}
     trained = [_trained(one.config, logs[one.name]) for one in jobs.trainings if logs[one.name]]
     runs = [read_run(study / one.name) for one in measured]
-    return write_report(out, runs, curves, title or jobs.title or study.resolve().name, notes, jobs.reference, trained)
+    title = title or jobs.title or study.resolve().name
+    return write_report(out, runs, curves, title, notes, jobs.reference, trained, jobs.reported)
 
 
 def _trained(config: TrainConfig, history: Sequence[Epoch]) -> Trained:

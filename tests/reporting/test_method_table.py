@@ -16,9 +16,11 @@ from satbench.reporting.method_table import (
     method_table,
     row_names,
 )
+from satbench.reporting.reported import reported_lines
 from satbench.reporting.trained import Trained, training_lines
 from satbench.reporting.verdict import comparisons
 from satbench.results.store import Run
+from satbench.specs.study import Reported
 
 from .made import EPS, PGD, MakeRun
 
@@ -118,6 +120,18 @@ def test_a_cell_holds_the_mean_over_seeds_and_a_missing_one_a_dash(make_run: Mak
     assert [label.get_text() for label in robust.get_yticklabels()] == ["pgd_at", "mart", "trades beta=3"]
     drawn = sorted(container[0].get_xdata()[0] for container in robust.containers)
     assert drawn == pytest.approx([40, 40, 40.5, 70, 70])
+
+
+def test_what_a_source_reports_shows_or_does_not(table: MethodTable) -> None:
+    given = [Reported(method=method, expected="higher", source="a paper") for method in ("trades", "mart")]
+    given.append(Reported(method="mart", accuracy="clean", expected="not lower", source="elsewhere"))
+    given.append(Reported(method="trades", expected="lower", source="elsewhere"))
+    lines = reported_lines(given, table)
+    assert lines["method"].tolist() == ["trades beta=3", "mart", "mart", "trades beta=3"]
+    assert lines["reported"].tolist()[2] == "clean accuracy not lower than that of pgd_at"
+    relu = [cell.rpartition(": ")[2] for cell in lines["relu"]]
+    assert relu == ["shows", "does not show, inside the noise", "not contradicted", "does not show, higher"]
+    assert lines["relu"][0].startswith("+30.0 [")
 
 
 def test_recipes_that_are_no_changes_of_one_keep_their_names() -> None:
