@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -120,6 +121,10 @@ EVALUATION = "trainings: [{recipes: digits-sat}]\nevaluations: [{attacks: fgsm, 
         (EVALUATION % "of: {}", "field 'evaluations.0', field 'of': no network of the study is meant"),
         ((EVALUATION % "n: 5").replace("Linf", "Linv:1"), "field 'evaluations.0.threats': unknown norm 'Linv'"),
         ((EVALUATION % "n: 5").replace("fgsm", "fgsn"), "field 'evaluations.0': unknown attack 'fgsn'; did you mean"),
+        (
+            "trainings: [{recipes: digits-sat}]\nreported: [{method: trade, expected: higher, source: a paper}]",
+            "field 'reported.0.method': no training has the method 'trade'; known: pgd_at",
+        ),
         ((EVALUATION % "n: 5") + "\nevaluations: []", "has 'evaluations' twice"),
         (
             "trainings: [{recipes: digits-sat}]\nevaluations: [{attacks: pgd}, {attacks: ['pgd:steps=10']}]",
@@ -566,3 +571,38 @@ def test_a_study_on_two_nodes_of_ray_gives_the_bytes_of_one_worker(
         cluster.shutdown()
     assert len(runs) == 5
     assert results(tmp_path / "out").items() <= results(done.path).items()
+
+
+def test_the_page_of_a_study_of_methods_says_what_is_separable_and_what_the_runs_took(
+    small: Path, tmp_path: Path
+) -> None:
+    """A network that learns nothing is worse; patience that begins after the run changes no bit."""
+    learns = {"method.steps": 1, "threat.eps": 0.03, "epochs": 6, "optimizer.lr": 0.2, "measure.every": 6}
+    config = tiny(f"npz:{small / 'rows.npz'}").with_values({"recipe": "tiny", **learns})
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    grid = f"recipes: {tmp_path / 'tiny.yaml'}, activations: [relu, silu], seeds: [0, 1]"
+    jobs = jobs_in(
+        f"""
+trainings:
+  - {{{grid}}}
+  - {{{grid}, overrides: {{budget.passes: 25, method: ["pgd_at:steps=1,early_stop=98:1+99:1"]}}}}
+  - {{{grid}, overrides: {{budget.passes: 5, method: "free:replays=2", optimizer.lr: 1e-9}}}}
+evaluations: [{{attacks: "pgd:steps=2", threats: "Linf:0.03", trust: false}}]
+""",
+        tmp_path,
+    )
+    worked(jobs, tmp_path / "out")
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
+    free, same = "free replays=2", "pgd_at early_stop=[98, 1]+[99, 1]"
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)]
+    found = {name: [row[1:] for row in rows if row and row[0] == name] for name in ("pgd_at", free, same)}
+    accuracies, robust, _, training = found[free]
+    assert accuracies == ["authors&#39; code", *["33.3 [19.2, 51.3]"] * 4]  # one class of three
+    assert all(re.fullmatch(r"-66\.6 \[.*\], p = .*: lower", cell) for cell in robust[1:])
+    assert training[2:] == ["1", "5", "4", "4"]  # epochs, budget, passes as stated and as counted
+    accuracies, robust, _, training = found[same]
+    assert accuracies[1:] == found["pgd_at"][0][1:]
+    assert robust[1:] == ["0.0 [-11.4, 11.4], p = 1: inside the noise"] * 2
+    assert training[2:] == ["6", "25", "24", "24"]

@@ -59,6 +59,8 @@ def command(
             title or stored.title,
             stored.notes,
             stored.reference,
+            stored.trained,
+            stored.reported,
             stored.background,
         )
     else:

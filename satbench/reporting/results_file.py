@@ -27,10 +27,12 @@ from satbench.core.parsing import parsed
 from satbench.reporting.background import NOTHING, Background
 from satbench.reporting.pictures import Picture
 from satbench.reporting.summary import images_name
+from satbench.reporting.trained import Trained
 from satbench.results.records import STEP
 from satbench.results.schema import Manifest
 from satbench.results.store import Run, read_timing
 from satbench.results.training_log import Epoch
+from satbench.specs.study import Reported
 
 RESULTS_FILE = "results.json.gz"
 VERSION = 1
@@ -54,6 +56,8 @@ class StudyResults:
     curves: Mapping[str, Sequence[Epoch]]
     notes: tuple[str, ...] = ()
     reference: str = "relu"
+    trained: tuple[Trained, ...] = ()
+    reported: tuple[Reported, ...] = ()
     background: Background = NOTHING
 
 
@@ -140,6 +144,8 @@ class _File(_Strict):
     images: list[_Images]
     runs: list[_Run]
     curves: dict[str, list[Epoch]]
+    trained: list[Trained]
+    reported: list[Reported]
     background: _Background
 
 
@@ -161,6 +167,8 @@ def encoded(results: StudyResults) -> bytes:
         ],
         "runs": [_encoded(run, list(images).index(_name(run)), positions[_name(run)]) for run in results.runs],
         "curves": {name: [row.to_dict() for row in rows] for name, rows in sorted(results.curves.items())},
+        "trained": [vars(one) for one in results.trained],
+        "reported": [one.model_dump(mode="json") for one in results.reported],
         "background": {
             "plan": results.background.plan,
             "commands": list(results.background.commands),
@@ -196,7 +204,16 @@ def read_results(path: Path) -> StudyResults:
     except (ValueError, zlib.error) as error:
         raise BadInput(f"{path}, field 'background.pictures': damaged ({type(error).__name__}); {AGAIN}") from None
     background = Background(said.plan, tuple(said.commands), said.seconds, pictures)
-    return StudyResults(file.title, tuple(runs), file.curves, tuple(file.notes), file.reference, background)
+    return StudyResults(
+        title=file.title,
+        runs=tuple(runs),
+        curves=file.curves,
+        notes=tuple(file.notes),
+        reference=file.reference,
+        trained=tuple(file.trained),
+        reported=tuple(file.reported),
+        background=background,
+    )
 
 
 def _name(run: Run) -> str:

@@ -240,9 +240,18 @@ def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = ""
         if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{prefix}{key}.")
         elif old != new and key in after and f"{prefix}{key}" not in unnamed and key != "recipe":
-            shown = "+".join(map(str, new)) if isinstance(new, tuple | list) else new
+            shown = "+".join(map(_shown, new)) if isinstance(new, tuple | list) else new
             found.append(f"{prefix}{key}={shown}".replace(".params.", ".").replace(".name=", "="))
     return found
+
+
+def _shown(value: Any) -> str:
+    """An entry of a list; of a stage, what differs from one without length and changes."""
+    if not isinstance(value, dict):
+        return str(value)
+    changes = value.get("changes", {})
+    given = {key: one for key, one in value.items() if key != "changes" and one}
+    return " ".join(f"{key}={one}" for key, one in {**given, **changes}.items())
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> None:

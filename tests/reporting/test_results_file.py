@@ -72,9 +72,8 @@ def some_runs(make_run: MakeRun) -> list[Run]:
 def test_the_page_of_the_file_is_that_of_the_runs(make_run: MakeRun, tmp_path: Path) -> None:
     written = write_report(tmp_path / "a", some_runs(make_run), CURVES, "T", ["N"], background=BACKGROUND)
     stored = read_results(tmp_path / "a" / RESULTS_FILE)
-    again = write_report(
-        tmp_path / "b", stored.runs, stored.curves, stored.title, stored.notes, stored.reference, stored.background
-    )
+    about = (stored.title, stored.notes, stored.reference, stored.trained, stored.reported, stored.background)
+    again = write_report(tmp_path / "b", stored.runs, stored.curves, *about)
     assert [file.name for file in written.files] == [file.name for file in again.files]
     for one, other in zip(written.files, again.files, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
