@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control, ttest_1samp
+from scipy.stats import false_discovery_control, norm, t, ttest_1samp
 
-from satbench.results.crossed import crossed_difference, holm, two_level_bootstrap
+from satbench.results.crossed import crossed_difference, crossed_rate, holm, two_level_bootstrap
+from satbench.results.metrics import wilson
 
 
 def outcomes(seeds: int, n: int, spread: float = 0.05, gap: float = 0.0, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -46,6 +47,34 @@ def test_a_difference_is_found_and_groups_that_are_equal_differ_by_nothing() -> 
     same = crossed_difference(ours, ours)
     assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
     assert crossed_difference(~np.zeros((2, 3), bool), np.zeros((2, 3), bool)).p_value == 0.0
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.1])
+def test_the_interval_of_a_rate_holds_the_truth_at_least_as_often_as_it_says(spread: float) -> None:
+    """The expected rate of `outcomes` is 1/2, by symmetry. In 400 studies: 95% - 3.3%, three standard errors."""
+    found = [crossed_rate(outcomes(3, 200, spread, seed=seed)[0]) for seed in range(400)]
+    assert sum(one.low <= 0.5 <= one.high for one in found) / 400 >= 0.917
+
+
+def test_a_rate_is_wilsons_where_seeds_agree_and_wider_where_they_do_not() -> None:
+    alone = outcomes(1, 50)[0]
+    found = crossed_rate(alone)
+    assert (found.low, found.high) == wilson(int(alone.sum()), 50)
+    same = np.repeat(alone, 3, axis=0)
+    equal, fewer = crossed_rate(same), 49 * (norm.ppf(0.975) / t.ppf(0.975, 49)) ** 2  # the t-test's images
+    assert (equal.low, equal.high) == pytest.approx(wilson(found.mean * fewer, fewer))
+    never = crossed_rate(np.zeros((3, 50), bool))
+    assert (never.mean, never.low, never.high) == (0.0, *wilson(0, 50))
+    near, apart = (
+        crossed_rate(np.array([np.arange(10) < count for count in counts])) for counts in ([3] * 3, [0, 3, 6])
+    )
+    assert (near.seeds, near.n, near.mean) == (apart.seeds, apart.n, apart.mean) == (3, 10, pytest.approx(0.3))
+    assert apart.low < near.low < near.high < apart.high
+    turns = np.array([[(image + seed) % 3 == 0 or image == 0 for image in range(30)] for seed in range(3)])
+    balanced = crossed_rate(turns)  # images of which each is right for one seed tell no more than others
+    assert (balanced.low, balanced.high) == wilson(balanced.mean * 30, 30)
+    with pytest.raises(ValueError, match="at least 1 of each"):
+        crossed_rate(np.zeros((0, 5), bool))
 
 
 def test_the_bootstrap_is_that_of_all_possible_draws() -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,7 +22,7 @@ from satbench.core.errors import BadInput
 from satbench.core.strict_yaml import shipped
 from satbench.evaluation import make_request
 from satbench.recipes import RECIPES
-from satbench.results.store import read_run
+from satbench.results.store import read_run, write_manifest
 from satbench.specs.study import Study, read_study
 from satbench.study import Jobs, jobs_of, pilot, run_study
 from satbench.study.folder import HIDDEN, STUDY, Status, StudyFolder, read_jobs
@@ -126,6 +128,10 @@ EVALUATION = "trainings: [{recipes: digits-sat}]\nevaluations: [{attacks: fgsm, 
         (EVALUATION % "of: {}", "field 'evaluations.0', field 'of': no network of the study is meant"),
         ((EVALUATION % "n: 5").replace("Linf", "Linv:1"), "field 'evaluations.0.threats': unknown norm 'Linv'"),
         ((EVALUATION % "n: 5").replace("fgsm", "fgsn"), "field 'evaluations.0': unknown attack 'fgsn'; did you mean"),
+        (
+            "trainings: [{recipes: digits-sat}]\nreported: [{method: trade, expected: higher, source: a paper}]",
+            "field 'reported.0.method': no training has the method 'trade'; known: pgd_at",
+        ),
         ((EVALUATION % "n: 5") + "\nevaluations: []", "has 'evaluations' twice"),
         (
             "trainings: [{recipes: digits-sat}]\nevaluations: [{attacks: pgd}, {attacks: ['pgd:steps=10']}]",
@@ -371,6 +377,33 @@ def test_the_page_of_a_study_has_its_words_runs_and_curves(done: StudyFolder, tm
     assert (tmp_path / "training.svg").is_file()
 
 
+def test_the_page_calls_recipes_as_the_configs_say(done: StudyFolder, tmp_path: Path) -> None:
+    """An earlier version gave trainings that differ in a default the name of their recipe."""
+    copied = Path(shutil.copytree(done.path, tmp_path / "copied"))
+    for evaluation in done.jobs.evaluations:
+        run = read_run(copied / evaluation.name)
+        model = run.manifest.model.model_copy(update={"recipe": "another"})
+        write_manifest(run.path, run.manifest.model_copy(update={"model": model}))
+    page = write_page(copied, tmp_path / "page").index.read_text(encoding="utf-8")
+    assert "another" not in page
+    assert page == write_page(done.path, tmp_path / "page").index.read_text(encoding="utf-8")
+
+
+def test_the_page_of_results_is_that_of_the_study(done: StudyFolder, tmp_path: Path) -> None:
+    (tmp_path / "plan.md").write_text("The plan.\n\n## Departures\nOne.\n", encoding="utf-8")
+    words = ["report", str(done.path), "--out", str(tmp_path / "a"), "--plan", str(tmp_path / "plan.md")]
+    made = CliRunner().invoke(app, [*words, "--made-by", "satbench study x.yaml"])
+    assert made.exit_code == 0, made.output
+    again = CliRunner().invoke(app, ["report", str(tmp_path / "a" / "results.json.gz"), "--out", str(tmp_path / "b")])
+    assert again.exit_code == 0, again.output
+    for file in (tmp_path / "a").iterdir():
+        assert (tmp_path / "b" / file.name).read_bytes() == file.read_bytes(), file.name
+    page = (tmp_path / "b" / "index.html").read_text(encoding="utf-8")
+    assert "<pre>One.\n</pre>" in page
+    assert "<pre>satbench study x.yaml</pre>" in page
+    assert "<td>trainings</td>" in page
+
+
 def test_the_page_of_an_unfinished_study_says_what_is_missing(done: StudyFolder, text: str, tmp_path: Path) -> None:
     more = jobs_in(text + "  - {attacks: fgsm, threats: 'Linf:0.4', n: 7}\n", tmp_path)
     (done.path / STUDY).write_text(more.model_dump_json(), encoding="utf-8")
@@ -546,3 +579,38 @@ def test_a_study_on_two_nodes_of_ray_gives_the_bytes_of_one_worker(
         cluster.shutdown()
     assert len(runs) == 5
     assert results(tmp_path / "out").items() <= results(done.path).items()
+
+
+def test_the_page_of_a_study_of_methods_says_what_is_separable_and_what_the_runs_took(
+    small: Path, tmp_path: Path
+) -> None:
+    """A network that learns nothing is worse; patience that begins after the run changes no bit."""
+    learns = {"method.steps": 1, "threat.eps": 0.03, "epochs": 6, "optimizer.lr": 0.2, "measure.every": 6}
+    config = tiny(f"npz:{small / 'rows.npz'}").with_values({"recipe": "tiny", **learns})
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    grid = f"recipes: {tmp_path / 'tiny.yaml'}, activations: [relu, silu], seeds: [0, 1]"
+    jobs = jobs_in(
+        f"""
+trainings:
+  - {{{grid}}}
+  - {{{grid}, overrides: {{budget.passes: 25, method: ["pgd_at:steps=1,early_stop=98:1+99:1"]}}}}
+  - {{{grid}, overrides: {{budget.passes: 5, method: "free:replays=2", optimizer.lr: 1e-9}}}}
+evaluations: [{{attacks: "pgd:steps=2", threats: "Linf:0.03", trust: false}}]
+""",
+        tmp_path,
+    )
+    worked(jobs, tmp_path / "out")
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
+    free, same = "free replays=2", "pgd_at early_stop=[98, 1]+[99, 1]"
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)]
+    found = {name: [row[1:] for row in rows if row and row[0] == name] for name in ("pgd_at", free, same)}
+    accuracies, robust, _, training = found[free]
+    assert accuracies == ["authors&#39; code", *["33.3 [19.2, 51.3]"] * 4]  # one class of three
+    assert all(re.fullmatch(r"-66\.6 \[.*\], p = .*: lower", cell) for cell in robust[1:])
+    assert training[2:] == ["1", "5", "4", "4"]  # epochs, budget, passes as stated and as counted
+    accuracies, robust, _, training = found[same]
+    assert accuracies[1:] == found["pgd_at"][0][1:]
+    assert robust[1:] == ["0.0 [-11.4, 11.4], p = 1: inside the noise"] * 2
+    assert training[2:] == ["6", "25", "24", "24"]

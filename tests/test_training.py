@@ -759,6 +759,10 @@ def test_another_training_is_never_a_seed_of_the_recipe() -> None:
     assert start.with_values({"epochs": str(start.epochs)}).recipe == "digits-sat"
     changed = start.with_values({"epochs": 2, "model": "mlp", "optimizer.lr": "0.05", "method.steps": 3})
     assert changed.recipe == "digits-sat [epochs=2, method.steps=3, model=mlp, optimizer.lr=0.05]"
+    small = RECIPES["cifar10-jpeg-sat-small"]()
+    ten = small.with_values({"method.steps": 10})  # the default of its method, and not what the recipe says
+    assert ten.recipe == "cifar10-jpeg-sat-small [method.steps=10]"
+    assert ten.with_values({"recipe": small.recipe, "method.steps": 1}).named_after(small).recipe == small.recipe
 
 
 def test_the_same_name_with_other_images_is_another_run(config: TrainConfig, tmp_path: Path) -> None:

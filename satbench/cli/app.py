@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from satbench.cli import (
     check,
+    claims,
     compare,
     cost,
     demo,
@@ -82,6 +83,7 @@ app.add_typer(models.app, name="models")
 app.command("study")(study.command)
 app.command("report")(report.command)
 app.command("leaderboard")(leaderboard.command)
+app.command("claims")(claims.command)
 app.command("migrate")(migrate.command)
 app.command("check")(check.command)
 app.command("demo")(demo.command)

@@ -51,8 +51,9 @@ def command(
 
     from satbench.cli.progress import progress_bar
     from satbench.evaluation import make_request, run_request
-    from satbench.reporting.claims import compare, read_claims
-    from satbench.reporting.claims import to_markdown as claims_table
+    from satbench.reporting.claims_file import read_claims
+    from satbench.reporting.published import compare
+    from satbench.reporting.published import to_markdown as claims_table
     from satbench.reporting.stages import stage_table
     from satbench.reporting.summary import summarise
     from satbench.reporting.table_forms import markdown_table, to_markdown

@@ -14,10 +14,13 @@ def command(
         bool, typer.Option("--check", help="Write nothing; exit 1 where a committed page differs.")
     ] = False,
     folder: Annotated[Path, typer.Option("--dir", help="Where summary and pages lie.")] = Path("leaderboards"),
+    reports: Annotated[Path, typer.Option(help="Where reports of studies lie, which decide claims.")] = Path("reports"),
 ) -> None:
-    """Rebuild the leaderboards from their committed summary of runs, byte for byte, without torch."""
+    """Rebuild the leaderboards from committed rows and results of studies, byte for byte, without torch."""
     from satbench.core.errors import BadInput
     from satbench.reporting import leaderboard
+    from satbench.reporting.claims import claims_with_states
+    from satbench.reporting.claims_file import read_claims
     from satbench.reporting.lines import network_names
     from satbench.reporting.render import check_page_folder
     from satbench.reporting.summary import summarise
@@ -41,13 +44,15 @@ def command(
         for name in sorted({names[row.network] for row in new if row.trust.verdict == "fail"}):
             echo(f"{name}: listed without a rank, because its trust verdict is fail", err=True)
     rows = read_summary(summary)
+    stated = folder / "claims.yaml"
+    claims = claims_with_states(read_claims(stated), reports) if stated.is_file() else []
     if check:
-        different = leaderboard.check(folder, rows)
+        different = leaderboard.check(folder, rows, claims)
         for name in different:
             echo(f"{folder / name} differs from what {summary} gives; run `make leaderboard`", err=True)
         if different:
             raise typer.Exit(1)
         echo(f"{folder}: every page is what {summary} gives")
     else:
-        for path in leaderboard.write(folder, rows):
+        for path in leaderboard.write(folder, rows, claims):
             echo(f"{path}")

@@ -10,7 +10,7 @@ from satbench.cli.environment import Zoo
 from satbench.cli.output import echo
 
 if TYPE_CHECKING:
-    from satbench.reporting.claims import Claim
+    from satbench.reporting.published import PublishedFigure
     from satbench.zoo.card import Card, ReleasedCard
 
 app = typer.Typer(help="List, fetch, import and verify the registry's networks.", invoke_without_command=True)
@@ -97,7 +97,8 @@ def list_(
 @app.command("show")
 def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`.")], zoo: Zoo = None) -> None:
     """Print a network's card: what it is, where it comes from, what was published, what is on this machine."""
-    from satbench.reporting.claims import published, read_claims
+    from satbench.reporting.claims_file import read_claims
+    from satbench.reporting.published import published
     from satbench.zoo import cache
     from satbench.zoo.card import ReleasedCard
     from satbench.zoo.registry import entries, find_card
@@ -127,7 +128,8 @@ def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`
 
 
 def _print_table(cards: "dict[str, Card]") -> None:
-    from satbench.reporting.claims import headline, published, read_claims
+    from satbench.reporting.claims_file import read_claims
+    from satbench.reporting.published import headline, published
     from satbench.zoo.released import state
 
     claims = read_claims()
@@ -139,7 +141,8 @@ def _print_table(cards: "dict[str, Card]") -> None:
 
 
 def _described(name: str, card: "Card", registry: str) -> dict[str, Any]:
-    from satbench.reporting.claims import published, read_claims
+    from satbench.reporting.claims_file import read_claims
+    from satbench.reporting.published import published
     from satbench.zoo.released import state
 
     claims = [
@@ -150,7 +153,7 @@ def _described(name: str, card: "Card", registry: str) -> dict[str, Any]:
     return {"name": name, **said, "registry": registry, "state": state(name, card), "published": claims}
 
 
-def _figure(claim: "Claim | None") -> str:
+def _figure(claim: "PublishedFigure | None") -> str:
     if claim is None:
         return "-"
     what = f"{claim.figure}, " if claim.steps else ""

@@ -56,8 +56,9 @@ def export(
     from satbench.core.errors import BadInput
     from satbench.core.files import write_text
     from satbench.evaluation.sources import identified
-    from satbench.reporting.claims import published, read_claims
+    from satbench.reporting.claims_file import read_claims
     from satbench.reporting.model_card import model_card
+    from satbench.reporting.published import published
     from satbench.results.store import read_run
     from satbench.zoo import export as exports
     from satbench.zoo import load

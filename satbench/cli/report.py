@@ -1,11 +1,15 @@
 """`satbench report`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from satbench.cli import options
 from satbench.cli.output import echo
+
+if TYPE_CHECKING:
+    from satbench.reporting.pictures import Picture
 
 DEFAULT = Path("reports", "report")
 
@@ -13,33 +17,85 @@ DEFAULT = Path("reports", "report")
 def command(
     runs: Annotated[
         list[str],
-        typer.Argument(help="A study's folder or URL, or run folders of `satbench eval`, or folders that hold some."),
+        typer.Argument(
+            help="A study's folder or URL, or run folders of `satbench eval`, or folders that hold some, or the "
+            "results.json.gz of a report."
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Where table, plots and index.html go; default reports/report, of a study STUDY/report."),
+        typer.Option(
+            help="Where table, plots and index.html go; default reports/report, of a study STUDY/report, of "
+            "results.json.gz its folder."
+        ),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Text that was written before the results, to be shown.")] = None,
+    made_by: Annotated[list[str] | None, typer.Option(help="A command that made the runs, to be shown.")] = None,
+    examples: Annotated[
+        list[Path] | None, typer.Option(help="Show pictures of this run of `satbench eval --save-examples`.")
+    ] = None,
+    data_dir: options.DataDir = None,
 ) -> None:
-    """Make tables, plots and one self-contained page from a study, or from runs."""
+    """Make tables, plots and one self-contained page from a study, from runs, or from the results of a report."""
     from satbench.core.errors import BadInput
     from satbench.core.shared import is_url, shared
+    from satbench.reporting.background import Background
     from satbench.reporting.page import write_report
+    from satbench.reporting.results_file import read_results
     from satbench.results.store import MANIFEST, read_run
     from satbench.study.page import is_study, write_page
-    from satbench.training.checkpoint import METRICS, read_metrics
+    from satbench.training.checkpoint import METRICS, read_metrics, read_times
 
     folders = [Path(run) for run in runs]
-    if len(runs) == 1 and (is_url(runs[0]) or is_study(folders[0])):
-        with shared(runs[0]) as study:
-            report = write_page(study, out or (DEFAULT if is_url(runs[0]) else study / "report"), title)
+    if len(runs) == 1 and folders[0].is_file():
+        if plan or made_by or examples:
+            raise BadInput(f"{runs[0]} holds plan, commands and examples; leave out --plan, --made-by and --examples")
+        stored = read_results(folders[0])
+        report = write_report(
+            out or folders[0].parent,
+            stored.runs,
+            stored.curves,
+            title or stored.title,
+            stored.notes,
+            stored.reference,
+            stored.trained,
+            stored.reported,
+            stored.background,
+        )
     else:
-        found = sorted({file.parent for folder in folders for file in folder.rglob(MANIFEST)})
-        if not found:
-            raise BadInput(f"no run in {', '.join(runs)}; make one with `satbench eval`")
-        logs = [file.parent for folder in folders for file in sorted(folder.rglob(METRICS))]
-        curves = {str(log): read_metrics(log) for log in logs}
-        measured = [read_run(folder) for folder in found]
-        report = write_report(out or DEFAULT, measured, curves, title or "Accuracy and robustness", [])
+        background = Background(_text(plan), tuple(made_by or ()), pictures=_pictures(examples or [], data_dir))
+        if len(runs) == 1 and (is_url(runs[0]) or is_study(folders[0])):
+            with shared(runs[0]) as study:
+                report = write_page(study, out or (DEFAULT if is_url(runs[0]) else study / "report"), title, background)
+        else:
+            found = sorted({file.parent for folder in folders for file in folder.rglob(MANIFEST)})
+            if not found:
+                raise BadInput(f"no run in {', '.join(runs)}; make one with `satbench eval`")
+            logs = [file.parent for folder in folders for file in sorted(folder.rglob(METRICS))]
+            curves = {str(log): read_metrics(log) for log in logs}
+            background = background.taking({str(log): read_times(log) for log in logs})
+            measured = [read_run(folder) for folder in found]
+            words = title or "Accuracy and robustness"
+            report = write_report(out or DEFAULT, measured, curves, words, [], background=background)
     for file in report.files:
         echo(f"{file}")
+
+
+def _text(path: Path | None) -> str:
+    from satbench.core.bounded import MIB, read_bounded
+    from satbench.core.errors import BadInput
+
+    if path is None:
+        return ""
+    try:
+        return read_bounded(path, MIB).decode()
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is no text in UTF-8; give another file for --plan") from None
+
+
+def _pictures(folders: list[Path], data_dir: Path | None) -> "tuple[Picture, ...]":
+    from satbench.evaluation.pictures import pictures_of
+    from satbench.results.store import read_run
+
+    return tuple(picture for folder in folders for picture in pictures_of(read_run(folder), data_dir))

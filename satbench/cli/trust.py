@@ -104,7 +104,8 @@ def command(
 
 def _claimed(loaded: "Loaded", images: "Images") -> tuple[float, int] | None:
     """The published clean accuracy where these are the published images, seen as they were published."""
-    from satbench.reporting.claims import CARD, published, read_claims
+    from satbench.reporting.claims_file import read_claims
+    from satbench.reporting.published import CARD, published
 
     claims = read_claims()
     whole = claims.images

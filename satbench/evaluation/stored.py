@@ -116,7 +116,7 @@ def _faults(
     position = {one: row for row, one in enumerate(images.ids)}
     rows = [position[one] for one in part["sample_id"]]
     _, x, y = next(iter(images.take(rows).batches(len(rows))))
-    x_adv = torch.stack([_example(folder, row.example_file, row.example_row) for row in part.itertuples()])
+    x_adv = torch.stack([example(folder, row.example_file, row.example_row) for row in part.itertuples()])
     if x_adv.shape != x.shape:
         return [f"{folder}: examples have shape {tuple(x_adv.shape)}, images {tuple(x.shape)}"]
     seen = judge(model, x.to(device), x_adv.to(device), y.to(device), threat)
@@ -142,7 +142,8 @@ def _faults(
     return faults
 
 
-def _example(folder: Path, name: str, row: int) -> Tensor:
+def example(folder: Path, name: str, row: int) -> Tensor:
+    """The attacked image float (C, H, W) in a row of the file `name`; raises `BadInput` where that is damaged."""
     try:
         with safe_open(folder / name, "pt") as file:
             example: Tensor = file.get_slice("x_adv")[int(row)]

@@ -1,224 +1,172 @@
-"""Published figures, and what a run says of them. A published and a measured figure never share a column."""
+"""The claims of `leaderboards/claims.yaml` with their states, computed from the results of studies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+import pandas as pd
 
-from satbench.core.eps import Threat, default_step, format_eps, parse_eps, sat_step
-from satbench.core.errors import BadInput
-from satbench.core.escaping import markdown
-from satbench.core.parsing import parsed
-from satbench.core.strict_yaml import read_mapping, shipped
-from satbench.reporting.rounding import down, outward
-from satbench.reporting.summary import Row
-from satbench.results.metrics import wilson
-from satbench.results.schema import DataInfo
-from satbench.specs.attack import Parameter
+from satbench.reporting.claims_file import Claim, ClaimsFile, CriterionName, read_claims
+from satbench.reporting.criteria import (
+    AGREES,
+    CRITERIA,
+    DIFFERS,
+    UNDECIDED,
+    UNMEASURED,
+    Decision,
+    State,
+    Studied,
+)
+from satbench.reporting.results_file import RESULTS_FILE, StudyResults, read_results
+from satbench.reporting.table_forms import MISSING
 
-CLEAN = "clean"
-CARD = "card"  # a source whose images were loaded as the network's card says
-WIDEST = 10.0  # points: a 95% interval from about 400 images; a wider one settles nothing by holding a figure
-ROUNDING = 0.05  # published figures have one or two decimals
-PUBLISHED_ATTACK: dict[str, tuple[object, ...]] = {
-    "loss": ("ce",),
-    "init": ("uniform-unclipped", "uniform"),  # the release's own, and its twin that starts inside the box
-    "restarts": (1,),
-    "keep": ("last",),
-}
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Images(_Strict):
-    dataset: str
-    split: str
-    n: int = Field(gt=0)
-
-
-class Source(_Strict):
-    """Where figures were published, the image loader they were made with, and the attack's step where it is known."""
-
-    where: str
-    loader: str
-    step_size: str | None = None
-
-
-Percent = Annotated[float, Field(ge=0, le=100)]
-Figure = Annotated[str, Field(pattern=r"^(clean|pgd-[1-9][0-9]*)$")]
-
-
-class Claims(_Strict):
-    """`leaderboards/claims.yaml`: for each network and source, accuracies in percent, clean or against PGD-N."""
-
-    images: Images
-    threat: Threat
-    sources: dict[str, Source]
-    claims: dict[str, dict[str, dict[Figure, Percent]]]
+OFF_SCALE = "not tested at its scale"
+CLAIMS_NOTE = (
+    "States are computed from the committed results of the studies, by criteria that were fixed before. Agrees and "
+    "differs are about the direction at the scale of the study; a claim made at another scale is not tested at its "
+    "scale. Differences are in points of accuracy with 95% intervals over images and seeds; p-values are after Holm."
+)
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One published accuracy in percent of network `model`; `steps` of PGD, or 0 for clean images."""
+class CriterionResult:
+    """A criterion of a study, and what it says."""
 
-    model: str
-    source: str
-    steps: int
-    percent: float
-
-    @property
-    def figure(self) -> str:
-        return f"PGD-{self.steps}" if self.steps else CLEAN
-
-    def __str__(self) -> str:
-        """Percent with one decimal, or two where two were published."""
-        return f"{self.percent:.1f}" if round(self.percent, 1) == self.percent else f"{self.percent:.2f}"
-
-
-def read_claims(path: Path | None = None) -> Claims:
-    """The published figures; raises `BadInput` naming file and field of the first that is wrong."""
-    path = path or shipped("claims.yaml", "leaderboards")
-    claims = parsed(Claims, read_mapping(path), str(path))
-    for model, sources in claims.claims.items():
-        for source in sources:
-            if source not in claims.sources:
-                raise BadInput(f"{path}, field 'claims.{model}.{source}': no such source in the list of sources")
-    return claims
-
-
-def published(claims: Claims, model: str) -> list[Claim]:
-    """What was published of one network: clean figures first, then by steps."""
-    found = [
-        Claim(model, source, 0 if figure == CLEAN else int(figure.removeprefix("pgd-")), percent)
-        for source, figures in claims.claims.get(model, {}).items()
-        for figure, percent in figures.items()
-    ]
-    return sorted(found, key=lambda claim: claim.steps)
-
-
-def headline(claims: Sequence[Claim]) -> tuple[Claim | None, Claim | None]:
-    """The clean figure and the robust one of most steps; of equal ones, the first source's."""
-    clean = next((claim for claim in claims if not claim.steps), None)
-    robust = [claim for claim in claims if claim.steps]
-    return clean, max(robust, key=lambda claim: claim.steps, default=None)
+    study: str
+    criterion: CriterionName
+    asks: str
+    decision: Decision
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A claim beside the count of `n` images that a run found correct or robust; both 0 where nothing was measured."""
+class ClaimState:
+    """A claim with its tests; `commands` make the results, or would test a claim that cannot be tested here.
+
+    scales: of the studies that test it.
+    """
 
     claim: Claim
-    count: int
-    n: int
-    verdict: str
+    tests: tuple[CriterionResult, ...]
+    commands: tuple[str, ...]
+    scales: tuple[str, ...]
+
+    @property
+    def state(self) -> State:
+        """Differs where a test does; agrees where all do; not yet measured where one is missing."""
+        states = {one.decision.state for one in self.tests}
+        if not states:
+            return "not testable here"
+        return next((state for state in (DIFFERS, UNMEASURED, UNDECIDED) if state in states), AGREES)
+
+    @property
+    def is_off_scale(self) -> bool:
+        """Whether it is tested, but not at the scale of the claim."""
+        return bool(self.tests) and self.claim.scale not in self.scales
+
+    @property
+    def words(self) -> str:
+        """The state as readers see it."""
+        return f"{self.state}; {OFF_SCALE}" if self.is_off_scale else self.state
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The figures of each test, or why there are none."""
+        if not self.tests:
+            return (self.claim.reason or "",)
+        said = [
+            f"{test.asks}: {test.decision.state}" + "".join(f"; {one.sentence()}" for one in test.decision.evidence)
+            for test in self.tests
+        ]
+        return (*said, *([self.claim.note] if self.claim.note else []))
 
 
-def compare(
-    claims: Claims, model: str, loader: str | None, image_size: int | None, data: DataInfo, rows: Sequence[Row]
-) -> list[Comparison]:
-    """Every published figure of `model` beside the run's `rows`, with a verdict in words.
+def claims_with_states(known: ClaimsFile, reports: Path) -> list[ClaimState]:
+    """Every claim with its state, decided by the results of `reports/STUDY`, where they are there.
 
-    `loader` and `image_size` are those on the model's card, `data` what the run had. A claim is tested only by the
-    published images, size, loader and attack; otherwise the verdict says what differs. It agrees when it lies in the
-    interval, give or take its own rounding.
+    Raises `BadInput` where these are damaged, or a criterion does not fit the study.
     """
-    card = data.model_copy(update={"loader": loader, "image_size": image_size})
-    return [_compare(claims, claim, card, data, rows) for claim in published(claims, model)]
+    wanted = dict.fromkeys(study for claim in known.claims for study in claim.tests)
+    files = {study: reports / study / RESULTS_FILE for study in wanted}
+    studied = {study: Studied(read_results(file)) for study, file in files.items() if file.is_file()}
+    return [_tested(known, claim, studied) for claim in known.claims]
 
 
-def _compare(claims: Claims, claim: Claim, card: DataInfo, data: DataInfo, rows: Sequence[Row]) -> Comparison:
-    source = claims.sources[claim.source]
-    row = _test_of(claims, claim, source, rows)
-    if row is None:
-        loader = f" --loader {source.loader}" if source.loader not in (CARD, card.loader) else ""
-        return Comparison(claim, 0, 0, f"not measured: --attack sat-pgd:steps={claim.steps}{loader}")
-    count = row.robust if claim.steps else row.clean_correct
-    low, high = wilson(count, row.n)
-    differs = _differences(claims, claim, source, card, data, row)
-    if claim.percent < 100 * low - ROUNDING:
-        place = "below the interval"
-    elif claim.percent > 100 * high + ROUNDING:
-        place = "above the interval"
-    else:
-        place = "inside the interval"
-    if differs:
-        verdict = f"no test: {'; '.join(differs)}"
-    elif place != "inside the interval":
-        verdict = f"DISAGREES: published lies {place}"
-    elif 100 * (high - low) > WIDEST:
-        verdict = f"too few images to tell: published lies {place}, which is {100 * (high - low):.0f} points wide"
-    else:
-        verdict = "agrees"
-    return Comparison(claim, count, row.n, verdict)
+def _tested(known: ClaimsFile, claim: Claim, studied: Mapping[str, Studied]) -> ClaimState:
+    tests = tuple(test for study, names in claim.tests.items() for test in decided(study, names, studied.get(study)))
+    studies = [known.studies[study] for study in claim.tests]
+    commands = [claim.command] if claim.command else [study.command for study in studies]
+    return ClaimState(claim, tests, tuple(commands), tuple(study.scale for study in studies))
 
 
-def _test_of(claims: Claims, claim: Claim, source: Source, rows: Sequence[Row]) -> Row | None:
-    """The row that measures the claim's figure; if there is a choice, the one nearest to the published attack."""
-    if not claim.steps:
-        return max(rows, key=lambda row: row.n, default=None)
-    norm, eps = claims.threat.norm, claims.threat.eps
-    fits = [row for row in rows if row.norm == norm and abs(row.eps - eps) < 1e-9 and _is_pgd(row, claim.steps)]
-
-    def strange(row: Row) -> tuple[int, bool]:
-        return len(_attack_differences(source, row)), row.attacks[0].params["init"] == "uniform"
-
-    return min(fits, key=strange, default=None)
-
-
-def _is_pgd(row: Row, steps: int) -> bool:
-    """Whether the row is of PGD with so many steps and of no other attack."""
-    return len(row.attacks) == 1 and row.attacks[0].name == "pgd" and row.attacks[0].params["steps"] == steps
-
-
-def _differences(claims: Claims, claim: Claim, source: Source, card: DataInfo, data: DataInfo, row: Row) -> list[str]:
-    differs = []
-    images = claims.images
-    if (data.name, data.split) != (images.dataset, images.split):
-        differs.append(f"other images ({data.name} {data.split}, published on {images.dataset} {images.split})")
-    loader = card.loader if source.loader == CARD else source.loader
-    if data.image_size != card.image_size:
-        differs.append(f"other size ({data.image_size} pixels, published with {card.image_size})")
-    if data.loader is not None and data.loader != loader:
-        differs.append(f"other loader ({data.loader}, published with {loader})")
-    return differs + (_attack_differences(source, row) if claim.steps else [])
-
-
-def _attack_differences(source: Source, row: Row) -> list[str]:
-    params = row.attacks[0].settings
-    differs = [
-        f"other attack ({key} {params.get(key)}, published with {usual[0]})"
-        for key, usual in PUBLISHED_ATTACK.items()
-        if params.get(key) not in usual
+def decided(study: str, names: Sequence[str], results: Studied | None) -> list[CriterionResult]:
+    """What the criteria of these names say of a study; not yet measured without results."""
+    by_name = {name: criterion for name, criterion in CRITERIA.items() if name in names}
+    return [
+        CriterionResult(study, name, one.claim, Decision(UNMEASURED) if results is None else one.decide(results))
+        for name, one in by_name.items()
     ]
-    extra = params.keys() - {"steps", "step_size", *PUBLISHED_ATTACK}
-    differs += [f"other attack ({key} {params[key]}, published without)" for key in sorted(extra)]
-    if source.step_size is None:
-        differs.append("the published step is not stated")
-    elif abs(_step(row.eps, params) - parse_eps(source.step_size, "L2")) > 1e-9:
-        differs.append(f"other step ({format_eps(_step(row.eps, params))}, published with {source.step_size})")
-    return differs
 
 
-def _step(eps: float, params: Mapping[str, Parameter]) -> float:
-    stated, steps = params.get("step_size"), int(str(params["steps"]))
-    if stated == "sat":
-        return sat_step(eps, steps)
-    return stated if isinstance(stated, float) else default_step(eps, steps)
+def criteria_of(study: str, results: StudyResults) -> list[CriterionResult]:
+    """What the criteria of `leaderboards/claims.yaml` for the study of this name say; [] where there are none."""
+    names = [name for claim in read_claims().claims for name in claim.tests.get(study, ())]
+    return decided(study, names, Studied(results)) if names else []
 
 
-def to_markdown(claims: Claims, compared: Sequence[Comparison]) -> str:
-    """The comparisons as a table, with what was published where; accuracies are rounded down, bounds outward."""
-    lines = [
-        "| figure | published % | source | measured % [95%] | n | verdict |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for one in compared:
-        measured = f"{down(one.count / one.n)} {outward(*wilson(one.count, one.n))}" if one.n else "-"
-        cells = (one.claim.figure, str(one.claim), one.claim.source, measured, one.n or "-", one.verdict)
-        lines.append("| " + " | ".join(markdown(str(cell)) for cell in cells) + " |")
-    used = dict.fromkeys(one.claim.source for one in compared)
-    return "\n".join([*lines, "", *(markdown(f"{source}: {claims.sources[source].where}") for source in used)])
+def criteria_table(found: Sequence[CriterionResult]) -> pd.DataFrame:
+    """A line a criterion, all cells texts."""
+    return pd.DataFrame(
+        {
+            "claim": one.asks,
+            "agrees": CRITERIA[one.criterion].agrees,
+            "differs": CRITERIA[one.criterion].differs,
+            "state": one.decision.state,
+            "figures": " ".join(f"{figure.sentence()}." for figure in one.decision.evidence) or MISSING,
+        }
+        for one in found
+    )
+
+
+def claims_table(claims: Sequence[ClaimState]) -> pd.DataFrame:
+    """A line a claim, all cells texts."""
+    return pd.DataFrame(
+        {
+            "number": MISSING if one.claim.number is None else str(one.claim.number),
+            "claim": one.claim.claim,
+            "source": one.claim.source,
+            "made at": one.claim.scale,
+            "tested at": "; ".join(one.scales) or MISSING,
+            "state": one.words,
+            "figures": " ".join(f"{sentence}." for sentence in one.sentences),
+            "command": "; ".join(one.commands),
+        }
+        for one in claims
+    )
+
+
+def as_json(one: ClaimState) -> dict[str, Any]:
+    """A claim with its state as plain values; differences and their bounds are fractions."""
+    claim = one.claim
+    return {
+        "number": claim.number,
+        "claim": claim.claim,
+        "source": claim.source,
+        "scale": claim.scale,
+        "tested_at": list(one.scales),
+        "state": one.state,
+        "tested_at_its_scale": bool(one.tests) and not one.is_off_scale,
+        "reason": claim.reason,
+        "note": claim.note,
+        "commands": list(one.commands),
+        "tests": [
+            {
+                "study": test.study,
+                "criterion": test.criterion,
+                "asks": test.asks,
+                "state": test.decision.state,
+                "figures": [vars(figure) for figure in test.decision.evidence],
+            }
+            for test in one.tests
+        ],
+    }

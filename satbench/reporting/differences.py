@@ -18,13 +18,15 @@ BOOTSTRAP_NOTE = (
 def main_question(found: Sequence[Comparison]) -> list[Comparison]:
     """The comparisons of one robust accuracy at the first threat: of those with most comparisons the strongest attack.
 
-    `found` as `comparisons(..., every=True)` gives them: the threat trained for first, attacks from weak to strong.
-    Empty where no robust accuracy was compared.
+    They are those of activations, and of changed recipes only where no activations were compared. `found` as
+    `comparisons(..., every=True)` gives them: the threat trained for first, attacks from weak to strong. Empty where no
+    robust accuracy was compared.
     """
     first = next((one for one in found if one.threat), None)
     if first is None:
         return []
-    here = [one for one in found if (one.where, one.threat) == (first.where, first.threat)]
+    place = (first.where, first.threat, first.is_change)
+    here = [one for one in found if (one.where, one.threat, one.is_change) == place]
     counts = Counter(one.quantity for one in here)
     order = list(counts)
     chosen = max(counts, key=lambda quantity: (counts[quantity], order.index(quantity)))

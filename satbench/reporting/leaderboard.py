@@ -13,6 +13,7 @@ from satbench.core.errors import BadInput
 from satbench.core.escaping import markdown
 from satbench.core.files import to_json, write_text
 from satbench.core.names import path_part
+from satbench.reporting.claims import CLAIMS_NOTE, ClaimState, claims_table
 from satbench.reporting.lines import model_lines
 from satbench.reporting.names import strength
 from satbench.reporting.render import check_page_folder, render
@@ -81,11 +82,11 @@ class _Board:
     notes: tuple[str, ...]
 
 
-def build(summary_rows: Sequence[Row]) -> dict[str, str]:
+def build(summary_rows: Sequence[Row], claims: Sequence[ClaimState] = ()) -> dict[str, str]:
     """File names and texts: JSON, CSV and Markdown for each data set, norm and eps, and one index.html over all.
 
-    Splits of one data set are ranked apart, each in its own section. The order of the rows does not matter. Raises
-    `BadInput` when two data sets would share a file name.
+    Splits of one data set are ranked apart, each in its own section; index.html ends with the claims. The order of the
+    rows does not matter. Raises `BadInput` when two data sets would share a file name.
     """
     lines = accuracy_table(_failed_together(summary_rows))
     boards = _boards(lines)
@@ -101,18 +102,20 @@ def build(summary_rows: Sequence[Row]) -> dict[str, str]:
         numbers=("rank", "n", "seeds", "violations"),
         ranking_note=RANKING_NOTE,
         table_notes=notes(lines),
+        claims=claims_table(claims),
+        claims_note=CLAIMS_NOTE,
     )
     return files
 
 
-def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
+def write(folder: Path, rows: Sequence[Row], claims: Sequence[ClaimState] = ()) -> list[Path]:
     """Write every file of `build` into `folder` and remove generated files that no row explains any more.
 
     Files with other names, such as baselines.yaml, claims.yaml and runs.json, are left alone. Raises `BadInput`, and
     changes nothing, where index.html is a page of someone else.
     """
     check_page_folder(folder)
-    files = build(rows)
+    files = build(rows, claims)
     for name in _generated(folder) - set(files):
         (folder / name).unlink()
     for name, text in files.items():
@@ -120,9 +123,9 @@ def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
     return [folder / name for name in files]
 
 
-def check(folder: Path, rows: Sequence[Row]) -> list[str]:
+def check(folder: Path, rows: Sequence[Row], claims: Sequence[ClaimState] = ()) -> list[str]:
     """Names of the generated files that differ from `build`, are missing, or should not be there; [] when all agree."""
-    files = build(rows)
+    files = build(rows, claims)
     present = _generated(folder)
     wrong = present ^ set(files)
     wrong |= {name for name in present & set(files) if (folder / name).read_bytes() != files[name].encode()}

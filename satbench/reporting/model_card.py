@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from satbench.core.escaping import markdown, one_line
-from satbench.reporting.claims import Claim
+from satbench.reporting.published import PublishedFigure
 from satbench.reporting.summary import summarise
 from satbench.reporting.table_forms import to_markdown
 from satbench.reporting.tables import accuracy_table
@@ -19,7 +19,7 @@ def model_card(
     facts: Mapping[str, object],
     licence: str | None,
     runs: Sequence[Run],
-    published: Sequence[tuple[Claim, str]],
+    published: Sequence[tuple[PublishedFigure, str]],
     files: Mapping[str, str],
     usage: str,
 ) -> str:

@@ -10,18 +10,37 @@ from matplotlib.figure import Figure
 
 from satbench.core.errors import BadInput
 from satbench.core.files import write_bytes
-from satbench.reporting import plots, table_forms, tables
+from satbench.reporting import background as aside
+from satbench.reporting import pictures, plots, table_forms, tables
+from satbench.reporting.ablation import ABLATION_NOTE, ablation_table
+from satbench.reporting.background import NOTHING, Background
+from satbench.reporting.claims import criteria_of, criteria_table
 from satbench.reporting.class_table import CLASS_NOTE, class_table
 from satbench.reporting.differences import BOOTSTRAP_NOTE, answer, difference_table, main_question
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.lines import model_lines, network_names
+from satbench.reporting.method_table import (
+    CELL_NOTE,
+    HOLM_NOTE,
+    MethodTable,
+    accuracies,
+    counts,
+    in_words,
+    method_differences,
+    method_table,
+    outcomes,
+)
 from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import check_page_folder, render
+from satbench.reporting.reported import REPORTED_NOTE, reported_lines
+from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded
 from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import NOT_CHECKED, Row, network_of, summarise
+from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
 from satbench.reporting.verdict import RULE_NOTE, Comparison, compare, comparisons
 from satbench.results.store import Run
 from satbench.results.training_log import Epoch
+from satbench.specs.study import Reported
 
 NUMBERS = (
     "n",
@@ -65,13 +84,24 @@ class _Figure:
 
 
 def write_report(
-    folder: Path, runs: Sequence[Run], curves: Curves, title: str, notes: Sequence[str], reference: str = "relu"
+    folder: Path,
+    runs: Sequence[Run],
+    curves: Curves,
+    title: str,
+    notes: Sequence[str],
+    reference: str = "relu",
+    trained: Sequence[Trained] = (),
+    reported: Sequence[Reported] = (),
+    background: Background = NOTHING,
 ) -> Report:
     """Write table, figures and one page with all of it into `folder`; the page loads nothing from elsewhere.
 
     `curves` may be empty; `notes` are paragraphs under the title; `reference` is the activation that the others are
-    compared with. Equal runs give equal bytes. All is computed before the first file is replaced. Raises `BadInput`
-    when the runs hold no records, and where index.html is a page of someone else.
+    compared with; `trained` says of trainings what the runs do not hold, `reported` what sources report of their
+    methods, and `background` what else a page says beside the runs. A folder that is named after a study with criteria
+    in `leaderboards/claims.yaml` shows them. The file `RESULTS_FILE` rebuilds the page. Equal runs give equal bytes.
+    All is computed before the first file is replaced. Raises `BadInput` when the runs hold no records, and where
+    index.html is a page of someone else.
     """
     index = folder / "index.html"
     check_page_folder(folder)
@@ -82,20 +112,39 @@ def write_report(
     files = {folder / name: form(lines).encode() for name, form in FORMATS.items()}
     found = comparisons(runs, reference, every=True)
     asked = main_question(found)
+    ordered = tuple(sorted(runs, key=lambda run: run.manifest.model_dump_json()))
+    results = StudyResults(title, ordered, curves, tuple(notes), reference, tuple(trained), tuple(reported), background)
+    files[folder / RESULTS_FILE] = encoded(results)
+    methods = method_table(runs, found, reference)
+    if methods is not None:
+        files[folder / "outcomes.json"] = outcomes(methods).encode()
     figures = []
-    for stem, caption, alt, figure in [*_differences(asked), *_drawn(rows, curves)]:
+    drawn = [*_differences(asked), *_methods(methods), *_drawn(rows, curves), *_examples(background)]
+    for stem, caption, alt, figure in drawn:
         forms = plots.encoded(figure)
         data = "data:image/svg+xml;base64," + base64.b64encode(forms["svg"]).decode("ascii")
         figures.append(_Figure(stem, caption, alt, data, float(figure.get_figwidth())))
         files |= {folder / f"{stem}.{suffix}": content for suffix, content in forms.items()}
+    examples = figures.pop() if background.pictures else None
     headline = _at(lines, headline_rows(rows))
     page = render(
         "report.html.j2",
         title=title,
         notes=notes,
-        answer=answer(asked) if asked else None,
+        answer=_answer(asked, methods) if asked else None,
         answer_figure=figures.pop(0) if asked else None,
+        methods=None if methods is None else _method_section(methods, trained, reported),
+        methods_figure=None if methods is None else figures.pop(0),
         numbers=NUMBERS,
+        background=aside.section(background, ordered)
+        | {
+            "criteria": criteria_table(criteria_of(folder.resolve().name, results)),
+            "ablation": ablation_table(found, asked) if asked else (),
+            "ablation_note": ABLATION_NOTE,
+            "ablation_of": asked[0].quantity if asked else "",
+            "pictures": examples,
+            "file": RESULTS_FILE,
+        },
         headline=table_forms.readable(headline),
         headline_caption=_threats(headline),
         whole=None if len(headline) == len(lines) else table_forms.readable(lines),
@@ -130,9 +179,49 @@ def _differences(asked: Sequence[Comparison]) -> list[tuple[str, str, str, Figur
     return [("differences", caption, alt, plots.differences(asked))]
 
 
+def _examples(background: Background) -> list[tuple[str, str, str, Figure]]:
+    if not background.pictures:
+        return []
+    caption = pictures.caption(background.pictures)
+    return [("examples", caption, caption, pictures.drawn(background.pictures))]
+
+
+def _answer(asked: Sequence[Comparison], methods: MethodTable | None) -> str:
+    return answer(asked) if methods is None else f"{asked[0].of[0]}. {answer(asked)}"
+
+
+def _methods(table: MethodTable | None) -> list[tuple[str, str, str, Figure]]:
+    if table is None:
+        return []
+    caption = f"Accuracy of each method and activation with 95% intervals over images and seeds; {counts(table)}."
+    names = ", ".join(row.name for row in table.rows)
+    alt = f"Robust and clean accuracy of {names}, with {', '.join(table.activations)}. They are in the table above."
+    return [("methods", caption, alt, plots.methods(table))]
+
+
+def _method_section(table: MethodTable, trained: Sequence[Trained], reported: Sequence[Reported]) -> dict[str, object]:
+    """What the page says of methods and activations."""
+    return {
+        "accuracies": accuracies(table, {one.recipe: one.follows for one in trained}),
+        "caption": f"{table.quantity[0].upper()}{table.quantity[1:]}, and clean accuracy; {counts(table)}",
+        "notes": (CELL_NOTE, HOLM_NOTE),
+        "parts": [
+            (quantity, in_words(table, found), method_differences(table, found))
+            for quantity, found in (("robust", table.robust), ("clean", table.clean))
+        ],
+        "reported": reported_lines(reported, table),
+        "reported_note": REPORTED_NOTE,
+        "trained": training_lines(trained, {row.recipe: row.name for row in table.rows}),
+        "passes_note": PASSES_NOTE,
+    }
+
+
 def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, Figure]]:
+    """The figures of single models and trainings; none where these are too many to be told apart."""
     table = "The numbers are in the table above."
     lines = sorted(set(model_lines(row.network for row in rows).values()))
+    if len(lines) > plots.LOOKS:
+        return []
     models = ", ".join(dict.fromkeys(f"{line.model} {line.activation}".strip() for line in lines))
     drawn = [
         (

@@ -21,10 +21,12 @@ from satbench.core.escaping import figure_text
 from satbench.core.files import write_bytes
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.lines import group_rows, unseeded
+from satbench.reporting.method_table import MethodTable
 from satbench.reporting.names import strength
 from satbench.reporting.summary import Row, images_name
 from satbench.reporting.tables import accuracy_table
 from satbench.reporting.verdict import NOISE, Comparison
+from satbench.results.crossed import Rate
 from satbench.results.metrics import UNION, WORST
 from satbench.results.training_log import Epoch
 from satbench.specs.attack import AttackInfo, ids
@@ -49,6 +51,7 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "satbench",
     "svg.fonttype": "path",
 }
+LOOKS = len(COLOURS) * len(LINES)  # lines of a figure that can be told apart
 PANEL = (5.6, 4.0)  # inches
 BAND = "shaded: 95% interval"
 
@@ -166,8 +169,8 @@ def _draw_scatter(axes: Axes, frame: pd.DataFrame, names: Mapping[tuple[str, ...
         axes.errorbar(
             line["clean"] * 100,
             line["robust"] * 100,
-            xerr=_arms(line, "clean"),
-            yerr=_arms(line, "robust"),
+            xerr=_arms(line["clean"], line["clean_lo"], line["clean_hi"]),
+            yerr=_arms(line["robust"], line["robust_lo"], line["robust_hi"]),
             color=look.colour,
             marker=look.marker,
             markersize=8,
@@ -181,9 +184,8 @@ def _draw_scatter(axes: Axes, frame: pd.DataFrame, names: Mapping[tuple[str, ...
     axes.set_ylabel("robust accuracy, %")
 
 
-def _arms(line: "pd.Series[float]", accuracy: str) -> list[list[float]]:
-    """How far the interval reaches below and above the mean, in percent."""
-    mean, low, high = line[accuracy], line[f"{accuracy}_lo"], line[f"{accuracy}_hi"]
+def _arms(mean: float, low: float, high: float) -> list[list[float]]:
+    """How far an interval reaches below and above the mean, in percent."""
     return [[max(0.0, mean - low) * 100], [max(0.0, high - mean) * 100]]
 
 
@@ -210,6 +212,36 @@ def differences(asked: Sequence[Comparison]) -> Figure:
         quantity = figure_text(asked[0].quantity).replace(f"{WORST} of ", f"{WORST} of\n")
         figure.suptitle(quantity, fontsize=STYLE["axes.titlesize"])
         axes.set_xlabel("difference in points")
+    return figure
+
+
+def methods(table: MethodTable) -> Figure:
+    """Robust and clean accuracy of each method, a line each, with a point and its 95% interval for each activation."""
+    middle = (len(table.activations) - 1) / 2
+    with _style():
+        figure = Figure(figsize=(2 * PANEL[0], 1.4 + 0.36 * len(table.rows)), layout="constrained")
+        robust, clean = figure.subplots(1, 2, sharey=True)
+        for axes, quantity in ((robust, "robust"), (clean, "clean")):
+            for position, activation in enumerate(table.activations):
+                look = _look(position)
+                for place, row in enumerate(table.rows):
+                    if activation in row.cells:
+                        rate: Rate = getattr(row.cells[activation], quantity)
+                        axes.errorbar(
+                            rate.mean * 100,
+                            place + (position - middle) * 0.6 / max(1, 2 * middle),
+                            xerr=_arms(rate.mean, rate.low, rate.high),
+                            color=look.colour,
+                            marker=look.marker,
+                            markersize=4.5,
+                            lw=1.2,
+                        )
+            axes.set_xlabel("accuracy, %")
+        robust.set_yticks(range(len(table.rows)), [figure_text(row.name) for row in table.rows])
+        robust.set_ylim(len(table.rows) - 0.5, -0.5)
+        robust.set_title(figure_text(table.quantity).replace(f"{WORST} of ", f"{WORST} of\n"))
+        clean.set_title("clean accuracy")
+        _legend(figure, {(activation,): activation for activation in table.activations}, points=True, lines=False)
     return figure
 
 

@@ -1,8 +1,8 @@
 """Activations, and changes of a recipe, compared on the same images and between models of the same seed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial, reduce
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial, reduce
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from satbench.reporting.lines import model_lines
 from satbench.reporting.names import display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import inward, outward
 from satbench.reporting.summary import Measured, join_runs
+from satbench.results.crossed import Outcomes as Matrix
 from satbench.results.crossed import crossed_difference, holm, two_level_bootstrap
 from satbench.results.metrics import WORST, clean_table, mcnemar, paired_interval, robust_table
 from satbench.results.schema import ModelInfo
@@ -44,9 +45,10 @@ class Comparison:
     """One activation, or changed recipe, against the reference on the same `n` images; accuracies are fractions.
 
     `values` and `reference_values` hold an accuracy a seed. `difference` is the mean of the first minus that of the
-    second, `low` and `high` bound it over images, and with several seeds over these too; `bootstrap` is then the
-    interval of a two-level bootstrap, a check. `p_value` is adjusted by Holm over the `together` comparisons of the
-    quantity. `images`, `threat` and the ids in `attacks` are those of the quantity; clean accuracy has no threat.
+    second, `low` and `high` bound it over images, and with several seeds over these too; `outcomes` are then
+    those of both, (seeds, n), and `bootstrap` a check. `p_value` is adjusted by Holm over the `together` comparisons of
+    the quantity. `images`, `threat` and the ids in `attacks` are those of the quantity; clean accuracy has no threat.
+    `of` and `against` are the recipes and activations of the networks and of the reference.
     """
 
     where: str
@@ -61,11 +63,23 @@ class Comparison:
     values: tuple[float, ...]
     reference_values: tuple[float, ...]
     p_value: float
-    bootstrap: tuple[float, float] | None = None
+    outcomes: tuple[Matrix, Matrix] | None = field(default=None, compare=False, repr=False)
     together: int = 1
     images: str = ""
     threat: tuple[str, float] | None = None
     attacks: tuple[str, ...] = ()
+    of: tuple[str, str] = ("", "")
+    against: tuple[str, str] = ("", "")
+
+    @cached_property
+    def bootstrap(self) -> tuple[float, float] | None:
+        """The 95% interval of a two-level bootstrap; None with one seed, or where all seeds are equal."""
+        return None if self.outcomes is None else two_level_bootstrap(*self.outcomes)
+
+    @property
+    def is_change(self) -> bool:
+        """Whether the recipe was changed, and not the activation."""
+        return self.of[0] != self.against[0]
 
     @property
     def verdict(self) -> str:
@@ -174,6 +188,10 @@ def _where(family: Family) -> str:
     return images + (f" ({model})" if model else "")
 
 
+def _recipe_of(model: ModelInfo) -> tuple[str, str]:
+    return model.recipe or "", model.activation or ""
+
+
 def _trained_for(model: ModelInfo) -> str:
     return threat_name(model.trained_for.norm, model.trained_for.eps) if model.trained_for else ""
 
@@ -201,8 +219,11 @@ def _against(
     def add(quantity: str, used: Sequence[int | None], outcomes: Callable[[Measured], Outcomes], **under: Any) -> None:
         tables = {seed: (outcomes(pairs[seed][0]), outcomes(pairs[seed][1])) for seed in used}
         one = _comparison(where, quantity, name, reference, tables)
-        images = pairs[seeds[0]][0].images
-        found.append(replace(one, images=images, **under) if isinstance(one, Comparison) else one)
+        if isinstance(one, Comparison):
+            first, other = pairs[seeds[0]]
+            of, against = _recipe_of(first.model), _recipe_of(other.model)
+            one = replace(one, images=first.images, of=of, against=against, **under)
+        found.append(one)
 
     add("clean accuracy", seeds, _clean)
     for norm, eps in [*sorted(headline), *sorted(measured_threats - headline)]:
@@ -297,7 +318,7 @@ def _comparison(
     ours = np.array([pair[0].loc[samples].to_numpy(bool) for pair in tables.values()])
     theirs = np.array([pair[1].loc[samples].to_numpy(bool) for pair in tables.values()])
     n = len(samples)
-    bootstrap = None
+    outcomes = None
     if len(tables) == 1 or len(np.unique(ours.astype(int) - theirs)) == 1:  # equal seeds, which bound nothing
         pair = mcnemar(ours[0].tolist(), theirs[0].tolist())
         difference, (low, high), p_value = pair.difference, paired_interval(pair), pair.p_value
@@ -306,7 +327,7 @@ def _comparison(
     else:
         crossed = crossed_difference(ours, theirs)
         difference, low, high, p_value = crossed.difference, crossed.low, crossed.high, crossed.p_value
-        bootstrap = two_level_bootstrap(ours, theirs)
+        outcomes = ours, theirs
     return Comparison(
         where=where,
         quantity=quantity,
@@ -320,5 +341,5 @@ def _comparison(
         values=tuple(int(row.sum()) / n for row in ours),
         reference_values=tuple(int(row.sum()) / n for row in theirs),
         p_value=p_value,
-        bootstrap=bootstrap,
+        outcomes=outcomes,
     )

@@ -1,4 +1,4 @@
-"""Differences of two groups of networks, over the choice of images and of training seeds together."""
+"""Accuracies of networks and differences of two groups, over the choice of images and of training seeds together."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from satbench.results.metrics import Z95, wilson
 
 DRAWS = 10_000
 CHUNK = 500  # draws at a time, which bounds the memory
@@ -32,6 +34,36 @@ class Crossed:
     seed_sd: float
 
 
+@dataclass(frozen=True)
+class Rate:
+    """A mean over `seeds` x `n` outcomes, and its 95% interval."""
+
+    seeds: int
+    n: int
+    mean: float
+    low: float
+    high: float
+
+
+def crossed_rate(outcomes: Outcomes) -> Rate:
+    """The share of right outcomes (seeds, n) of networks that differ in their seed, over seeds and images.
+
+    Wilson's interval with an effective number of images: that of independent ones which give the variance of
+    `crossed_difference`, times (1.96 / t)^2 for its degrees of freedom (Korn & Graubard 1998, Survey Methodology
+    24:193, whose interval is Clopper and Pearson's), and at most n. So seeds that differ make it wider than that of n
+    images, and none makes it narrower. Raises `ValueError` for no outcomes.
+    """
+    if outcomes.ndim != 2 or not outcomes.size:
+        raise ValueError(f"outcomes of shape {outcomes.shape}; expected (seeds, n), at least 1 of each")
+    seeds, n = outcomes.shape
+    mean, effective = float(outcomes.mean()), float(n)
+    if min(seeds, n) > 1:
+        variance, freedom = _variance(outcomes.astype(np.float64))
+        if variance and 0 < mean < 1:
+            effective = min(effective, mean * (1 - mean) / variance * (Z95 / _quantile(freedom)) ** 2)
+    return Rate(seeds, n, mean, *wilson(mean * effective, effective))
+
+
 def crossed_difference(ours: Outcomes, theirs: Outcomes) -> Crossed:
     """Compare outcomes (seeds, n) of networks that are paired by seed and by image, both of which vary.
 
@@ -44,18 +76,15 @@ def crossed_difference(ours: Outcomes, theirs: Outcomes) -> Crossed:
     gaps = _gaps(ours, theirs)
     seeds, n = gaps.shape
     mean = float(gaps.mean())
-    of_seeds, of_images = (float(gaps.mean(axis=axis).var(ddof=1)) for axis in (1, 0))
-    parts = [(of_seeds / seeds, seeds - 1), (of_images / n, n - 1)]
-    variance = math.fsum(part for part, _ in parts)
+    variance, freedom = _variance(gaps)
     if not variance:  # all differences are equal
         return Crossed(seeds, n, mean, mean, mean, float(mean == 0), math.inf, 0.0)
     from scipy.stats import t
 
-    freedom = variance**2 / math.fsum(part**2 / freedom for part, freedom in parts)
-    error = math.sqrt(variance)
-    half = float(t.ppf(0.975, freedom)) * error
+    error, seed_sd = math.sqrt(variance), float(gaps.mean(axis=1).std(ddof=1))
+    half = _quantile(freedom) * error
     p_value = float(2 * t.sf(abs(mean) / error, freedom))
-    return Crossed(seeds, n, mean, max(-1.0, mean - half), min(1.0, mean + half), p_value, freedom, math.sqrt(of_seeds))
+    return Crossed(seeds, n, mean, max(-1.0, mean - half), min(1.0, mean + half), p_value, freedom, seed_sd)
 
 
 def two_level_bootstrap(ours: Outcomes, theirs: Outcomes, seed: int = 0) -> tuple[float, float]:
@@ -87,6 +116,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
+
+
+def _variance(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The variance of the mean of values (seeds, n), and its degrees of freedom, as in `crossed_difference`."""
+    parts = [
+        (float(values.mean(axis=1 - axis).var(ddof=1)) / count, count - 1) for axis, count in enumerate(values.shape)
+    ]
+    variance = math.fsum(part for part, _ in parts)
+    freedom = variance**2 / math.fsum(part**2 / freedom for part, freedom in parts) if variance else math.inf
+    return variance, freedom
+
+
+def _quantile(freedom: float) -> float:
+    """Of the t distribution, for a two-sided 95% interval."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, freedom))
 
 
 def _gaps(ours: Outcomes, theirs: Outcomes) -> npt.NDArray[np.float64]:

@@ -16,7 +16,7 @@ UNION: Final = "union"  # the pseudo-norm: robust at every threat of a union
 ENOUGH = 10  # images, to say that a network does no better than chance
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: float) -> tuple[float, float]:
     """The 95% Wilson score interval of a rate (Wilson 1927), inside [0, 1].
 
     `successes` may be fractional: the mean count of several seeds on the same n images, or a sum of n shares in

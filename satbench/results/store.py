@@ -38,13 +38,15 @@ class Outdated(BadInput):
 class Run:
     """One evaluation as it lies on disk: `records` has the columns of `schema.RECORDS`.
 
-    reused: whether `evaluate` found the run finished and computed nothing.
+    reused: whether `evaluate` found the run finished and computed nothing. timing: its times, with the columns of
+    `schema.TIMING`, where the run was not read from a folder of its own.
     """
 
     path: Path
     manifest: Manifest
     records: pd.DataFrame
     reused: bool = False
+    timing: pd.DataFrame | None = None
 
 
 def write_run(
@@ -163,7 +165,7 @@ def read_examples(run: Run) -> pd.DataFrame:
 
 def read_timing(run: Run) -> pd.DataFrame:
     """Times and passes, with the columns of `schema.TIMING`; raises `BadInput` when they are missing or damaged."""
-    return read_timing_table(run.path)
+    return read_timing_table(run.path) if run.timing is None else run.timing
 
 
 def read_timing_table(path: Path) -> pd.DataFrame:

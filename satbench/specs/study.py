@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
@@ -178,11 +178,24 @@ class Measurement(EvaluationSpec):
         return EvaluationSpec(**{name: getattr(self, name) for name in self.model_fields_set - {"of"}})
 
 
+class Reported(_Frozen):
+    """What a source reports of a method, against the unchanged recipe; the page says whether it shows in the study.
+
+    method: as `--set method` names it. accuracy: which one. expected: of the difference. source: as the page shows it.
+    """
+
+    method: str = Field(min_length=1)
+    accuracy: Literal["robust", "clean"] = "robust"
+    expected: Literal["higher", "lower", "not lower"]
+    source: str = Field(min_length=1)
+
+
 class Study(_Frozen):
     """Trainings and existing networks, and what is measured of them.
 
     title, notes: heading of the page, and paragraphs below it.
     reference: the activation that the page compares the others with.
+    reported: what sources report of its methods.
     trainings: grids; their union is trained, and no training may be in two of them.
     models: networks that are there already.
     evaluations: what is measured; none where the study only trains.
@@ -195,6 +208,7 @@ class Study(_Frozen):
     title: str | None = Field(default=None, min_length=1)
     notes: tuple[str, ...] = ()
     reference: str = "relu"
+    reported: tuple[Reported, ...] = ()
     trainings: tuple[Grid, ...] = ()
     models: Annotated[tuple[Existing, ...], _one_or_several(MODEL)] = ()
     evaluations: tuple[Measurement, ...] = ()

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from satbench.attacks import is_own
 from satbench.core.errors import BadInput
+from satbench.core.lookup import nearest
 from satbench.core.names import check_inside
 from satbench.core.plugins import is_reference
 from satbench.data import check_images, is_own_data
@@ -17,7 +18,7 @@ from satbench.evaluation import EvaluationSpec, make_request
 from satbench.recipes import named, recipe
 from satbench.recipes.file import check_parameters
 from satbench.specs.attack import AttackInfo
-from satbench.specs.study import Choice, Resources, Study
+from satbench.specs.study import Choice, Reported, Resources, Study
 from satbench.training import TrainConfig
 from satbench.training.combinations import refuse_undefined
 from satbench.training.stages import method_of, stage_configs
@@ -63,6 +64,7 @@ class Jobs(_Frozen):
     title: str | None
     notes: tuple[str, ...]
     reference: str
+    reported: tuple[Reported, ...] = ()
     resources: Resources
     same_numerics: bool
     trainings: tuple[Training, ...]
@@ -109,6 +111,13 @@ def jobs_of(study: Study, where: str) -> Jobs:
                 )
             trainings[training.name] = training
             choices.append((grid.name, choice, training))
+    methods = {one.config.method.name for one in trainings.values()}
+    for position, reported in enumerate(study.reported):
+        if reported.method not in methods:
+            raise BadInput(
+                f"{where}, field 'reported.{position}.method': no training has the method {reported.method!r}; "
+                f"{nearest(reported.method, methods)}"
+            )
     evaluations: dict[str, Evaluation] = {}
     for position, measurement in enumerate(study.evaluations):
         field = f"{where}, field 'evaluations.{position}'"
@@ -138,6 +147,7 @@ def jobs_of(study: Study, where: str) -> Jobs:
         title=study.title,
         notes=study.notes,
         reference=study.reference,
+        reported=study.reported,
         resources=study.resources,
         same_numerics=study.same_numerics,
         trainings=tuple(trainings.values()),

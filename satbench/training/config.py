@@ -194,23 +194,34 @@ class TrainConfig(Settings):
 
     def _without_defaults(self) -> "TrainConfig":
         """A copy without the parameters of table entries that have their default, which say nothing."""
+        changed = {}
+        for part, defaults in self._defaults().items():
+            named: Named = getattr(self, part)
+            params = {key: value for key, value in named.params.items() if (key, value) not in defaults.items()}
+            changed[part] = Named(name=named.name, params=params)
+        return self.model_copy(update=changed)
+
+    def _defaults(self) -> dict[str, dict[str, Any]]:
+        """The defaults of each table entry's parameters; none of code of the user's own."""
         from satbench.training.averaging import AVERAGES  # which import this module
         from satbench.training.schedule import SCHEDULES
 
         tables: tuple[Mapping[str, Callable[..., Any]], ...] = (ARCHITECTURES, METHODS, SCHEDULES, AVERAGES)
-        changed = {}
+        found = {}
         for part, table in zip(NAMED, tables, strict=True):
-            named: Named = getattr(self, part)
-            known = inspect.signature(table[named.name]).parameters if named.name in table else {}
-            params = {
-                key: value for key, value in named.params.items() if key not in known or known[key].default != value
-            }
-            changed[part] = Named(name=named.name, params=params)
-        return self.model_copy(update=changed)
+            name = getattr(self, part).name
+            known = inspect.signature(table[name]).parameters if name in table else {}
+            found[part] = {key: parameter.default for key, parameter in known.items()}
+        return found
 
     def named_after(self, start: "TrainConfig") -> "TrainConfig":
         """A copy whose recipe is called as `start`, with the settings in brackets in which it differs from that."""
-        differences = _differences(start._without_defaults().model_dump(), self._without_defaults().model_dump())
+        before, after = (one._without_defaults().model_dump() for one in (start, self))
+        for part, defaults in self._defaults().items():
+            if before[part]["name"] == after[part]["name"]:  # a parameter that went back to its default differs too
+                given = {key: defaults[key] for key in before[part]["params"] if key in defaults}
+                after[part]["params"] = given | after[part]["params"]
+        differences = _differences(before, after)
         name = f"{start.recipe} [{', '.join(differences)}]" if differences else start.recipe
         return self.model_copy(update={"recipe": name})
 
@@ -231,9 +242,18 @@ def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = ""
         if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{prefix}{key}.")
         elif old != new and key in after and f"{prefix}{key}" not in unnamed and key != "recipe":
-            shown = "+".join(map(str, new)) if isinstance(new, tuple | list) else new
+            shown = "+".join(map(_shown, new)) if isinstance(new, tuple | list) else new
             found.append(f"{prefix}{key}={shown}".replace(".params.", ".").replace(".name=", "="))
     return found
+
+
+def _shown(value: Any) -> str:
+    """An entry of a list; of a stage, what differs from one without length and changes."""
+    if not isinstance(value, dict):
+        return str(value)
+    changes = value.get("changes", {})
+    given = {key: one for key, one in value.items() if key != "changes" and one}
+    return " ".join(f"{key}={one}" for key, one in {**given, **changes}.items())
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> None:

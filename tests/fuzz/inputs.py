@@ -25,7 +25,7 @@ from satbench.data.matlab import read_table
 from satbench.recipes import RECIPES
 from satbench.recipes.file import read_recipe
 from satbench.regression import read_baseline
-from satbench.reporting.claims import read_claims
+from satbench.reporting.claims_file import read_claims
 from satbench.specs.study import read_study
 from satbench.zoo.registry import read_cards, registry_path
 

@@ -1,236 +1,295 @@
-"""Published figures: read strictly, and beside measured ones with a verdict that says what was tested."""
+"""The claims of the paper: read strictly, and with states that follow from the results of a study."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from satbench.core.eps import parse_eps
+from satbench.cli.app import app
 from satbench.core.errors import BadInput
-from satbench.data.loaders import LOADERS
-from satbench.reporting.claims import Claims, compare, headline, published, read_claims, to_markdown
-from satbench.reporting.summary import Row
-from satbench.results.schema import DataInfo
-from satbench.zoo.card import ReleasedCard
-from satbench.zoo.registry import read_cards
+from satbench.reporting.claims import OFF_SCALE, claims_table, claims_with_states
+from satbench.reporting.claims_file import CRITERION_NAMES, NUMBERED, read_claims
+from satbench.reporting.criteria import CRITERIA, Decision, Studied
+from satbench.reporting.leaderboard import build
+from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded
+from satbench.results.crossed import crossed_difference, holm
+from satbench.results.store import Run
 
-from .made import known
+from .made import AA, EPS, PGD, MakeRun, first
 
-CLAIMS = Claims.model_validate(
-    {
-        "images": {"dataset": "imagenet", "split": "val", "n": 50000},
-        "threat": {"norm": "Linf", "eps": "4/255"},
-        "sources": {
-            "readme": {"where": "the README", "loader": "card", "step_size": "1/255"},
-            "paper": {"where": "the paper", "loader": "tf1-bicubic"},
-        },
-        "claims": {"net": {"readme": {"clean": 70.0, "pgd-10": 40.0, "pgd-50": 38.0}, "paper": {"pgd-200": 37.5}}},
-    }
-)
-IMAGES = DataInfo(name="imagenet", split="val", n=1000, digest="sha256:0", loader="opencv-cubic", image_size=224)
+N, SOME = 400, 300
+WEAK = PGD.replace("steps=50", "steps=10")
+RAPID = "Rapid()"
+ATTACKER, OPTIMIZER = "surrogate.attacker=True", "surrogate.optimizer=True"
+SURE = {"silu": 60, "softplus": 60, "smoothrelu": 60, "gelu": 0, "elu": 0, "parametric_softplus": 0}  # of SOME images
+Counts = Mapping[str, int]
+THREE = {name: count for name, count in SURE.items() if count}
 
 
-def pgd(steps: int = 10, step_size: float | str | None = None, **changes: object) -> str:
-    params = {"steps": steps, "step_size": step_size, "loss": "ce", "init": "uniform", "restarts": 1, "keep": "last"}
-    return f"PGD({', '.join(f'{key}={value!r}' for key, value in (params | changes).items())})"
+def network(make_run: MakeRun, activation: str, seed: int, robust: int, clean: int = 200, change: str = "") -> Run:
+    """A network of which `robust` of the first 300 images stand under PGD-50, and one more under PGD-10."""
+    recipe = "digits-cnn" + (f" [{change}]" if change else "")
+    outcomes = {(PGD, "Linf", EPS): first(robust, SOME), (WEAK, "Linf", EPS): first(robust + 1, N)}
+    about = {"recipe": recipe, "family": change, "config": f"{change} {activation}"}
+    digest = f"sha256:{recipe} {activation} {seed}"
+    return make_run(activation, first(clean, N), outcomes, seed=seed, digest=digest, **about)
 
 
-def row(robust: int = 400, clean: int = 700, n: int = 1000, attack: str = pgd(), eps: float = 4 / 255) -> Row:
-    return Row(
-        label="net",
-        activation="silu",
-        method="sat",
-        recipe="r",
-        seed=None,
-        trained_for=None,
-        model_digest="sha256:1",
-        dataset="imagenet",
-        split="val",
-        norm="Linf",
-        eps=eps,
-        attack=attack,
-        attacks=(known(attack),),
-        n=n,
-        clean_correct=clean,
-        robust=robust,
-        violations=0,
-        eval_seeds=(0,),
-        data_digests=("sha256:0",),
-        versions={},
-        revision=None,
-    )
+def study(make_run: MakeRun, more: Counts = SURE, clean: Counts | None = None, seeds: int = 2) -> list[Run]:
+    """ReLU with 100 of 300 images robust, and each activation with so many more; seeds differ by one image."""
+    return [
+        network(make_run, name, seed, 100 + more.get(name, 0) + seed, 200 + (clean or {}).get(name, 0))
+        for name in ("relu", *more)
+        for seed in range(seeds)
+    ]
 
 
-def verdicts(*rows: Row, data: DataInfo = IMAGES, loader: str = "opencv-cubic") -> dict[str, str]:
-    return {one.claim.figure: one.verdict for one in compare(CLAIMS, "net", loader, 224, data, rows)}
+def changed(make_run: MakeRun, more: Counts, activation: str = "relu") -> list[Run]:
+    return [
+        network(make_run, activation, seed, 100 + count + seed, change=change)
+        for change, count in more.items()
+        for seed in range(2)
+    ]
 
 
-def test_a_published_figure_inside_the_interval_agrees() -> None:
-    """400 of 1,000 has the Wilson interval [37.0, 43.1], 700 of 1,000 [67.1, 72.8] (any table)."""
-    found = verdicts(row())
-    assert found["clean"] == found["PGD-10"] == "agrees"
+def decide(name: str, runs: list[Run]) -> Decision:
+    criteria: Mapping[str, object] = CRITERIA
+    assert name in criteria
+    return CRITERIA[name].decide(Studied(StudyResults("T", tuple(runs), {})))  # type: ignore[index]
+
+
+# the file
+
+
+def test_the_file_has_the_14_claims_and_every_criterion_decides_one() -> None:
+    known = read_claims()
+    assert [claim.number for claim in known.claims if claim.number] == list(NUMBERED)
+    used = [name for claim in known.claims for names in claim.tests.values() for name in names]
+    assert sorted(used) == sorted(CRITERION_NAMES) == sorted(CRITERIA)
 
 
 @pytest.mark.parametrize(
-    ("robust", "verdict"),
+    ("old", "new", "said"),
     [
-        (366, "DISAGREES: published lies above the interval"),  # [33.7, 39.6], short of 40.0 by more than its rounding
-        (371, "agrees"),  # [34.1, 40.1]
-        (430, "agrees"),  # [39.96, 46.1]
-        (432, "DISAGREES: published lies below the interval"),  # [40.2, 46.3]
+        ("[softplus-trade]", "[softplus-trades]", r"field 'claims\.5\.tests"),
+        ("{elu-and-celu: [elu", "{elu-or-celu: [elu", r"field 'claims\.9\.tests\.elu-or-celu': no such study"),
+        ("number: 2\n", "number: 1\n", "number 1 is there twice"),
+        ("    reason: no weights", "    note: no weights", "either tests, or command and reason"),
+        ("    tests: {smooth-vs-relu: [backward]}\n", "    state: agrees\n", "unknown field"),
     ],
 )
-def test_one_outside_disagrees_and_the_verdict_says_where_it_lies(robust: int, verdict: str) -> None:
-    assert verdicts(row(robust))["PGD-10"] == verdict
-
-
-def test_what_was_not_measured_says_how_to() -> None:
-    found = verdicts(row())
-    assert found["PGD-50"] == "not measured: --attack sat-pgd:steps=50"
-    assert found["PGD-200"] == "not measured: --attack sat-pgd:steps=200 --loader tf1-bicubic"
-    assert verdicts(row(eps=8 / 255))["PGD-10"].startswith("not measured")
-
-
-@pytest.mark.parametrize(
-    ("measured", "data", "loader", "difference"),
-    [
-        (row(), IMAGES.model_copy(update={"name": "imagenet-sample", "split": "all"}), "opencv-cubic", "other images"),
-        (row(), IMAGES.model_copy(update={"loader": "torchvision"}), "opencv-cubic", "other loader (torchvision"),
-        (row(), IMAGES, "tf1-bicubic", "other loader (opencv-cubic, published with tf1-bicubic)"),
-        (row(), IMAGES.model_copy(update={"image_size": 256}), "opencv-cubic", "other size (256 pixels"),
-        (row(attack=pgd(loss="margin")), IMAGES, "opencv-cubic", "other attack (loss margin, published with ce)"),
-        (
-            row(attack=pgd(restarts=5, keep="best")),
-            IMAGES,
-            "opencv-cubic",
-            "other attack (restarts 5, published with 1)",
-        ),
-        (row(attack=pgd(keep="best")), IMAGES, "opencv-cubic", "other attack (keep best, published with last)"),
-        (row(attack=pgd(init="zero")), IMAGES, "opencv-cubic", "other attack (init zero, published with uniform-u"),
-        (row(attack=pgd(momentum=0.75)), IMAGES, "opencv-cubic", "other attack (momentum 0.75, published without)"),
-        (row(attack=pgd(step_size=2 / 255)), IMAGES, "opencv-cubic", "other step (2/255, published with 1/255)"),
-    ],
-)
-def test_a_run_that_differs_is_no_test(measured: Row, data: DataInfo, loader: str, difference: str) -> None:
-    verdict = verdicts(measured, data=data, loader=loader)["PGD-10"]
-    assert verdict.startswith(f"no test: {difference}")
-    assert "agree" not in verdict.lower()
-
-
-@pytest.mark.parametrize(
-    ("robust", "n", "verdict"),
-    [
-        (1, 2, "too few images to tell: published lies inside the interval, which is 81 points wide"),  # [9.5, 90.5]
-        (160, 400, "agrees"),  # [35.3, 44.9]
-        # [34.6, 45.7]
-        (120, 300, "too few images to tell: published lies inside the interval, which is 11 points wide"),
-        (0, 20, "DISAGREES: published lies above the interval"),  # [0, 16.2]
-    ],
-)
-def test_few_images_can_only_disagree(robust: int, n: int, verdict: str) -> None:
-    assert verdicts(row(robust, n, n))["PGD-10"] == verdict
-
-
-def test_the_default_step_of_50_steps_is_not_the_published_one() -> None:
-    half = row(attack=pgd(50))
-    whole = row(attack=pgd(50, parse_eps("1/255")))
-    assert f"other step ({2.5 * 4 / 255 / 50!r}, published with 1/255)" in verdicts(half)["PGD-50"]
-    assert verdicts(half, whole)["PGD-50"] == verdicts(whole, half)["PGD-50"] == "agrees"
-
-
-def sat(steps: int) -> str:
-    return pgd(steps, step_size="sat", init="uniform-unclipped")
-
-
-def test_the_released_attack_tests_a_claim_at_any_number_of_steps_that_was_published() -> None:
-    """Its step is max(1/255, eps / steps): 1/255 at 4/255 from four steps on, 2/255 for two."""
-    assert verdicts(row(attack=sat(10)))["PGD-10"] == "agrees"
-    assert verdicts(row(380, attack=sat(50)))["PGD-50"] == "agrees"
-    two = CLAIMS.model_copy(update={"claims": {"net": {"readme": {"pgd-2": 45.0}}}})
-    (compared,) = compare(two, "net", "opencv-cubic", 224, IMAGES, [row(450, attack=sat(2))])
-    assert compared.verdict == "no test: other step (2/255, published with 1/255)"
-
-
-def test_the_released_attack_is_preferred_to_its_twin() -> None:
-    twin, own = row(300, attack=pgd()), row(400, attack=sat(10))
-    assert verdicts(twin)["PGD-10"].startswith("DISAGREES")
-    assert verdicts(twin, own)["PGD-10"] == verdicts(own, twin)["PGD-10"] == "agrees"
-
-
-@pytest.mark.parametrize(
-    "wrapped",
-    ["Bf16(attack={})", "Surrogate(attack={})", "Transfer(attack={}, source='other@0123456789ab')"],
-)
-def test_an_attack_that_searched_elsewhere_tests_nothing(wrapped: str) -> None:
-    assert verdicts(row(attack=wrapped.format(sat(10))))["PGD-10"].startswith("not measured")
-
-
-def test_a_source_that_states_no_step_cannot_be_tested() -> None:
-    data = IMAGES.model_copy(update={"loader": "tf1-bicubic"})
-    for step in (None, parse_eps("1/255")):
-        verdict = verdicts(row(375, attack=pgd(200, step)), data=data)["PGD-200"]
-        assert verdict == "no test: the published step is not stated"
-
-
-def test_every_source_names_a_loader_that_there_is() -> None:
-    assert {source.loader for source in read_claims().sources.values()} <= {"card", *LOADERS}
-
-
-def test_a_published_and_a_measured_figure_never_share_a_column() -> None:
-    table = to_markdown(CLAIMS, compare(CLAIMS, "net", "opencv-cubic", 224, IMAGES, [row()]))
-    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
-    assert lines[0] == ["figure", "published %", "source", "measured % [95%]", "n", "verdict"]
-    assert lines[2] == ["clean", "70.0", "readme", "70.0 [67.0, 72.8]", "1000", "agrees"]
-    assert lines[3][:5] == ["PGD-10", "40.0", "readme", "40.0 [37.0, 43.1]", "1000"]
-    assert lines[4][3:5] == ["-", "-"]
-    assert "readme: the README" in table
-
-
-def test_the_headline_is_clean_and_the_attack_of_most_steps() -> None:
-    clean, robust = headline(published(CLAIMS, "net"))
-    assert clean is not None
-    assert robust is not None
-    assert (clean.percent, robust.figure, robust.percent) == (70.0, "PGD-200", 37.5)
-    assert headline([]) == (None, None)
-
-
-def test_every_claim_is_of_a_released_card_and_every_card_but_one_has_one() -> None:
-    claims = read_claims()
-    cards = {name for name, card in read_cards().items() if isinstance(card, ReleasedCard)}
-    assert set(claims.claims) == cards - {"resnet50-mish"}  # downloadable, in no table
-
-
-def test_the_figures_are_those_of_the_readme() -> None:
-    """Gains over ReLU as the README's tables give them, so that a slip of the pen shows."""
-    claims = read_claims()
-    readme = {name: sources["readme"] for name, sources in claims.claims.items() if "readme" in sources}
-    assert len(readme) == 22
-    assert all(
-        figures["clean"] > figures["pgd-10"] > figures["pgd-20"] > figures["pgd-50"]
-        for name, figures in readme.items()
-        if name.startswith("resn")
-    )
-    assert readme["resnet50-silu"]["pgd-50"] - readme["resnet50-relu"]["pgd-50"] == pytest.approx(8.8)
-    assert all(set(figures) == {"clean"} for name, figures in readme.items() if name.startswith("effnet"))
-    assert claims.claims["effnet-l1-enhanced"]["abstract"] == {"clean": 82.2, "pgd-200": 58.6}
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "field"),
-    [
-        ("pgd-10: 35.3", "pgd-ten: 35.3", "claims.resnet50-relu.readme.pgd-ten"),
-        ("pgd-10: 35.3", "pgd-10: 135.3", "claims.resnet50-relu.readme.pgd-10"),
-        ("pgd-10: 35.3", "pgd-10: high", "claims.resnet50-relu.readme.pgd-10"),
-        ("    readme: {clean: 65.2}", "    log: {clean: 65.2}", "claims.effnet-b0.log"),
-        ("    loader: card", "    loder: card", "sources.readme.loader"),
-        ("eps: 4/255", "radius: 4/255", "threat.eps"),
-        ("eps: 4/255", "eps: 4", "threat.eps"),  # pixel values of 0..255
-        ("eps: 4/255", "eps: four", "threat.eps"),
-        ("norm: Linf", "norm: linf", "threat.norm"),
-    ],
-)
-def test_a_slip_is_named_by_file_and_field(old: str, new: str, field: str, tmp_path: Path) -> None:
+def test_a_wrong_claim_is_named(old: str, new: str, said: str, tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "leaderboards" / "claims.yaml").read_text(encoding="utf-8")
     assert old in text
     (tmp_path / "claims.yaml").write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(BadInput, match=rf"claims\.yaml, field '{field}"):
+    with pytest.raises(BadInput, match=said):
         read_claims(tmp_path / "claims.yaml")
+
+
+# the criteria of docs/smooth-vs-relu.md
+
+
+@pytest.mark.parametrize(("more", "state"), [(60, "agrees"), (-60, "differs"), (2, "not decided")])
+def test_silu_is_more_robust(more: int, state: str, make_run: MakeRun) -> None:
+    runs = study(make_run, {"silu": more, "gelu": 0})
+    decision = decide("silu-more-robust", runs)
+    assert decision.state == state
+    assert decision.evidence[0].difference == pytest.approx(more / SOME)
+    assert (decision.evidence[0].n, decision.evidence[0].seeds) == (SOME, 2)
+
+
+@pytest.mark.parametrize(("more", "state"), [(0, "differs"), (20, "not decided")])
+def test_a_gain_surely_below_a_point_differs(more: int, state: str, make_run: MakeRun) -> None:
+    """But where it is surely above 0 too, which agrees, it is not decided."""
+    runs = [
+        make_run(name, first(4000, 4000), {(PGD, "Linf", EPS): first(count, 4000)}, seed=seed)
+        for name, count in (("relu", 2000), ("silu", 2000 + more))
+        for seed in range(2)
+    ]
+    decision = decide("silu-more-robust", runs)
+    (gain,) = decision.evidence
+    assert gain.high < 0.01
+    assert (gain.low > 0) is (more > 0)
+    assert decision.state == state
+
+
+@pytest.mark.parametrize(("more", "state"), [(0, "agrees"), (60, "agrees"), (-60, "differs"), (-4, "not decided")])
+def test_silu_costs_no_clean_accuracy(more: int, state: str, make_run: MakeRun) -> None:
+    assert decide("silu-clean", study(make_run, {"silu": 0}, {"silu": more})).state == state
+
+
+@pytest.mark.parametrize(
+    ("robust", "clean", "state"),
+    [(60, -60, "agrees"), (60, 60, "differs"), (-60, -60, "differs"), (60, 0, "not decided"), (0, -60, "not decided")],
+)
+def test_softplus_trades_clean_accuracy_for_robustness(robust: int, clean: int, state: str, make_run: MakeRun) -> None:
+    runs = study(make_run, {"softplus": robust}, {"softplus": clean})
+    assert decide("softplus-trade", runs).state == state
+
+
+@pytest.mark.parametrize(
+    ("counts", "state"),
+    [
+        ((40, 50, 60), "agrees"),
+        ((40, 60, 50), "not decided"),
+        ((40, 0, 60), "not decided"),
+        ((40, -40, 60), "differs"),
+    ],
+)
+def test_smooth_derivatives_help_most_together(counts: tuple[int, int, int], state: str, make_run: MakeRun) -> None:
+    more = dict(zip((ATTACKER, OPTIMIZER, f"{ATTACKER}, {OPTIMIZER}"), counts, strict=True))
+    decision = decide("backward", [*study(make_run, {"silu": 60}), *changed(make_run, more)])
+    assert decision.state == state
+    assert [one.difference for one in decision.evidence] == pytest.approx([count / SOME for count in counts])
+
+
+@pytest.mark.parametrize(("more", "state"), [(60, "agrees"), (-60, "differs"), (0, "not decided")])
+def test_the_gain_after_pgd_training_is_that_of_the_trained_so(more: int, state: str, make_run: MakeRun) -> None:
+    change = "method.steps=10"
+    runs = [*changed(make_run, {change: 20}), *changed(make_run, {change: 20 + more}, "silu")]
+    decision = decide("pgd-training", [*study(make_run, {"silu": -more}), *runs])
+    assert decision.state == state
+    assert decision.evidence[0].difference == pytest.approx(more / SOME)
+
+
+@pytest.mark.parametrize(("elu", "celu", "state"), [(-60, 30, "agrees"), (-60, -60, "differs"), (0, 0, "not decided")])
+def test_elu_loses_and_celu_does_not(elu: int, celu: int, state: str, make_run: MakeRun) -> None:
+    runs = study(make_run, {"elu": 0, "elu:alpha=2": elu, "celu:alpha=2": celu})
+    results = StudyResults("T", tuple(runs), {}, reference="elu")
+    assert CRITERIA["elu-and-celu"].decide(Studied(results)).state == state
+
+
+@pytest.mark.parametrize(("falls", "state"), [((2, 2), "agrees"), ((2, 5), "not decided"), ((5, 5), "differs")])
+def test_robustness_saturates(falls: tuple[int, int], state: str, make_run: MakeRun) -> None:
+    """Of 300 images; one point is three. Images beyond the first 300 met PGD-10 alone and do not count."""
+    runs = [
+        make_run(
+            name,
+            first(N, N),
+            {(WEAK, "Linf", EPS): [*first(100 + fall, SOME), *[True] * 100], (PGD, "Linf", EPS): first(100, SOME)},
+            seed=seed,
+        )
+        for name, fall in zip(("relu", "silu"), falls, strict=True)
+        for seed in range(6)  # seed 5 is not of the main networks
+    ]
+    decision = decide("saturation", runs)
+    assert decision.state == state
+    assert [one.difference for one in decision.evidence] == pytest.approx([fall / SOME for fall in falls])
+    assert {one.seeds for one in decision.evidence} == {5}
+
+
+@pytest.mark.parametrize(("above", "state"), [(2, "agrees"), (3, "differs")])
+def test_rapid_is_close_to_autoattack(above: int, state: str, make_run: MakeRun) -> None:
+    """2 of 400 images are 0.5 points."""
+    runs = [
+        make_run(
+            name,
+            first(N, N),
+            {(RAPID, "Linf", EPS): first(100 + above, N), (AA, "Linf", EPS): first(100, N)},
+            seed=seed,
+        )
+        for name in ("relu", "silu")
+        for seed in range(5)
+    ]
+    decision = decide("rapid", runs)
+    assert decision.state == state
+    assert decision.evidence[0].seeds == 10
+
+
+def test_p_values_of_the_primary_question_are_adjusted_over_six_activations(make_run: MakeRun) -> None:
+    runs = study(make_run, SURE | {"gelu": 9, "elu": -7, "silu": 8})
+    runs += changed(make_run, {ATTACKER: 40})  # of another family of tests
+    tables = {
+        name: [
+            run.records[run.records["attack"] == PGD].sort_values("sample_id")["broken"].to_numpy()
+            for run in runs
+            if (run.manifest.model.activation, run.manifest.model.recipe) == (name, "digits-cnn")
+        ]
+        for name in ("relu", *SURE)
+    }
+    alone = [crossed_difference(~np.array(tables[name]), ~np.array(tables["relu"])).p_value for name in SURE]
+    expected = dict(zip(SURE, holm(alone), strict=True))
+    (silu,) = decide("silu-more-robust", runs).evidence
+    (smoothrelu,) = decide("smoothrelu", runs).evidence
+    assert silu.p_value == pytest.approx(expected["silu"])
+    assert smoothrelu.p_value == pytest.approx(expected["smoothrelu"])
+    assert expected["silu"] > alone[0]
+
+
+def test_what_was_not_measured_decides_nothing(make_run: MakeRun) -> None:
+    runs = study(make_run, {"gelu": 60})
+    for name in set(CRITERIA) - {"saturation"}:
+        assert decide(name, runs).state == "not yet measured", name
+
+
+def test_a_study_of_several_recipes_is_refused(make_run: MakeRun) -> None:
+    runs = study(make_run, {"silu": 60})
+    runs += [make_run("relu", first(9, N), {(PGD, "Linf", EPS): first(9, N)}, recipe="other", config="c", digest="d")]
+    with pytest.raises(BadInput, match="2 values of: recipe"):
+        decide("silu-more-robust", runs)
+
+
+# what readers see
+
+
+def stored(make_run: MakeRun, reports: Path, more: Counts = THREE) -> None:
+    runs = [*study(make_run, more), *changed(make_run, {ATTACKER: 40, OPTIMIZER: 50, f"{ATTACKER}, {OPTIMIZER}": 60})]
+    (reports / "smooth-vs-relu").mkdir(parents=True)
+    (reports / "smooth-vs-relu" / RESULTS_FILE).write_bytes(encoded(StudyResults("T", tuple(runs), {})))
+
+
+def test_states_follow_from_the_results(make_run: MakeRun, tmp_path: Path) -> None:
+    before = {one.claim.number: one for one in claims_with_states(read_claims(), tmp_path)}
+    assert {before[number].state for number in (4, 6, 7, 8, 9, 10, 14)} == {"not yet measured"}
+    assert {before[number].state for number in (1, 2, 3, 5, 11, 12, 13)} == {"not testable here"}
+    stored(make_run, tmp_path)
+    after = {one.claim.number: one for one in claims_with_states(read_claims(), tmp_path)}
+    assert (after[4].state, after[7].state, after[9].state) == ("agrees", "agrees", "agrees")
+    assert after[6].state == "not decided"  # more robust, equal clean accuracy
+    assert (after[8].state, after[10].state) == ("not yet measured", "not yet measured")
+    assert after[4].words == f"agrees; {OFF_SCALE}"
+    assert after[None].state == "not yet measured"
+    assert not after[None].is_off_scale
+    assert any("silu against relu, Linf 8/255 under PGD-50: +20.0 [" in sentence for sentence in after[4].sentences)
+
+
+def test_a_claim_of_two_tests_differs_where_one_does(make_run: MakeRun, tmp_path: Path) -> None:
+    stored(make_run, tmp_path, THREE | {"silu": -60})
+    claim = next(one for one in claims_with_states(read_claims(), tmp_path) if one.claim.number == 4)
+    assert [test.decision.state for test in claim.tests] == ["differs", "agrees"]
+    assert claim.state == "differs"
+
+
+def test_the_command_prints_states_and_json(make_run: MakeRun, tmp_path: Path) -> None:
+    stored(make_run, tmp_path)
+    shown = CliRunner().invoke(app, ["claims", "--reports", str(tmp_path)])
+    assert shown.exit_code == 0, shown.output
+    assert f" 4  agrees; {OFF_SCALE}: SiLU beats ReLU" in shown.output
+    assert " 1  not testable here: " in shown.output
+    printed = CliRunner().invoke(app, ["claims", "--json", "--reports", str(tmp_path)])
+    entries = {one["number"]: one for one in json.loads(printed.output)}
+    assert len(entries) == 15
+    assert (entries[4]["state"], entries[4]["tested_at_its_scale"]) == ("agrees", False)
+    (figure,) = entries[4]["tests"][0]["figures"]
+    assert figure["low"] < figure["difference"] == pytest.approx(0.2)
+    assert figure["n"] == SOME
+
+
+def test_the_leaderboard_page_shows_every_claim(tmp_path: Path) -> None:
+    claims = claims_with_states(read_claims(), tmp_path)
+    page = build([], claims)["index.html"]
+    assert page.count("not testable here") == 7
+    assert page.count(f"not yet measured; {OFF_SCALE}") == 7
+    assert list(claims_table(claims)["number"]) == [*map(str, NUMBERED), "-"]
+    assert 'id="claims"' not in build([])["index.html"]
+
+
+def test_damaged_results_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    stored(make_run, tmp_path)
+    file = tmp_path / "smooth-vs-relu" / RESULTS_FILE
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(BadInput, match=r"results\.json\.gz is missing or damaged"):
+        claims_with_states(read_claims(), tmp_path)

@@ -16,11 +16,12 @@ from satbench.core.eps import Threat
 from satbench.core.escaping import csv_cell, figure_text, html, latex, markdown, one_line, terminal
 from satbench.core.names import NAME, check_name, path_part
 from satbench.reporting import leaderboard, page, plots
-from satbench.reporting.claims import Claims
-from satbench.reporting.claims import compare as compare_claims
-from satbench.reporting.claims import to_markdown as claims_markdown
+from satbench.reporting.background import Background
+from satbench.reporting.claims_file import ClaimsFile
 from satbench.reporting.paired import compare_runs
 from satbench.reporting.paired import to_markdown as paired_markdown
+from satbench.reporting.published import compare as compare_claims
+from satbench.reporting.published import to_markdown as claims_markdown
 from satbench.reporting.render import check_page_folder
 from satbench.reporting.summary import Row, summarise
 from satbench.reporting.table_forms import to_csv, to_latex, to_markdown
@@ -303,7 +304,7 @@ def check_html(source: str, text: str) -> None:
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "section", "div", "table"),
     *("caption", "thead", "tbody", "tr", "th", "td", "a", "ul", "li", "details", "summary", "figure", "img"),
-    *("figcaption", "dl", "dt", "dd", "code", "strong"),
+    *("figcaption", "dl", "dt", "dd", "code", "pre", "strong"),
 }
 ATTRIBUTES = {
     *("lang", "charset", "name", "content", "aria-labelledby", "aria-label", "id", "class", "role", "tabindex"),
@@ -328,12 +329,12 @@ def test_the_page_of_trust_and_tables_of_commands_show_names_as_text(
 
 def test_claims_show_names_as_text(runs: list[Run]) -> None:
     text = "[a](http://h.example)\n# heading"
-    claims = Claims.model_validate(
+    claims = ClaimsFile.model_validate(
         {
             "images": {"dataset": "digits", "split": "test", "n": 20},
             "threat": {"norm": "Linf", "eps": EPS},
             "sources": {text: {"where": text, "loader": "torchvision"}},
-            "claims": {"m": {text: {"clean": 90.0}}},
+            "figures": {"m": {text: {"clean": 90.0}}},
         }
     )
     data = runs[0].manifest.data
@@ -348,7 +349,9 @@ def test_reports_and_figures_show_names_as_text(runs: list[Run], tmp_path: Path,
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the font has not every script
         warnings.filterwarnings("ignore", message="constrained_layout not applied")  # a name wider than the figure
-        report = page.write_report(tmp_path / "page", [spoilt(runs[0], text), runs[1]], curves, text, [text])
+        aside = Background(text, (text,), {text: 1.0})
+        measured = [spoilt(runs[0], text), runs[1]]
+        report = page.write_report(tmp_path / "page", measured, curves, text, [text], background=aside)
     check_html(report.index.read_text(encoding="utf-8"), text)
     check_markdown((tmp_path / "page/table.md").read_text(encoding="utf-8"), headings=0)
     assert {file.name for file in (tmp_path / "page").iterdir()} == {file.name for file in report.files}

@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from satbench.cli import app
 from satbench.core.errors import BadInput
+from satbench.reporting.claims import claims_with_states
+from satbench.reporting.claims_file import read_claims
 from satbench.reporting.leaderboard import INSEPARABLE, build, check, write
 from satbench.reporting.summary import Row, summarise
 from satbench.reporting.summary_file import SUMMARY_VERSION, read_summary
@@ -208,4 +210,5 @@ def test_the_command_says_which_added_run_gets_no_rank(make_run: MakeRun, tmp_pa
 def test_the_committed_summary_is_of_this_version_and_its_pages_agree() -> None:
     folder = Path(__file__).parents[2] / "leaderboards"
     assert json.loads((folder / "runs.json").read_text())["schema_version"] == SUMMARY_VERSION
-    assert check(folder, read_summary(folder / "runs.json")) == []
+    claims = claims_with_states(read_claims(folder / "claims.yaml"), folder.parent / "reports")
+    assert check(folder, read_summary(folder / "runs.json"), claims) == []

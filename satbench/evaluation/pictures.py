@@ -1,0 +1,68 @@
+"""Examples of a run as pictures for its page."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from satbench.core.errors import BadInput
+from satbench.core.plugins import check_allowed
+from satbench.data import Images, is_own_data, load_images
+from satbench.evaluation.stored import example
+from satbench.reporting.names import short_names, threat_name
+from satbench.reporting.pictures import Picture
+from satbench.results.store import Run, read_examples
+
+EACH = 3  # pictures of a run
+
+
+def pictures_of(run: Run, data_dir: Path | None = None, count: int = EACH) -> list[Picture]:
+    """The first `count` images of the run's strongest attack whose example broke them, in the run's order.
+
+    The images are read again from where `load_images` finds them. Raises `BadInput` where the run kept no examples, no
+    image was broken, or the images are others than those of the run.
+    """
+    examples = read_examples(run)
+    data = run.manifest.data
+    if is_own_data(data.name):
+        check_allowed(data.name, run.path)
+    images = load_images(data.name, data.split, data.image_size, data_dir, data.loader).head(data.n)
+    if images.digest != data.digest:
+        raise BadInput(f"the images of {images.name} are not those of {run.path}: ids, labels or pixels differ")
+    strongest = max(run.manifest.attacks, key=lambda one: (one.strength, one.id))
+    chosen = run.records.merge(examples, on=["attack", "norm", "eps", "sample_id"])
+    chosen = chosen[(chosen["attack"] == strongest.id) & (chosen["clean_prediction"] == chosen["label"])].head(count)
+    if chosen.empty:
+        raise BadInput(f"{run.path} has no example of {strongest.label} that broke an image; give another run")
+    attack = short_names(run.manifest.attacks)[strongest.id]
+    places = {sample: place for place, sample in enumerate(images.ids)}
+    _, x, _ = next(iter(images.take([places[sample] for sample in chosen["sample_id"]]).batches(len(chosen))))
+    names = _names(images)
+    return [
+        _picture(
+            original,
+            example(run.path, row.example_file, row.example_row),
+            network=run.manifest.model.label,
+            attack=f"{attack} at {threat_name(row.norm, row.eps)}",
+            sample=row.sample_id,
+            label=names.get(row.label, f"class {row.label}"),
+            clean=names.get(row.clean_prediction, f"class {row.clean_prediction}"),
+            predicted=names.get(row.prediction, f"class {row.prediction}"),
+        )
+        for row, original in zip(chosen.itertuples(index=False), x, strict=True)
+    ]
+
+
+def _names(images: Images) -> dict[int, str]:
+    """Names of classes by label, from folders in sample ids such as `test/airplane/0001.jpg`; {} without folders."""
+    pairs = zip(images.ids, images.y.tolist(), strict=True)
+    return {label: sample.split("/")[1] for sample, label in pairs if sample.count("/") == 2}
+
+
+def _picture(x: Tensor, x_adv: Tensor, **said: Any) -> Picture:
+    delta = x_adv - x
+    largest = float(delta.abs().max())
+    image, attacked = ((one * 255).round().byte().permute(1, 2, 0).numpy() for one in (x, x_adv))
+    perturbation = (delta / (largest or 1.0) * 127).round().to(torch.int8).permute(1, 2, 0).numpy()
+    return Picture(largest=largest, image=image, perturbation=perturbation, attacked=attacked, **said)

@@ -1,0 +1,61 @@
+"""ReLU forward with the derivative of a smooth function backward, for the attacker, the optimizer, or both."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+import pandas as pd
+
+from satbench.reporting.rounding import down, inward, outward
+from satbench.reporting.verdict import Comparison
+
+SWITCHES = {"surrogate.attacker=True": "attacker", "surrogate.optimizer=True": "optimizer"}
+ABLATION_NOTE = (
+    "Differences are to the recipe without a change, with 95% intervals "
+    "over images and seeds, and p-values after Holm over all changes of the recipe."
+)
+
+
+def ablation_table(found: Sequence[Comparison], asked: Sequence[Comparison]) -> pd.DataFrame:
+    """The four variants of each activation that was trained with them, under the attack of `asked` and clean.
+
+    A line a variant; cells are texts. Empty where none was compared.
+    """
+    first = asked[0]
+    lines: list[dict[str, str]] = []
+    changes = [one for one in found if one.is_change and one.threat in (None, first.threat)]
+    robust = {one.of: one for one in changes if one.attacks == first.attacks and one.threat == first.threat}
+    clean = {one.of: one for one in changes if one.threat is None}
+    for (recipe, activation), one in robust.items():
+        said = recipe.removesuffix("]").partition(" [")[2].split(", ")
+        plain = clean.get((recipe, activation))
+        if set(said) <= set(SWITCHES) and plain is not None:
+            smooth = " and ".join(SWITCHES[change] for change in said)
+            if not any(line["activation"] == activation for line in lines):
+                rates = _rate(one.reference_values), _rate(plain.reference_values)
+                lines.append(_line(activation, "none", one, rates, ("-", "-")))
+            rates = _rate(one.values), _rate(plain.values)
+            lines.append(_line(activation, smooth, one, rates, (_difference(one), _difference(plain))))
+    return pd.DataFrame(lines)
+
+
+def _line(
+    activation: str, smooth: str, one: Comparison, rates: tuple[str, str], differences: tuple[str, str]
+) -> dict[str, str]:
+    return {
+        "activation": activation,
+        "smooth derivative for": smooth,
+        "seeds": str(len(one.seeds)),
+        "n": str(one.n),
+        "robust %": rates[0],
+        "difference in robust": differences[0],
+        "clean %": rates[1],
+        "difference in clean": differences[1],
+    }
+
+
+def _rate(values: Sequence[float]) -> str:
+    return down(fmean(values))
+
+
+def _difference(one: Comparison) -> str:
+    return f"{inward(one.difference)} {outward(one.low, one.high)}, p = {one.p_value:.2g}: {one.verdict}"

@@ -1,0 +1,83 @@
+"""What a page says beside the numbers: the plan, the commands, examples, and what was spent."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from satbench.reporting.names import short_names
+from satbench.reporting.pictures import Picture
+from satbench.reporting.table_forms import MISSING
+from satbench.results.store import Run
+from satbench.results.training_log import Times
+
+DEPARTURES = "## Departures"  # the heading under which a plan lists what was done otherwise
+SPENT_NOTE = (
+    "Hours are those of processes, each with the threads that it was given. Passes are forward + backward passes of "
+    "single images; those of a trust battery are counted with its evaluation."
+)
+
+
+@dataclass(frozen=True)
+class Background:
+    """What the runs do not hold.
+
+    plan: what was written before the results, as text. commands: what made the runs. seconds: of each training.
+    pictures: of examples.
+    """
+
+    plan: str = ""
+    commands: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
+
+    def taking(self, times: Mapping[str, Sequence[Times]]) -> "Background":
+        """With the seconds of trainings, from the times of their epochs."""
+        took = {name: sum(one.seconds + one.measuring_seconds for one in rows) for name, rows in times.items()}
+        return replace(self, seconds={name: seconds for name, seconds in took.items() if seconds})
+
+
+NOTHING = Background()
+
+
+def section(background: Background, runs: Sequence[Run]) -> dict[str, Any]:
+    """The values of the template `background.html.j2`."""
+    plan, _, departures = background.plan.partition(DEPARTURES)
+    return {
+        "plan": plan.strip().splitlines(),
+        "departures": departures.strip().splitlines(),
+        "commands": background.commands,
+        "spent": spent(runs, background.seconds),
+        "spent_note": SPENT_NOTE,
+    }
+
+
+def spent(runs: Sequence[Run], seconds: Mapping[str, float]) -> pd.DataFrame:
+    """A line for the trainings, and one for each set of attacks that runs share: how many, hours and passes."""
+    lines: list[tuple[str, int, float, int | None]] = []
+    if seconds:
+        lines.append(("trainings", len(seconds), sum(seconds.values()), None))
+    groups: dict[str, list[Run]] = {}
+    shorts = short_names(attack for run in runs for attack in run.manifest.attacks)
+    for run in runs:
+        name = ", ".join(sorted(shorts[attack.id] for attack in run.manifest.attacks))
+        groups.setdefault(name, []).append(run)
+    for name, group in sorted(groups.items()):
+        passes = sum(map(_passes, group))
+        lines.append((f"evaluations by {name}", len(group), sum(run.manifest.seconds for run in group), passes))
+    lines.append(("together", sum(line[1] for line in lines), sum(line[2] for line in lines), None))
+    return pd.DataFrame(
+        {
+            "what": what,
+            "number": str(count),
+            "hours": f"{took / 3600:.2f}",
+            "passes": MISSING if passes is None else f"{passes:,}",
+        }
+        for what, count, took, passes in lines
+    )
+
+
+def _passes(run: Run) -> int:
+    trust = run.manifest.trust
+    return int(run.records[["forward", "backward"]].to_numpy().sum()) + (trust.forward + trust.backward if trust else 0)

@@ -1,0 +1,115 @@
+"""`leaderboards/claims.yaml`: what the paper and its release say of networks, and where each statement is tested."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
+from satbench.core.parameters import Count
+from satbench.core.parsing import parsed
+from satbench.core.strict_yaml import read_mapping, shipped
+
+CLEAN = "clean"
+NUMBERED = range(1, 15)  # the claims of the paper
+CriterionName = Literal[
+    "silu-more-robust",
+    "silu-clean",
+    "softplus-trade",
+    "backward",
+    "pgd-training",
+    "smoothrelu",
+    "elu-and-celu",
+    "saturation",
+    "rapid",
+]
+CRITERION_NAMES: tuple[CriterionName, ...] = get_args(CriterionName)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Images(_Strict):
+    dataset: str
+    split: str
+    n: int = Field(gt=0)
+
+
+class Source(_Strict):
+    """Where figures were published, the image loader they were made with, and the attack's step where it is known."""
+
+    where: str
+    loader: str
+    step_size: str | None = None
+
+
+Text = Annotated[str, Field(min_length=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Figure = Annotated[str, Field(pattern=r"^(clean|pgd-[1-9][0-9]*)$")]
+
+
+class StudyScale(_Strict):
+    """A study that tests claims: the command that makes it, and its scale."""
+
+    command: Text
+    scale: Text
+
+
+class Claim(_Strict):
+    """A statement, with its source and the scale at which it was made.
+
+    number: that of the paper's claim; None for a claim of this project.
+    tests: criteria by the study that decides them. A claim without tests has a `reason` why it cannot be tested here,
+    and the `command` that would test it. note: what the tests leave out.
+    """
+
+    number: Count | None = None
+    claim: Text
+    source: Text
+    scale: Text
+    tests: dict[str, Annotated[list[CriterionName], Field(min_length=1)]] = {}
+    command: Text | None = None
+    reason: Text | None = None
+    note: Text | None = None
+
+    @model_validator(mode="after")
+    def _tested_or_not(self) -> Self:
+        untestable = self.command is not None and self.reason is not None
+        if bool(self.tests) == untestable or (self.tests and (self.command or self.reason)):
+            raise ValueError("give either tests, or command and reason")
+        return self
+
+
+class ClaimsFile(_Strict):
+    """figures: for each network and source, published accuracies in percent, clean or against PGD-N on `images`.
+
+    claims: statements, those of the paper first. studies: where they are tested.
+    """
+
+    images: Images
+    threat: Threat
+    sources: dict[str, Source]
+    figures: dict[str, dict[str, dict[Figure, Percent]]]
+    studies: dict[str, StudyScale] = {}
+    claims: list[Claim] = []
+
+
+def read_claims(path: Path | None = None) -> ClaimsFile:
+    """The file's content; raises `BadInput` naming file and field of the first that is wrong."""
+    path = path or shipped("claims.yaml", "leaderboards")
+    known = parsed(ClaimsFile, read_mapping(path), str(path))
+    for model, sources in known.figures.items():
+        for source in sources:
+            if source not in known.sources:
+                raise BadInput(f"{path}, field 'figures.{model}.{source}': no such source in the list of sources")
+    for place, claim in enumerate(known.claims):
+        for study in claim.tests:
+            if study not in known.studies:
+                raise BadInput(f"{path}, field 'claims.{place}.tests.{study}': no such study in the list of studies")
+    numbers = Counter(claim.number for claim in known.claims if claim.number is not None)
+    if twice := [number for number, count in numbers.items() if count > 1]:
+        raise BadInput(f"{path}, field 'claims': number {twice[0]} is there twice; remove one")
+    return known

@@ -1,0 +1,59 @@
+"""Examples as a figure: the image, the perturbation, the attacked image, and what the network says of both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from satbench.core.escaping import figure_text
+
+CELL = 1.5  # inches
+COLUMNS = ("image", "perturbation", "attacked")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One broken image; `image` and `attacked` uint8 (H, W, C), `perturbation` int8 (H, W, C).
+
+    perturbation: in 1/127 of its largest entry by size, which is `largest` in the pixel scale of [0, 1]. label,
+    clean, predicted: names of the class, of the prediction on the image, and on the attacked one.
+    """
+
+    network: str
+    attack: str
+    sample: str
+    label: str
+    clean: str
+    predicted: str
+    largest: float
+    image: npt.NDArray[np.uint8]
+    perturbation: npt.NDArray[np.int8]
+    attacked: npt.NDArray[np.uint8]
+
+
+def drawn(pictures: Sequence[Picture]) -> Figure:
+    """A line a picture; the perturbation is shown on grey, scaled to its largest entry."""
+    figure = Figure(figsize=(CELL * 4.2, (CELL + 0.45) * len(pictures) + 0.2), layout="constrained")
+    for line, one in enumerate(pictures):
+        shown = (one.image, ((one.perturbation.astype(int) + 127) * 255 // 254).astype(np.uint8), one.attacked)
+        said = (f"{one.clean}", f"largest: {one.largest * 255:.1f}/255", f"{one.predicted}")
+        for place, (column, pixels, words) in enumerate(zip(COLUMNS, shown, said, strict=True)):
+            axes = figure.add_subplot(len(pictures), 3, 3 * line + place + 1)
+            axes.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_title(f"{column}\n{figure_text(words)}" if line == 0 else figure_text(words), fontsize=8)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if place == 0:
+                axes.set_ylabel(figure_text(one.network), fontsize=7)
+    return figure
+
+
+def caption(pictures: Sequence[Picture]) -> str:
+    """What the figure shows, in one or two sentences."""
+    attacks = ", ".join(dict.fromkeys(one.attack for one in pictures))
+    return (
+        f"Images that {attacks} broke: the image with the prediction on it, the perturbation scaled to its largest "
+        "entry, and the attacked image with the prediction on it."
+    )
