@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks.base import Described, MostPasses, crafting, describe
-from satbench.attacks.gradient import finite
+from satbench.attacks.gradient import finite, input_gradient
 from satbench.core.eps import default_step
 from satbench.core.errors import BadInput
 from satbench.core.parameters import Count, Positive, Steps, check_fields
@@ -90,19 +90,18 @@ class KNNGuided(Described):
             point = x_adv.detach().requires_grad_(not last)
             with torch.set_grad_enabled(not last):
                 z, votes = _pass(model, layer, point)
-            fallen = votes.argmax(1) != y
-            own = votes.gather(1, y[:, None])[:, 0].to(fewest.dtype)
-            better = (fallen | (own < fewest[standing])).nonzero()[:, 0]
-            best[standing[better]] = x_adv[better]
-            fewest[standing[better]] = own[better]
-            left = (~fallen).nonzero()[:, 0]
-            standing, y = standing[left], y[left]
-            if last or not len(standing):
-                break
-            losses = self._losses(z[left], y, layer)
-            grad = finite(torch.autograd.grad(losses.sum(), point)[0])[left]
+                fallen = votes.argmax(1) != y
+                own = votes.gather(1, y[:, None])[:, 0].to(fewest.dtype)
+                better = (fallen | (own < fewest[standing])).nonzero()[:, 0]
+                best[standing[better]] = x_adv[better]
+                fewest[standing[better]] = own[better]
+                left = (~fallen).nonzero()[:, 0]
+                standing, y = standing[left], y[left]
+                if last or not len(standing):
+                    break
+                grad = input_gradient(-self._losses(z[left], y, layer), point)
             ball.keep(left)
-            x_adv = ball.ascend(x_adv[left], -grad, step)
+            x_adv = ball.ascend(x_adv[left], finite(grad)[left], step)
         return standing
 
     def _losses(self, z: Tensor, y: Tensor, layer: nn.Module) -> Tensor:

@@ -30,6 +30,9 @@ def _digits(name: str, method: str, /, **changes: Any) -> TrainConfig:
     return start.with_values({"recipe": name, **changes})
 
 
+CONTRASTIVE = {"activation": "relu", "augment": "affine", "measure.evaluators": "knn:k=10"}
+
+
 def digits_sat() -> TrainConfig:
     """Smooth adversarial training with PGD-10 and SiLU; `--activation relu` is its ReLU twin.
 
@@ -366,3 +369,26 @@ def digits_aft() -> TrainConfig:
     standard = StageConfig(epochs=20, changes={"method": "standard"})
     tuning = StageConfig(changes={"optimizer.lr": 1e-3, "schedule": "cosine"})
     return _mlp("digits-aft", "aft", epochs=40, stages=(standard, tuning))
+
+
+def digits_simclr() -> TrainConfig:
+    """Representations without labels by SimCLR, as `digits-ssl-at` begins; its best epoch is that of highest kNN accuracy.
+
+    Paper: Chen, Kornblith et al. 2020 (ICML, arXiv 2002.05709).
+    Command: `satbench train digits-simclr --out RUN`, then `satbench readout RUN knn:k=10 --out knn.safetensors` and
+    `satbench eval --model knn.safetensors --attack knn-guided`. The run itself classifies by a layer that learnt nothing.
+    Hardware: one CPU core. Time: under a minute, measured. Expected: EXPECTED.
+    """
+    return _digits("digits-simclr", "simclr", **CONTRASTIVE, **{"method.temperature": 0.1})
+
+
+def digits_ssl_at() -> TrainConfig:
+    """SimCLR, then fine-tuning that brings clean and crafted images together: self-supervised adversarial training.
+
+    Paper: Chen et al. 2020 (ICASSP, arXiv 1911.06470), a reconstruction: pretraining, loss and attack are satbench's.
+    Command: as `digits-simclr`. Of a network that is there: `--set init_from=RUN --set stages=null --epochs 20`.
+    Hardware: one CPU core. Time: under two minutes, measured. Expected: EXPECTED.
+    """
+    pretraining = StageConfig(epochs=20, changes={"method": "simclr:temperature=0.1"})
+    changes = {"method.temperature": 0.1, "epochs": 40, "stages": (pretraining, StageConfig())}
+    return _digits("digits-ssl-at", "ssl_at", **CONTRASTIVE, **changes)

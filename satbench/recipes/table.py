@@ -35,6 +35,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "digits-bag-of-tricks": digits.digits_bag_of_tricks,
     "digits-moat": digits.digits_moat,
     "digits-aft": digits.digits_aft,
+    "digits-simclr": digits.digits_simclr,
+    "digits-ssl-at": digits.digits_ssl_at,
     "digits-collapse": digits.digits_collapse,
     "digits-surrogate-none": digits.digits_surrogate_none,
     "digits-surrogate-attacker": digits.digits_surrogate_attacker,
