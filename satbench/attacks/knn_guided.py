@@ -5,6 +5,7 @@ builds on, of Sitawarin & Wagner 2020 (arXiv 2003.06559).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ class KNNGuided(Described):
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
         layer = _readout(model)
         best = x.clone()
-        fewest = y.new_full(y.shape, layer.k + 1)
+        fewest = y.new_full(y.shape, int(layer.k) + 1)  # votes of the true class
         standing = torch.arange(len(x), device=x.device)
         with crafting(model):
             for _ in range(self.restarts):
@@ -71,7 +72,7 @@ class KNNGuided(Described):
     def _descend(
         self,
         model: nn.Module,
-        layer: nn.Module,
+        layer: Any,
         x: Tensor,
         y: Tensor,
         threat: ThreatModel,
@@ -104,9 +105,9 @@ class KNNGuided(Described):
             x_adv = ball.ascend(x_adv[left], finite(grad)[left], step)
         return standing
 
-    def _losses(self, z: Tensor, y: Tensor, layer: nn.Module) -> Tensor:
+    def _losses(self, z: Tensor, y: Tensor, layer: Any) -> Tensor:
         """What is descended, (N,), for representations (N, D) whose neighbours are mostly of their class `y`."""
-        bank, labels, k = layer.bank.to(z), layer.labels, layer.k
+        bank, labels, k = layer.bank.to(z), layer.labels, int(layer.k)
         gaps = torch.cdist(z.detach(), bank, compute_mode="donot_use_mm_for_euclid_dist").square()
         radius = gaps.kthvalue(k, dim=1, keepdim=True).values
         present, sizes = labels.unique(return_counts=True)
@@ -125,7 +126,7 @@ class KNNGuided(Described):
         return total
 
 
-def _readout(model: nn.Module) -> nn.Module:
+def _readout(model: nn.Module) -> Any:
     found = [one for one in model.modules() if all(hasattr(one, name) for name in ("bank", "labels", "k"))]
     if len(found) != 1:
         raise BadInput(

@@ -152,7 +152,7 @@ class Method(ABC):
 
     paper = ""  # where it is from; "" for no paper
     known_from: KnownFrom = "authors' code"
-    chosen_by = ("robust", "clean")  # figures of an epoch that make it the best, the first one first
+    chosen_by: tuple[str, ...] = ("robust", "clean")  # figures of an epoch that make it the best, the first one first
     norms: tuple[str, ...] = NORMS  # of the threats that it is defined for
     crafts = True  # whether `perturb` takes passes of its own
     replays = 1  # updates on the same batch one after another

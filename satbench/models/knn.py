@@ -60,8 +60,9 @@ def with_knn(model: Classifier, layer: nn.Linear, bank: Tensor, labels: Tensor, 
     """
     name = next(name for name, module in model.named_modules() if module is layer)
     made = copy.deepcopy(model)
-    made.spec = replace(model.spec, readout=Readout(layer=name, k=k, images=len(bank)))
-    knn = install(made, made.spec.readout)
+    readout = Readout(layer=name, k=k, images=len(bank))
+    made.spec = replace(model.spec, readout=readout)
+    knn = install(made, readout)
     knn.bank.copy_(bank)
     knn.labels.copy_(labels)
     return made.to(bank.device).eval()

@@ -372,11 +372,11 @@ def digits_aft() -> TrainConfig:
 
 
 def digits_simclr() -> TrainConfig:
-    """Representations without labels by SimCLR, as `digits-ssl-at` begins; its best epoch is that of highest kNN accuracy.
+    """Representations without labels by SimCLR, as `digits-ssl-at` begins; kNN accuracy chooses the best epoch.
 
     Paper: Chen, Kornblith et al. 2020 (ICML, arXiv 2002.05709).
     Command: `satbench train digits-simclr --out RUN`, then `satbench readout RUN knn:k=10 --out knn.safetensors` and
-    `satbench eval --model knn.safetensors --attack knn-guided`. The run itself classifies by a layer that learnt nothing.
+    `satbench eval --model knn.safetensors --attack knn-guided`. The last layer of the run itself learns nothing.
     Hardware: one CPU core. Time: under a minute, measured. Expected: EXPECTED.
     """
     return _digits("digits-simclr", "simclr", **CONTRASTIVE, **{"method.temperature": 0.1})

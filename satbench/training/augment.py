@@ -62,10 +62,10 @@ def _crop_flip(x: Tensor, numbers: Tensor, padding: str) -> Tensor:
 
 
 def affine(x: Tensor, numbers: Tensor) -> Tensor:
-    """Turned by up to 20 degrees, scaled by up to exp(0.3), moved by up to an eighth of a side, contrast times 0.7 to 1.3.
+    """Turned by up to 20 degrees, scaled by up to exp(0.3), moved by up to an eighth of a side, contrast 0.7 to 1.3.
 
-    All uniform, the scale in its logarithm; bilinear, black outside. For digits and the like, which no flip leaves what
-    they are.
+    All uniform, the scale in its logarithm; bilinear, black outside. For digits and other images that a flip makes
+    something else.
     """
     turn, zoom, right, down, contrast = (2 * numbers - 1).to(x).view(-1, 5, 1, 1).unbind(1)
     height, width = x.shape[2:]
@@ -122,7 +122,8 @@ def _same_shape(name: str, change: Callable[[Tensor, Tensor], Tensor], x: Tensor
 def augment(name: str, x: Tensor, randomness: Randomness) -> Tensor:
     """Images (N, C, H, W) changed as `augmentation` of this name does, of the same shape, dtype and device.
 
-    Equal randomness gives equal pixels on every device, those of "affine" up to rounding. Raises `BadInput` for an unknown name.
+    Equal randomness gives equal pixels on every device, those of "affine" up to rounding. Raises `BadInput` for an
+    unknown name.
     """
     return augmentation(name)(x, randomness)
 
