@@ -63,6 +63,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "cifar10-adr": cifar10_labels.cifar10_adr,
     "cifar10-adr-trades": cifar10_labels.cifar10_adr_trades,
     "cifar10-adr-awp": cifar10_labels.cifar10_adr_awp,
+    "cifar10-ssl-at": cifar10.cifar10_ssl_at,
     "cifar10-ema": cifar10.cifar10_ema,
     "cifar10-swa": cifar10.cifar10_swa,
     "cifar10-jpeg-sat-small": cifar10_jpeg.cifar10_jpeg_sat_small,

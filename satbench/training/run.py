@@ -243,7 +243,9 @@ class Training:
                     self.writer.steps.add(step.number, position.epoch, lr, loss, accuracy)
                 position.step += 1
                 if position.step < self.updates:
+                    counted = passes.forward, passes.backward
                     self._next_stage(position)
+                    passes.forward, passes.backward = counted  # what a stage measures before it begins is no training
                 position.images += len(step.x)
                 position.forward, position.backward = passes.forward, passes.backward
                 now, seen = time.monotonic(), seen + len(step.batch_index)
