@@ -274,11 +274,11 @@ def cifar10_gradalign() -> TrainConfig:
 def cifar10_ssl_at() -> TrainConfig:
     """SimCLR, then an epoch of self-supervised adversarial fine-tuning with its authors' settings: a reconstruction.
 
-    Paper: Chen et al. 2020 (ICASSP, arXiv 1911.06470). Their notebook fine-tunes by 400 updates on 100 images each: Adam
-    at 1e-4 with decay 1e-5, PGD-10 with steps of 0.005 within 0.03 of normalised images, which is 0.00125 and 0.0075 of
-    those in [0, 1] for a deviation of 0.25. kNN with k = 75.
-    Departures: those of all recipes; method and pretraining, an AMDIM encoder there, are satbench's; all images take
-    part, not those alone that the attack broke; 425 updates, by AdamW with other betas.
+    Paper: Chen et al. 2020 (ICASSP, arXiv 1911.06470). Their notebook fine-tunes by 400 updates on 100 images each,
+    with Adam at 1e-4, decay 1e-5, PGD-10 with steps of 0.005 within 0.03 of normalised images, which is 0.00125 and
+    0.0075 of those in [0, 1] for a deviation of 0.25, and reads out by kNN with k = 75.
+    Not theirs: method and pretraining, which is of an AMDIM encoder there; that all images take part, not those alone
+    that the attack broke; 425 updates, by AdamW with other betas; what all recipes differ in.
     Command: `satbench train cifar10-ssl-at --out RUN`, then `satbench readout RUN knn --out knn.safetensors`.
     Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
     """

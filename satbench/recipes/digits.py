@@ -377,8 +377,8 @@ def digits_simclr() -> TrainConfig:
     Paper: Chen, Kornblith et al. 2020 (ICML, arXiv 2002.05709).
     Command: `satbench train digits-simclr --out RUN`, then `satbench readout RUN knn:k=10 --out knn.safetensors` and
     `satbench eval --model knn.safetensors --attack knn-guided`. The last layer of the run itself learns nothing.
-    Hardware: one CPU core. Time: under a minute, measured. Expected of the last epoch: 97.7% [95.9, 98.8] clean and 0.1%
-    [0.0, 1.2] under `knn-guided:steps=50,restarts=3` on the 450 test images, means of three seeds, measured.
+    Hardware: one CPU core. Time: under a minute, measured. Expected of the last epoch: 97.7% [95.9, 98.8] clean and
+    0.1% [0.0, 1.2] under `knn-guided:steps=50,restarts=3` on the 450 test images, means of three seeds, measured.
     """
     return _digits("digits-simclr", "simclr", **CONTRASTIVE, **{"method.temperature": 0.1})
 
