@@ -176,9 +176,7 @@ class Feed:
         x = torch.cat([self._pixels_of(part, purpose, rows[one], decoders) for part, one in enumerate(places)])
         return x[torch.cat(places).argsort().to(x.device)]
 
-    def _pixels_of(
-        self, part: int, purpose: tuple[object, ...], rows: Tensor, decoders: ThreadPoolExecutor
-    ) -> Tensor:
+    def _pixels_of(self, part: int, purpose: tuple[object, ...], rows: Tensor, decoders: ThreadPoolExecutor) -> Tensor:
         """The images of these rows, all of which are original (part 0) or extra ones (1)."""
         own, source = rows - part * len(self.images), self._sources[part]
         if source is not None:
