@@ -392,6 +392,8 @@ def digits_ssl_at() -> TrainConfig:
     25.3% [21.5, 29.5] under `knn-guided:steps=50,restarts=3` on the 450 test images, means of three seeds, measured;
     before the fine-tuning 97.7% and 0.1%. The mean cosine of clean and crafted representations rises from 0.22 to 0.88.
     A linear read-out is not made robust: 6.8% [4.9, 9.6] under PGD-50 with three restarts.
+    What the authors find of supervised networks does not show: of the last epochs of `digits-pgd-at`, read out by the
+    same kNN, 53.3% [48.7, 57.9] stand; of `digits-standard` and of SimCLR alone 0.1% [0.0, 0.8].
     """
     pretraining = StageConfig(epochs=20, changes={"method": "simclr:temperature=0.1"})
     changes = {"method.temperature": 0.1, "epochs": 40, "stages": (pretraining, StageConfig())}
