@@ -29,6 +29,7 @@ DUAL = {"Linf": 1.0, "L2": 2.0, "L1": torch.inf}
 NORMS = tuple(DISTANCE)
 SHORT, BEYOND = 0.99, 1.01  # of the distance
 BLACK_BOX = ("square",)
+KNN = ("knn-guided",)  # is for no linear network
 ONLY = {"sat-pgd": ("Linf",)}
 ENDS_IN_SQUARE = ("autoattack", "cascade")  # 5,000 queries for an image that stands
 FURTHER = {  # what falls short of the optimum by its own design, and how far it needs
@@ -39,7 +40,7 @@ FURTHER = {  # what falls short of the optimum by its own design, and how far it
 TABLE = [
     (name, norm)
     for name, norm in product(sorted(ATTACKS), NORMS)
-    if name not in BLACK_BOX and norm in ONLY.get(name, NORMS)
+    if name not in (*BLACK_BOX, *KNN) and norm in ONLY.get(name, NORMS)
 ]
 VARIANTS = [
     *product(["pgd:init=zero", "pgd:loss=margin-targeted,init=zero"], NORMS),

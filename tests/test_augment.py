@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional
 
 from satbench.core.errors import BadInput
 from satbench.numerics.seeding import PerSample, generator, rows
-from satbench.training.augment import AUGMENTATIONS, augment, random_resized_crop
+from satbench.training.augment import AUGMENTATIONS, affine, augment, random_resized_crop
 
 pytestmark = pytest.mark.numeric
 
@@ -175,3 +175,24 @@ def test_of_a_long_image_where_nothing_fits_it_takes_the_centre(width: int, heig
     found = [random_resized_crop(image, 8, generator(seed)) for seed in range(20)]
     centred = [one for one in found if np.array_equal(one, expected) or np.array_equal(one, expected[:, :, ::-1])]
     assert len(centred) > 10
+
+
+def test_affine_turns_and_scales_as_torchvision_does() -> None:
+    x, numbers = numbered(6), torch.full((6, 5), 0.5, dtype=torch.float64)
+    numbers[:, :2] = torch.rand(6, 2, generator=generator(SEED), dtype=torch.float64)
+    for image, (turn, zoom, *_), found in zip(x, (2 * numbers - 1).tolist(), affine(x, numbers), strict=True):
+        angle, scale = -math.degrees(0.35 * turn), math.exp(-0.3 * zoom)
+        bilinear = functional.InterpolationMode.BILINEAR
+        wanted = functional.affine(image, angle, [0, 0], scale, [0.0, 0.0], interpolation=bilinear)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+
+
+def test_affine_moves_by_an_eighth_of_a_side_and_changes_the_contrast() -> None:
+    x, numbers = numbered(6), torch.full((6, 5), 0.5, dtype=torch.float64)
+    torch.testing.assert_close(affine(x, numbers), x)
+    numbers[:, 2] = 1.0  # one of eight pixels
+    torch.testing.assert_close(affine(x, numbers)[..., :-1], x[..., 1:])
+    numbers[:, 2:] = torch.tensor([0.5, 0.0, 0.0])
+    moved = affine(x, numbers)
+    torch.testing.assert_close(moved[..., 1:, :], 0.7 * x[..., :-1, :])
+    assert not moved[..., 0, :].any()

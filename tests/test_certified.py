@@ -140,7 +140,7 @@ def test_the_certificate_covers_half_of_the_images(net: nn.Sequential, images: I
     "attack",
     [
         pytest.param(one, marks=[pytest.mark.slow] if one in LONG else [], id=one)
-        for one in [*sorted(ATTACKS), *VARIANTS]
+        for one in [*sorted(ATTACKS.keys() - {"knn-guided"}), *VARIANTS]  # it is for no network with logits
     ],
 )
 def test_no_attack_is_reported_below_the_certificate(

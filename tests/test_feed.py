@@ -52,6 +52,8 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
         and torch.equal(a.rows, b.rows)
         and torch.equal(a.batch_rows, b.batch_rows)
         and a.start == b.start
+        and len(a.views) == len(b.views)
+        and all(map(torch.equal, a.views, b.views))
         for a, b in zip(one, other, strict=True)
     )
 
@@ -82,7 +84,8 @@ def test_an_epoch_is_every_image_once_in_the_order_of_seed_and_epoch(n: int, siz
     assert feed.largest == (max(sizes), 3, SIDE, SIDE)
     order = torch.randperm(n, generator=generator(SEED, "order", 2))
     assert torch.equal(torch.cat([batch.rows for batch in batches]), order)
-    for x, y, rows, batch_rows, start in batches:
+    for x, y, rows, batch_rows, start, views in batches:
+        assert views == ()
         assert torch.equal(x, images.x[rows])
         assert torch.equal(y, images.y[rows])
         assert torch.equal(rows, batch_rows)
@@ -134,7 +137,8 @@ def together(batches: tuple[Batch, ...]) -> Batch:
     starts = list(itertools.accumulate((len(batch.rows) for batch in batches), initial=0))
     assert [batch.start for batch in batches] == starts[:-1]
     x, y, rows = (torch.cat([batch[i] for batch in batches]) for i in range(3))  # type: ignore[misc]
-    return Batch(x, y, rows, batches[0].batch_rows, 0)
+    views = tuple(torch.cat(parts) for parts in zip(*(batch.views for batch in batches), strict=True))
+    return Batch(x, y, rows, batches[0].batch_rows, 0, views)
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -143,14 +147,31 @@ def test_processes_share_what_one_process_would_see(kind: str, count: int, files
     """The four images left over are too few for three processes, and join the batch before."""
     images, name = (in_memory(28), "crop-flip") if kind == "memory" else (files, "random-resized-crop")
     size = 8 if kind == "memory" else 7
-    alone = list(Feed(images, size, SEED, name).epoch(1))
-    shares = [Feed(images, size, SEED, name, rank=rank, count=count).epoch(1) for rank in range(count)]
+    alone = list(Feed(images, size, SEED, name, views=3).epoch(1))
+    shares = [Feed(images, size, SEED, name, rank=rank, count=count, views=3).epoch(1) for rank in range(count)]
     shared = [together(batches) for batches in zip(*shares, strict=True)]
     assert len(alone[-1].rows) == 4
     if count == 3:
         assert shared[-1].rows.tolist() == [*alone[-2].rows.tolist(), *alone[-1].rows.tolist()]
         alone, shared = alone[:-2], shared[:-1]
     assert same(alone, shared)
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_further_views_are_other_augmentations_of_the_same_images(kind: str, files: FileImages) -> None:
+    """The first stays what it is without others; all are the same when an epoch is continued."""
+    images, name = (in_memory(27), "crop-flip") if kind == "memory" else (files, "random-resized-crop")
+    several = list(Feed(images, 8, SEED, name, views=3).epoch(1))
+    assert same([batch._replace(views=()) for batch in several], list(Feed(images, 8, SEED, name).epoch(1)))
+    assert same(several[1:], list(Feed(images, 8, SEED, name, views=3).epoch(1, 1)))
+    for batch in several:
+        seen = [batch.x, *batch.views]
+        assert len(seen) == 3
+        assert all(one.shape == batch.x.shape for one in seen)
+        for one, other in itertools.combinations(seen, 2):
+            assert (one != other).flatten(1).any(1).float().mean() > 0.8
+    plain = next(iter(Feed(in_memory(27), 8, SEED, views=2).epoch(1)))
+    assert torch.equal(plain.x, plain.views[0])
 
 
 def test_a_process_has_two_images_of_every_batch() -> None:

@@ -41,6 +41,7 @@ class Batch:
     def __init__(self, number: int) -> None:
         self.x = torch.rand(N, 1, 6, 6, generator=generator(1), dtype=torch.float64)
         self.y = torch.arange(N) % CLASSES
+        self.view = torch.rand(N, 1, 6, 6, generator=generator(3), dtype=torch.float64)  # another one of each image
         self.hot = torch.eye(CLASSES, dtype=torch.float64)[self.y]
         self.epoch = number + 0.5
         self.number = number
@@ -333,6 +334,38 @@ def aft(net: nn.Module, b: Batch, memory: Memory) -> Loss:
     return loss
 
 
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """(n, m), of the rows of both."""
+    return (a @ b.T) / (a.norm(dim=1)[:, None] * b.norm(dim=1)[None])
+
+
+def told_apart(net: nn.Module, first: Tensor, second: Tensor, t: float) -> Tensor:
+    """NT-Xent image by image: -log of the share that the other view has among all representations but one's own."""
+    views = [net[:4](first), net[:4](second)]
+    terms = []
+    for mine, other in (views, views[::-1]):
+        same, across = (cosines(mine, mine) / t).exp(), (cosines(mine, other) / t).exp()
+        for i in range(N):
+            everyone = same[i].sum() - same[i, i] + across[i].sum()
+            terms.append(-(across[i, i] / everyone).log())
+    return torch.stack(terms).mean() + 0 * net[4](views[0]).sum()  # weight decay alone acts on the last layer
+
+
+def simclr(net: nn.Module, b: Batch, memory: Memory) -> Loss:
+    return lambda net: told_apart(net, b.x, b.view, 0.3)
+
+
+def ssl_at(net: nn.Module, b: Batch, memory: Memory) -> Loss:
+    with torch.no_grad():
+        clean = net.eval()[:4](b.x)
+    point = b.inside(b.x + EPS * b.uniform())
+    for _ in range(4):
+        point.requires_grad_()
+        (g,) = torch.autograd.grad((1 - cosines(net.eval()[:4](point), clean).diagonal()).sum(), point)
+        point = b.inside(point.detach() + min(EPS, 2.5 * EPS / 4) * g.sign())
+    return lambda net: told_apart(net, b.x, point, 0.5)
+
+
 LATE = {"start_epoch": 1}
 TAUGHT = {"temperature": 3.0, "end_temperature": 2.0, "interpolation": 0.6, "end_epoch": 2, "decay": 0.7}
 CASES: dict[str, tuple[Callable[[nn.Module, Batch, Memory], Loss], dict[str, Any]]] = {
@@ -356,6 +389,8 @@ CASES: dict[str, tuple[Callable[[nn.Module, Batch, Memory], Loss], dict[str, Any
     "adr": (adr, TAUGHT),
     "adr trades": (adr_trades, {**TAUGHT, "base": "trades"}),
     "awp adr": (adr, {"method": "adr", **TAUGHT}),
+    "simclr": (simclr, {"temperature": 0.3}),
+    "ssl_at": (ssl_at, {"steps": 4}),
     "awp trades": (trades, {"method": "trades", "gamma": 0.005}),
     "awp te": (te, {"method": "te", **LATE, "end_epoch": 3}),
 }
@@ -403,6 +438,7 @@ def by_the_method(case: str) -> tuple[list[float], dict[str, Tensor], Memory]:
         batch = Batch(number)
         step = Step.of(batch.x, batch.y, ThreatModel("Linf", EPS), generator(2, number))
         step = replace(step, index=ROWS, batch_index=ROWS, number=number, epoch=batch.epoch, state=state, network=net)
+        step.views = (batch.view,)
         losses.append(learner.update(step, LR).loss.item())
     return losses, dict(net.state_dict()), state
 

@@ -18,6 +18,7 @@ from satbench.core.errors import BadInput
 from satbench.core.lookup import pick
 from satbench.methods import METHODS, Method, Processes, Step
 from satbench.methods.awp import AWP
+from satbench.methods.base import NO_LABEL
 from satbench.methods.pgd_at import PGDAT
 from satbench.numerics.seeding import generator, uniform
 from satbench.numerics.threat import ThreatModel
@@ -48,6 +49,8 @@ CASES: dict[str, list[dict[str, Any]]] = {  # parameters to try, beside the defa
         {"start_epoch": 0, "end_epoch": 2, "base": "trades", "beta": 3},
     ],
     "adr": [{"steps": 2, "interpolation": 0.2}, {"base": "trades", "beta": 3}],
+    "simclr": [{"temperature": 0.1}],
+    "ssl_at": [{"steps": 2, "temperature": 0.1, "step_size": 0.02}],
 }
 
 
@@ -101,7 +104,8 @@ def begin(method: Method, threat: ThreatModel = LINF, trained: nn.Module | None 
     x, y = data()
     state, trained = method.initial_state(8, 3, tuple(x.shape)), trained or network()
     method.begin(trained, state, dict)
-    return replace(Step.of(x, y, threat, generator(0)), state=state, network=trained, **parts)
+    start = Step.of(x, y, threat, generator(0))
+    return replace(start, state=state, network=trained, **{"views": (x.flip(3),), **parts})
 
 
 def update(method: Method, model: nn.Module, step: Step, optimizer: torch.optim.Optimizer) -> None:
@@ -240,7 +244,8 @@ def test_the_loss_is_a_finite_scalar_with_gradient(name: str, params: dict[str, 
     assert loss.shape == ()
     assert loss.isfinite()
     loss.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in model[1:].parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert all(p.grad.any() for p in model[1 : 5 if method.labelled else 4].parameters())
 
 
 @on_every_case
@@ -253,6 +258,11 @@ def test_soft_targets_are_fitted_or_refused(name: str, params: dict[str, Any]) -
     def loss(targets: Tensor) -> float:
         return method.loss(model, x_adv, replace(step, targets=targets)).item()
 
+    if not method.labelled:
+        blind = replace(step, y=torch.full_like(step.y, NO_LABEL), targets=torch.full_like(step.y, NO_LABEL))
+        assert torch.equal(method.perturb(model, replace(blind, randomness=generator(0))), x_adv)
+        assert method.loss(model, x_adv, blind).item() == loss(step.y)
+        return
     if not method.soft_targets:
         with pytest.raises(BadInput, match=r"hard labels?\b"):
             loss(soft)

@@ -27,6 +27,7 @@ UNLISTED = {  # the table says why
     *("cifar10-standard", "cifar10-sat", "cifar10-sat-single-step", "cifar10-ema", "imagenet-relu-resnet50"),
     "cifar10-jpeg-sat-small",
     "cifar10-sglr-trades",
+    "cifar10-ssl-at",
 }
 
 

@@ -16,6 +16,8 @@ BATCHES = 5  # an epoch: 72 of the images are for training
 TINY = ("model.width=8", "measure.evaluators=clean+fgsm+pgd:steps=1", "method.steps=1")
 SMALL = ["--model", "mlp", *(word for setting in TINY for word in ("--set", setting))]
 
+READ_OUT = {"measure.evaluators": "clean+knn:k=3,steps=2"}  # of methods that learn no classes
+
 # how a training differs from PGD training with two steps; beside what no test has to name
 WAYS: dict[str, dict[str, object]] = {
     "standard": {"method": "standard"},
@@ -97,6 +99,18 @@ WAYS: dict[str, dict[str, object]] = {
         "method.end_epoch": 1,
         "averaging": "swa",
         "averaging.start": 0,
+    },
+    "simclr": {"method": "simclr", "augment": "crop-flip", **READ_OUT},
+    "ssl_at": {"method": "ssl_at", "method.steps": 2, **READ_OUT},
+    "awp around ssl_at": {"method": "awp", "method.method": "ssl_at", "method.steps": 2, **READ_OUT},
+    "self-supervised stages": {
+        "augment": "crop-flip",
+        "stages": [
+            {"updates": 3, "changes": {"method": "simclr"}},
+            {"epochs": 0.8, "changes": {"method": "standard"}},
+            {"changes": {"method": "ssl_at", "method.steps": 2}},
+        ],
+        **READ_OUT,
     },
     "ema": {"averaging": "ema"},
     "swa": {"averaging": "swa", "averaging.start": 0},

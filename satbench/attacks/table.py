@@ -28,6 +28,7 @@ ATTACKS = {
     "square": "autoattack:square",
     "cascade": "cascade:Cascade",
     "rapid": "rapid:Rapid",
+    "knn-guided": "knn_guided:KNNGuided",
 }
 FOOLBOX = "foolbox"
 

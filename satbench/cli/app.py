@@ -21,6 +21,7 @@ from satbench.cli import (
     models,
     plugins,
     probe,
+    readout,
     recipes,
     report,
     study,
@@ -76,6 +77,7 @@ app.command("plugins")(plugins.command)
 app.command("eval")(evaluate.command)
 app.command("trust")(trust.command)
 app.command("probe")(probe.command)
+app.command("readout")(readout.command)
 app.command("verify")(verify.command)
 app.command("compare")(compare.command)
 app.command("cost")(cost.command)

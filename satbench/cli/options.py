@@ -11,8 +11,8 @@ NETWORK = (
     "package.module:callable, a run folder, or a .safetensors, .pt2 or TorchScript file."
 )
 ATTACK = (
-    "fgsm, pgd, sat-pgd, rapid, cascade, autoattack, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, foolbox:NAME, "
-    "package.module:callable; with parameters: pgd:loss=margin,steps=20. May be repeated."
+    "fgsm, pgd, sat-pgd, rapid, cascade, autoattack, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, knn-guided, "
+    "foolbox:NAME, package.module:callable; with parameters: pgd:loss=margin,steps=20. May be repeated."
 )
 DATASET = (
     "digits, mnist, cifar10, cifar100, svhn or imagenet (all but digits also NAME:PATH), imagenet-sample, "

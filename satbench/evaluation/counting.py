@@ -67,13 +67,15 @@ class Counted:
             return self._logits(x)
         plain = x.detach() if x.requires_grad else x
         rows, inside = self._recognise(plain)
-        logits = self._logits(x if rows is None else self._checked(x, rows))
+        checked = x if rows is None else self._checked(x, rows)
+        logits = self._logits(checked)
         if rows is None:
             self.spread.count(x, logits, _images_in(x, self.clean.ndim))
             return logits
         self.calls += 1
-        if logits.requires_grad:
-            logits.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
+        if logits.requires_grad or checked is not x:  # votes of a kNN have no gradient, its representations do
+            ends = logits if logits.requires_grad else checked
+            ends.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
         self._notice(plain, logits.detach(), inside)
         if self.shown is not None:
             self.shown(plain, rows)

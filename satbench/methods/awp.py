@@ -16,8 +16,8 @@ from satbench.core.plugins import is_reference
 from satbench.methods.base import Method, Passes, Step
 
 INHERITED = (
-    *("known_from", "chosen_by", "crafts", "loss_passes", "norms", "reads"),
-    *("separable", "two_modes", "soft_targets", "start_epoch"),
+    *("known_from", "chosen_by", "crafts", "labelled", "loss_passes", "norms", "reads"),
+    *("separable", "two_modes", "soft_targets", "start_epoch", "views"),
 )
 
 

@@ -17,6 +17,7 @@ from satbench.numerics.modes import evaluating
 from satbench.numerics.seeding import Randomness, part
 from satbench.numerics.threat import ThreatModel
 
+NO_LABEL = -1
 START = "start_"  # begins the names under which a method logs the figures of the network that its stage began with
 
 
@@ -59,7 +60,9 @@ class Step:
     """One update: its images, where the run stands, and what the method remembers.
 
     x: float (n, C, H, W) in [0, 1], after augmentation; in one of several processes its share of the batch.
-    y: int64 (n,). targets: what the outer loss is to fit, `y` itself or soft labels (n, K).
+    views: further augmentations of the same images, drawn independently, each like `x`; see `Method.views`.
+    y: int64 (n,), `NO_LABEL` for a method that learns without. targets: what the outer loss is to fit, `y` itself or
+    soft labels (n, K).
     index: int64 (n,), the rows of the images in the training set; batch_index: those of the whole batch.
     number: updates taken before this one. epoch: passes over the data behind it, with a fraction.
     threat: with the radius of this step. state: tensors that outlive the step; they are kept in the checkpoint and must
@@ -84,6 +87,7 @@ class Step:
     batch_statistics: bool = False
     accumulation: int = 1
     network: nn.Module | None = None
+    views: tuple[Tensor, ...] = ()
     _parts: tuple["Step", ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
@@ -119,6 +123,7 @@ class Step:
         return replace(
             self,
             x=self.x[rows],
+            views=tuple(view[rows] for view in self.views),
             y=self.y[rows],
             targets=self.targets[rows],
             index=self.index[rows],
@@ -147,11 +152,13 @@ class Method(ABC):
 
     paper = ""  # where it is from; "" for no paper
     known_from: KnownFrom = "authors' code"
-    chosen_by = ("robust", "clean")  # figures of an epoch that make it the best, the first one first
+    chosen_by: tuple[str, ...] = ("robust", "clean")  # figures of an epoch that make it the best, the first one first
     norms: tuple[str, ...] = NORMS  # of the threats that it is defined for
     crafts = True  # whether `perturb` takes passes of its own
     replays = 1  # updates on the same batch one after another
     loss_passes = Passes(1, 1)  # what `loss` takes of `passes`
+    views = 1  # augmentations of every image that a step holds, `Step.x` included
+    labelled = True  # whether it learns from labels; elsewhere it sees none
     soft_targets = True  # whether the outer loss is defined for soft labels
     reads: tuple[str, ...] = ()  # figures of the validation split that `begin` and `after_epoch` need
     second_order = False  # whether the loss itself is differentiated on the way to its value

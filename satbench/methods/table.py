@@ -16,6 +16,8 @@ from satbench.methods.moat import MOAT
 from satbench.methods.n_fgsm import NFGSM
 from satbench.methods.pgd_at import PGDAT
 from satbench.methods.sglr import SGLR
+from satbench.methods.simclr import SimCLR
+from satbench.methods.ssl_at import SSLAT
 from satbench.methods.standard import Standard
 from satbench.methods.temporal_ensembling import TemporalEnsembling
 from satbench.methods.trades import TRADES
@@ -35,6 +37,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "sglr": SGLR,
     "te": TemporalEnsembling,
     "adr": ADR,
+    "simclr": SimCLR,
+    "ssl_at": SSLAT,
 }
 
 

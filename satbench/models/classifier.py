@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from satbench.core.errors import BadInput
-from satbench.core.parameters import Number, Positive, Whole
+from satbench.core.parameters import Count, Number, Positive, Whole
 from satbench.core.parsing import parsed
 from satbench.models.activations import canonical
 from satbench.models.features import features_of
@@ -17,7 +17,17 @@ from satbench.models.features import features_of
 # far beyond any classifier's, because a file may ask for any network
 Classes = Annotated[int, Field(gt=0, le=1_000_000, description="a whole number from 1 to 1000000")]
 Side = Annotated[int, Field(gt=0, le=4096, description="a whole number from 1 to 4096")]
+Stored = Annotated[int, Field(gt=0, le=100_000_000, description="a whole number from 1 to 100000000")]
 Size = Annotated[Whole, Field(ge=1, le=65_536, description="a whole number from 1 to 65536")]  # width, depth and such
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class Readout:
+    """What votes in the place of the linear `layer`: the `k` nearest of `images` stored representations."""
+
+    layer: str
+    k: Count
+    images: Stored
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -26,6 +36,7 @@ class ModelSpec:
 
     `activation` is kept in its canonical spelling, such as "celu:alpha=2"; that of a network from elsewhere as given.
     `params` are keyword arguments of the architecture; `mean` and `std` are per channel, in the scale of [0, 1].
+    `readout` is that of a network whose last layer is a kNN, see `models.knn`.
     """
 
     architecture: str
@@ -36,6 +47,7 @@ class ModelSpec:
     mean: tuple[Number, ...]
     std: tuple[Positive, ...]
     params: dict[str, Any] = field(default_factory=dict)
+    readout: Readout | None = None
 
     @field_validator("activation")
     @classmethod
@@ -46,7 +58,8 @@ class ModelSpec:
             return text  # of a network from elsewhere; `build_model` refuses what it cannot build
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As a file carries it; without `readout` where there is none."""
+        return {key: value for key, value in asdict(self).items() if key != "readout" or value is not None}
 
     @classmethod
     def from_json(cls, text: str) -> "ModelSpec":

@@ -14,6 +14,7 @@ from satbench.models.activations import activation
 from satbench.models.classifier import Classifier, ModelSpec, Size
 from satbench.models.cnn import cnn_small
 from satbench.models.efficientnet import EFFICIENTNETS
+from satbench.models.knn import install
 from satbench.models.mlp import mlp
 from satbench.models.preact_resnet import PREACT_RESNETS
 from satbench.models.resnet import RESNETS
@@ -50,7 +51,10 @@ def build_model(spec: ModelSpec) -> Classifier:
         net = timm_network(spec.architecture.removeprefix(PREFIX), make, **shape, **spec.params)
     else:
         net = plugins.make(ARCHITECTURES, spec.architecture, "model", nn.Module, make, **shape, **spec.params)
-    return Classifier(net, spec)
+    model = Classifier(net, spec)
+    if spec.readout is not None:
+        install(model, spec.readout)
+    return model
 
 
 def own_code(spec: ModelSpec) -> list[str]:

@@ -27,11 +27,21 @@ def linear_transfer(represent: Callable[[Tensor], Tensor], train: Images, test: 
     if absent:
         raise BadInput(f"the training images of {train.name} have no label {min(absent)}, which its test images have")
     z, y = _represented(represent, train, batch_size)
+    weight, bias = linear_readout(z, y, int(y.max()) + 1)
+    shown, labels = _represented(represent, test, batch_size)
+    return ((shown @ weight.T + bias).argmax(1) == labels).cpu()
+
+
+def linear_readout(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Weights (K, D) and bias (K,) of `logistic_regression` on standardised features, for the features as they are.
+
+    z: float64 (N, D). y: int64 (N,).
+    """
     mean, spread = z.mean(0), z.std(0, correction=0)
     spread = torch.where(spread > 0, spread, 1)
-    weight, bias = logistic_regression((z - mean) / spread, y, int(y.max()) + 1)
-    shown, labels = _represented(represent, test, batch_size)
-    return ((((shown - mean) / spread) @ weight.T + bias).argmax(1) == labels).cpu()
+    weight, bias = logistic_regression((z - mean) / spread, y, classes)
+    weight = weight / spread
+    return weight, bias - weight @ mean
 
 
 def pixel_transfer(train: Images, test: Images) -> np.ndarray:

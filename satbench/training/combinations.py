@@ -39,7 +39,16 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
         ),
         (
             config.label_smoothing.amount > 0 and not method.soft_targets,
-            f"label smoothing with {name}, whose loss is defined for hard labels",
+            f"label smoothing with {name}, whose loss is defined for "
+            + ("hard labels" if method.labelled else "no labels"),
+        ),
+        (
+            config.augment == "none" and method.views > 1,
+            f"augment=none with {name}, which learns from {method.views} views of every image that differ; set augment",
+        ),
+        (
+            speed.compile and not method.labelled,
+            f"speed.compile with {name}, which reads the representation inside the network",
         ),
         (
             config.accumulation > 1 and not method.separable,

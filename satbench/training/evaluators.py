@@ -1,11 +1,11 @@
 """What a network is measured by at the end of an epoch, on images that it does not learn from.
 
-`clean`, an attack of the suite as the command line spells it, or one's own as package.module:callable.
+`clean`, `knn`, an attack of the suite as the command line spells it, or one's own as package.module:callable.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,10 +17,12 @@ from torch import nn
 
 from satbench.attacks import Attack
 from satbench.attacks.base import info_of
+from satbench.attacks.knn_guided import KNNGuided
 from satbench.attacks.table import ATTACKS, build_attack, parse_attack
 from satbench.core import plugins
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest, pick
+from satbench.core.parameters import Count, Index, check_fields
 from satbench.data import Images
 from satbench.evaluation.compute import measure
 from satbench.evaluation.executor import Search
@@ -30,6 +32,7 @@ from satbench.numerics.threat import ThreatModel
 from satbench.results.metrics import clean_table
 from satbench.results.training_log import RESERVED
 from satbench.training.config import TrainConfig
+from satbench.training.readout import NEIGHBOURS, knn
 
 BATCH = 256  # images at a time
 ALARM = ("fgsm", "robust")  # the figures that the alarm compares where the config names none
@@ -89,6 +92,9 @@ class Evaluator(ABC):
     @abstractmethod
     def names(self) -> tuple[str, ...]: ...
 
+    def refuse(self, train: Images) -> None:  # noqa: B027  # most refuse none
+        """Raise `BadInput` for training images with which it cannot measure."""
+
     @abstractmethod
     def values(self, look: Look) -> Values:
         """An array (n,) by each name, with a value for each of `look.images`; it leaves the network as it was."""
@@ -122,12 +128,44 @@ class Under(Evaluator):
         return {self.name: ~records[records["attack"] == info_of(self.attack).id]["broken"].to_numpy(bool)}
 
 
+@dataclass(frozen=True)
+class Neighbours(Evaluator):
+    """Accuracy of a kNN over the representations of the training images, as it is and under the attack `knn-guided`.
+
+    The figures are `name` and `name`_robust. k: neighbours that vote. steps: of the attack; 0 measures the first alone.
+    """
+
+    name: str = "knn"
+    k: Count = NEIGHBOURS
+    steps: Index = 10
+
+    def __post_init__(self) -> None:
+        check_fields(self, f"the evaluator {self.name}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, f"{self.name}_robust") if self.steps else (self.name,)
+
+    def refuse(self, train: Images) -> None:
+        if self.k > len(train):
+            raise BadInput(
+                f"measure.evaluators: k={self.k} of {self.name} is more than the {len(train)} training images"
+            )
+
+    def values(self, look: Look) -> Values:
+        attacks = (KNNGuided(self.steps),) if self.steps else ()
+        readout = knn(look.net, look.train, look.device, self.k)
+        seen = replace(look, judged=readout, search=None, attacks=attacks)
+        robust = [Under(f"{self.name}_robust", one).values(seen) for one in attacks]
+        return {self.name: seen.clean, **{key: value for one in robust for key, value in one.items()}}
+
+
 def pgd(name: str = "robust", **params: Any) -> Under:
     """Accuracy under PGD, with ten steps unless others are given."""
     return Under(name, build_attack("pgd", {"steps": 10} | params))
 
 
-EVALUATORS: dict[str, Callable[..., Evaluator]] = {"clean": Clean, "pgd": pgd}
+EVALUATORS: dict[str, Callable[..., Evaluator]] = {"clean": Clean, "pgd": pgd, "knn": Neighbours}
 
 
 def evaluators_of(config: TrainConfig) -> tuple[Evaluator, ...]:

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
     x float32 (n, C, H, W) in [0, 1] and y int64 (n,) on the device; rows int64 (n,) of these images in the data set,
     those of extra images behind them, and batch_rows, those of the whole batch of all processes, on the CPU; start: the
-    place of the first of `rows` in `batch_rows`.
+    place of the first of `rows` in `batch_rows`. views: further augmentations of the same images, each like x.
     """
 
     x: Tensor
@@ -31,6 +31,7 @@ class Batch(NamedTuple):
     rows: Tensor
     batch_rows: Tensor
     start: int
+    views: tuple[Tensor, ...] = ()
 
 
 class Feed:
@@ -40,6 +41,7 @@ class Feed:
     Images beyond the last whole batch make a smaller one, or are left out with `drop_last`; a data set smaller than a
     batch is one batch. Batch norm cannot learn from one image: where a process would get fewer than two of the smaller
     batch, its images join the batch before.
+    Every image comes in `views` augmentations, drawn independently; the first is that of one view.
     With `resident` images in memory stay on `device`; else the next batch is gathered or decoded on other threads, and
     copied, while one is used. With `extra` images, a share of every batch is taken from these, see `training.extra`.
     Raises `BadInput` for an unknown augmentation, one for files or `resident` where the images are of the other kind,
@@ -58,6 +60,7 @@ class Feed:
         count: int = 1,
         drop_last: bool = False,
         extra: Extra | None = None,
+        views: int = 1,
     ) -> None:
         self._change = augmentation(augment)
         if augment in WHILE_DECODING and not isinstance(images, FileImages):
@@ -76,7 +79,7 @@ class Feed:
                 "each; start fewer processes"
             )
         self.images, self.batch_size, self.seed, self.augment = images, batch_size, seed, augment
-        self.drop_last = drop_last
+        self.drop_last, self.views = drop_last, views
         self.device, self.resident, self.rank, self.count = torch.device(device), resident, rank, count
         self.extra, self.rows = extra, sum(map(len, parts))  # of the original and extra images
         self._parts = parts
@@ -125,8 +128,8 @@ class Feed:
                 if self._stream is not None:
                     current = torch.cuda.current_stream(self.device)
                     current.wait_stream(self._stream)
-                    batch.x.record_stream(current)
-                    batch.y.record_stream(current)
+                    for tensor in (batch.x, batch.y, *batch.views):
+                        tensor.record_stream(current)
                 if step + 1 in steps:
                     coming = ahead.submit(make, step + 1)
                 yield batch
@@ -137,7 +140,7 @@ class Feed:
     def clean(self) -> Iterator[Tensor]:
         """Yield the images of an epoch on the device, unaugmented and in whole batches, the same in every process."""
         whole = copy(self)
-        whole.augment, whole.rank, whole.count, whole.drop_last = "none", 0, 1, False
+        whole.augment, whole.rank, whole.count, whole.drop_last, whole.views = "none", 0, 1, False, 1
         whole._change = augmentation("none")
         for batch in whole.epoch(0):
             yield batch.x
@@ -159,33 +162,34 @@ class Feed:
         whole = order[self._rows(step)]
         parts = whole.tensor_split(self.count)
         rows, start = parts[self.rank], sum(map(len, parts[: self.rank]))
-        step_generator = generator(self.seed, "augment", epoch, "batch", step)
+        views = []
         with torch.cuda.stream(self._stream):
-            x = self._place(self._pixels(epoch, rows, decoders))
-            x = self._change(x, Share(step_generator, len(whole), start))
-            return Batch(x, self._place(self._y[rows]), rows, whole, start)
+            for purpose in [("augment", epoch), *(("view", view, epoch) for view in range(1, self.views))]:
+                x = self._place(self._pixels(purpose, rows, decoders))
+                views.append(self._change(x, Share(generator(self.seed, *purpose, "batch", step), len(whole), start)))
+            return Batch(views[0], self._place(self._y[rows]), rows, whole, start, tuple(views[1:]))
 
-    def _pixels(self, epoch: int, rows: Tensor, decoders: ThreadPoolExecutor) -> Tensor:
+    def _pixels(self, purpose: tuple[object, ...], rows: Tensor, decoders: ThreadPoolExecutor) -> Tensor:
         if self.extra is None:
-            return self._pixels_of(0, epoch, rows, decoders)
+            return self._pixels_of(0, purpose, rows, decoders)
         places = [(rows < len(self.images)).nonzero().flatten(), (rows >= len(self.images)).nonzero().flatten()]
-        x = torch.cat([self._pixels_of(part, epoch, rows[one], decoders) for part, one in enumerate(places)])
+        x = torch.cat([self._pixels_of(part, purpose, rows[one], decoders) for part, one in enumerate(places)])
         return x[torch.cat(places).argsort().to(x.device)]
 
-    def _pixels_of(self, part: int, epoch: int, rows: Tensor, decoders: ThreadPoolExecutor) -> Tensor:
+    def _pixels_of(self, part: int, purpose: tuple[object, ...], rows: Tensor, decoders: ThreadPoolExecutor) -> Tensor:
         """The images of these rows, all of which are original (part 0) or extra ones (1)."""
         own, source = rows - part * len(self.images), self._sources[part]
         if source is not None:
             return source[own.to(source.device)]
-        decoded = list(decoders.map(partial(self._decode, self._parts[part], epoch), own.tolist(), rows.tolist()))
+        decoded = list(decoders.map(partial(self._decode, self._parts[part], purpose), own.tolist(), rows.tolist()))
         return unit(np.stack(decoded)) if decoded else torch.empty(0, *self.images.shape)
 
-    def _decode(self, images: Images, epoch: int, own: int, row: int) -> np.ndarray:
+    def _decode(self, images: Images, purpose: tuple[object, ...], own: int, row: int) -> np.ndarray:
         """Image `own` of a part, row `row` of all."""
         assert isinstance(images, FileImages)
         if self.augment not in WHILE_DECODING:
             return images.pixels(own)
-        randomness = generator(self.seed, "augment", epoch, row)
+        randomness = generator(self.seed, *purpose, row)
         image = open_rgb(images.files[own])
         return WHILE_DECODING[self.augment](image, images.image_size, randomness)[: images.channels]
 

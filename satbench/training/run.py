@@ -11,7 +11,7 @@ from satbench.core.errors import BadInput
 from satbench.core.lookup import pick
 from satbench.core.progress import Progress
 from satbench.data import Images
-from satbench.methods.base import Processes, Step
+from satbench.methods.base import NO_LABEL, Processes, Step
 from satbench.models.activation_checkpointing import blocks_of
 from satbench.models.classifier import Classifier
 from satbench.numerics.seeding import Share, generator
@@ -33,7 +33,7 @@ from satbench.training.interrupt import interruptible
 from satbench.training.log import Best, best_epoch, last_epoch, newest, timed, trained
 from satbench.training.passes import PassCount
 from satbench.training.schedule import warmup
-from satbench.training.stages import stage_of, stages_of
+from satbench.training.stages import method_of, stage_configs, stage_of, stages_of
 from satbench.training.state import Position, Remembered, newest_state, restore
 from satbench.training.step import Learner, targets
 from satbench.training.validation import validate
@@ -79,6 +79,7 @@ class Training:
             processes.count,
             config.drop_last,
             extra,
+            max(method_of(one).views for one in stage_configs(config)),
         )
         refuse_small_parts(config, len(images), processes.count)
         self.stages = stages_of(config, self.feed.batches_an_epoch)
@@ -89,6 +90,8 @@ class Training:
         self.images_an_epoch = self.feed.images_an_epoch * self.replays
         self.total = self.updates * config.epochs
         self.evaluators, figures = evaluators, figures_of(evaluators)
+        for evaluator in evaluators:
+            evaluator.refuse(images)
         first = self.stages[-1].first // self.updates
         self.best = Best(best_by(config, self.stages[-1].method.chosen_by, figures), first)
         self.alarmed_by = alarmed_by(config, figures)
@@ -149,7 +152,7 @@ class Training:
             settings.surrogate.optimizer,
             settings.speed.precision,
             settings.optimizer.clip,
-            watched=not settings.speed.compile,
+            watched=stage.method.labelled and not settings.speed.compile,
             activation_checkpointing=settings.speed.activation_checkpointing,
             search=self.crafted[index][0],
         )
@@ -240,7 +243,9 @@ class Training:
                     self.writer.steps.add(step.number, position.epoch, lr, loss, accuracy)
                 position.step += 1
                 if position.step < self.updates:
+                    counted = passes.forward, passes.backward
                     self._next_stage(position)
+                    passes.forward, passes.backward = counted  # what a stage measures before it begins is no training
                 position.images += len(step.x)
                 position.forward, position.backward = passes.forward, passes.backward
                 now, seen = time.monotonic(), seen + len(step.batch_index)
@@ -257,7 +262,9 @@ class Training:
         """The updates that are left of the epoch, each with all that it depends on."""
         seed, smoothing = self.config.seed, self.config.label_smoothing
         first, replayed = divmod(position.step, self.replays)
-        for x, y, index, batch_index, start in self.feed.epoch(position.epoch, first):
+        for x, y, index, batch_index, start, views in self.feed.epoch(position.epoch, first):
+            if not self.stage.method.labelled:
+                y = torch.full_like(y, NO_LABEL)
             labels = targets(y, self.classes, smoothing.amount, smoothing.over)
             for _ in range(replayed, self.replays):
                 number = position.epoch * self.updates + position.step
@@ -265,6 +272,7 @@ class Training:
                 source = generator(seed, "attack", number, device=self.place)
                 yield Step(
                     x=x,
+                    views=views,
                     y=y,
                     targets=labels,
                     index=index,

@@ -258,7 +258,7 @@ def test_the_tables_own_attacks_are_labelled_and_ranked() -> None:
     assert shown["sat-pgd"] == "SAT PGD-50"
     assert all(shown[name] == name.upper() for name in ATTACKS if name.startswith(("apgd", "fab")))
     assert (shown["cascade"], shown["rapid"], shown["square"]) == ("Cascade", "Rapid", "Square")
-    assert {name for name, info in infos.items() if info.tier == "another attack"} == {"fgsm", "square"}
+    assert {name for name, info in infos.items() if info.tier == "another attack"} == {"fgsm", "knn-guided", "square"}
     assert infos["rapid"].tier == "rapid"
     assert {name for name, info in infos.items() if info.tier == "AutoAttack"} == {"autoattack", "cascade"}
 
