@@ -32,6 +32,7 @@ from satbench.study.page import write_page
 from satbench.study.watch import Watch
 from satbench.study.worker import work
 from satbench.training import train
+from satbench.training.stages import passes_of
 
 SCRATCH = ("times.jsonl", "timing.parquet", "manifest.json", "state.safetensors")
 
@@ -614,3 +615,15 @@ evaluations: [{{attacks: "pgd:steps=2", threats: "Linf:0.03", trust: false}}]
     assert accuracies[1:] == found["pgd_at"][0][1:]
     assert robust[1:] == ["0.0 [-11.4, 11.4], p = 1: inside the noise"] * 2
     assert training[2:] == ["6", "25", "24", "24"]
+
+
+def test_the_study_of_methods_spends_one_budget_on_each() -> None:
+    """No method has passes left for one more epoch; each has every activation and seed."""
+    jobs = jobs_of(read_study(shipped("studies/methods-on-digits.yaml")), "the study")
+    runs: dict[str, list[tuple[str, int]]] = {}
+    for config in (one.config for one in jobs.trainings):
+        assert passes_of(config, config.epochs) <= 440 < passes_of(config, config.epochs + 1)
+        runs.setdefault(config.recipe, []).append((config.activation, config.seed))
+    every = [(activation, seed) for activation in ("relu", "silu", "smoothrelu") for seed in range(3)]
+    assert all(found == every for found in runs.values())
+    assert len(runs) >= 14

@@ -22,7 +22,7 @@ from satbench.reporting.verdict import comparisons
 from satbench.results.store import Run
 from satbench.specs.study import Reported
 
-from .made import EPS, PGD, MakeRun
+from .made import EPS, PGD, runs_in
 
 N = 200
 RECIPES = {
@@ -38,9 +38,10 @@ RIGHT = {("pgd_at", "relu"): 80, ("trades", "relu"): 140, ("mart", "relu"): 81} 
 }
 
 
-def study(make_run: MakeRun) -> list[Run]:
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Three seeds that err on other images each, in the places that a fixed seed draws."""
-    runs = []
+    make_run, runs = runs_in(tmp_path_factory.mktemp("study")), []
     for recipe, method in RECIPES.items():
         for activation in ("relu", "silu"):
             for seed in range(3):
@@ -53,10 +54,9 @@ def study(make_run: MakeRun) -> list[Run]:
     return runs
 
 
-@pytest.fixture
-def table(make_run: MakeRun) -> MethodTable:
-    runs = study(make_run)
-    found = method_table(runs, comparisons(runs, every=True), "relu")
+@pytest.fixture(scope="module")
+def table(study: list[Run]) -> MethodTable:
+    found = method_table(study, comparisons(study, every=True), "relu")
     assert found is not None
     return found
 
@@ -88,10 +88,9 @@ def test_p_values_of_methods_are_corrected_over_a_column_and_those_of_activation
     assert {one.together for one in table.robust if not one.is_change} == {1}
 
 
-def test_every_figure_can_be_computed_again_from_the_outcomes(make_run: MakeRun, tmp_path: Path) -> None:
+def test_every_figure_can_be_computed_again_from_the_outcomes(study: list[Run], tmp_path: Path) -> None:
     """By other code: the difference is a mean of differences, and with equal seeds its test is the paired t-test."""
-    runs = study(make_run)
-    report = page.write_report(tmp_path / "report", runs, {}, "Study", [])
+    report = page.write_report(tmp_path / "report", study, {}, "Study", [])
     stored = json.loads((tmp_path / "report" / "outcomes.json").read_text())
     assert len(stored["images"]) == N
     bits: dict[tuple[str, str], list[list[int]]] = {}
@@ -107,8 +106,8 @@ def test_every_figure_can_be_computed_again_from_the_outcomes(make_run: MakeRun,
     assert {"methods.png", "methods.svg", "outcomes.json"} <= {path.name for path in report.files}
 
 
-def test_a_cell_holds_the_mean_over_seeds_and_a_missing_one_a_dash(make_run: MakeRun) -> None:
-    runs = study(make_run)[:-3]  # MART has no SiLU
+def test_a_cell_holds_the_mean_over_seeds_and_a_missing_one_a_dash(study: list[Run]) -> None:
+    runs = study[:-3]  # MART has no SiLU
     table = method_table(runs, comparisons(runs, every=True), "relu")
     assert table is not None
     shown = accuracies(table, {"digits-cnn [budget.passes=9, method=mart]": "reconstruction"}).set_index("method")
@@ -140,9 +139,8 @@ def test_recipes_that_are_no_changes_of_one_keep_their_names() -> None:
     assert row_names(same) == {recipe: recipe for recipe in same}
 
 
-def test_one_recipe_makes_no_such_table(make_run: MakeRun) -> None:
-    runs = study(make_run)[:6]
-    assert method_table(runs, comparisons(runs, every=True), "relu") is None
+def test_one_recipe_makes_no_such_table(study: list[Run]) -> None:
+    assert method_table(study[:6], comparisons(study[:6], every=True), "relu") is None
 
 
 def test_passes_stand_beside_the_budget() -> None:
