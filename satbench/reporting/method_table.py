@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from satbench.core.files import to_json
 from satbench.reporting.differences import main_question, span
 from satbench.reporting.lines import model_lines
 from satbench.reporting.rounding import down, inward, outward
@@ -210,35 +209,3 @@ def _difference(one: Comparison | None) -> str:
     if one is None:
         return MISSING
     return f"{inward(one.difference)} {outward(one.low, one.high)}, p = {one.p_value:.2g}: {one.verdict}"
-
-
-def outcomes(table: MethodTable) -> str:
-    """As JSON: of every network, which images it gets right, 1 or 0 for each of `images`, and - for one it never met.
-
-    Every figure of the table, and of its comparisons, can be computed again from them.
-    """
-    networks = [(row, one) for row in table.rows for cell in row.cells.values() for one in cell.networks]
-    images = sorted({sample for _, one in networks for sample in one.robust.index})
-    return to_json(
-        {
-            "quantity": table.quantity,
-            "images": images,
-            "networks": [
-                {
-                    "recipe": row.recipe,
-                    "method": one.model.method,
-                    "activation": one.model.activation,
-                    "seed": one.model.seed,
-                    "digest": one.model.digest,
-                    "clean": _bits(one.clean, images),
-                    "robust": _bits(one.robust, images),
-                }
-                for row, one in networks
-            ],
-        }
-    )
-
-
-def _bits(outcomes: "pd.Series[bool]", images: Sequence[str]) -> str:
-    known = outcomes.to_dict()
-    return "".join(str(int(known[image])) if image in known else "-" for image in images)

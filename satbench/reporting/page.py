@@ -28,7 +28,6 @@ from satbench.reporting.method_table import (
     in_words,
     method_differences,
     method_table,
-    outcomes,
 )
 from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import check_page_folder, render
@@ -116,8 +115,6 @@ def write_report(
     results = StudyResults(title, ordered, curves, tuple(notes), reference, tuple(trained), tuple(reported), background)
     files[folder / RESULTS_FILE] = encoded(results)
     methods = method_table(runs, found, reference)
-    if methods is not None:
-        files[folder / "outcomes.json"] = outcomes(methods).encode()
     figures = []
     drawn = [*_differences(asked), *_methods(methods), *_drawn(rows, curves), *_examples(background)]
     for stem, caption, alt, figure in drawn:

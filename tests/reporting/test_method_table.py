@@ -1,6 +1,5 @@
 """Methods by activations: which cells there are, what is called separable, and figures that can be computed again."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from satbench.reporting.method_table import (
     row_names,
 )
 from satbench.reporting.reported import reported_lines
+from satbench.reporting.results_file import RESULTS_FILE, read_results
 from satbench.reporting.trained import Trained, training_lines
 from satbench.reporting.verdict import comparisons
 from satbench.results.store import Run
@@ -88,22 +88,22 @@ def test_p_values_of_methods_are_corrected_over_a_column_and_those_of_activation
     assert {one.together for one in table.robust if not one.is_change} == {1}
 
 
-def test_every_figure_can_be_computed_again_from_the_outcomes(study: list[Run], tmp_path: Path) -> None:
+def test_every_figure_can_be_computed_again_from_the_results(study: list[Run], tmp_path: Path) -> None:
     """By other code: the difference is a mean of differences, and with equal seeds its test is the paired t-test."""
     report = page.write_report(tmp_path / "report", study, {}, "Study", [])
-    stored = json.loads((tmp_path / "report" / "outcomes.json").read_text())
-    assert len(stored["images"]) == N
-    bits: dict[tuple[str, str], list[list[int]]] = {}
-    for one in stored["networks"]:
-        bits.setdefault((one["method"], one["activation"]), []).append(list(map(int, one["robust"])))
+    bits: dict[tuple[str, str], list[list[bool]]] = {}
+    for one in read_results(tmp_path / "report" / RESULTS_FILE).runs:
+        model, records = one.manifest.model, one.records.sort_values("sample_id")
+        assert len(records) == N
+        bits.setdefault((model.method or "", model.activation or ""), []).append((~records["broken"]).tolist())
     assert {key: np.mean(rows) for key, rows in bits.items()} == {key: count / N for key, count in RIGHT.items()}
     text = report.index.read_text()
     assert text.index('id="methods"') < text.index('id="accuracy"')
-    gap = np.array(bits["trades", "relu"]) - np.array(bits["pgd_at", "relu"])
+    gap = np.array(bits["trades", "relu"]).astype(int) - np.array(bits["pgd_at", "relu"])
     assert gap.mean() == pytest.approx(0.3)
     assert ttest_1samp(gap.mean(axis=0), 0).pvalue < 1e-6
     assert "trades beta=3 +30.0 [" in text
-    assert {"methods.png", "methods.svg", "outcomes.json"} <= {path.name for path in report.files}
+    assert {"methods.png", "methods.svg", RESULTS_FILE} <= {path.name for path in report.files}
 
 
 def test_a_cell_holds_the_mean_over_seeds_and_a_missing_one_a_dash(study: list[Run]) -> None:
