@@ -211,7 +211,5 @@ def changes(old: Baseline, new: Baseline) -> list[str]:
                 if before.data == now.data:
                     lost, gained = other.unpacked & ~one.unpacked, one.unpacked & ~other.unpacked
                     flips = f"; {int(lost.sum())} images lost, {int(gained.sum())} gained"
-                said.append(
-                    f"{name}: {figure}: {other.right} of {other.n} right -> {one.right} of {one.n}{flips}"
-                )
+                said.append(f"{name}: {figure}: {other.right} of {other.n} right -> {one.right} of {one.n}{flips}")
     return said

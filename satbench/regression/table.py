@@ -4,19 +4,19 @@ import pandas as pd
 
 from satbench.regression.verdict import FigureVerdict, SuiteVerdict
 from satbench.reporting.rounding import down, inward, outward
-from satbench.reporting.table_forms import to_markdown
+from satbench.reporting.table_forms import markdown_table
 from satbench.results.metrics import wilson
 
 HOW = (
-    "Rates are in percent with Wilson's 95% interval, differences in points with a 95% confidence sequence. Holm's rule "
-    "over all figures of the suite: a false alarm in at most {level:.0%} of checks; a drop of the stated size beyond the "
-    "tolerance is cleared in at most {miss:.0%}."
+    "Rates are in percent with Wilson's 95% interval, differences in points with a 95% confidence sequence. By Holm's "
+    "rule over all figures a false alarm comes in at most {level:.0%} of checks. A drop of the stated size "
+    "beyond the tolerance is cleared in at most {miss:.0%}."
 )
 
 
 def figure_table(verdict: SuiteVerdict) -> str:
     """A line a figure."""
-    return to_markdown(pd.DataFrame([_line(one) for network in verdict.networks for one in network.figures]))
+    return markdown_table(pd.DataFrame([_line(one) for network in verdict.networks for one in network.figures]))
 
 
 def sentences(verdict: SuiteVerdict) -> list[str]:

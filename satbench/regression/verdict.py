@@ -1,5 +1,6 @@
 """What the gate found: a value from which tables, JSON and pages are written."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -130,9 +131,11 @@ class SuiteVerdict:
         return worst([one.state for one in self.networks])
 
 
-def worst(states: list[State]) -> State:
+def worst(states: Sequence[State]) -> State:
     """ "changed" before "open" before "unchanged"."""
-    return next((one for one in ("changed", "open") if one in states), "unchanged")  # type: ignore[return-value]
+    if "changed" in states:
+        return "changed"
+    return "open" if "open" in states else "unchanged"
 
 
 def as_data(verdict: SuiteVerdict) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from satbench.specs.attack import AttackInfo
 from satbench.specs.study import DECIDED, Measurement, Study, read_study
 from satbench.study.jobs import Evaluation, Jobs, jobs_of
 from satbench.study.run import run_study
+from satbench.zoo import Loaded
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def read_suite(file: Path) -> Suite:
         one if names.count(one.measured) == 1 else replace(one, measured=f"{one.measured}, {one.asked[:8]}")
         for one in found
     ]
-    for one in members:
-        if [other.measured for other in members].count(one.measured) > 1:
-            raise BadInput(f"{file}: two networks are called {one.measured!r}; give each a name of its own")
+    for name in names if len({one.measured for one in members}) < len(members) else ():
+        if names.count(name) > 1:
+            raise BadInput(f"{file}: two networks are called {name!r}; give each a name of its own")
     return Suite(file, study, jobs, tuple(members))
 
 
@@ -191,9 +192,7 @@ def settle(
             return verdicts
 
 
-def measured(
-    subjects: Sequence[Subject], report: Callable[[Sequence[NetworkVerdict]], None], progress: Progress = silent
-) -> dict[str, Measured]:
+def measured(subjects: Sequence[Subject], progress: Progress = silent) -> dict[str, Measured]:
     """Measure every image of every network, by the looks that `settle` takes, for approval."""
     found = {}
     for subject in subjects:
@@ -222,6 +221,26 @@ def approved(reason: str, found: dict[str, Measured]) -> Baseline:
                 f"{name}: the trust verdict is fail; its figures cannot be approved, repair the network first"
             )
     return Baseline(reason=reason, versions=versions(), revision=revision(), measured=found)
+
+
+def figures_and_images(member: Member, network: Loaded, data_dir: Path | None) -> tuple[list[str], Images]:
+    """The names of the figures of a network in its evaluation, and all its images."""
+    spec = member.evaluation.spec
+    images = images_for(network, spec.dataset, spec.split, spec.image_size, data_dir, spec.loader).head(spec.n)
+    threats = threats_of(spec, network.info)
+    return [CLEAN, *figure_names(member.attacks, threats).values()], images
+
+
+def tolerances(member: Member, names: Sequence[str]) -> dict[str, float]:
+    """The tolerances of an evaluation as fractions, by the names of figures."""
+    given = member.measurement.tolerance
+    points = given if isinstance(given, dict) else dict.fromkeys(names, given)
+    return {name: one / 100 for name, one in points.items()}
+
+
+def unit_of_attacks(asked: Request) -> int:
+    """How many images an attack of the evaluation draws for together, 0 where none does."""
+    return max(unit_of(stage) or 0 for attack in asked.attacks for stage in stages_of(attack))
 
 
 def _judged(subjects: Sequence[Subject]) -> tuple[NetworkVerdict, ...]:
@@ -254,26 +273,23 @@ def _open(
     spec = member.evaluation.spec_in(out)
     asked, place = resolved(spec), resolve_device(device)
     networks = asked.networks(device)
-    images = images_for(networks[0], spec.dataset, spec.split, spec.image_size, data_dir, spec.loader).head(spec.n)
+    names, images = figures_and_images(member, networks[0], data_dir)
     threads = spec.threads or max(usual_threads(one.model, images.shape, place) for one in networks)
     with using_threads(threads):
         numerics = numerics_fingerprint() if place.type == "cpu" else ""
-    units = [unit_of(stage) or 0 for attack in asked.attacks for stage in stages_of(attack)]
+    unit = unit_of_attacks(asked)
     held = None if baseline is None else baseline.measured[member.measured]
     if held is not None:
         check_same(member.measured, held, member.asked, images.digest, len(images))
-    named = figure_names(member.attacks, threats_of(spec, networks[0].info))
-    names, tolerance = [CLEAN, *named.values()], member.measurement.tolerance
-    points = tolerance if isinstance(tolerance, dict) else dict.fromkeys(names, tolerance)
     expected = Expected(
         measured=member.measured,
         approved=held,
         published=member.measurement.published,
-        tolerance={name: one / 100 for name, one in points.items()},
+        tolerance=tolerances(member, names),
         drop=suite.study.gate.drop / 100,
         images=len(images),
-        by_units=max(units) > 0,
+        by_units=unit > 0,
     )
     check_figures(expected, names)
     opened = replace(asked, model=networks[0], source=networks[1] if len(networks) > 1 else None, images=images)
-    return Subject(member, expected, opened, images, out / member.evaluation.name, numerics, max(units), device)
+    return Subject(member, expected, opened, images, out / member.evaluation.name, numerics, unit, device)
