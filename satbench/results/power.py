@@ -32,9 +32,9 @@ def power(n: int, drop: float, churn: float, level: float, tolerance: float = 0.
         actual = math.sqrt(down + up - (down - up) ** 2)
         away = drop * math.sqrt(n) - norm.isf(level / 2) * accepted
         return float(norm.cdf(away / actual)) if actual else float(away > 0)
-    flipped = np.arange(n + 1)
+    fewest, most = binom.ppf([1e-12, 1 - 1e-12], n, down + up)
+    flipped = np.arange(max(0, fewest), most + 1)
     chance = binom.pmf(flipped, n, down + up)
-    flipped, chance = flipped[chance > 1e-12], chance[chance > 1e-12]
     enough = binom.isf(level / 2, flipped, 0.5)  # more than so many to one side reject
     share = down / (down + up)
     rejects = binom.sf(enough, flipped, share) + binom.cdf(flipped - enough - 1, flipped, share)
