@@ -154,6 +154,11 @@ class Of(_Frozen):
 Points = Annotated[Number, Field(ge=0, le=100, description="points from 0 to 100")]
 
 
+POINTS = {"type": "number", "minimum": 0, "maximum": 100}
+TOLERANCE = {"anyOf": [POINTS, {"type": "object", "additionalProperties": POINTS}]}
+ALL = "all"  # figures whose tolerance is not given by name
+
+
 class Published(_Frozen):
     """An accuracy in percent that others measured on `n` images."""
 
@@ -166,15 +171,15 @@ class Measurement(EvaluationSpec):
 
     The fields are those of `EvaluationSpec`; `seed` is by default the seed of the training. For `satbench check`:
 
-    tolerance: by how many points a figure may move, for all figures or by their names, such as
-        `PGD-20 at Linf 8/255`.
+    tolerance: by how many points a figure may move, up or down: a number, or numbers by the names of figures, such as
+        `PGD-20 at Linf 8/255`, with `all` for those that are not named.
     published: figures that are only known as a rate, by their names.
     """
 
     attacks: Annotated[tuple[AttackInfo | str, ...], _one_or_several(TEXT)] = ("pgd",)
     threats: Annotated[tuple[Threat | Norm, ...], _one_or_several(THREAT)] = ("Linf",)
     of: Of | None = None
-    tolerance: Points | dict[str, Points] = 0.0
+    tolerance: Annotated[dict[str, Points], WithJsonSchema(TOLERANCE)] = Field(default_factory=dict)
     published: dict[str, Published] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -184,6 +189,11 @@ class Measurement(EvaluationSpec):
 
     def __init__(self, **fields: Any) -> None:
         BaseModel.__init__(self, **fields)  # so that `read_study` names the field as the file spells it
+
+    @field_validator("tolerance", mode="before")
+    @classmethod
+    def _of_all(cls, value: object) -> object:
+        return value if isinstance(value, dict) else {ALL: value}
 
     @field_validator(*DECIDED)
     @classmethod

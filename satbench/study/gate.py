@@ -28,7 +28,7 @@ from satbench.regression.compare import check_figures, check_same
 from satbench.regression.figures import CLEAN, figure_names, figures_of
 from satbench.results.sequential import looks
 from satbench.specs.attack import AttackInfo
-from satbench.specs.study import DECIDED, Measurement, Study, read_study
+from satbench.specs.study import ALL, DECIDED, Choice, Measurement, Study, read_study
 from satbench.study.jobs import Evaluation, Jobs, jobs_of
 from satbench.study.run import run_study
 from satbench.zoo import Loaded
@@ -65,14 +65,14 @@ def read_suite(file: Path) -> Suite:
     jobs = jobs_of(study, str(file))
     if not study.evaluations:
         raise BadInput(f"{file} has no evaluations; give what `satbench check` shall measure")
-    configs = {one.name: one.config for one in jobs.trainings}
+    choices = [choice for grid in study.trainings for choice in grid.choices()]  # in the order of the jobs
+    trained = {one.name: _words(choice) for one, choice in zip(jobs.trainings, choices, strict=True)}
     found: list[Member] = []
     for measurement in study.evaluations:
         alone = jobs_of(study.model_copy(update={"evaluations": (measurement,)}), str(file))
         for one in alone.evaluations:
             spec = one.spec
-            config = configs.get(one.training or "")
-            network = f"{config.recipe} {config.activation} seed {config.seed}" if config else spec.name or spec.model
+            network = trained[one.training] if one.training else spec.name or spec.model
             attacks = dict.fromkeys(info.label for info in spec.attacks if isinstance(info, AttackInfo))
             asked = spec.model_copy(update=dict.fromkeys(DECIDED)).digest
             found.append(Member(f"{network}, {' and '.join(attacks)}", one, measurement, asked))
@@ -85,6 +85,13 @@ def read_suite(file: Path) -> Suite:
         if names.count(name) > 1:
             raise BadInput(f"{file}: two networks are called {name!r}; give each a name of its own")
     return Suite(file, study, jobs, tuple(members))
+
+
+def _words(choice: Choice) -> str:
+    """A training as the study spells it, so that it keeps its name where a recipe changes."""
+    said = [choice.recipe, choice.activation, *(f"{name}={value}" for name, value in choice.overrides.items())]
+    said += [None if choice.seed is None else f"seed {choice.seed}"]
+    return " ".join(filter(None, said))
 
 
 @dataclass(eq=False)
@@ -130,9 +137,13 @@ class Subject:
         )
 
     def looks(self) -> Iterator[int]:
-        """How many images are measured at a time; all at once where bits are compared and drawn in units."""
+        """How many images are measured at a time; all at once where nothing can be settled before.
+
+        That is a published rate, and bits where an attack draws for many images together.
+        """
         whole = len(self.images)
-        return iter((whole,)) if self.unit and self._is_exact else looks(whole, self.unit)
+        at_once = self.expected.approved is None or (self.unit and self._is_exact)
+        return iter((whole,)) if at_once else looks(whole, self.unit)
 
     @property
     def _is_exact(self) -> bool:
@@ -167,7 +178,8 @@ def settle(
 
     The suite has changed as soon as one figure or trust verdict has. A network is done once all its figures are
     settled and its trust, which takes a tenth of its passes and is looked at only then, is not worse than approved;
-    trust that looks worse on some of the images is looked at again on all of them. `report` gets what each look gave.
+    trust that looks worse on some of the images is looked at again on all of them, also of a network that has changed.
+    `report` gets what each look gave.
     """
     left = {subject: subject.looks() for subject in subjects}
     done: set[Subject] = set()
@@ -185,7 +197,7 @@ def settle(
             done.add(subject)
         verdicts = _judged(subjects)
         for subject, verdict in zip(subjects, verdicts, strict=True):
-            if subject in done and verdict.state == "open" and not broken:
+            if subject in done and "open" in (verdict.trust_state, verdict.state):
                 _trusted(subject, verdict.images, progress)
         verdicts = _judged(subjects)
         if broken or len(done) == len(subjects) or any(one.state == "changed" for one in verdicts):
@@ -196,7 +208,8 @@ def measured(subjects: Sequence[Subject], progress: Progress = silent) -> dict[s
     """Measure every image of every network, by the looks that `settle` takes, for approval."""
     found = {}
     for subject in subjects:
-        for n in subject.looks():
+        whole = len(subject.images)
+        for n in (whole,) if subject.unit else looks(whole):
             subject.look(n, False, progress)
         _trusted(subject, len(subject.images), progress)
         seen = subject.seen
@@ -234,7 +247,8 @@ def figures_and_images(member: Member, network: Loaded, data_dir: Path | None) -
 def tolerances(member: Member, names: Sequence[str]) -> dict[str, float]:
     """The tolerances of an evaluation as fractions, by the names of figures."""
     given = member.measurement.tolerance
-    points = given if isinstance(given, dict) else dict.fromkeys(names, given)
+    rest = given.get(ALL, 0.0)
+    points = dict.fromkeys(names, rest) | {name: one for name, one in given.items() if name != ALL}
     return {name: one / 100 for name, one in points.items()}
 
 
