@@ -156,6 +156,7 @@ def test_power_says_which_drop_is_seen_and_what_it_takes(tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.json"))
 
 
+@pytest.mark.slow
 def test_the_gate_trains_and_fails_on_a_planted_change_of_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
