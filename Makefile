@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cpus test-slow test-tf check format docs leaderboard report clean lock
+.PHONY: help setup demo test test-cpus test-slow test-tf check regress format docs leaderboard report clean lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -51,6 +51,9 @@ check: $(READY)  ## Lint, types, layers, and the committed leaderboards
 	$(BIN)/python -m pytest -q tests/test_layers.py
 	$(BIN)/satbench leaderboard --check
 	$(BIN)/python docs/methods.py --check
+
+regress: $(READY)  ## Measure the quick suite and compare with its baseline; under a minute on two cores
+	$(BIN)/satbench check
 
 docs: $(READY)  ## Rebuild docs/methods.md from the docstrings of the methods
 	$(BIN)/python docs/methods.py

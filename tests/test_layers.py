@@ -20,7 +20,7 @@ LAYER = {
     "data": 3,
     "attacks": 3,
     "reporting": 3,
-    "regression": 3,
+    "regression": 4,
     "zoo": 4,
     "methods": 4,
     "trust": 4,

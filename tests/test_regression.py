@@ -1,167 +1,305 @@
-"""The gate: figures held against approved ones, on this machine and on another."""
+"""The gate's judgement and its baseline file, on outcomes by hand."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
-import yaml
+from reporting.made import AA, EPS, PGD, MakeRun, first, known, make_run, trust
+from scipy.stats import binomtest
 
 from satbench.core.errors import BadInput
-from satbench.regression import Baseline, compare, read_baseline, write_baseline
-from satbench.regression.baseline import Outcomes, outcomes
+from satbench.regression import (
+    Baseline,
+    Measured,
+    NetworkVerdict,
+    Outcomes,
+    SuiteVerdict,
+    read_baseline,
+    write_baseline,
+)
+from satbench.regression.baseline import baseline_file
+from satbench.regression.compare import Expected, Seen, changes, check_figures, check_same, judge
+from satbench.regression.figures import figures_of
+from satbench.regression.table import figure_table, headline, sentences
+from satbench.regression.verdict import as_data
+from satbench.results.sequential import LEVEL, MISS
+from satbench.specs.study import Published
 
-HERE, THERE, DATA = "machine", "other machine", "sha256:data"
+__all__ = ["make_run"]
+HERE, THERE, N = "machine", "other machine", 400
 
 
-def figure(*right: bool) -> Outcomes:
-    return Outcomes(correct=sum(right), n=len(right), right="".join("01"[one] for one in right))
+def right(count: int, n: int = N) -> np.ndarray:
+    return np.arange(n) < count
 
 
-def first(count: int, n: int = 100) -> Outcomes:
-    return figure(*(i < count for i in range(n)))
-
-
-def baseline(spread: float = 2.0, **figures: Outcomes) -> Baseline:
-    return Baseline(
-        reason="measured",
-        fingerprint=HERE,
-        data_digest=DATA,
-        versions={"torch": "2.11"},
-        figures=figures,
-        spread=dict.fromkeys(figures, spread),
+def measured(**figures: np.ndarray) -> Measured:
+    held = {name: Outcomes.of(one) for name, one in figures.items()}
+    return Measured(
+        network="sha256:a", training=None, asked="asked", data="sha256:data", numerics=HERE, trust="pass", figures=held
     )
 
 
-def test_equal_outcomes_have_not_moved_anywhere() -> None:
-    for machine in (HERE, THERE):
-        (finding,) = compare(baseline(clean=first(90)), {"clean": first(90)}, machine, DATA)
-        assert not finding.moved
+def judged(
+    approved: Measured | None, now: dict[str, np.ndarray], numerics: str = HERE, tolerance: float = 0.0, **more: Any
+) -> NetworkVerdict:
+    """The verdict on as many images as `now` has, of `N`."""
+    n = len(next(iter(now.values())))
+    names = dict.fromkeys(now, tolerance)
+    published, units = more.pop("published", {}), more.pop("by_units", False)
+    expected = Expected("net", approved, published, names, 0.05, N, units)
+    seen = {"network": "sha256:a", "training": None, "numerics": numerics, "trust": trust("pass"), "passes": 7} | more
+    return judge([(expected, Seen([f"test/{i}" for i in range(n)], now, **seen))])[0]
 
 
-def test_one_flipped_sample_moves_a_figure_on_the_same_machine() -> None:
-    findings = compare(baseline(clean=first(90), pgd=first(50)), {"clean": first(90), "pgd": first(51)}, HERE, DATA)
-    assert {finding.figure: finding.moved for finding in findings} == {"clean": False, "pgd": True}
-    sentence = findings[1].sentence
-    for part in ("pgd", "50.0%", "51.0%", "1 of 100 samples"):
-        assert part in sentence
+@pytest.mark.parametrize("numerics", [HERE, THERE])
+def test_equal_outcomes_have_not_changed_anywhere(numerics: str) -> None:
+    found = judged(measured(clean=right(360)), {"clean": right(360)}, numerics)
+    assert found.state == "unchanged"
+    assert found.figures[0].basis == ("bit for bit" if numerics == HERE else "paired")
 
 
-def test_two_flips_that_cancel_move_a_figure_on_the_same_machine() -> None:
-    swapped = figure(False, *(True for _ in range(49)), True, *(False for _ in range(49)))
-    assert swapped.correct == 50
-    (finding,) = compare(baseline(pgd=first(50)), {"pgd": swapped}, HERE, DATA)
-    assert finding.moved
-    assert "2 of 100" in finding.sentence
+@pytest.mark.parametrize("flip", [359, 360])
+def test_one_flip_either_way_is_a_change_on_equal_numerics(flip: int) -> None:
+    now = right(360)
+    now[flip] = ~now[flip]
+    (found,) = judged(measured(pgd=right(360)), {"pgd": now}).figures
+    assert found.state == "changed"
+    assert found.lost + found.gained == (f"test/{flip}",)
+    assert f"test/{flip}" in found.sentence
+    assert "equal numerics" in found.sentence
+    assert judged(measured(pgd=right(360)), {"pgd": now}, THERE).state == "unchanged"
+
+
+def test_flips_that_cancel_are_a_change_on_equal_numerics() -> None:
+    now = right(360)
+    now[[0, 399]] = False, True
+    (found,) = judged(measured(pgd=right(360)), {"pgd": now}).figures
+    assert (found.now, found.before, found.state) == (360, 360, "changed")
+
+
+@pytest.mark.parametrize(("now", "state"), [(365, "unchanged"), (380, "changed"), (355, "unchanged"), (340, "changed")])
+def test_elsewhere_a_move_must_be_more_than_chance_in_both_directions(now: int, state: str) -> None:
+    found = judged(measured(pgd=right(360)), {"pgd": right(now)}, THERE)
+    assert found.state == state
+    assert (binomtest(0, abs(now - 360)).pvalue < LEVEL * 0.3) == (state == "changed")
+
+
+@pytest.mark.parametrize(("tolerance", "state"), [(0.0, "changed"), (0.02, "changed"), (0.05, "unchanged")])
+def test_a_tolerance_accepts_moves_up_to_its_size(tolerance: float, state: str) -> None:
+    for now in (340, 380):
+        (found,) = judged(measured(pgd=right(360)), {"pgd": right(now)}, THERE, tolerance).figures
+        assert found.state == state
+        assert ("accepted" in found.sentence) == (tolerance > 0)
+
+
+def test_a_tolerance_is_for_another_network_or_machine() -> None:
+    """On equal numerics the same weights, and the same training, must give the same bits."""
+    now = right(359)
+    same = measured(pgd=right(360))
+    assert judged(same, {"pgd": now}, tolerance=0.05).state == "changed"
+    assert judged(same, {"pgd": now}, tolerance=0.05, network="sha256:b").state == "unchanged"
+    assert judged(same, {"pgd": now}, network="sha256:b").state == "changed"
+    trained = same.model_copy(update={"training": "t-1"})
+    assert judged(trained, {"pgd": now}, tolerance=0.05, network="sha256:b", training="t-1").state == "changed"
+    assert judged(trained, {"pgd": now}, tolerance=0.05, network="sha256:b", training="t-2").state == "unchanged"
+
+
+def test_figures_are_open_until_a_drop_is_excluded() -> None:
+    approved = measured(pgd=right(360))
+    states = [judged(approved, {"pgd": right(n, n)}, THERE).state for n in (20, 64, 120, N)]
+    assert states[0] == "open"
+    assert states[2] == "unchanged"
+    early = judged(approved, {"pgd": ~right(20, 20)}, THERE).figures[0]
+    assert early.state == "changed"
+    assert (early.n, early.images) == (20, N)
+
+
+def test_units_are_compared_bit_for_bit_on_all_images_only() -> None:
+    approved = measured(aa=right(360))
+    assert judged(approved, {"aa": ~right(100, 100)}, by_units=True).state == "open"
+    assert judged(approved, {"aa": right(359)}, by_units=True).state == "changed"
+
+
+def test_many_figures_are_adjusted_together() -> None:
+    """Of one figure 9 images flip: p = 2 / 2^9, twenty times that is above the level."""
+    one = judged(measured(a=right(360)), {"a": right(351)}, THERE)
+    others = {f"b{i}": right(360) for i in range(19)}
+    many = judged(measured(a=right(360), **others), {"a": right(351), **others}, THERE)
+    assert (one.state, many.state) == ("changed", "unchanged")
+    assert many.figures[0].p_value == pytest.approx(20 * one.figures[0].p_value)
 
 
 @pytest.mark.parametrize(
-    ("spread", "now", "moved"),
+    ("before", "now", "n", "state"),
     [
-        (2.0, 52, False),  # p = 0.5
-        (2.0, 60, False),  # p = 2 / 2**10 = 0.00195
-        (2.0, 61, True),  # p = 2 / 2**11 = 0.00098
-        (2.0, 39, True),
-        (15.0, 61, False),  # seeds differ by more
-        (10.9, 61, True),
-        (11.1, 61, False),
+        ("pass", "pass", N, "unchanged"),
+        ("suspicious", "pass", N, "unchanged"),
+        ("pass", "suspicious", N, "changed"),
+        ("pass", "not checked", N, "changed"),
+        ("pass", "not checked", 100, "open"),
+        ("pass", "fail", 100, "changed"),
+        ("fail", "fail", N, "unchanged"),
     ],
 )
-def test_another_machine_needs_a_significant_move_beyond_the_seeds(spread: float, now: int, moved: bool) -> None:
-    (finding,) = compare(baseline(spread, pgd=first(50)), {"pgd": first(now)}, THERE, DATA)
-    assert finding.moved is moved
-    for part in ("pgd", "50.0%", f"{now}.0%", "100 samples"):
-        assert part in finding.sentence
+def test_trust_that_fell_fails_the_gate_though_the_number_rose(before: str, now: str, n: int, state: str) -> None:
+    approved = measured(pgd=right(N)).model_copy(update={"trust": before})
+    found = judged(approved, {"pgd": right(n, n)}, trust=trust(now, "gradients vanish"))
+    assert found.trust_state == state
+    assert found.state == state
+    if state != "unchanged":
+        (said,) = sentences(SuiteVerdict("a.yaml", "", LEVEL, MISS, (found,)))
+        assert f"trust {before} before, {now} now" in said
+    if state == "changed":
+        assert "cannot be believed" in said
 
 
-def test_other_images_are_refused() -> None:
-    with pytest.raises(BadInput, match=r"sha256:other.*sha256:data"):
-        compare(baseline(clean=first(9)), {"clean": first(9)}, HERE, "sha256:other")
+def test_a_rise_is_named_together_with_the_trust_that_fell() -> None:
+    found = judged(
+        measured(pgd=right(200)), {"pgd": right(300)}, THERE, trust=trust("fail", "the gradient of 40% is 0")
+    )
+    said = "\n".join(sentences(SuiteVerdict("a.yaml", "first", LEVEL, MISS, (found,))))
+    assert "changed: net: pgd: 50.0% before, 75.0%" in said
+    assert "gained 100 (test/200" in said
+    assert "trust pass before, fail now" in said
+    assert "the gradient of 40% is 0" in said
 
 
-@pytest.mark.parametrize("names", [["clean"], ["clean", "pgd", "fgsm"], ["clean", "fgsm"]])
-def test_missing_and_new_figures_are_refused(names: list[str]) -> None:
-    with pytest.raises(BadInput, match=r"different figures.*(pgd|fgsm)"):
-        compare(baseline(clean=first(9), pgd=first(9)), {name: first(9) for name in names}, HERE, DATA)
+def test_a_published_rate_is_compared_on_all_images() -> None:
+    rate = {"pgd": Published(rate=90, n=10_000)}
+    for now, state in ((360, "unchanged"), (310, "changed"), (395, "changed")):
+        assert judged(None, {"pgd": right(now)}, published=rate).state == state
+    assert judged(None, {"pgd": right(90, 100)}, published=rate).state == "open"
+    (found,) = judged(None, {"pgd": right(310)}, published=rate).figures
+    assert (found.basis, found.before, found.lost) == ("published", 360, ())
 
 
-def test_figures_are_counted_from_records() -> None:
-    rows = [
-        {"sample_id": s, "label": 1, "clean_prediction": c, "attack": "pgd", "norm": "Linf", "eps": e, "broken": b}
-        for s, c, e, b in (
-            ("b", 1, 0.1, False),
-            ("a", 1, 0.1, True),
-            ("c", 0, 0.1, True),
-            ("b", 1, 0.2, True),
-            ("a", 1, 0.2, True),
-            ("c", 0, 0.2, True),
-        )
-    ]
-    assert outcomes(pd.DataFrame(rows)) == {
-        "clean": Outcomes(correct=2, n=3, right="110"),
-        "pgd at Linf 0.1": Outcomes(correct=1, n=3, right="010"),
-        "pgd at Linf 0.2": Outcomes(correct=0, n=3, right="000"),
+def test_the_verdict_is_data_and_a_table() -> None:
+    now = right(360)
+    now[3] = False
+    verdict = SuiteVerdict("a.yaml", "why", LEVEL, MISS, (judged(measured(pgd=right(360)), {"pgd": now}),))
+    said = json.loads(json.dumps(as_data(verdict)))
+    assert said["state"] == "changed"
+    (figure,) = said["networks"][0]["figures"]
+    assert (figure["lost"], figure["now"], figure["before"]) == (["test/3"], 359, 360)
+    assert "| net | pgd | 400 of 400 | 90.0 | 89.7 [" in figure_table(verdict)
+    assert headline(verdict) == "a.yaml: changed after 400 of 400 images, 7 passes (approved: why)"
+
+
+# other suites
+
+
+def test_another_evaluation_other_images_and_counts_are_refused() -> None:
+    one = measured(clean=right(9))
+    check_same("net", one, "asked", "sha256:data", N)
+    for given, words in (
+        (("other", "sha256:data", N), "the evaluation is other, the approved one asked"),
+        (("asked", "sha256:other", N), "the images are sha256:other, the approved ones sha256:data"),
+        (("asked", "sha256:data", 9), "clean was approved on 400 images, the suite has 9"),
+    ):
+        with pytest.raises(BadInput, match=f"{words}; approve the suite again"):
+            check_same("net", one, *given)
+
+
+def test_unknown_missing_and_new_figures_are_refused() -> None:
+    expected = Expected("net", measured(clean=right(9), pgd=right(9)), {}, {}, 0.05, N)
+    check_figures(expected, ["clean", "pgd"])
+    with pytest.raises(BadInput, match="'pgd' is approved and not measured"):
+        check_figures(expected, ["clean"])
+    with pytest.raises(BadInput, match="'fgsm' is measured and not approved"):
+        check_figures(expected, ["clean", "pgd", "fgsm"])
+    typo = Expected("net", None, {"pdg": Published(rate=1, n=1)}, {}, 0.05, N)
+    with pytest.raises(BadInput, match="no figure 'pdg'; the figures are clean, pgd"):
+        check_figures(typo, ["clean", "pgd"])
+
+
+def test_figures_are_read_from_a_run(make_run: MakeRun) -> None:
+    robust = {(PGD, "Linf", EPS): first(3, 5), (AA, "Linf", EPS): [False, True, True, True, False]}
+    run = make_run("relu", first(4, 5), robust)
+    found = figures_of(run, [known(one) for one in sorted((AA, PGD))])
+    assert {name: one.tolist() for name, one in found.items()} == {
+        "clean": first(4, 5),
+        "AutoAttack standard at Linf 8/255": [False, True, True, True, False],
+        "PGD-50 at Linf 8/255": first(3, 5),
+        "worst case at Linf 8/255": [False, True, True, False, False],
     }
 
 
 # the file
 
 
-def test_a_baseline_is_read_back_and_other_suites_are_kept(tmp_path: Path) -> None:
-    file = tmp_path / "deep" / "baselines.yaml"
-    one = baseline(clean=first(90, 449), pgd=figure(False, True, True, False))
-    two = baseline(clean=figure(False, False))
-    write_baseline(file, "one", one)
-    write_baseline(file, "two", two)
-    assert read_baseline(file, "one") == one
-    assert read_baseline(file, "two") == two
-    changed = one.model_copy(update={"reason": "an attack got stronger: ε"})
-    write_baseline(file, "one", changed)
-    assert read_baseline(file, "one") == changed
-    assert read_baseline(file, "two") == two
-    assert file.read_text(encoding="utf-8").startswith("# Approved numbers")
+def baseline(**changed: Any) -> Baseline:
+    fields: dict[str, Any] = {"reason": "an attack got stronger: ε", "versions": {"torch": "2.11"}, "revision": None}
+    return Baseline(**fields | {"measured": {"net, PGD": measured(clean=right(390, 450), pgd=right(3, 450))}} | changed)
 
 
-def test_equal_baselines_are_equal_bytes(tmp_path: Path) -> None:
-    for name in "ab":
-        write_baseline(tmp_path / name, "suite", baseline(pgd=first(9), clean=first(5)))
-    write_baseline(tmp_path / "b", "suite", baseline(clean=first(5), pgd=first(9)))
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+def test_a_baseline_is_read_back_and_has_a_line_a_figure(tmp_path: Path) -> None:
+    file = baseline_file(tmp_path / "deep" / "mine.yaml")
+    assert file.name == "mine.baseline.json"
+    write_baseline(file, baseline())
+    assert read_baseline(file) == baseline()
+    held = read_baseline(file).measured["net, PGD"].figures["clean"]
+    assert held.unpacked.tolist() == right(390, 450).tolist()
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if '"right"' in line]
+    assert len(lines) == 2
+    assert max(map(len, lines)) < 200
+    written = file.read_bytes()
+    write_baseline(file, baseline())
+    assert file.read_bytes() == written
 
 
-def test_unknown_suites_and_missing_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="--approve"):
-        read_baseline(tmp_path / "baselines.yaml", "digits-quick")
-    write_baseline(tmp_path / "baselines.yaml", "digits-quick", baseline(clean=first(9)))
-    with pytest.raises(BadInput, match="digits-quick"):
-        read_baseline(tmp_path / "baselines.yaml", "digits-quik")
+def edited(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new, 1)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- one", "", "\t", "just words", "a: b: c"])
-def test_malformed_files_are_refused_and_kept(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "baselines.yaml"
-    file.write_text(text)
-    with pytest.raises(BadInput, match=r"baselines\.yaml"):
-        read_baseline(file, "suite")
-    with pytest.raises(BadInput, match=r"baselines\.yaml"):
-        write_baseline(file, "suite", baseline(clean=first(9)))
-    assert file.read_text() == text
+def without_figure(text: str) -> str:
+    raw = json.loads(text)
+    del raw["measured"]["net, PGD"]["figures"]["pgd"]
+    return json.dumps(raw)
 
 
 @pytest.mark.parametrize(
-    ("change", "hint"),
+    ("change", "words"),
     [
-        ({"reason": None}, "reason"),
-        ({"mood": "good"}, "mood"),
-        ({"figures": {"clean": {"correct": 1, "n": 0, "right": "1"}}}, r"figures\.clean\.n"),
-        ({"figures": {"clean": {"correct": 1, "n": 1, "right": "yes"}}}, r"figures\.clean\.right"),
-        ({"figures": {"clean": {"correct": 1, "n": 3, "right": "10"}}}, "clean"),
-        ({"figures": {"clean": {"correct": 2, "n": 2, "right": "10"}}}, "clean"),
-        ({"spread": {}}, "spread"),
+        (lambda t: edited(t, '"right": 390', '"right": 391'), r"figures\.clean.*390 bits are 1, not 391"),
+        (lambda t: edited(t, '"bits": "/', '"bits": "+'), r"figures\.clean.*bits and digest do not match"),
+        (lambda t: edited(t, '"n": 450', '"n": 460'), r"figures\.clean.*has 57 bytes, 460 images take 58"),
+        (without_figure, "changed after it was approved"),
+        (lambda t: edited(t, "sha256:data", "sha256:date"), "changed after it was approved"),
+        (lambda t: edited(t, '"trust": "pass"', '"trust": "fail"'), "changed after it was approved"),
+        (lambda t: edited(t, "2.11", "2.12"), "changed after it was approved"),
+        (lambda t: edited(t, '"digest"', '"digesd"'), "unknown field"),
+        (lambda t: edited(t, '"format": 1', '"format": 2'), "has format 2"),
+        (lambda t: t[:-40], "cannot be read as JSON"),
+        (lambda _: "[1]", "is not a mapping"),
+        (lambda t: edited(t, '"bits": "', '"bits": "?'), r"figures\.clean"),
     ],
 )
-def test_a_wrong_entry_is_refused_by_field(change: dict[str, object], hint: str, tmp_path: Path) -> None:
-    file = tmp_path / "baselines.yaml"
-    entry = {**baseline(clean=first(9)).model_dump(), **change}
-    file.write_text(yaml.safe_dump({"suite": entry}))
-    with pytest.raises(BadInput, match=f"'suite'.*{hint}"):
-        read_baseline(file, "suite")
+def test_a_tampered_or_damaged_baseline_is_refused(change: Callable[[str], str], words: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.baseline.json"
+    write_baseline(file, baseline())
+    file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(BadInput, match=rf"mine\.baseline\.json.*{words}.*(restore|approve)"):
+        read_baseline(file)
+
+
+def test_a_missing_baseline_says_how_it_is_made(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="satbench check --approve REASON"):
+        read_baseline(tmp_path / "mine.baseline.json")
+
+
+def test_approving_says_what_changes() -> None:
+    now = measured(clean=right(388, 450), fgsm=right(1, 450)).model_copy(update={"trust": "suspicious"})
+    said = changes(baseline(), baseline(measured={"net, PGD": now, "other": now}))
+    assert said == [
+        "net, PGD: trust pass -> suspicious",
+        "net, PGD: pgd: no longer measured",
+        "net, PGD: clean: 390 of 450 right -> 388 of 450; 2 images lost, 0 gained",
+        "net, PGD: fgsm: new, 1 of 450 right",
+        "other: new",
+    ]
+    assert changes(baseline(), baseline()) == []

@@ -39,8 +39,6 @@ from satbench.data import imagenet, load_images
 from satbench.data.loaders import LOADERS, MOST_PIXELS
 from satbench.data.matlab import read_table
 from satbench.recipes.file import read_recipe
-from satbench.regression import Baseline, compare, read_baseline, write_baseline
-from satbench.regression.baseline import Outcomes
 from satbench.results.schema import TIMING
 from satbench.results.store import _read_table
 from satbench.specs.evaluation import EvaluationSpec
@@ -370,35 +368,6 @@ def test_odd_json_is_refused(what: str, tmp_path: Path) -> None:
 def test_json_stays_what_it_is() -> None:
     value = {"a": [1, -2.5e-7, True, None, "é\n"], "b": {"c": 2**63}}
     assert parse_json(json.dumps(value)) == value
-
-
-# baselines
-
-
-def baseline(**changes: object) -> Baseline:
-    fields: dict[str, object] = {
-        "reason": "r",
-        "fingerprint": "f",
-        "data_digest": "d",
-        "versions": {},
-        "figures": {"clean": {"correct": 2, "n": 4, "right": "1100"}},
-        "spread": {"clean": 1.0},
-    }
-    return Baseline.model_validate(fields | changes)
-
-
-@pytest.mark.parametrize("spread", [float("nan"), float("inf"), -1.0, 101.0, True])
-def test_a_spread_that_hides_a_move_is_refused(spread: float, tmp_path: Path) -> None:
-    write_baseline(tmp_path / "b.yaml", "suite", baseline())
-    written = (tmp_path / "b.yaml").read_text()
-    shown = {"nan": ".nan", "inf": ".inf", "True": "true"}.get(str(spread), str(spread))
-    (tmp_path / "b.yaml").write_text(written.replace("clean: 1.0", f"clean: {shown}"))
-    refused(lambda: read_baseline(tmp_path / "b.yaml", "suite"), "field 'spread.clean'")
-
-
-def test_a_baseline_of_another_n_is_refused() -> None:
-    now = {"clean": Outcomes(correct=2, n=5, right="11000")}
-    refused(lambda: compare(baseline(), now, "f", "d"), "clean has 5 samples, the baseline 4")
 
 
 # wrong lines

@@ -206,7 +206,8 @@ def test_the_schema_knows_every_field_and_needs_no_torch() -> None:
     done = CliRunner().invoke(app, ["study", "--schema"])
     schema = json.loads(done.stdout)
     assert set(schema["properties"]) == set(Study.model_fields)
-    assert set(schema["$defs"]["Measurement"]["properties"]) == {*EvaluationSpec.model_fields, "of"}
+    own = {"of", "tolerance", "published"}
+    assert set(schema["$defs"]["Measurement"]["properties"]) == {*EvaluationSpec.model_fields, *own}
     assert schema["additionalProperties"] is False
     for grid_field, kind in (("recipes", "string"), ("seeds", "integer")):  # one value stands for a list of one
         first = schema["$defs"]["Grid"]["properties"][grid_field]["anyOf"][:2]

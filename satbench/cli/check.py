@@ -1,78 +1,150 @@
 """`satbench check`."""
 
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from satbench.cli import options
+from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo
 
 if TYPE_CHECKING:
-    from satbench.results.store import Run
+    from collections.abc import Iterator
 
-SUITE = "digits-quick"
-SPREAD_SEEDS = (1, 2, 3, 4)
+    from satbench.regression import Baseline, NetworkVerdict, SuiteVerdict
+    from satbench.study.gate import Suite
+
+QUICK = "studies/digits-quick.yaml"
 
 
 def command(
-    baselines: Annotated[Path, typer.Option(help="The approved numbers.")] = Path("leaderboards", "baselines.yaml"),
-    approve: Annotated[
-        str | None, typer.Option(metavar="REASON", help="Make today's numbers the approved ones.")
+    studies: Annotated[
+        list[Path] | None, typer.Argument(metavar="[STUDY.yaml]...", help="Suites. Default: the built-in quick one.")
     ] = None,
+    approve: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Measure every image and make that the baseline.")
+    ] = None,
+    power: Annotated[
+        bool, typer.Option("--power", help="Say which drop each figure shows, and what it costs.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Keep trainings and runs here and continue with them; default: measure all anew."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Where networks are trained: local, local:N, ray, slurm:N.")] = "local:1",
+    device: options.Device = "cpu",
+    data_dir: options.DataDir = None,
+    zoo: Zoo = None,
+    offline: Offline = False,
 ) -> None:
-    """Train and attack the quick suite again and exit 1, naming the number, when a robustness figure has moved."""
-    import torch
+    """Measure suites and exit 1 where a robustness figure, or the trust in one, is not what was approved.
 
+    A suite is a study file with a baseline, STUDY.baseline.json, beside it. Images come in growing batches until every
+    figure is settled.
+    """
     from satbench.core.errors import BadInput
-    from satbench.evaluation.fingerprint import numerics_fingerprint
-    from satbench.evaluation.provenance import versions
-    from satbench.regression import Baseline, compare, read_baseline, write_baseline
-    from satbench.regression.baseline import outcomes
+    from satbench.core.strict_yaml import shipped
+    from satbench.numerics.device import using_threads
+    from satbench.study.gate import read_suite
 
     if approve is not None and not approve.strip():
-        raise BadInput("--approve needs the reason why the numbers moved")
-    baseline = read_baseline(baselines, SUITE) if approve is None else None
-    torch.set_num_threads(1)
-    fingerprint = numerics_fingerprint()
-    run, *further = _run_suite((0,) if approve is None else (0, *SPREAD_SEEDS))
-    figures = outcomes(run.records)
-    if approve is not None:
-        others = [outcomes(one.records) for one in further]
-        spread = {}
-        for name in figures:
-            rates = [100 * one[name].correct / one[name].n for one in (figures, *others)]
-            spread[name] = round(max(rates) - min(rates), 2)
-        entry = Baseline(
-            reason=approve,
-            fingerprint=fingerprint,
-            data_digest=run.manifest.data.digest,
-            versions=versions(),
-            figures=figures,
-            spread=spread,
-        )
-        write_baseline(baselines, SUITE, entry)
-        echo(f"{baselines}: {SUITE} approved")
-        return
-    assert baseline is not None
-    findings = compare(baseline, figures, fingerprint, run.manifest.data.digest)
-    for finding in findings:
-        echo(f"{'MOVED' if finding.moved else 'ok   '} {finding.sentence}", err=finding.moved)
-    if any(finding.moved for finding in findings):
+        raise BadInput("--approve needs the reason why the figures moved")
+    if sum((approve is not None, power, as_json)) > 1:
+        raise BadInput("--approve, --power and --json do not go together; give one of them")
+    suites = [read_suite(file) for file in studies or [shipped(QUICK)]]
+    baselines = [_baseline(suite, needed=approve is None and not power) for suite in suites]
+    verdicts = []
+    for suite, baseline in zip(suites, baselines, strict=True):
+        with using_threads(suite.jobs.resources.cpus), _folder(out, suite) as folder:
+            if power:
+                _power(suite, data_dir, device)
+            elif approve is not None:
+                _approve(suite, baseline, approve, folder, engine, device, data_dir)
+            else:
+                verdicts.append(_check(suite, baseline, folder, engine, device, data_dir))
+                if not as_json:
+                    _print(verdicts[-1])
+    if as_json:
+        import json
+
+        from satbench.regression.verdict import as_data
+
+        echo(json.dumps([as_data(one) for one in verdicts], indent=2))
+    if any(one.state != "unchanged" for one in verdicts):
         raise typer.Exit(1)
 
 
-def _run_suite(seeds: Sequence[int]) -> "list[Run]":
-    """Train the suite with each seed in a scratch folder and attack the best epochs on the whole test split."""
+def _baseline(suite: "Suite", needed: bool) -> "Baseline | None":
+    """The suite's baseline; None where there is none and none is needed, as where rates are published."""
+    from satbench.regression import baseline_file, read_baseline
+
+    file = baseline_file(suite.file)
+    is_published = any(one.measurement.published for one in suite.members)
+    return read_baseline(file) if file.is_file() or (needed and not is_published) else None
+
+
+@contextmanager
+def _folder(out: Path | None, suite: "Suite") -> "Iterator[Path]":
+    """Where the suite's networks and runs lie: kept in `out`, or deleted at the end."""
     import tempfile
 
-    from satbench.core.strict_yaml import shipped
-    from satbench.specs.study import read_study
-    from satbench.study import jobs_of, run_study
+    if out is not None:
+        yield (out / suite.file.stem).absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="satbench-check-") as scratch:
+        yield Path(scratch)
 
-    file = shipped(f"studies/{SUITE}.yaml")
-    suite = read_study(file)
-    grids = tuple(grid.model_copy(update={"seeds": tuple(seeds)}) for grid in suite.trainings)
-    jobs = jobs_of(suite.model_copy(update={"trainings": grids}), str(file))
-    with tempfile.TemporaryDirectory() as scratch:
-        return run_study(jobs, scratch, "local" if len(seeds) > 1 else "local:1", device="cpu")
+
+def _check(
+    suite: "Suite", baseline: "Baseline | None", out: Path, engine: str, device: str, data_dir: Path | None
+) -> "SuiteVerdict":
+    from satbench.regression import SuiteVerdict
+    from satbench.results.sequential import LEVEL, MISS
+    from satbench.study.gate import opened, settle
+
+    subjects = opened(suite, baseline, out, engine, device, data_dir)
+    networks = settle(subjects, _report)
+    return SuiteVerdict(str(suite.file), "" if baseline is None else baseline.reason, LEVEL, MISS, networks)
+
+
+def _approve(
+    suite: "Suite", old: "Baseline | None", reason: str, out: Path, engine: str, device: str, data_dir: Path | None
+) -> None:
+    from satbench.regression import baseline_file, write_baseline
+    from satbench.regression.compare import changes
+    from satbench.study.gate import approved, measured, opened
+
+    new = approved(reason, measured(opened(suite, None, out, engine, device, data_dir)))
+    file = baseline_file(suite.file)
+    for line in changes(old, new) if old is not None else ():
+        echo(line)
+    write_baseline(file, new)
+    echo(f"{file}: {sum(len(one.figures) for one in new.measured.values())} figures approved")
+
+
+def _power(suite: "Suite", data_dir: Path | None, device: str) -> None:
+    from satbench.study.planned import plan, table
+
+    echo(f"{suite.file}:\n")
+    echo(table(plan(suite, data_dir, device)))
+
+
+def _report(verdicts: "Sequence[NetworkVerdict]") -> None:
+    """A line a look, on standard error."""
+    seen, images = (sum(getattr(one, name) for one in verdicts) for name in ("n", "images"))
+    left = sum(figure.state == "open" for one in verdicts for figure in one.figures)
+    echo(f"{seen} of {images} images: {left} figures are not settled", err=True)
+
+
+def _print(verdict: "SuiteVerdict") -> None:
+    from satbench.regression.table import HOW, figure_table, headline, sentences
+
+    echo(figure_table(verdict))
+    for line in sentences(verdict):
+        echo(line, err=True)
+    echo(HOW.format(level=verdict.level, miss=verdict.miss))
+    echo(headline(verdict))

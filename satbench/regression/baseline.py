@@ -1,94 +1,150 @@
-"""Hand-approved expected numbers, one entry a suite, in `leaderboards/baselines.yaml`."""
+"""Approved outcomes of a suite, image by image, in `STUDY.baseline.json` beside its study file."""
 
+import base64
+import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-import pandas as pd
-import yaml
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from satbench.core.bounded import MIB, read_bounded
 from satbench.core.errors import BadInput
 from satbench.core.files import write_text
-from satbench.core.lookup import nearest
-from satbench.core.parameters import Number
 from satbench.core.parsing import parsed
-from satbench.core.strict_yaml import read_mapping
-from satbench.results.metrics import WORST, clean_table, robust_table
+from satbench.core.strict_json import parse_json
+from satbench.results.schema import Verdict
 
-HEADER = (
-    "# Approved numbers of `satbench check`. Changed only by `satbench check --approve REASON`, "
-    "in a commit that says why a number moved.\n"
-)
+FORMAT = 1
+MOST_BYTES = 64 * MIB
+APPROVE = "satbench check --approve REASON"
+RESTORE = f"restore it from version control, or approve the suite again with `{APPROVE}`"
+Right = npt.NDArray[np.bool_]
+Name = Annotated[str, Field(min_length=1)]
 
 
-class Outcomes(BaseModel):
-    """One figure: `right` has a "1" for every sample that stands and a "0" for every other, in the suite's order."""
-
+class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    correct: int = Field(ge=0)
-    n: int = Field(gt=0)
-    right: str = Field(pattern="^[01]+$")
 
-    @model_validator(mode="after")
-    def _counts_fit(self) -> Self:
-        if len(self.right) != self.n or self.right.count("1") != self.correct:
-            raise ValueError(
-                f"{self.right.count('1')} of {len(self.right)} outcomes are 1, not {self.correct} of {self.n}"
-            )
-        return self
+class Outcomes(_Strict):
+    """One figure, image by image: `right` of `n` images are classified correctly.
 
-
-class Baseline(BaseModel):
-    """The approved outcome of one suite.
-
-    fingerprint: of the machine's numerics when it was approved. data_digest: of the images. spread: by how many points
-    each figure differed between the runs of other seeds when it was approved, the allowance for another machine's
-    rounding, which moves a whole training run.
+    bits: a bit an image in the order of the data set, 8 to a byte, the first one highest, in base64. digest: of them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    right: int = Field(ge=0)
+    n: int = Field(gt=0)
+    digest: str
+    bits: str
 
-    reason: str
-    fingerprint: str
-    data_digest: str
-    versions: dict[str, str]
-    figures: dict[str, Outcomes] = Field(min_length=1)
-    spread: dict[str, Annotated[Number, Field(ge=0, le=100)]]
+    @classmethod
+    def of(cls, outcomes: Iterable[bool]) -> Self:
+        """The outcomes packed."""
+        held = np.fromiter(outcomes, bool)
+        packed = np.packbits(held).tobytes()
+        return cls(
+            right=int(held.sum()), n=len(held), digest=_digest(packed), bits=base64.b64encode(packed).decode("ascii")
+        )
+
+    @property
+    def unpacked(self) -> Right:
+        """Whether each image is classified correctly, (n,)."""
+        packed = np.frombuffer(base64.b64decode(self.bits, validate=True), np.uint8)
+        return np.unpackbits(packed, count=self.n).astype(bool)
 
     @model_validator(mode="after")
-    def _spread_is_whole(self) -> Self:
-        for name in self.figures.keys() ^ self.spread.keys():
-            raise ValueError(f"figures and spread must name the same figures; {name!r} is in one of them only")
+    def _is_whole(self) -> Self:
+        packed = base64.b64decode(self.bits, validate=True)
+        if len(packed) != -(-self.n // 8):
+            raise ValueError(f"bits has {len(packed)} bytes, {self.n} images take {-(-self.n // 8)}")
+        if _digest(packed) != self.digest:
+            raise ValueError("bits and digest do not match")
+        if int(self.unpacked.sum()) != self.right:
+            raise ValueError(f"{int(self.unpacked.sum())} bits are 1, not {self.right}")
         return self
 
 
-def outcomes(records: pd.DataFrame) -> dict[str, Outcomes]:
-    """The figures of a run: "clean", and one per attack and threat, samples in order of their ids."""
-    figures = {"clean": clean_table(records).sort_index()}
-    for norm, eps in records[["norm", "eps"]].drop_duplicates().itertuples(index=False):
-        table = robust_table(records, norm, eps).drop(columns=WORST).sort_index()
-        figures |= {f"{attack} at {norm} {eps:g}": table[attack] for attack in table.columns}
-    return {
-        name: Outcomes(correct=int(right.sum()), n=len(right), right="".join("1" if one else "0" for one in right))
-        for name, right in figures.items()
-    }
+class Measured(_Strict):
+    """What one evaluation gave for one network.
+
+    network: digest of the weights. training: name of the training, None for a network that existed before. asked:
+    digest of the evaluation. data: digest of the images. numerics: fingerprint of the arithmetic, "" where bits are not
+    expected to be repeated, as on a GPU. trust: verdict on the network, None where it was not checked.
+    """
+
+    network: str
+    training: str | None
+    asked: str
+    data: str
+    numerics: str
+    trust: Verdict | None
+    figures: dict[Name, Outcomes] = Field(min_length=1)
 
 
-def read_baseline(path: Path, suite: str) -> Baseline:
-    """The entry of one suite; raises `BadInput` when the file or entry is missing or wrong, naming the field."""
-    if not path.is_file():
-        raise BadInput(
-            f"no baselines at {path}; run in a checkout, or make them with `satbench check --approve REASON`"
-        )
-    raw = read_mapping(path)
-    if suite not in raw:
-        raise BadInput(f"{path} has no suite {suite!r}; {nearest(suite, raw)}")
-    return parsed(Baseline, raw[suite], f"{path}: entry {suite!r}")
+class Baseline(_Strict):
+    """The approved outcomes of a suite: of every network in every evaluation, by name."""
+
+    format: int = FORMAT
+    reason: str = Field(min_length=1)
+    versions: dict[str, str]
+    revision: str | None
+    measured: dict[Name, Measured] = Field(min_length=1)
 
 
-def write_baseline(path: Path, suite: str, baseline: Baseline) -> None:
-    """Replace the entry of one suite and keep the others."""
-    raw = read_mapping(path) if path.is_file() else {}
-    raw[suite] = baseline.model_dump()
-    write_text(path, HEADER + yaml.safe_dump(raw, sort_keys=True, width=120))
+def baseline_file(study: Path) -> Path:
+    """Where the baseline of a study file lies."""
+    return study.with_suffix(".baseline.json")
+
+
+def read_baseline(file: Path) -> Baseline:
+    """The baseline in `file`.
+
+    Raises `BadInput` when it is missing, damaged, of another format, or changed since it was approved; the reason names
+    the first field that is wrong. The digest has no key: review of changes to the file is what protects it.
+    """
+    if not file.is_file():
+        raise BadInput(f"there is no baseline {file}; measure and write it with `{APPROVE}`")
+    try:
+        raw = parse_json(read_bounded(file, MOST_BYTES))
+    except BadInput:
+        raise
+    except ValueError as error:
+        raise BadInput(f"{file} cannot be read as JSON ({error}); {RESTORE}") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{file} is not a mapping; {RESTORE}")
+    if raw.get("format") != FORMAT:
+        raise BadInput(f"{file} has format {raw.get('format')!r}, this satbench reads {FORMAT}; {RESTORE}")
+    digest = raw.pop("digest", None)
+    baseline = parsed(Baseline, raw, str(file), RESTORE)
+    if digest != _digest_of(raw):
+        raise BadInput(f"{file} was changed after it was approved: its digest does not match; {RESTORE}")
+    return baseline
+
+
+def write_baseline(file: Path, baseline: Baseline) -> None:
+    """Write the baseline with a digest over all of it, a line a figure; equal baselines are equal bytes."""
+    said = baseline.model_dump(mode="json")
+    write_text(file, _laid_out({**said, "digest": _digest_of(said)}) + "\n")
+
+
+def _digest_of(said: dict[str, Any]) -> str:
+    return _digest(json.dumps(said, sort_keys=True).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _laid_out(value: Any, indent: str = "") -> str:
+    """JSON in which a mapping without mappings in it is one line."""
+    if not (isinstance(value, dict) and any(isinstance(one, dict) for one in value.values())):
+        return json.dumps(value, ensure_ascii=False)
+    inner = f"{indent}  "
+    lines = [
+        f"{inner}{json.dumps(key, ensure_ascii=False)}: {_laid_out(one, inner)}" for key, one in sorted(value.items())
+    ]
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"

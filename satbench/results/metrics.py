@@ -54,15 +54,19 @@ class Paired:
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> Paired:
     """Exact two-sided McNemar test of paired outcomes (McNemar 1947); both sequences in the same sample order."""
-    from scipy.stats import binomtest
-
     if len(a) != len(b) or not len(a):
         raise ValueError(f"paired outcomes need equal, positive lengths, not {len(a)} and {len(b)}")
     only_a = sum(bool(p) and not bool(q) for p, q in zip(a, b, strict=True))
     only_b = sum(bool(q) and not bool(p) for p, q in zip(a, b, strict=True))
+    return Paired(len(a), only_a, only_b, mcnemar_p(only_a, only_b))
+
+
+def mcnemar_p(only_a: int, only_b: int) -> float:
+    """The p-value of `mcnemar` from its two counts."""
+    from scipy.stats import binomtest
+
     decided = only_a + only_b
-    p_value = float(binomtest(only_a, decided, 0.5).pvalue) if decided else 1.0
-    return Paired(len(a), only_a, only_b, p_value)
+    return float(binomtest(only_a, decided, 0.5).pvalue) if decided else 1.0
 
 
 def paired_interval(paired: Paired) -> tuple[float, float]:
@@ -73,13 +77,7 @@ def paired_interval(paired: Paired) -> tuple[float, float]:
     n, gap = paired.n, paired.only_a - paired.only_b
 
     def outside(difference: float) -> bool:
-        linear = (2 * n - gap) * difference - paired.only_a - paired.only_b
-        constant = -paired.only_b * difference * (1 - difference)
-        only_b = (math.sqrt(max(0.0, linear * linear - 8 * n * constant)) - linear) / (
-            4 * n
-        )  # its rate, given the difference
-        variance = n * (2 * only_b + difference * (1 - difference))
-        return (gap - n * difference) ** 2 > Z95 * Z95 * variance
+        return (gap - n * difference) ** 2 > Z95 * Z95 * _score_variance(paired, difference)
 
     def bound(far: float) -> float:
         near = paired.difference
@@ -89,6 +87,24 @@ def paired_interval(paired: Paired) -> tuple[float, float]:
         return near
 
     return bound(-1.0), bound(1.0)
+
+
+def score(paired: Paired, difference: float) -> float:
+    """Tango's statistic of "the two rates differ by `difference`", nearly standard normal where that holds."""
+    away = paired.only_a - paired.only_b - paired.n * difference
+    variance = _score_variance(paired, difference)
+    if variance <= 0:
+        return math.copysign(math.inf, away) if away else 0.0
+    return away / math.sqrt(variance)
+
+
+def _score_variance(paired: Paired, difference: float) -> float:
+    """Of the count of A alone minus that of B alone, where the rates differ by `difference`."""
+    n, gap = paired.n, paired.only_a - paired.only_b
+    linear = (2 * n - gap) * difference - paired.only_a - paired.only_b
+    constant = -paired.only_b * difference * (1 - difference)
+    only_b = (math.sqrt(max(0.0, linear * linear - 8 * n * constant)) - linear) / (4 * n)  # its rate
+    return n * (2 * only_b + difference * (1 - difference))
 
 
 def samples_needed(difference: float, discordance: float) -> int:

@@ -10,12 +10,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from satbench.core.eps import Norm, Threat
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
+from satbench.core.parameters import Count, Number
 from satbench.core.parsing import parsed
 from satbench.core.strict_yaml import read_mapping
 from satbench.specs.attack import AttackInfo
 from satbench.specs.evaluation import EvaluationSpec
 
 AXES = {"recipe": "recipes", "activation": "activations", "seed": "seeds"}  # settings with a field of their own
+OF_STUDY = {"of", "tolerance", "published"}  # fields of a measurement that `EvaluationSpec` does not have
 DECIDED = ("model", "checkpoint", "name", "group")  # fields of an evaluation that the network of a study decides
 
 
@@ -149,15 +151,36 @@ class Of(_Frozen):
         return bool(given) and all(value in wanted for wanted, value in given)
 
 
+Points = Annotated[Number, Field(ge=0, le=100, description="points from 0 to 100")]
+
+
+POINTS = {"type": "number", "minimum": 0, "maximum": 100}
+TOLERANCE = {"anyOf": [POINTS, {"type": "object", "additionalProperties": POINTS}]}
+ALL = "all"  # figures whose tolerance is not given by name
+
+
+class Published(_Frozen):
+    """An accuracy in percent that others measured on `n` images."""
+
+    rate: Points
+    n: Count
+
+
 class Measurement(EvaluationSpec):
     """An evaluation of every network of the study, or of those that `of` names.
 
-    The fields are those of `EvaluationSpec`; `seed` is by default the seed of the training.
+    The fields are those of `EvaluationSpec`; `seed` is by default the seed of the training. For `satbench check`:
+
+    tolerance: by how many points a figure may move, up or down: a number, or numbers by the names of figures, such as
+        `PGD-20 at Linf 8/255`, with `all` for those that are not named.
+    published: figures that are only known as a rate, by their names.
     """
 
     attacks: Annotated[tuple[AttackInfo | str, ...], _one_or_several(TEXT)] = ("pgd",)
     threats: Annotated[tuple[Threat | Norm, ...], _one_or_several(THREAT)] = ("Linf",)
     of: Of | None = None
+    tolerance: Annotated[dict[str, Points], WithJsonSchema(TOLERANCE)] = Field(default_factory=dict)
+    published: dict[str, Published] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -167,6 +190,11 @@ class Measurement(EvaluationSpec):
     def __init__(self, **fields: Any) -> None:
         BaseModel.__init__(self, **fields)  # so that `read_study` names the field as the file spells it
 
+    @field_validator("tolerance", mode="before")
+    @classmethod
+    def _of_all(cls, value: object) -> object:
+        return value if isinstance(value, dict) else {ALL: value}
+
     @field_validator(*DECIDED)
     @classmethod
     def _of_no_network(cls, value: object) -> object:
@@ -175,7 +203,16 @@ class Measurement(EvaluationSpec):
     @property
     def spec(self) -> EvaluationSpec:
         """The evaluation of a network that is yet to be named."""
-        return EvaluationSpec(**{name: getattr(self, name) for name in self.model_fields_set - {"of"}})
+        return EvaluationSpec(**{name: getattr(self, name) for name in self.model_fields_set - OF_STUDY})
+
+
+class Gate(_Frozen):
+    """What `satbench check` must see: a drop of `drop` points beyond the tolerance, in any figure.
+
+    The images come in batches until no such drop is left to fear. With a drop of 0 every image is measured.
+    """
+
+    drop: Points = 5.0
 
 
 class Reported(_Frozen):
@@ -201,6 +238,7 @@ class Study(_Frozen):
     evaluations: what is measured; none where the study only trains.
     resources: of each worker.
     same_numerics: refuse workers whose numerics differ from those of the first one.
+    gate: what `satbench check` must see.
 
     Raises `BadInput` through `read_study`, naming file and field.
     """
@@ -214,6 +252,7 @@ class Study(_Frozen):
     evaluations: tuple[Measurement, ...] = ()
     resources: Resources = Resources()
     same_numerics: bool = Field(default=False, strict=True)
+    gate: Gate = Gate()
 
     @field_validator("models", mode="before")
     @classmethod

@@ -96,7 +96,7 @@ def predict_evaluation(
     """
     asked, place = resolved(spec), resolve_device(device)
     clock, begun = Clock(place), time.perf_counter()
-    networks = asked.networks(device) if training is None else [_untrained(training, data_dir, place)]
+    networks = asked.networks(device) if training is None else [untrained(training, data_dir, place)]
     judged = networks[0]
     images = images_for(judged, spec.dataset, spec.split, spec.image_size, data_dir, spec.loader).head(spec.n)
     threats = threats_of(spec, judged.info)
@@ -297,7 +297,7 @@ def _rows(stage: Attack, position: int, size: int, n: int, shares: Shares) -> in
     return max(1, round(entering / batches * remaining))
 
 
-def _untrained(config: TrainConfig, data_dir: Path | None, place: torch.device) -> Loaded:
+def untrained(config: TrainConfig, data_dir: Path | None, place: torch.device) -> Loaded:
     """The network of a config as its training starts."""
     images, _ = splits(config, data_dir)
     loaded = from_module(network(config, images).to(place).eval(), config.recipe, config.label)

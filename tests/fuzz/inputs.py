@@ -159,10 +159,10 @@ INPUTS: dict[str, Kind] = {
     "YAML claims": text(
         "a.yaml", shipped("claims.yaml", "leaderboards").read_bytes, lambda file: read_claims(file).model_dump_json()
     ),
-    "YAML baselines": text(
-        "a.yaml",
-        shipped("baselines.yaml", "leaderboards").read_bytes,
-        lambda file: read_baseline(file, "digits-quick").model_dump_json(),
+    "JSON baseline": text(
+        "a.json",
+        shipped("studies/digits-quick.baseline.json").read_bytes,
+        lambda file: read_baseline(file).model_dump_json(),
     ),
     "npz": binary("a.npz", lambda: arrays(False), images),
     "compressed npz": binary("a.npz", lambda: arrays(True), images),

@@ -1,0 +1,193 @@
+"""`satbench check` and `satbench compare --until-settled` on small networks, from study file to exit code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from satbench.cli import app
+from satbench.core.errors import BadInput
+from satbench.evaluation import evaluate
+from satbench.recipes.table import RECIPES
+from satbench.regression import read_baseline, write_baseline
+from satbench.results.store import read_run
+from satbench.study.gate import read_suite
+
+N = 150
+SUITE = """
+models: {{model: "gate_networks:build:kind={kind}", name: mine}}
+evaluations: [{{dataset: digits, attacks: "pgd:steps=5", threats: [Linf:0.05, Linf:0.1], n: {n}{more}}}]
+gate: {{drop: {drop}}}
+"""
+
+
+def suite(folder: Path, kind: str = "plain", drop: float = 10, more: str = "", n: int = N) -> Path:
+    file = folder / "mine.yaml"
+    file.write_text(SUITE.format(kind=kind, drop=drop, more=more, n=n))
+    return file
+
+
+def check(*words: object) -> Result:
+    return CliRunner().invoke(app, ["check", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("approved")
+    done = check(suite(folder), "--approve", "first figures")
+    assert done.exit_code == 0, done.output
+    assert "3 figures approved" in done.stdout
+    return folder / "mine.baseline.json"
+
+
+@pytest.fixture
+def folder(baseline: Path, tmp_path: Path) -> Path:
+    (tmp_path / baseline.name).write_bytes(baseline.read_bytes())
+    return tmp_path
+
+
+def verdict(done: Result) -> dict[str, Any]:
+    (found,) = json.loads(done.stdout)
+    return found
+
+
+def test_an_unchanged_network_is_cleared_on_some_of_the_images_and_compared_on_all_if_asked(folder: Path) -> None:
+    done = check(suite(folder))
+    assert done.exit_code == 0, done.output
+    assert f"unchanged after 64 of {N} images" in done.stdout
+    whole = check(suite(folder, drop=0), "--json")
+    assert whole.exit_code == 0, whole.output
+    (network,) = verdict(whole)["networks"]
+    assert {one["basis"] for one in network["figures"]} == {"bit for bit"}
+    assert {(one["n"], tuple(one["lost"] + one["gained"])) for one in network["figures"]} == {(N, ())}
+    assert network["trust_now"] == network["trust_before"]
+
+
+@pytest.mark.parametrize("kind", ["planted", "slip"])
+def test_a_broken_network_is_caught_early_and_its_flipped_images_are_named(kind: str, folder: Path) -> None:
+    done = check(suite(folder, kind))
+    assert done.exit_code == 1, done.output
+    assert f"changed after 64 of {N} images" in done.stdout
+    assert "changed: mine, PGD-5: " in done.stderr
+    assert "lost" in done.stderr
+
+
+def test_a_masked_network_fails_though_its_number_rose(folder: Path) -> None:
+    done = check(suite(folder, "masked"), "--json")
+    assert done.exit_code == 1, done.output
+    (network,) = verdict(done)["networks"]
+    robust = network["figures"][-1]
+    assert robust["now"] > robust["before"]
+    assert network["n"] == N
+    assert (network["trust_before"], network["trust_now"]) == ("not checked", "fail")
+    assert network["trust_state"] == "changed"
+    assert "cannot be believed" in network["trust_sentence"]
+    refused = check(suite(folder, "masked"), "--approve", "look how robust")
+    assert refused.exit_code == 2
+    assert "trust verdict is fail" in refused.stderr
+
+
+def test_a_baseline_from_another_machine_is_compared_in_pairs(folder: Path) -> None:
+    file = folder / "mine.baseline.json"
+    held = read_baseline(file)
+    elsewhere = {name: one.model_copy(update={"numerics": "other"}) for name, one in held.measured.items()}
+    write_baseline(file, held.model_copy(update={"measured": elsewhere}))
+    same, broken = check(suite(folder), "--json"), check(suite(folder, "slip"), "--json")
+    for done, code in ((same, 0), (broken, 1)):
+        assert done.exit_code == code, done.output
+        found = verdict(done)
+        assert {one["basis"] for one in found["networks"][0]["figures"]} == {"paired"}
+        assert found["networks"][0]["n"] < N
+
+
+def test_tampered_baselines_and_other_suites_are_refused_before_anything_is_measured(folder: Path) -> None:
+    file = folder / "mine.baseline.json"
+    text = file.read_text()
+    file.write_text(text.replace('"reason": "first', '"reason": "last'))
+    done = check(suite(folder))
+    assert done.exit_code == 2
+    assert "was changed after it was approved" in done.stderr
+    file.write_text(text)
+    for more, words in (
+        (", tolerance: {PGD-9 at Linf 0.1: 1}", "there is no figure 'PGD-9 at Linf 0.1'; the figures are clean, PGD-5"),
+        (", tolerance: -1", "field 'evaluations.0.tolerance.all': Input should be greater than or equal to 0"),
+        (", published: {clean: {rate: 9}}", r"published.clean.n"),
+    ):
+        done = check(suite(folder, more=more))
+        assert done.exit_code == 2, done.output
+        assert words in done.stderr
+    fewer = check(suite(folder, n=100))
+    assert fewer.exit_code == 2
+    assert "mine, PGD-5: the evaluation is " in fewer.stderr
+    file.unlink()
+    assert "satbench check --approve" in check(suite(folder)).stderr
+    (folder / "none.yaml").write_text("trainings: [{recipes: digits-quick}]")
+    with pytest.raises(BadInput, match="has no evaluations"):
+        read_suite(folder / "none.yaml")
+
+
+def test_approving_says_what_changes(folder: Path) -> None:
+    done = check(suite(folder, "planted", n=64), "--approve", "fewer images")
+    assert done.exit_code == 0, done.output
+    assert "mine, PGD-5: clean: " in done.stdout
+    assert f" of {N} right -> " in done.stdout
+    assert read_baseline(folder / "mine.baseline.json").reason == "fewer images"
+
+
+def test_a_published_rate_needs_no_baseline(tmp_path: Path) -> None:
+    for rate, code in ((90, 0), (50, 1)):
+        done = check(suite(tmp_path, more=f", published: {{clean: {{rate: {rate}, n: 1000}}}}"), "--json")
+        assert done.exit_code == code, done.output
+        ((figure,),) = [one["figures"] for one in verdict(done)["networks"]]
+        assert (figure["basis"], figure["n"]) == ("published", N)
+
+
+def test_power_says_which_drop_is_seen_and_what_it_takes(tmp_path: Path) -> None:
+    done = check(suite(tmp_path, n=450), "--power")
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("| mine, PGD-5 | clean")]
+    cells = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert cells[2].startswith("450, ")
+    seen, needed, unchanged, twice = (float(cell.partition(",")[0]) for cell in cells[4:])
+    assert 2 < seen < 5
+    assert unchanged < twice < needed < 450
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.slow
+def test_the_gate_trains_and_fails_on_a_planted_change_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = RECIPES["digits-quick"]().with_values({"recipe": "digits-quick", "epochs": 1, "method.steps": 1})
+    monkeypatch.setitem(RECIPES, "digits-quick", lambda: quick)
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "trainings: [{recipes: digits-quick, seeds: 0}]\n"
+        "evaluations: [{attacks: fgsm, threats: Linf:0.1, tolerance: 5, n: 64}]\n"
+    )
+    done = check(file, "--approve", "first")
+    assert done.exit_code == 0, done.output
+    slower = quick.with_values({"recipe": "digits-quick", "optimizer.lr": 0.01})
+    monkeypatch.setitem(RECIPES, "digits-quick", lambda: slower)
+    changed = check(file)
+    assert changed.exit_code == 1, changed.output
+    assert "beyond the accepted +5.0 points" in changed.stderr
+
+
+def test_two_runs_grow_until_it_is_settled_which_is_more_robust(tmp_path: Path) -> None:
+    for kind in ("plain", "planted"):
+        evaluate(f"gate_networks:build:kind={kind}", tmp_path / kind, "pgd:steps=5", eps=0.05, dataset="digits", n=20)
+    compare = ["compare", "--until-settled", str(tmp_path / "plain"), str(tmp_path / "planted")]
+    done = CliRunner().invoke(app, compare)
+    assert done.exit_code == 0, done.output
+    assert "PGD-5 at Linf 0.05" in done.stdout
+    n = read_run(tmp_path / "plain").manifest.data.n
+    assert 20 < n < 450
+    assert read_run(tmp_path / "planted").manifest.data.n == n
+    assert "higher" in done.stdout
+    evaluate("gate_networks:build", tmp_path / "fgsm", "fgsm", eps=0.05, dataset="digits", n=20)
+    other = CliRunner().invoke(app, [*compare[:-1], str(tmp_path / "fgsm")])
+    assert other.exit_code == 2
+    assert "share no attack at the same threat" in other.stderr
