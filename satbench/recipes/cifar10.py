@@ -279,7 +279,7 @@ def cifar10_ssl_at() -> TrainConfig:
     0.0075 of those in [0, 1] for a deviation of 0.25, and reads out by kNN with k = 75.
     Not theirs: method and pretraining, which is of an AMDIM encoder there; that all images take part, not those alone
     that the attack broke; 425 updates, by AdamW with other betas; what all recipes differ in.
-    Command: `satbench train cifar10-ssl-at --out RUN`, then `satbench readout RUN knn --out knn.safetensors`.
+    Command: `satbench train cifar10-ssl-at`, then `satbench readout RUN knn --out knn.safetensors`.
     Hardware: one GPU. Time: not yet measured. Expected: not yet measured.
     """
     tuning = {"optimizer.name": "adamw", "optimizer.lr": 1e-4, "optimizer.weight_decay": 1e-5, "schedule": "constant"}

@@ -375,9 +375,9 @@ def digits_simclr() -> TrainConfig:
     """Representations without labels by SimCLR, as `digits-ssl-at` begins; kNN accuracy chooses the best epoch.
 
     Paper: Chen, Kornblith et al. 2020 (ICML, arXiv 2002.05709).
-    Command: `satbench train digits-simclr --out RUN`, then `satbench readout RUN knn:k=10 --out knn.safetensors` and
+    Command: `satbench train digits-simclr`, then `satbench readout RUN knn:k=10 --out knn.safetensors` and
     `satbench eval --model knn.safetensors --attack knn-guided`. The last layer of the run itself learns nothing.
-    Hardware: one CPU core. Time: under a minute, measured. Expected of the last epoch: 97.7% [95.9, 98.8] clean and
+    Hardware: one CPU core. Time: under a minute, measured. Expected: of the last epoch, 97.7% [95.9, 98.8] clean and
     0.1% [0.0, 0.8] under `knn-guided:steps=50,restarts=3` on the 450 test images, means of three seeds, measured.
     """
     return _digits("digits-simclr", "simclr", **CONTRASTIVE, **{"method.temperature": 0.1})
@@ -387,8 +387,9 @@ def digits_ssl_at() -> TrainConfig:
     """SimCLR, then fine-tuning that brings clean and crafted images together: self-supervised adversarial training.
 
     Paper: Chen et al. 2020 (ICASSP, arXiv 1911.06470), a reconstruction: pretraining, loss and attack are satbench's.
-    Command: as `digits-simclr`. Of a network that is there: `--set init_from=RUN --set stages=null --epochs 20`.
-    Hardware: one CPU core. Time: under two minutes, measured. Expected of the last epoch: 94.7% [92.2, 96.4] clean and
+    Command: `satbench train digits-ssl-at`, then as `digits-simclr`. Of a network that is there: `--set init_from=RUN
+    --set stages=null --epochs 20`.
+    Hardware: one CPU core. Time: under two minutes, measured. Expected: of the last epoch, 94.7% [92.2, 96.4] clean and
     25.3% [21.5, 29.5] under `knn-guided:steps=50,restarts=3` on the 450 test images, means of three seeds, measured;
     before the fine-tuning 97.7% and 0.1%. The mean cosine of clean and crafted representations rises from 0.22 to 0.88.
     A linear read-out is not made robust: 6.8% [4.9, 9.6] under PGD-50 with three restarts.
