@@ -379,6 +379,7 @@ def test_the_page_of_a_study_has_its_words_runs_and_curves(done: StudyFolder, tm
     assert (tmp_path / "training.svg").is_file()
 
 
+@pytest.mark.slow
 def test_the_page_calls_recipes_as_the_configs_say(done: StudyFolder, tmp_path: Path) -> None:
     """An earlier version gave trainings that differ in a default the name of their recipe."""
     copied = Path(shutil.copytree(done.path, tmp_path / "copied"))
@@ -583,6 +584,7 @@ def test_a_study_on_two_nodes_of_ray_gives_the_bytes_of_one_worker(
     assert results(tmp_path / "out").items() <= results(done.path).items()
 
 
+@pytest.mark.slow
 def test_the_page_of_a_study_of_methods_says_what_is_separable_and_what_the_runs_took(
     small: Path, tmp_path: Path
 ) -> None:
