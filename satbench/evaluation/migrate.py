@@ -104,7 +104,7 @@ def _migrate_summary(path: Path) -> str:
         entries = list(map(_from_version_1, entries))
     known = described(path, raw) if version == SUMMARY_VERSION - 1 else _by_repr(entries)
     write_summary(path, parse_rows(path, entries, known))
-    return f"schema {version} to {SUMMARY_VERSION}"
+    return f"schema {version} to {SUMMARY_VERSION}; it had no digest, so that its figures could not be checked"
 
 
 def _by_repr(entries: Sequence[object]) -> dict[str, AttackInfo]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from satbench.core.errors import BadInput
-from satbench.core.files import atomic_file
+from satbench.core.files import atomic_file, check_output_file
 from satbench.core.home import home
 from satbench.core.progress import Progress, silent
 from satbench.models import Classifier, ModelSpec, empty_model
@@ -128,6 +128,7 @@ def import_checkpoint(
     path = out or cache.converted(name)
     if path.suffix != ".safetensors":
         raise BadInput(f"--out {path}: weights are saved as safetensors; give a name that ends in .safetensors")
+    check_output_file(path)
     if out is not None and out.exists() and not _is_replaceable(out):
         raise BadInput(f"--out {out} is there, and satbench did not write it; give another name, or delete it first")
     _check_release(name, card, prefix)
