@@ -20,7 +20,7 @@ from satbench.cli import app
 from satbench.core.errors import BadInput
 from satbench.evaluation.continued import Continued
 from satbench.evaluation.executor import stages_as_run
-from satbench.evaluation.migrate import attack_of, migrate, search_of
+from satbench.evaluation.migrate import UNCHECKED, attack_of, migrate, search_of
 from satbench.evaluation.parts import Work, work_name
 from satbench.evaluation.rebuild import rebuild
 from satbench.evaluation.resume import identity
@@ -243,7 +243,7 @@ def test_a_summary_of_the_version_before_has_the_rows_of_today(tmp_path: Path) -
         path.write_text(json.dumps(before))
         with pytest.raises(Outdated, match=f"satbench migrate {path}"):
             read_summary(path)
-        assert list(migrate(path)) == [(path, f"schema {before['schema_version']} to 4")]
+        assert list(migrate(path)) == [(path, f"schema {before['schema_version']} to 4; {UNCHECKED}")]
         assert path.read_bytes() == today
         assert read_summary(path) == rows
         assert list(migrate(path)) == [(path, "is of schema 4 already")]

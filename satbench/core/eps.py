@@ -47,7 +47,7 @@ def parse_eps(text: str | float, norm: str = "Linf") -> float:
         raise BadInput(f"eps {text!r} is not a number; write it as 8/255 or 0.03") from None
     if not math.isfinite(value) or (slash and not math.isfinite(float(denominator))):
         raise BadInput(f"eps {text!r} is not a finite number; write it as 8/255 or 0.03")
-    if value == 0 and numerator.lower().partition("e")[0].strip(" +-0._"):
+    if value == 0 and numerator.strip().lower().partition("e")[0].strip("+-0._"):
         raise BadInput(f"eps {text!r} is too small for a number; give 0 or a larger radius")
     if value < 0:
         raise BadInput(f"eps {text!r} is negative; a radius is at least 0, write {text.strip().lstrip('-')}")

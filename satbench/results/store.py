@@ -141,7 +141,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except BadInput:
         raise
     except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{file} is damaged ({type(error).__name__}); run `satbench eval` again") from None
+        raise BadInput(f"{file} is damaged ({reason(error)}); run `satbench eval` again") from None
     return dict(raw)
 
 
