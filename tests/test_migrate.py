@@ -249,6 +249,18 @@ def test_a_summary_of_the_version_before_has_the_rows_of_today(tmp_path: Path) -
         assert list(migrate(path)) == [(path, "is of schema 4 already")]
 
 
+def test_a_summary_with_a_digest_is_of_no_earlier_version(tmp_path: Path) -> None:
+    """An edited row is not given a new digest because the file says that it is of an earlier version."""
+    path = tmp_path / "runs.json"
+    write_summary(path, [])
+    raw = json.loads(path.read_text())
+    for version in (1, 2, 3):
+        path.write_text(json.dumps(raw | {"schema_version": version}))
+        for read in (read_summary, lambda file: list(migrate(file))):
+            with pytest.raises(BadInput, match=f"is of schema {version}, which has no digest"):
+                read(path)
+
+
 @pytest.mark.parametrize(("damage", "message"), [
     (lambda raw: raw["attacks"].pop(), "row .*'attacks'.*is not in the list of attacks"),
     (lambda raw: raw["attacks"][0].pop("kind"), "list of attacks"),
