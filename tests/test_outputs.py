@@ -14,6 +14,7 @@ from satbench.core.errors import BadInput
 from satbench.core.files import check_output_file, check_output_folder
 from satbench.core.strict_yaml import shipped
 from satbench.reporting.page import FILES
+from satbench.reporting.results_file import RESULTS_FILE
 from satbench.results.store import check_run_folder
 
 RUN = ["--model", "digits-silu", "--attack", "fgsm", "--n", "8", "--no-trust"]
@@ -119,5 +120,5 @@ def test_a_report_replaces_no_file_of_others(run: Path, here: Path) -> None:
     for _ in range(2):  # the second replaces the first
         ran = CliRunner().invoke(app, ["report", str(run), "--out", "site"])
         assert ran.exit_code == 0, ran.output
-    assert {file.name for file in site.iterdir()} <= {*FILES, "index.html", "notes.txt"}
+    assert {file.name for file in site.iterdir()} <= {*FILES, RESULTS_FILE, "index.html", "notes.txt"}
     assert (site / "notes.txt").read_text() == "mine"

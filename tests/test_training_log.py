@@ -49,6 +49,7 @@ def write(folder: Path, rows: Rows, name: str = METRICS) -> Path:
         ("val_fgsm", -1),
         ("val_pgd:steps=20", 2),
         ("val_foolbox:LinfPGD", 2),
+        ("val_knn_robust", 2),
         ("val_clean", float("nan")),
         ("val_mine", float("inf")),
         ("val_alone", 11),

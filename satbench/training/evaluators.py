@@ -35,7 +35,7 @@ from satbench.training.config import TrainConfig
 from satbench.training.readout import NEIGHBOURS, knn
 
 BATCH = 256  # images at a time
-ACCURACIES = ("clean", "robust")  # on images as they are; under PGD
+ACCURACIES = ("clean", "robust", "knn", "knn_robust")  # what `EVALUATORS` give under their usual names
 ALARM = ("fgsm", "robust")  # the figures that the alarm compares where the config names none
 Values = Mapping[str, NDArray[Any]]
 
@@ -189,7 +189,7 @@ def figures_of(evaluators: Sequence[Evaluator]) -> dict[str, bool]:
 
 
 def is_accuracy(name: str) -> bool:
-    """Whether every figure of this name is an accuracy: "clean", "robust", or an attack as the command line spells it.
+    """Whether every figure of this name is an accuracy: one of `ACCURACIES`, or an attack as it is spelled.
 
     Of a name chosen by name=WORD, or by an evaluator of one's own, the name alone does not say it.
     """

@@ -128,9 +128,9 @@ def import_checkpoint(
     path = out or cache.converted(name)
     if path.suffix != ".safetensors":
         raise BadInput(f"--out {path}: weights are saved as safetensors; give a name that ends in .safetensors")
-    check_output_file(path)
     if out is not None and out.exists() and not _is_replaceable(out):
         raise BadInput(f"--out {out} is there, and satbench did not write it; give another name, or delete it first")
+    check_output_file(path)
     _check_release(name, card, prefix)
     with Bundle(prefix) as bundle:
         digests = source_digests(card, bundle)
