@@ -94,7 +94,7 @@ EVAL = [
     (["--eps", "8"], "did you mean 8/255?"),
     (["--eps", "4/255,8"], "did you mean 8/255?"),
     (["--eps", "4/255,,8/255"], "empty item"),
-    (["--eps", ""], "empty item"),
+    (["--eps", ""], "an empty value is given after '--eps'"),
     (["--steps", "x"], "10,50"),
     (["--steps", "0"], "whole number"),
     (["--restarts", "-1"], "whole number"),

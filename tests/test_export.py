@@ -78,7 +78,7 @@ def test_numbers_of_another_network_are_refused(measured: Path, tmp_path: Path) 
 def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     code, output = run("models", "export", "digits-relu", "--to", tmp_path)
-    assert (code, "is there already; give a new or empty folder" in output) == (2, True)
+    assert (code, f"--to {tmp_path} is not empty; give a new folder" in output) == (2, True)
 
 
 def test_a_network_without_licence_and_numbers_says_so(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from satbench.cli import app
 from satbench.core.errors import BadInput
 from satbench.evaluation.continued import Continued
 from satbench.evaluation.executor import stages_as_run
-from satbench.evaluation.migrate import attack_of, migrate, search_of
+from satbench.evaluation.migrate import UNCHECKED, attack_of, migrate, search_of
 from satbench.evaluation.parts import Work, work_name
 from satbench.evaluation.rebuild import rebuild
 from satbench.evaluation.resume import identity
@@ -243,10 +243,22 @@ def test_a_summary_of_the_version_before_has_the_rows_of_today(tmp_path: Path) -
         path.write_text(json.dumps(before))
         with pytest.raises(Outdated, match=f"satbench migrate {path}"):
             read_summary(path)
-        assert list(migrate(path)) == [(path, f"schema {before['schema_version']} to 4")]
+        assert list(migrate(path)) == [(path, f"schema {before['schema_version']} to 4; {UNCHECKED}")]
         assert path.read_bytes() == today
         assert read_summary(path) == rows
         assert list(migrate(path)) == [(path, "is of schema 4 already")]
+
+
+def test_a_summary_with_a_digest_is_of_no_earlier_version(tmp_path: Path) -> None:
+    """An edited row is not given a new digest because the file says that it is of an earlier version."""
+    path = tmp_path / "runs.json"
+    write_summary(path, [])
+    raw = json.loads(path.read_text())
+    for version in (1, 2, 3):
+        path.write_text(json.dumps(raw | {"schema_version": version}))
+        for read in (read_summary, lambda file: list(migrate(file))):
+            with pytest.raises(BadInput, match=f"is of schema {version}, which has no digest"):
+                read(path)
 
 
 @pytest.mark.parametrize(("damage", "message"), [

@@ -432,7 +432,7 @@ INVALID: dict[str, tuple[dict[str, object], str]] = {
     "no batch": ({"batch_size": 0}, "'batch_size'"),
     "no draws": ({"draws": 0}, "'draws'"),
     "no threads": ({"threads": -1}, "'threads'"),
-    "endless": ({"seconds": float("inf")}, "'seconds'"),
+    "endless": ({"seconds": float("inf")}, "Infinity is not a finite number"),
     "no threat": ({"threats": []}, "'threats'"),
     "a norm that is a path": ({"threats": [{"norm": "/../../X", "eps": 0.1}]}, r"'threats\.0\.norm'"),
     "radius below zero": ({"threats": [{"norm": "Linf", "eps": -0.1}]}, "negative"),

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 from scipy.io import savemat
@@ -28,6 +29,7 @@ from satbench.attacks.table import parse_attack
 from satbench.cli import app
 from satbench.cli.progress import progress_bar
 from satbench.core.bounded import gunzipped, read_bounded
+from satbench.core.eps import parse_eps
 from satbench.core.errors import BadInput
 from satbench.core.files import atomic_file, check_output_folder
 from satbench.core.home import home
@@ -38,14 +40,22 @@ from satbench.core.strict_yaml import read_mapping
 from satbench.data import imagenet, load_images
 from satbench.data.loaders import LOADERS, MOST_PIXELS
 from satbench.data.matlab import read_table
+from satbench.evaluation.parts import OUTCOMES, Part, Work, batch_name
+from satbench.recipes import RECIPES
 from satbench.recipes.file import read_recipe
+from satbench.reporting.summary_file import read_summary
 from satbench.results.schema import TIMING
-from satbench.results.store import _read_table
+from satbench.results.store import _read_table, read_run
 from satbench.specs.evaluation import EvaluationSpec
-from satbench.study.folder import Status
+from satbench.study.folder import Status, read_jobs
 from satbench.study.jobs import Jobs
 from satbench.study.live import drawing
 from satbench.study.watch import View
+from satbench.training.checkpoint import read_config, read_metrics, read_times
+from satbench.training.steps import read_steps
+from satbench.training.tracking import Tracking
+from satbench.zoo.cache import import_pins, read_pins
+from satbench.zoo.new_card import add_card
 
 
 def refused(call: Callable[[], object], hint: str, seconds: float = 5.0) -> str:
@@ -368,6 +378,62 @@ def test_odd_json_is_refused(what: str, tmp_path: Path) -> None:
 def test_json_stays_what_it_is() -> None:
     value = {"a": [1, -2.5e-7, True, None, "é\n"], "b": {"c": 2**63}}
     assert parse_json(json.dumps(value)) == value
+
+
+def test_giant_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sparse files of a terabyte, of which every text file that satbench reads back is one."""
+    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path))
+    readers: dict[str, Callable[[], object]] = {
+        "manifest.json": lambda: read_run(tmp_path),
+        "metrics.jsonl": lambda: read_metrics(tmp_path),
+        "times.jsonl": lambda: read_times(tmp_path),
+        "steps.jsonl": lambda: read_steps(tmp_path / "steps.jsonl"),
+        "config.json": lambda: read_config(tmp_path),
+        "runs.json": lambda: read_summary(tmp_path / "runs.json"),
+        "study.json": lambda: read_jobs(tmp_path / "study.json"),
+        "zoo.lock": read_pins,
+        "pins": lambda: import_pins(tmp_path / "pins"),
+        "registry.yaml": lambda: add_card(tmp_path / "registry.yaml", "a", {}),
+        "tracking.json": lambda: Tracking(()).begin(RECIPES["digits-sat"](), tmp_path),
+    }
+    for name, read in readers.items():
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 1 << 40)
+        refused(read, f"{name} (has more than [0-9]+ MiB|is damaged)")
+        (tmp_path / name).unlink()
+
+
+def test_a_finished_batch_of_more_images_than_its_file_can_hold_is_not_used(tmp_path: Path) -> None:
+    def part(rows: int) -> Part:
+        columns = {
+            field.name: np.full(rows, "" if pa.types.is_string(field.type) else 0).astype(
+                object if pa.types.is_string(field.type) else field.type.to_pandas_dtype()
+            )
+            for field in OUTCOMES
+        }
+        return Part(columns, 1.0, ())
+
+    for rows, is_used in ((1, True), (250, True), (20_000, False)):
+        name = Work(tmp_path, "work", examples=False).keep(part(rows), torch.zeros(0)) and batch_name(part(rows).keys)
+        assert (tmp_path / "parts" / "work" / f"{name}.parquet").stat().st_size < 20_000
+        assert (Work(tmp_path, "work", examples=False).part(name) is not None) == is_used
+
+
+@pytest.mark.parametrize("digest", ["y", "", "A" * 64, "1" * 63, "1" * 65])
+def test_pins_are_digests(digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SATBENCH_HOME", str(tmp_path))
+    (tmp_path / "zoo.lock").write_text(json.dumps({"a": {"x": digest}}))
+    refused(read_pins, f"zoo.lock, field 'a.x': '{digest}' is no SHA-256 and no commit")
+
+
+@pytest.mark.parametrize("text", ["1e-400", "0.0000001e-400/255", "1e-200/1e200", " 1E-999 "])
+def test_a_radius_that_would_be_rounded_to_zero_is_refused(text: str) -> None:
+    refused(lambda: parse_eps(text), "is too small for a number; give 0 or a larger radius")
+
+
+@pytest.mark.parametrize("text", ["0", " 0.0/255", "+0e-5", "-0", ".0", "0_0"])
+def test_zero_is_a_radius(text: str) -> None:
+    assert parse_eps(text) == 0
 
 
 # wrong lines

@@ -602,7 +602,7 @@ def gap(row: Epoch) -> float:
 
 
 LINE = (
-    '{"epoch": 3, "lr": 0.1, "train_loss": 2.0, "train_accuracy": 0.5, "alarm": "", "ended": %s, "val_n": 10, '
+    '{"epoch": 0, "lr": 0.1, "train_loss": 2.0, "train_accuracy": 0.5, "alarm": "", "ended": %s, "val_n": 10, '
     '"val_alone": 2, "val_clean": 1.0, "val_fgsm": 0.4, "val_robust": 0.3}\n'
 )
 

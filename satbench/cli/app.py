@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,14 @@ from satbench.core.errors import BadInput, ReportedElsewhere
 
 class _Group(TyperGroup):
     """Exit 2 with one line for bad input, 130 for an interrupt; of several processes, one reports."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Refuse empty words, such as an unset variable of the shell leaves: typer reads one as the current folder."""
+        for position, word in enumerate(args):
+            if word == "" or re.fullmatch("--[a-z-]+=", word):
+                given = word.rstrip("=") or " ".join(args[max(0, position - 1) : position])
+                raise BadInput(f"an empty value is given after {given!r}; give a value, or leave it out")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:

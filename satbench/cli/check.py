@@ -47,8 +47,10 @@ def command(
     figure is settled.
     """
     from satbench.core.errors import BadInput
+    from satbench.core.files import check_output_file
     from satbench.core.strict_yaml import shipped
     from satbench.numerics.device import using_threads
+    from satbench.regression import baseline_file
     from satbench.study.gate import read_suite
 
     if approve is not None and not approve.strip():
@@ -56,6 +58,8 @@ def command(
     if sum((approve is not None, power, as_json)) > 1:
         raise BadInput("--approve, --power and --json do not go together; give one of them")
     suites = [read_suite(file) for file in studies or [shipped(QUICK)]]
+    for suite in suites if approve is not None else ():
+        check_output_file(baseline_file(suite.file), "the baseline")
     baselines = [_baseline(suite, needed=approve is None and not power) for suite in suites]
     verdicts = []
     for suite, baseline in zip(suites, baselines, strict=True):

@@ -17,12 +17,12 @@ def command(
 
     from satbench.cli.study import echo_results
     from satbench.core.strict_yaml import shipped
-    from satbench.reporting.render import check_page_folder
+    from satbench.reporting.page import check_report_folder
     from satbench.specs.study import read_study
     from satbench.study import jobs_of, run_study
     from satbench.study.page import write_page
 
-    check_page_folder(out)
+    check_report_folder(out)
     started = time.monotonic()
     file = shipped("studies/demo.yaml")
     echo_results(run_study(jobs_of(read_study(file), str(file)), out / "runs", engine, device="cpu"))

@@ -58,8 +58,11 @@ def command(
     from satbench.reporting.summary import summarise
     from satbench.reporting.table_forms import markdown_table, to_markdown
     from satbench.reporting.tables import accuracy_table
+    from satbench.results.store import check_run_folder
     from satbench.zoo import load
 
+    if out is not None:
+        check_run_folder(out)
     asked = make_request(model, attack, norm, eps, steps, restarts, threat or (), options.spec_fields(ctx.params))
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)

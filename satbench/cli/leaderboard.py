@@ -38,7 +38,7 @@ def command(
         new = summarise([read_run(run) for run in found])
         merged = merge(old, new)
         leaderboard.build(merged)  # raises before anything is replaced
-        check_page_folder(folder)
+        check_page_folder(folder, option="--dir")
         write_summary(summary, merged)
         names = network_names(row.network for row in new)
         for name in sorted({names[row.network] for row in new if row.trust.verdict == "fail"}):

@@ -21,6 +21,7 @@ def init_card(
     import yaml
 
     from satbench.core.errors import BadInput
+    from satbench.core.files import check_output_file
     from satbench.zoo.new_card import add_card, entry_text, new_card
 
     given = {}
@@ -32,6 +33,8 @@ def init_card(
             given[field] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise BadInput(f"--set {part}: the value is no YAML; write lists as '[0.5, 0.5, 0.5]'") from None
+    if out is not None:
+        check_output_file(out)
     fields = new_card(checkpoint, given, out)
     if out is None:
         echo(entry_text(name, fields), nl=False)
@@ -54,7 +57,7 @@ def export(
     """Write a network with its state dict, config and a model card of what was measured; upload it where asked."""
     from satbench.cli.progress import progress_bar
     from satbench.core.errors import BadInput
-    from satbench.core.files import write_text
+    from satbench.core.files import check_output_folder, write_text
     from satbench.evaluation.sources import identified
     from satbench.reporting.claims_file import read_claims
     from satbench.reporting.model_card import model_card
@@ -65,8 +68,7 @@ def export(
     from satbench.zoo.registry import find_card, is_card
 
     target = None if push is None else exports.repository(push)
-    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
-        raise BadInput(f"--to {to} is there already; give a new or empty folder")
+    check_output_folder(to, option="--to")
     runs = [read_run(path) for path in measured or ()]
     if (Path(name) / "manifest.json").is_file():
         runs.insert(0, read_run(Path(name)))

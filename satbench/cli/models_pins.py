@@ -13,12 +13,9 @@ app = typer.Typer(help="Share the digests that were pinned at the first use.", n
 @app.command("export")
 def export(out: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Write all pins of this machine to a file."""
-    from satbench.core.files import write_text
-    from satbench.zoo.cache import pins_text, read_pins
+    from satbench.zoo.cache import export_pins
 
-    pins = read_pins()
-    write_text(out, pins_text(pins))
-    echo(f"{out}: pins of {len(pins)} models")
+    echo(f"{out}: pins of {export_pins(out)} models")
 
 
 @app.command("import")

@@ -40,7 +40,6 @@ def command(
 
     from satbench.cli.progress import progress_bar
     from satbench.core.errors import BadInput
-    from satbench.core.files import check_output_folder
     from satbench.core.names import path_part
     from satbench.core.parameters import Count, Index, check
     from satbench.evaluation import data_info
@@ -48,15 +47,16 @@ def command(
     from satbench.evaluation.sources import identified
     from satbench.numerics.device import resolve_device, using_threads
     from satbench.probe import LABELS, VECTORS, check_network, check_represents, originals, pixel_transfer, probe
-    from satbench.reporting.probe_page import PROBE_FILE, Setting, write_probe
+    from satbench.reporting.probe_page import Setting, check_probe_folder, write_probe
     from satbench.reporting.probe_tables import side_by_side, transfer_table
-    from satbench.reporting.render import check_page_folder
     from satbench.reporting.table_forms import markdown_table
     from satbench.zoo import load
 
     check("--batch-size", batch_size, Count | None)
     check("--threads", threads, Count | None)
     check("--invert", invert, Index)
+    if out is not None:
+        check_probe_folder(out)
     networks = []
     for ref in model:
         with progress_bar(f"fetch {ref}", "bytes") as report:
@@ -68,8 +68,7 @@ def command(
         raise BadInput("two of the networks have the same weights; name each network once")
     name = path_part(networks[0].info.label)
     folder = out or Path("reports", "probe", f"{name}-{hashlib.sha256(' '.join(same).encode()).hexdigest()[:8]}")
-    check_output_folder(folder, PROBE_FILE)
-    check_page_folder(folder)
+    check_probe_folder(folder)
     images = _shared_images(networks, dataset, split, image_size, data_dir, loader)
     images = images.head(min(USUAL, len(images)) if n is None else n)
     targets = {name: _target(name, images.shape[-1], data_dir) for name in to or ()}

@@ -41,19 +41,25 @@ def command(
     from satbench.core.errors import BadInput
     from satbench.core.shared import is_url, shared
     from satbench.reporting.background import Background
-    from satbench.reporting.page import write_report
+    from satbench.reporting.page import check_report_folder, write_report
     from satbench.reporting.results_file import read_results
     from satbench.results.store import MANIFEST, read_run
     from satbench.study.page import is_study, write_page
-    from satbench.training.checkpoint import METRICS, read_metrics, read_times
+    from satbench.training.checkpoint import METRICS, read_logged, read_times
 
     folders = [Path(run) for run in runs]
-    if len(runs) == 1 and folders[0].is_file():
+    is_file = len(runs) == 1 and folders[0].is_file()
+    is_whole = len(runs) == 1 and (is_url(runs[0]) or is_study(folders[0]))
+    if out is None:
+        own = folders[0].parent if is_file else folders[0] / "report"
+        out = own if is_file or (is_whole and not is_url(runs[0])) else DEFAULT
+    check_report_folder(out)
+    if is_file:
         if plan or made_by or examples:
             raise BadInput(f"{runs[0]} holds plan, commands and examples; leave out --plan, --made-by and --examples")
         stored = read_results(folders[0])
         report = write_report(
-            out or folders[0].parent,
+            out,
             stored.runs,
             stored.curves,
             title or stored.title,
@@ -65,19 +71,19 @@ def command(
         )
     else:
         background = Background(_text(plan), tuple(made_by or ()), pictures=_pictures(examples or [], data_dir))
-        if len(runs) == 1 and (is_url(runs[0]) or is_study(folders[0])):
+        if is_whole:
             with shared(runs[0]) as study:
-                report = write_page(study, out or (DEFAULT if is_url(runs[0]) else study / "report"), title, background)
+                report = write_page(study, out, title, background)
         else:
             found = sorted({file.parent for folder in folders for file in folder.rglob(MANIFEST)})
             if not found:
                 raise BadInput(f"no run in {', '.join(runs)}; make one with `satbench eval`")
             logs = [file.parent for folder in folders for file in sorted(folder.rglob(METRICS))]
-            curves = {str(log): read_metrics(log) for log in logs}
+            curves = {str(log): read_logged(log) for log in logs}
             background = background.taking({str(log): read_times(log) for log in logs})
             measured = [read_run(folder) for folder in found]
             words = title or "Accuracy and robustness"
-            report = write_report(out or DEFAULT, measured, curves, words, [], background=background)
+            report = write_report(out, measured, curves, words, [], background=background)
     for file in report.files:
         echo(f"{file}")
 

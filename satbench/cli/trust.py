@@ -47,7 +47,6 @@ def command(
     from satbench.cli.evaluate import check_images
     from satbench.cli.progress import progress_bar
     from satbench.core.errors import BadInput
-    from satbench.core.files import check_output_folder
     from satbench.core.names import path_part
     from satbench.core.parameters import Index, Threads, check
     from satbench.evaluation import data_info, images_for, sweep
@@ -55,8 +54,7 @@ def command(
     from satbench.evaluation.sources import identified
     from satbench.numerics.device import resolve_device, using_threads
     from satbench.numerics.threat import ThreatModel
-    from satbench.reporting.render import check_page_folder
-    from satbench.reporting.trust_page import TRUST_FILE, write_trust
+    from satbench.reporting.trust_page import check_trust_folder, write_trust
     from satbench.trust import ASKS, SAMPLE, examine
     from satbench.zoo import load
 
@@ -65,6 +63,8 @@ def command(
         raise BadInput(f"--n {n}: the trust battery looks at {most} images at most; give 1 to {most}")
     check("--threads", threads, Threads | None)
     check("--seed", seed, Index)
+    if out is not None:
+        check_trust_folder(out)
     stated = None if eps is None else ThreatModel(norm, eps)
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
@@ -76,8 +76,7 @@ def command(
     threat = stated or sweep.trained_threat(loaded.info, norm)
     label = f"{path_part(loaded.info.label)}-{loaded.info.short}"
     folder = out or Path("reports", "trust", label)
-    check_output_folder(folder, TRUST_FILE)
-    check_page_folder(folder)
+    check_trust_folder(folder)
     images = images_for(loaded, dataset, split, image_size, data_dir, loader)
     images = images.head(min(USUAL, len(images)) if n is None else n)
     threads = threads or usual_threads(loaded.model, images.shape, resolve_device(device))

@@ -6,10 +6,12 @@ from pathlib import Path
 from satbench.core.errors import BadInput
 
 MIB = 1 << 20
+MOST_JSON = 16 * MIB  # of a file of JSON that satbench wrote; Python needs up to 40 times as much for it
+MOST_LOG = 256 * MIB  # of a file that is read line by line
 
 
-def read_bounded(path: Path, most: int) -> bytes:
-    """The bytes of a plain file.
+def read_bounded(path: Path, most: int = MOST_JSON) -> bytes:
+    """The bytes of a plain file; every file of text that satbench reads back is read by this.
 
     Raises `BadInput` for more than `most` bytes, and for what is not a plain file, such as a pipe, on which a read
     would wait; OSError where it cannot be read.

@@ -35,8 +35,9 @@ class Threat(BaseModel):
 def parse_eps(text: str | float, norm: str = "Linf") -> float:
     """The radius given as a number or written as `8/255` or `0.03`, in the pixel scale of [0, 1].
 
-    Raises `BadInput` for anything that is not a finite number >= 0, and for an Linf radius above 1, which is nearly
-    always a radius in units of 0..255; the message then gives the spelling that was probably meant.
+    Raises `BadInput` for anything that is not a finite number >= 0, for one that float64 rounds to 0, and for an Linf
+    radius above 1, which is nearly always a radius in units of 0..255; the message then gives the spelling that was
+    probably meant.
     """
     try:
         text = text if isinstance(text, str) else repr(float(text))
@@ -46,6 +47,8 @@ def parse_eps(text: str | float, norm: str = "Linf") -> float:
         raise BadInput(f"eps {text!r} is not a number; write it as 8/255 or 0.03") from None
     if not math.isfinite(value) or (slash and not math.isfinite(float(denominator))):
         raise BadInput(f"eps {text!r} is not a finite number; write it as 8/255 or 0.03")
+    if value == 0 and numerator.strip().lower().partition("e")[0].strip("+-0._"):
+        raise BadInput(f"eps {text!r} is too small for a number; give 0 or a larger radius")
     if value < 0:
         raise BadInput(f"eps {text!r} is negative; a radius is at least 0, write {text.strip().lstrip('-')}")
     if norm == "Linf" and value > 1:

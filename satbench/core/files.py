@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,24 +55,46 @@ def to_json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def check_output_folder(out: Path, *markers: str) -> None:
-    """Refuse, before any work, an output path that is no folder, or a full folder with none of the files `markers`.
+def check_output_folder(out: Path, *markers: str, option: str = "--out") -> None:
+    """Refuse, before any work, a path that cannot be a folder, or a non-empty folder with none of the files `markers`.
 
-    Left-over temporary files of `atomic_file` do not count.
+    Hidden files do not count, such as left-over temporary files of `atomic_file`. `option` begins the message.
     """
-    check_folder_name(out)
-    for place in (out, *out.parents):
-        if place.is_file():
-            raise BadInput(f"--out {out}: {place} is a file; give a folder")
-    names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if not names & set(markers) and any(not name.startswith(".") for name in names):
-        raise BadInput(f"--out {out} is not empty and holds no {markers[0]}; give a new folder")
+    if any((out / marker).exists() for marker in markers):
+        return
+    check_output_path(out, option)
+    if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+        lacks = f" and holds no {markers[0]}" if markers else ""
+        raise BadInput(f"{option} {out} is not empty{lacks}; give a new folder")
 
 
-def check_folder_name(out: Path) -> None:
-    """Refuse a path that begins as a URL does, such as s3:/x; exp:1 is a name."""
+def check_output_file(out: Path, option: str = "--out") -> None:
+    """Refuse, before any work, a path that cannot be a plain file."""
+    if out.exists() and not out.is_file():
+        raise BadInput(f"{option} {out} is not a plain file; give the name of a file")
+    check_output_path(out.parent, option)
+
+
+def check_output_path(out: Path, option: str = "--out") -> None:
+    """Refuse a path that cannot be a folder to write to: a URL such as s3:/x, no UTF-8, a file. exp:1 is a name."""
     if len(out.parts) > 1 and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", out.parts[0]):
-        raise BadInput(f"--out {out} begins as a URL does, and a folder is expected; only a study can be at a URL")
+        raise BadInput(f"{option} {out} begins as a URL does, and a folder is expected; only a study can be at a URL")
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{option} {out} is not UTF-8; give another name") from None
+    for path in (out, *out.parents):
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise BadInput(f"{option} {out}: {error.strerror}; give another folder") from None
+        if not is_folder:
+            raise BadInput(f"{option} {out}: {path} is a file; give a folder")
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise BadInput(f"{option} {out}: {path} cannot be written to; give another folder")
+        return
 
 
 def _is_full(folder: Path, error: Exception) -> bool:

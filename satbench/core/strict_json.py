@@ -1,7 +1,10 @@
 """JSON of others; what Python would read beyond JSON, or without end, is refused."""
 
 import json
+from pathlib import Path
 from typing import Any
+
+from satbench.core.bounded import read_bounded
 
 LONGEST = 40  # digits of a whole number
 
@@ -14,6 +17,11 @@ def parse_json(text: str | bytes) -> Any:
         )
     except RecursionError:
         raise ValueError("too many levels") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value in a file; raises as `read_bounded` and `parse_json` do."""
+    return parse_json(read_bounded(path))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

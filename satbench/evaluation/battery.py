@@ -13,6 +13,7 @@ from torch import nn
 
 from satbench.core.files import to_json, write_text
 from satbench.core.home import claimed
+from satbench.core.strict_json import read_json
 from satbench.data import Images
 from satbench.evaluation.compute import PAUSE
 from satbench.numerics.threat import ThreatModel
@@ -74,7 +75,7 @@ def trust_part(
 def _read(file: Path, name: str) -> Trust | None:
     """A stored verdict, or None, so that it is computed again, when it is missing, damaged or edited."""
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
+        held = read_json(file)
         return Trust.model_validate(held["trust"]) if held["digest"] == _digest(name, held["trust"]) else None
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None

@@ -5,13 +5,13 @@ processor rounds differently. The folder says which machine began the run. Anoth
 same up to rounding.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from satbench.core.files import to_json, write_text
+from satbench.core.strict_json import read_json
 from satbench.evaluation.probe import Answers
 from satbench.results.store import PARTS
 
@@ -53,7 +53,7 @@ class Begun:
 def fingerprint_in(out: Path, here: Begun) -> str:
     """The fingerprint under which this machine works on the run in `out`: that of the one that began it, or its own."""
     try:
-        began = Begun(**json.loads((out / PARTS / BEGUN).read_text(encoding="utf-8")))
+        began = Begun(**read_json(out / PARTS / BEGUN))
     except (OSError, ValueError, TypeError):
         return here.fingerprint
     return began.fingerprint if here.joins(began) else here.fingerprint

@@ -53,6 +53,7 @@ NAMES = {
     "Cascade": "cascade",
     "Rapid": "rapid",
 }  # by class
+UNCHECKED = "it had no digest, and its figures could not be checked"  # of a summary before version 4
 AROUND = {wrapper.__name__: wrapper for wrapper in WRAPPERS.values()}
 
 
@@ -104,7 +105,7 @@ def _migrate_summary(path: Path) -> str:
         entries = list(map(_from_version_1, entries))
     known = described(path, raw) if version == SUMMARY_VERSION - 1 else _by_repr(entries)
     write_summary(path, parse_rows(path, entries, known))
-    return f"schema {version} to {SUMMARY_VERSION}"
+    return f"schema {version} to {SUMMARY_VERSION}; {UNCHECKED}"
 
 
 def _by_repr(entries: Sequence[object]) -> dict[str, AttackInfo]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from satbench.core.files import atomic_file
 from satbench.models.weights import write_safetensors
 from satbench.numerics.threat import ThreatModel
-from satbench.results.store import PARTS
+from satbench.results.store import MOST_BYTES, PARTS, read_parquet
 
 OUTCOMES = pa.schema(
     [
@@ -44,6 +44,7 @@ OUTCOMES = pa.schema(
         ("example_row", pa.int32()),
     ]
 )
+ROW = 8  # bytes that every row takes at least, for the hash of an image has 16 bytes that cannot be packed
 KEY = ["sample_id", "sample_hash", "label"]  # what an outcome belongs to
 Key = tuple[str, str, int]
 Columns = Mapping[str, "np.ndarray[Any, Any]"]
@@ -166,13 +167,12 @@ class Work:
     def _read(self, file: Path) -> Part | None:
         """A stored part, or None, so that it is computed again, when it is damaged, edited or without its examples."""
         try:
-            with file.open("rb") as stream:  # of a path such as exp:1/x pyarrow would make a URL
-                table = pq.read_table(stream)
+            table = read_parquet(file, OUTCOMES, file.stat().st_size // ROW, MOST_BYTES)
             said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
             seconds, notes, digest = float(said["seconds"]), tuple(json.loads(said["notes"])), said.pop("digest")
         except (OSError, KeyError, ValueError, pa.ArrowException):
             return None
-        if not table.schema.equals(OUTCOMES) or digest != self._digest(file.stem, table, *said.values()):
+        if digest != self._digest(file.stem, table, *said.values()):
             return None
         columns = {name: table.column(name).to_numpy() for name in OUTCOMES.names}
         part = Part(columns, seconds, notes, said.get("numerics", ""))

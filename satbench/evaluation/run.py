@@ -10,7 +10,6 @@ import pandas as pd
 
 from satbench.attacks import Attack
 from satbench.core.errors import BadInput
-from satbench.core.files import check_output_folder
 from satbench.core.home import alone_in, among_workers
 from satbench.core.progress import Progress, silent
 from satbench.data import Images
@@ -28,7 +27,7 @@ from satbench.numerics.device import resolve_device, using_threads
 from satbench.numerics.threat import ThreatModel
 from satbench.results.metrics import clean_table
 from satbench.results.schema import Trust
-from satbench.results.store import MANIFEST, PARTS, RECORDS_FILE, Run, write_run
+from satbench.results.store import Run, check_run_folder, write_run
 from satbench.specs.evaluation import EvaluationSpec
 from satbench.zoo import Loaded
 
@@ -109,7 +108,7 @@ def _work(
     asked: Request, out: Path, data_dir: Path | None, device: str, command: str, progress: Progress, patient: bool
 ) -> Run | None:
     started, spec = time.monotonic(), asked.spec
-    check_output_folder(out, MANIFEST, RECORDS_FILE, PARTS)
+    check_run_folder(out)
     place = resolve_device(device)
     networks = asked.networks(device)
     dataset = spec.dataset if asked.images is None else asked.images

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from satbench.core.bounded import read_bounded
 from satbench.core.eps import NORMS
 from satbench.core.errors import BadInput
 from satbench.core.escaping import markdown
@@ -114,7 +115,7 @@ def write(folder: Path, rows: Sequence[Row], claims: Sequence[ClaimState] = ()) 
     Files with other names, such as baselines.yaml, claims.yaml and runs.json, are left alone. Raises `BadInput`, and
     changes nothing, where index.html is a page of someone else.
     """
-    check_page_folder(folder)
+    check_page_folder(folder, option="--dir")
     files = build(rows, claims)
     for name in _generated(folder) - set(files):
         (folder / name).unlink()
@@ -128,7 +129,7 @@ def check(folder: Path, rows: Sequence[Row], claims: Sequence[ClaimState] = ()) 
     files = build(rows, claims)
     present = _generated(folder)
     wrong = present ^ set(files)
-    wrong |= {name for name in present & set(files) if (folder / name).read_bytes() != files[name].encode()}
+    wrong |= {name for name in present & set(files) if read_bounded(folder / name) != files[name].encode()}
     return sorted(wrong)
 
 

@@ -61,6 +61,8 @@ FORMATS: dict[str, Callable[[Sequence[tables.Line]], str]] = {
     "table.tex": table_forms.to_latex,
     "table.json": table_forms.to_json,
 }
+FIGURES = ("differences", "methods", "robustness", "clean-against-robust", "training", "examples")
+FILES = (*FORMATS, *(f"{stem}.{suffix}" for stem in FIGURES for suffix in plots.SUFFIXES))
 Curves = Mapping[str, Sequence[Epoch]]
 
 
@@ -99,11 +101,11 @@ def write_report(
     compared with; `trained` says of trainings what the runs do not hold, `reported` what sources report of their
     methods, and `background` what else a page says beside the runs. A folder that is named after a study with criteria
     in `leaderboards/claims.yaml` shows them. The file `RESULTS_FILE` rebuilds the page. Equal runs give equal bytes.
-    All is computed before the first file is replaced. Raises `BadInput` when the runs hold no records, and where
-    index.html is a page of someone else.
+    All is computed before the first file is replaced. Raises `BadInput` when the runs hold no records, and as
+    `check_report_folder` does.
     """
     index = folder / "index.html"
-    check_page_folder(folder)
+    check_report_folder(folder)
     rows = summarise(runs)
     if not rows:
         raise BadInput("no records to report on; give run folders made by `satbench eval` with at least one attack")
@@ -161,10 +163,15 @@ def write_report(
         attacks=_attacks(rows),
         models=_models(runs),
     )
-    files[index] = page.encode()
+    files = {index: page.encode()} | files  # first: the mark of a folder that a killed command has begun
     for path, content in files.items():
         write_bytes(path, content)
     return Report(folder, index, tuple(files))
+
+
+def check_report_folder(folder: Path) -> None:
+    """Raise `BadInput` for a folder in which a report would replace what satbench did not write."""
+    check_page_folder(folder, FILES)
 
 
 def _differences(asked: Sequence[Comparison]) -> list[tuple[str, str, str, Figure]]:

@@ -53,6 +53,10 @@ STYLE: dict[str, Any] = {
 }
 LOOKS = len(COLOURS) * len(LINES)  # lines of a figure that can be told apart
 PANEL = (5.6, 4.0)  # inches
+SUFFIXES: dict[str, dict[str, None]] = {  # forms of a figure, each without what would differ between equal figures
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
 BAND = "shaded: 95% interval"
 
 
@@ -290,7 +294,7 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
 def encoded(figure: Figure) -> dict[str, bytes]:
     """The figure as "png" and as "svg"."""
     found = {}
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+    for suffix, metadata in SUFFIXES.items():
         buffer = BytesIO()
         with _style():
             figure.savefig(buffer, format=suffix, dpi=144, metadata=metadata)

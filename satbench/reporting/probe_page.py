@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from satbench.core.files import atomic_file, to_json, write_text
+from satbench.core.files import atomic_file, check_output_folder, to_json, write_text
 from satbench.reporting.probe_tables import (
     QUANTITIES,
     by_line,
@@ -21,7 +21,7 @@ from satbench.reporting.probe_tables import (
     side_by_side,
     transfer_table,
 )
-from satbench.reporting.render import render
+from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.table_forms import MISSING
 from satbench.results.probed import Probed
 from satbench.results.schema import DataInfo
@@ -61,6 +61,12 @@ class Setting:
     pixels: Mapping[str, np.ndarray]
     originals: np.ndarray
     inverted: int
+
+
+def check_probe_folder(folder: Path) -> None:
+    """Raise `BadInput` for an output folder that is neither new nor that of such a page."""
+    check_output_folder(folder, PROBE_FILE)
+    check_page_folder(folder)
 
 
 def write_probe(folder: Path, networks: Sequence[Probed], setting: Setting) -> tuple[Path, ...]:

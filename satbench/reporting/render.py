@@ -1,5 +1,6 @@
 """Templates of this room, filled strictly: an undefined value is an error and every value is escaped."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -7,7 +8,7 @@ from markupsafe import Markup
 
 from satbench.core.errors import BadInput
 from satbench.core.escaping import html
-from satbench.core.files import check_folder_name
+from satbench.core.files import check_output_path
 
 GENERATOR = '<meta name="generator" content="satbench">'  # in the head of every page
 
@@ -27,11 +28,17 @@ def render(template: str, **values: object) -> str:
     return _ENVIRONMENT.get_template(template).render(**values, generator=Markup(GENERATOR))
 
 
-def check_page_folder(folder: Path) -> None:
-    """Raise `BadInput` for a folder that cannot be, and where it has an index.html that satbench did not write."""
-    check_folder_name(folder)
+def check_page_folder(folder: Path, files: Iterable[str] = (), option: str = "--out") -> None:
+    """Refuse, before any work, a folder where a page would replace what satbench did not write.
+
+    That is an index.html without satbench's mark or, where there is none, any of `files`, which are to be written
+    beside it. Raises `BadInput`, also for a path that cannot be a folder.
+    """
+    check_output_path(folder, option)
     index = folder / "index.html"
     if not index.exists():
+        if found := [name for name in files if (folder / name).exists()]:
+            raise BadInput(f"{option} {folder} has {', '.join(found)} and no page of satbench; give another folder")
         return
     head = b""
     if index.is_file():

@@ -9,7 +9,7 @@ from typing import Any
 from satbench.core.errors import BadInput
 from satbench.core.files import to_json, write_text
 from satbench.core.parsing import parsed
-from satbench.core.strict_json import parse_json
+from satbench.core.strict_json import read_json
 from satbench.reporting.summary import Row, canonical, infos_by_id, key, measurement
 from satbench.results.store import Outdated
 from satbench.specs.attack import AttackInfo, ids
@@ -82,11 +82,15 @@ def described(path: Path, raw: Mapping[str, Any]) -> dict[str, AttackInfo]:
 def read_raw_summary(path: Path) -> dict[str, Any]:
     """A summary of any version as JSON holds it; raises `BadInput` where it is none."""
     try:
-        raw = parse_json(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
+    except BadInput:
+        raise
     except (OSError, ValueError) as error:
         raise BadInput(f"summary {path} is missing or damaged ({type(error).__name__}); {AGAIN}") from None
     if not isinstance(raw, dict) or set(raw) - {"attacks", "digest"} != {"schema_version", "rows"}:
         raise BadInput(f"summary {path} is not an object with schema_version, digest, attacks and rows; {AGAIN}")
+    if "digest" in raw and raw["schema_version"] in OLD_VERSIONS:
+        raise BadInput(f"summary {path} is of schema {raw['schema_version']}, which has no digest; {AGAIN}")
     if not isinstance(raw["rows"], list):
         raise BadInput(f"summary {path}: rows is not a list; {AGAIN}")
     return raw

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from satbench.core.eps import Threat
-from satbench.core.files import to_json, write_text
+from satbench.core.files import check_output_folder, to_json, write_text
 from satbench.reporting.names import threat_name
-from satbench.reporting.render import render
+from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.table_forms import MISSING
 from satbench.results.schema import DataInfo, ModelInfo, Trust
 
@@ -20,6 +20,12 @@ MEANING = {
     "the attacks named below.",
     "fail": "No figure measured on this network as it is can be believed.",
 }
+
+
+def check_trust_folder(folder: Path) -> None:
+    """Raise `BadInput` for an output folder that is neither new nor that of such a page."""
+    check_output_folder(folder, TRUST_FILE)
+    check_page_folder(folder)
 
 
 def write_trust(

@@ -16,6 +16,7 @@ from satbench.core.errors import BadInput, reason
 from satbench.core.files import atomic_file, check_output_folder, file_digest, to_json, write_text
 from satbench.core.names import check_inside
 from satbench.core.parsing import parsed
+from satbench.core.strict_json import read_json
 from satbench.results.records import record_fault
 from satbench.results.schema import EXAMPLES, RECORDS, SCHEMA_VERSION, TIMING, Manifest
 
@@ -49,6 +50,11 @@ class Run:
     timing: pd.DataFrame | None = None
 
 
+def check_run_folder(out: Path) -> None:
+    """Raise `BadInput` for an output folder that is neither new nor that of a run."""
+    check_output_folder(out, MANIFEST, RECORDS_FILE, PARTS)
+
+
 def write_run(
     out: Path, manifest: Manifest, records: pd.DataFrame, timing: pd.DataFrame, examples: pd.DataFrame | None = None
 ) -> Run:
@@ -58,7 +64,7 @@ def write_run(
     times are in a file of their own. `examples`, if they are kept, has the columns of `schema.EXAMPLES` but for the
     digests of the example files, which are computed here. The manifest gets the seal of all these files.
     """
-    check_output_folder(out, MANIFEST, RECORDS_FILE, PARTS)
+    check_run_folder(out)
     (out / MANIFEST).unlink(missing_ok=True)
     _write_table(out / RECORDS_FILE, records, RECORDS)
     _write_table(out / TIMING_FILE, timing, TIMING)
@@ -130,10 +136,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise BadInput(f"{path} is not a run folder: it has no {MANIFEST}; make one with `satbench eval --out {path}`")
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = read_json(file)
         raw["schema_version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadInput(f"{file} is damaged ({type(error).__name__}); run `satbench eval` again") from None
+    except BadInput:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{file} is damaged ({reason(error)}); run `satbench eval` again") from None
     return dict(raw)
 
 
@@ -173,20 +181,30 @@ def read_timing_table(path: Path) -> pd.DataFrame:
     return _read_table(path / TIMING_FILE, TIMING)
 
 
+def read_parquet(path: Path, schema: pa.Schema, most_rows: int, most_text: int = MOST_TEXT) -> pa.Table:
+    """The table in a file, with the file's metadata; nothing is unpacked that is far larger than the file.
+
+    Raises `BadInput` where its columns are not those of `schema`, ValueError for more than `most_rows` rows, or for
+    texts of more than `most_text` bytes in a column, and OSError or ArrowException where it cannot be read.
+    """
+    with path.open("rb") as stream:  # of a path such as exp:1/x pyarrow would make a URL
+        about = pq.read_metadata(stream)
+        stored = about.schema.to_arrow_schema()
+        if not stored.equals(schema):
+            raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}")
+        _check_size(about, path.stat().st_size, most_rows)
+        texts = [field.name for field in schema if pa.types.is_string(field.type)]
+        table = pq.read_table(stream, read_dictionary=texts)
+    _check_texts(table, texts, most_text)
+    return table.cast(schema).replace_schema_metadata(stored.metadata)
+
+
 def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     advice = "run `satbench eval` again"
     try:
-        with path.open("rb") as stream:  # of a path such as exp:1/x pyarrow would make a URL
-            about = pq.read_metadata(stream)
-            if not about.schema.to_arrow_schema().equals(schema):
-                raise BadInput(f"{path} has other columns than schema version {SCHEMA_VERSION}; {advice}")
-            _check_size(about, path.stat().st_size)
-            texts = [field.name for field in schema if pa.types.is_string(field.type)]
-            table = pq.read_table(stream, read_dictionary=texts)
-        _check_texts(table, texts)
-        table = table.cast(schema)
-    except BadInput:
-        raise
+        table = read_parquet(path, schema, max(MOST_ROWS, path.stat().st_size))
+    except BadInput as error:
+        raise BadInput(f"{error}; {advice}") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         raise BadInput(f"{path} is missing or damaged ({reason(error)}); {advice}") from None
     for field, column in zip(schema, table.columns, strict=True):
@@ -198,17 +216,17 @@ def _read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
         raise BadInput(f"{path} is damaged ({type(error).__name__}); {advice}") from None
 
 
-def _check_size(about: pq.FileMetaData, size: int) -> None:
+def _check_size(about: pq.FileMetaData, size: int, most_rows: int) -> None:
     """Raise ValueError for a table far larger than its file of `size` bytes; nothing of it is read."""
     columns = [about.row_group(i).column(j) for i in range(about.num_row_groups) for j in range(about.num_columns)]
     unpacked = sum(one.total_uncompressed_size for one in columns)
-    if about.num_rows > max(MOST_ROWS, size) or unpacked > max(MOST_BYTES, MOST_RATIO * size):
+    if about.num_rows > most_rows or unpacked > max(MOST_BYTES, MOST_RATIO * size):
         raise ValueError(f"{about.num_rows:,} rows and {unpacked:,} bytes are packed into {size:,} bytes")
 
 
-def _check_texts(table: pa.Table, texts: list[str]) -> None:
+def _check_texts(table: pa.Table, texts: list[str], most: int) -> None:
     """Raise ValueError for texts that would be far larger in rows than they are in a dictionary."""
     for name in texts:
         longest = max((pc.max(pc.binary_length(one.dictionary)).as_py() or 0 for one in table[name].chunks), default=0)
-        if longest * len(table) > MOST_TEXT:
+        if longest * len(table) > most:
             raise ValueError(f"texts of {longest:,} bytes in {name}")

@@ -4,11 +4,11 @@ An `UpdateRow` of steps.jsonl for updates, on request.
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from satbench.core.parameters import Count, FromZero, Index, Share
+from satbench.core.parameters import Count, FromZero, Index, Number, Share
 
 VALIDATED = "val_"  # what the figures of the validation split are called in the file
 RESERVED = ("n", "alone")  # no names of figures
@@ -53,8 +53,14 @@ class Validated(_Row):
     """
 
     n: Count
-    figures: dict[str, float]
+    figures: dict[str, Number]
     alone: Index | None = None
+
+    @model_validator(mode="after")
+    def _alone_of_n(self) -> Self:
+        if self.alone is not None and self.alone > self.n:
+            raise ValueError(f"alone is {self.alone} of {self.n} images")
+        return self
 
 
 class Epoch(_Row):
@@ -68,13 +74,13 @@ class Epoch(_Row):
 
     epoch: Index
     lr: FromZero
-    train_loss: float
+    train_loss: Number
     train_accuracy: Share | None = None
     forward: FromZero | None = None
     backward: FromZero | None = None
     alarm: str = ""
     ended: Ending = Ending.NONE
-    method: dict[str, float] = {}
+    method: dict[str, Number] = {}
     val: Validated | None = None
 
     @model_validator(mode="before")
@@ -115,6 +121,6 @@ class UpdateRow(_Row):
 
     update: Index
     epoch: Index
-    loss: float
+    loss: Number
     lr: FromZero
     accuracy: Share | None = None

@@ -10,6 +10,7 @@ import torch
 
 from satbench.attacks import PGD, Attack
 from satbench.attacks.base import MostPasses, most_passes_of, unit_of
+from satbench.core.bounded import read_bounded
 from satbench.core.eps import Threat
 from satbench.core.files import to_json, write_text
 from satbench.core.parsing import parsed
@@ -196,7 +197,7 @@ def predict_study(jobs: Jobs, folder: Path, data_dir: Path | None, device: str) 
     file = folder / HIDDEN / PREDICTED
     costs: dict[str, Cost] = {}
     if file.is_file():
-        costs = parsed(dict[str, Cost], file.read_bytes(), str(file), "delete it")
+        costs = parsed(dict[str, Cost], read_bounded(file), str(file), "delete it")
     left = {one.name for one in StudyFolder(folder, jobs, "").unfinished()} - costs.keys()
     if left:
         costs |= predict_jobs(jobs, left, data_dir, device)

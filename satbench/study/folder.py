@@ -22,10 +22,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from satbench.core.bounded import MOST_JSON, read_bounded
 from satbench.core.errors import BadInput
 from satbench.core.files import write_text
 from satbench.core.home import claimed
 from satbench.core.parsing import parsed
+from satbench.core.strict_json import read_json
 from satbench.evaluation.provenance import revision, versions
 from satbench.results.schema import SCHEMA_VERSION
 from satbench.results.store import check_seal, read_manifest
@@ -119,7 +121,7 @@ class StudyFolder:
         with FileLock(file.with_suffix(".lock")):
             if not file.is_file():
                 write_text(file, mine)
-            first = file.read_text(encoding="utf-8")
+            first = read_bounded(file).decode()
         if first != mine:
             raise BadInput(
                 f"{socket.gethostname()} computes other bits than the first worker of the study (numerics {mine} and "
@@ -140,7 +142,7 @@ class StudyFolder:
         for file in sorted((self._hidden / "status").glob("[!.]*.json")):
             try:
                 if time.time() - file.stat().st_mtime < STALE:
-                    found[file.stem] = Status(**json.loads(file.read_text(encoding="utf-8")))
+                    found[file.stem] = Status(**read_json(file))
             except FileNotFoundError:  # its worker has ended since
                 continue
         return found
@@ -165,7 +167,7 @@ def read_jobs(file: Path) -> Jobs:
     """The jobs in a file that `write_jobs` wrote; raises `BadInput` when it is missing or damaged."""
     if not file.is_file():
         raise BadInput(f"no such file: {file}; make the folder of a study with `satbench study`")
-    return parsed(Jobs, file.read_bytes(), str(file), "run `satbench study` again")
+    return parsed(Jobs, read_bounded(file, 4 * MOST_JSON), str(file), "run `satbench study` again")
 
 
 def worker_name() -> str:

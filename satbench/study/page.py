@@ -15,7 +15,7 @@ from satbench.results.training_log import Epoch
 from satbench.study.folder import STUDY, read_jobs
 from satbench.study.jobs import TRAINING, Jobs
 from satbench.training import TrainConfig
-from satbench.training.checkpoint import read_metrics, read_times
+from satbench.training.checkpoint import read_logged, read_times
 from satbench.training.stages import method_of, passes_of, stage_configs
 
 
@@ -33,7 +33,7 @@ def write_page(study: Path, out: Path, title: str | None = None, background: Bac
     if missing := len(jobs.evaluations) - len(measured):
         notes.append(f"The study is not finished: {missing} of its {len(jobs.evaluations)} evaluations are missing.")
     labels = training_labels(jobs)
-    logs = {one.name: read_metrics(study / one.name / TRAINING) for one in jobs.trainings}
+    logs = {one.name: read_logged(study / one.name / TRAINING) for one in jobs.trainings}
     curves = {labels[name]: history for name, history in logs.items() if history}
     configs = {one.name: named(one.config) for one in jobs.trainings}
     trained = [_trained(config, logs[name]) for name, config in configs.items() if logs[name]]

@@ -10,16 +10,18 @@ epochs/0010.safetensors   those of epoch 10, counted from 1 as in tables, where 
 
 import json
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
+from satbench.core.bounded import MOST_LOG, read_bounded
 from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
 from satbench.core.extra import ExtraData
 from satbench.core.files import atomic_file, to_json, write_text
 from satbench.core.parsing import parsed
 from satbench.core.plugins import check_allowed
-from satbench.core.strict_json import parse_json
+from satbench.core.strict_json import read_json
 from satbench.models.classifier import Classifier
 from satbench.models.weights import (
     SCHEMA_VERSION,
@@ -33,14 +35,16 @@ from satbench.results.training_log import Epoch, Times
 from satbench.training.config import TrainConfig, methods_in
 from satbench.training.continuation import fixed, obstacle
 from satbench.training.ending import is_over
+from satbench.training.evaluators import is_accuracy
 from satbench.training.log import Best, best_epoch, last_epoch
-from satbench.training.state import CONFIG, STATE, Position, Saved, newest_state
+from satbench.training.state import CONFIG, STATE, Position, Saved, newest_state, read_history
 from satbench.training.steps import STEPS, read_steps
 from satbench.zoo import BEST, LAST
 
 METRICS = "metrics.jsonl"
 TIMES = "times.jsonl"
 EPOCHS = "epochs"
+ANEW = "train into a new folder"
 Row = TypeVar("Row", Epoch, Times)
 TEMPORARY = (".*.json.*", ".*.jsonl.*", ".*.safetensors.*", f"{EPOCHS}/.*.safetensors.*")  # of `atomic_file`
 
@@ -61,7 +65,7 @@ def open_folder(out: Path, config: TrainConfig, data: dict[str, str], batches: i
         there = read_config(out)
         if changed := _first_difference(fixed(there), fixed(config)):
             raise BadInput(f"{out} holds a run with another {changed}; give another --out or the same settings")
-        if json.loads(file.read_text(encoding="utf-8")).get("data") != data:
+        if read_json(file).get("data") != data:
             raise BadInput(
                 f"{out} holds a run on other images, or begins with other weights, than {config.dataset} and init_from "
                 "have now; give another --out"
@@ -104,10 +108,12 @@ def read_config(folder: Path) -> TrainConfig:
     """The config of a training folder; raises `BadInput` when it is damaged or of another schema version."""
     file = folder / CONFIG
     try:
-        raw = parse_json(file.read_bytes())
+        raw = read_json(file)
         version, config = raw["schema_version"], raw["config"]
+    except BadInput:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{file} is missing or damaged ({type(error).__name__}); train into a new folder") from None
+        raise BadInput(f"{file} is missing or damaged ({type(error).__name__}); {ANEW}") from None
     if version != SCHEMA_VERSION:
         raise BadInput(f"{file} has schema version {version!r}, this satbench reads {SCHEMA_VERSION}; train it again")
     return _config(config, file)
@@ -235,8 +241,31 @@ def write_metrics(out: Path, position: Position) -> None:
 
 
 def read_metrics(folder: Path) -> list[Epoch]:
-    """The log of a training folder; empty when there is none."""
-    return _read_rows(folder / METRICS, Epoch)
+    """The log of a training folder; empty when there is none.
+
+    Raises `BadInput` for a damaged row, an epoch that is missing or doubled, and an accuracy outside of [0, 1]. Which
+    figures are accuracies their names say, see `evaluators.is_accuracy`; others can be any finite number.
+    """
+    rows = _read_rows(folder / METRICS, Epoch)
+    for row in rows:
+        for name, value in row.val.figures.items() if row.val is not None else ():
+            if is_accuracy(name) and not 0 <= value <= 1:
+                where = f"{folder / METRICS}, line {row.epoch + 1}, field 'val.figures.{name}'"
+                raise BadInput(f"{where}: give a number from 0 to 1 (given {value}); {ANEW}")
+    return rows
+
+
+def read_logged(folder: Path) -> list[Epoch]:
+    """What `read_metrics` gives; raises `BadInput` also where it is not what the state of the run says.
+
+    The state holds the log, too, and is written before it. Its own digest is not compared, for that takes all its
+    tensors. Where there is no state, nothing is compared.
+    """
+    rows = read_metrics(folder)  # first: while a run goes on, the state has what the log has and more
+    state = folder / STATE
+    if rows and state.is_file() and read_history(state)[: len(rows)] != rows:
+        raise BadInput(f"{folder / METRICS} does not say what {STATE} says: one of them was changed; {ANEW}")
+    return rows
 
 
 def read_times(folder: Path) -> list[Times]:
@@ -245,10 +274,14 @@ def read_times(folder: Path) -> list[Times]:
 
 
 def _read_rows(file: Path, schema: type[Row]) -> list[Row]:
-    if not file.is_file():
+    if not file.exists():
         return []
-    lines = enumerate(file.read_bytes().splitlines(), start=1)
-    return [parsed(schema, line, f"{file}, line {number}", "train into a new folder") for number, line in lines]
+    rows: list[Row] = []
+    for number, line in enumerate(BytesIO(read_bounded(file, MOST_LOG)), start=1):
+        rows.append(parsed(schema, line, f"{file}, line {number}", ANEW))
+        if rows[-1].epoch != number - 1:
+            raise BadInput(f"{file}, line {number}, field 'epoch': {rows[-1].epoch} is not {number - 1}; {ANEW}")
+    return rows
 
 
 def _first_difference(there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:

@@ -18,7 +18,7 @@ from torch import nn
 from satbench.attacks import Attack
 from satbench.attacks.base import info_of
 from satbench.attacks.knn_guided import KNNGuided
-from satbench.attacks.table import ATTACKS, build_attack, parse_attack
+from satbench.attacks.table import ATTACKS, FOOLBOX, build_attack, parse_attack
 from satbench.core import plugins
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest, pick
@@ -35,6 +35,7 @@ from satbench.training.config import TrainConfig
 from satbench.training.readout import NEIGHBOURS, knn
 
 BATCH = 256  # images at a time
+ACCURACIES = ("clean", "robust", "knn", "knn_robust")  # what `EVALUATORS` give under their usual names
 ALARM = ("fgsm", "robust")  # the figures that the alarm compares where the config names none
 Values = Mapping[str, NDArray[Any]]
 
@@ -176,12 +177,24 @@ def evaluators_of(config: TrainConfig) -> tuple[Evaluator, ...]:
         if names.count(name) > 1 or name in RESERVED:
             said = "is no free name" if name in RESERVED else "is the name of two figures"
             raise BadInput(f"measure.evaluators: {name!r} {said}; give name=WORD in its parameters")
+    for name, is_rate in figures_of(found).items():
+        if is_accuracy(name) and not is_rate:
+            raise BadInput(f"measure.evaluators: {name!r} is the name of an accuracy; give the figure another name")
     return found
 
 
 def figures_of(evaluators: Sequence[Evaluator]) -> dict[str, bool]:
     """The names of all figures, in order, and whether each is a share of images."""
     return {name: one.is_rate for one in evaluators for name in one.names}
+
+
+def is_accuracy(name: str) -> bool:
+    """Whether every figure of this name is an accuracy: one of `ACCURACIES`, or an attack as it is spelled.
+
+    Of a name chosen by name=WORD, or by an evaluator of one's own, the name alone does not say it.
+    """
+    attack = name.partition(":")[0]
+    return name in ACCURACIES or attack in ATTACKS or attack == FOOLBOX
 
 
 def best_by(config: TrainConfig, usual: Sequence[str], figures: Mapping[str, bool]) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ import torch
 
 from satbench.core.errors import BadInput
 from satbench.core.lookup import pick
+from satbench.core.parameters import Number
+from satbench.core.parsing import parsed
 from satbench.core.progress import Progress
 from satbench.data import Images
 from satbench.methods.base import NO_LABEL, Processes, Step
@@ -310,7 +312,9 @@ class Training:
                 row = row.model_copy(update={"alarm": collapse([*position.history, row], *self.alarmed_by)})
             row = row.model_copy(update={"ended": ending(self.config, self.best, [*position.history, row])})
             self.stage.method.after_epoch(self.run.method, val.figures)
-        row = row.model_copy(update={"method": self.stage.method.logged(self.run.method)})
+        said = self.stage.method.logged(self.run.method)
+        where = f"logged by {self.stage.config.method.name} after epoch {position.epoch + 1}"
+        row = row.model_copy(update={"method": parsed(dict[str, Number], said, where)})
         position.history.append(row)
         position.times.append(timed(position, self.images_an_epoch, time.monotonic() - started))
         position.begin_epoch()

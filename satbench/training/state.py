@@ -14,9 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from satbench.core.errors import BadInput
+from satbench.core.bounded import read_bounded
+from satbench.core.errors import BadInput, reason
 from satbench.core.files import atomic_file
-from satbench.models.weights import load_strictly, read_safetensors, write_safetensors
+from satbench.core.strict_json import parse_json
+from satbench.models.weights import load_strictly, read_metadata, read_safetensors, write_safetensors
 from satbench.results.training_log import Epoch, Times
 from satbench.training.averaging import Average
 
@@ -88,7 +90,7 @@ def save_state(out: Path, run: Remembered, position: Position) -> None:
     if run.average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in run.average.state().items()}
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    metadata = {"position": position.to_json(), "config": (out / CONFIG).read_text(encoding="utf-8")}
+    metadata = {"position": position.to_json(), "config": read_bounded(out / CONFIG).decode()}
     metadata["digest"] = _digest(tensors, metadata["position"], metadata["config"])
     if (out / STATE).is_file():
         os.replace(out / STATE, out / PREVIOUS)
@@ -113,6 +115,15 @@ def newest_state(out: Path, check: Callable[[Saved], None]) -> Saved | None:
     if complaints:
         raise BadInput(f"{complaints[0]}; remove {out} to train it from the start")
     return None
+
+
+def read_history(file: Path) -> list[Epoch]:
+    """The log that a state holds, from its header alone; raises `BadInput` where it is damaged."""
+    metadata = read_metadata(file)
+    try:
+        return [Epoch.model_validate(row) for row in parse_json(metadata["position"])["history"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{file} is damaged ({reason(error)}); restore it, or delete it to go without") from None
 
 
 def restore(saved: Saved, run: Remembered) -> Position:
@@ -142,7 +153,7 @@ def restore(saved: Saved, run: Remembered) -> Position:
 def _read(file: Path) -> Saved:
     tensors, metadata = read_safetensors(file)
     position = metadata.get("position", "")
-    config = metadata.get("config") or (file.parent / CONFIG).read_text(encoding="utf-8")  # earlier ones lack it
+    config = metadata.get("config") or read_bounded(file.parent / CONFIG).decode()  # earlier ones lack it
     if metadata.get("digest") != _digest(tensors, position, config):
         raise BadInput(f"{file} is damaged, or of another run or version of satbench: its digest is not its own")
     return Saved(file, tensors, Position.from_json(position), config)

@@ -4,10 +4,13 @@ Equal runs write equal bytes, also after a kill.
 """
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 from torch import Tensor
 
+from satbench.core.bounded import MOST_LOG, read_bounded
+from satbench.core.errors import BadInput
 from satbench.core.files import write_text
 from satbench.core.parsing import parsed
 from satbench.results.training_log import UpdateRow
@@ -50,9 +53,14 @@ def read_steps(file: Path) -> list[UpdateRow]:
     """
     if not file.is_file():
         return []
-    lines = [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
     advice = "remove the file to continue without the steps so far"
-    return [parsed(UpdateRow, line, f"{file}, line {number}", advice) for number, line in enumerate(lines, start=1)]
+    rows: list[UpdateRow] = []
+    for number, line in enumerate(BytesIO(read_bounded(file, MOST_LOG)), start=1):
+        if line.endswith(b"\n"):
+            rows.append(parsed(UpdateRow, line, f"{file}, line {number}", advice))
+            if len(rows) > 1 and rows[-2].update >= rows[-1].update:
+                raise BadInput(f"{file}, line {number}: update {rows[-1].update} follows {rows[-2].update}; {advice}")
+    return rows
 
 
 def _line(row: UpdateRow) -> str:

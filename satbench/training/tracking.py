@@ -10,6 +10,7 @@ from typing import Any
 from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.core.files import write_text
 from satbench.core.lookup import pick
+from satbench.core.strict_json import read_json
 from satbench.training.config import TrainConfig
 from satbench.training.trackers import TRACKERS, Tracker
 
@@ -78,7 +79,7 @@ class Tracking:
         if not self._file.is_file():
             return {}
         try:
-            there = json.loads(self._file.read_text(encoding="utf-8"))
+            there = read_json(self._file)
             return {name: (int(one["epochs"]), int(one["steps"])) for name, one in there.items()}
         except (AttributeError, KeyError, TypeError, ValueError):
             raise BadInput(f"{self._file} is damaged; remove it, and each tracker is given the whole log") from None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from satbench.core.errors import BadInput
+from satbench.core.parsing import parsed
 from satbench.data import Images
 from satbench.evaluation.executor import Search
 from satbench.methods import Processes
@@ -61,4 +62,5 @@ def validate(
     found = dict(zip(sums, totals, strict=True))
     alone = found.pop("alone", None)
     figures = {name: total / n for name, total in found.items()}
-    return Validated(n=int(n), figures=figures, alone=None if alone is None else int(alone))
+    measured = {"n": int(n), "figures": figures, "alone": None if alone is None else int(alone)}
+    return parsed(Validated, measured, f"measured after {after}")

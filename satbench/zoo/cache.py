@@ -10,19 +10,29 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 from filelock import FileLock, Timeout
+from pydantic import AfterValidator
 
+from satbench.core.bounded import read_bounded
 from satbench.core.errors import BadInput
-from satbench.core.files import to_json, write_text
+from satbench.core.files import check_output_file, to_json, write_text
 from satbench.core.home import home, taken
 from satbench.core.parsing import parsed
 
 PINS = "zoo.lock"
 SHARED = "SATBENCH_SHARED"
-DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # of a commit, or SHA-256
 
-Pins = dict[str, dict[str, str]]  # of each model, what its files were at the first use: SHA-256, or a revision's commit
+
+def _digest(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", text):
+        raise BadInput(f"{text!r} is no SHA-256 and no commit")
+    return text
+
+
+Digest = Annotated[str, AfterValidator(_digest)]
+Pins = dict[str, dict[str, Digest]]  # of each model, what its files were at the first use, or a revision's commit
 
 
 def caches() -> list[Path]:
@@ -117,6 +127,19 @@ def pin(name: str, digests: Mapping[str, str], stated: Mapping[str, str] | None)
     return bool(new)
 
 
+def export_pins(out: Path) -> int:
+    """Write all pins to a file for `import_pins`; returns of how many models.
+
+    Raises `BadInput` for a path that is there and is no such file.
+    """
+    check_output_file(out, "OUT")
+    if out.exists():
+        _read(out, "it would be overwritten; give a new file")
+    pins = read_pins()
+    write_text(out, pins_text(pins))
+    return len(pins)
+
+
 def import_pins(source: Path) -> int:
     """Add the pins of a file that `satbench models pins export` wrote; returns how many were new.
 
@@ -124,11 +147,7 @@ def import_pins(source: Path) -> int:
     """
     if not source.is_file():
         raise BadInput(f"no such file: {source}; give one that `satbench models pins export` wrote")
-    given = parsed(Pins, source.read_bytes(), str(source), "give a file that `satbench models pins export` wrote")
-    for name, files in given.items():
-        for file, digest in files.items():
-            if not DIGEST.fullmatch(digest):
-                raise BadInput(f"{source}: {name}, {file}: {digest!r} is no SHA-256 and no commit; export it again")
+    given = _read(source, "give a file that `satbench models pins export` wrote")
     with _lock(PINS):
         known, own = read_pins(), _pins_of(home())
         merged = _merged(known, given, f"{source}")
@@ -165,7 +184,11 @@ def _pins_of(cache: Path) -> Pins:
     if not path.exists():
         return {}
     advice = "restore the SHA-256 of each file by model, or delete it to pin anew"
-    return parsed(Pins, path.read_bytes(), str(path), advice)
+    return _read(path, advice)
+
+
+def _read(path: Path, advice: str) -> Pins:
+    return parsed(Pins, read_bounded(path), str(path), advice)
 
 
 def _write(pins: Pins) -> None:

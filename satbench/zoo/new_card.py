@@ -8,6 +8,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from satbench.core.bounded import read_bounded
 from satbench.core.eps import format_eps
 from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.core.files import write_text
@@ -52,7 +53,7 @@ def new_card(checkpoint: Path, given: Mapping[str, Any], registry: Path | None) 
 
 def add_card(registry: Path, name: str, fields: Fields) -> None:
     """Add an entry to a registry file, which is created if missing; raises `BadInput` where the name is taken."""
-    before = registry.read_text(encoding="utf-8") if registry.is_file() else ""
+    before = read_bounded(registry).decode() if registry.is_file() else ""
     if before.strip() and name in read_registry(registry):
         raise BadInput(f"{registry} has a network {name!r} already; give another name, or take the entry out")
     write_text(registry, f"{before.rstrip()}\n\n{entry_text(name, fields)}".lstrip())

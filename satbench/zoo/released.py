@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from satbench.core.errors import BadInput
-from satbench.core.files import atomic_file
+from satbench.core.files import atomic_file, check_output_file
 from satbench.core.home import home
 from satbench.core.progress import Progress, silent
 from satbench.models import Classifier, ModelSpec, empty_model
@@ -130,6 +130,7 @@ def import_checkpoint(
         raise BadInput(f"--out {path}: weights are saved as safetensors; give a name that ends in .safetensors")
     if out is not None and out.exists() and not _is_replaceable(out):
         raise BadInput(f"--out {out} is there, and satbench did not write it; give another name, or delete it first")
+    check_output_file(path)
     _check_release(name, card, prefix)
     with Bundle(prefix) as bundle:
         digests = source_digests(card, bundle)

@@ -13,7 +13,7 @@ from torch import nn
 from satbench.core.errors import BadInput
 from satbench.data import load_images
 from satbench.evaluation import evaluate
-from satbench.evaluation.migrate import migrate
+from satbench.evaluation.migrate import UNCHECKED, migrate
 from satbench.reporting import page, plots
 from satbench.reporting.leaderboard import build
 from satbench.reporting.lines import network_names
@@ -224,7 +224,7 @@ def test_a_summary_of_version_1_keeps_its_seeds_together(make_run: MakeRun, tmp_
     path.write_text(json.dumps({"schema_version": 1, "rows": raw["rows"]}))
     with pytest.raises(BadInput, match=r"schema 1; run `satbench migrate .*runs.json`"):
         read_summary(path)
-    assert [done for _, done in migrate(path)] == ["schema 1 to 4"]
+    assert [done for _, done in migrate(path)] == [f"schema 1 to 4; {UNCHECKED}"]
     rows = read_summary(path)
     lines = accuracy_table(rows)
     assert [[line.model, line.activation, line.seeds] for line in lines] == [

@@ -8,7 +8,7 @@ import pytest
 from satbench.attacks import ATTACKS, build_attack
 from satbench.attacks.base import info_of
 from satbench.core.errors import BadInput
-from satbench.evaluation.migrate import migrate
+from satbench.evaluation.migrate import UNCHECKED, migrate
 from satbench.reporting.names import short_names, strength
 from satbench.reporting.rounding import down, inward, outward, up
 from satbench.reporting.summary import Row, Trusted, least_trusted, summarise
@@ -324,7 +324,7 @@ def test_a_summary_from_before_there_was_trust_is_not_checked(make_run: MakeRun,
         del raw["rows"][0][key]
     del raw["digest"]
     (tmp_path / "s.json").write_text(json.dumps(raw | {"schema_version": 3}))
-    assert [done for _, done in migrate(tmp_path / "s.json")] == ["schema 3 to 4"]
+    assert [done for _, done in migrate(tmp_path / "s.json")] == [f"schema 3 to 4; {UNCHECKED}"]
     (row,) = read_summary(tmp_path / "s.json")
     assert (row.trust, row.forward, row.backward) == (Trusted(verdict="not checked"), None, None)
 

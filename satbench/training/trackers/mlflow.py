@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from satbench.core.bounded import read_bounded
 from satbench.core.errors import BadInput
 from satbench.core.files import write_text
 from satbench.training.config import TrainConfig
@@ -37,7 +38,7 @@ class MLflow:
         settings = _flat(config.model_dump(mode="json"))
         file = out / ID
         if file.is_file():
-            self._id = file.read_text(encoding="utf-8").strip()
+            self._id = read_bounded(file).decode().strip()
             self._client.update_run(self._id, status="RUNNING")
             there = self._client.get_run(self._id).data.params
             for name, value in settings.items():

@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from satbench.core.bounded import read_bounded
 from satbench.core.errors import BadInput
 from satbench.core.files import write_text
 from satbench.training.config import TrainConfig
@@ -36,7 +37,7 @@ class WeightsAndBiases:
         self._run: Any = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", "satbench"),
             name=out.absolute().name,
-            id=file.read_text(encoding="utf-8").strip(),
+            id=read_bounded(file).decode().strip(),
             resume="allow",
             dir=str(out),
             config=config.model_dump(mode="json"),
