@@ -33,7 +33,8 @@ class ImageFile(Protocol):
 
 Loader = Callable[[ImageFile, int], np.ndarray]
 GRAY = ("1", "L", "LA")  # modes of Pillow
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # x, y, steps
+# first column and row of each pass of an interlaced PNG, and its steps
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the colour type of a PNG
 MARGIN = 32  # pixels that the release leaves around the crop, in both of its loaders
 
