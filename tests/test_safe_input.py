@@ -4,6 +4,7 @@ import errno
 import gzip
 import io
 import json
+import math
 import os
 import struct
 import tarfile
@@ -376,7 +377,9 @@ ODD_YAML = {
     "deep mappings": "{a: " * 5_000,
     "a huge number": f"a: {'9' * 100_000}",
     "a huge hexadecimal number": f"a: 0x{'f' * 100_000}",
-    "sexagesimal": "a: 1" + ":59" * 5_000,
+    "sexagesimal by a tag": "a: !!int 1" + ":1" * 250_000,
+    "sexagesimal real by a tag": "a: !!float 1" + ":1" * 250_000 + ".5",
+    "a long list": f"a: [{'1,' * 250_000}1]",
     "a day that is none": "a: 2001-13-45",
     "laughs": "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]" for i in range(12)),
     "an alias of itself": "a: &a [*a]",
@@ -395,7 +398,20 @@ ODD_YAML = {
 def test_odd_yaml_is_refused(what: str, tmp_path: Path) -> None:
     content = ODD_YAML[what]
     (tmp_path / "a.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    refused(lambda: read_mapping(tmp_path / "a.yaml"), "a.yaml")
+    refused(lambda: read_mapping(tmp_path / "a.yaml"), "a.yaml", seconds=3)
+
+
+def test_numbers_are_those_of_yaml_and_none_is_to_the_base_60(tmp_path: Path) -> None:
+    """A long number to the base 60 took minutes."""
+    texts = ["1" + ":59" * 130_000, "1:30", "1:30.5", "089", "1.2.3", "e5", "1" * 50_000 + "x"]
+    values = {"1": 1, "-3": -3, "1_000": 1000, "012": 10, "0x1F": 31, "0b11": 3, "1.": 1.0, ".5": 0.5, "-1.5": -1.5}
+    values |= {"1e3": 1e3, "1E-3": 1e-3, "1.5e+3": 1.5e3, "-.inf": -math.inf}
+    lines = [f"t{i}: {text}" for i, text in enumerate(texts)] + [f"v{i}: {text}" for i, text in enumerate(values)]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    started = time.process_time()
+    read = list(read_mapping(tmp_path / "a.yaml").values())
+    assert time.process_time() - started < 3
+    assert read == [*texts, *values.values()]
 
 
 ODD_JSON = {
