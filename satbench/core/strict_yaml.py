@@ -3,7 +3,7 @@
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -33,7 +33,7 @@ class _Strict(yaml.SafeLoader):
     Values are counted as they are parsed, before any is built.
     """
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in known if tag not in _NUMBERS]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
