@@ -43,10 +43,13 @@ from satbench.recipes.file import read_recipe
 from satbench.results.schema import TIMING
 from satbench.results.store import _read_table
 from satbench.specs.evaluation import EvaluationSpec
-from satbench.study.folder import Status
+from satbench.specs.study import read_study
+from satbench.study.folder import Status, read_jobs
 from satbench.study.jobs import Jobs
 from satbench.study.live import drawing
 from satbench.study.watch import View
+from satbench.zoo.fetch import sha256_file
+from satbench.zoo.registry import _given
 
 
 def refused(call: Callable[[], object], hint: str, seconds: float = 5.0) -> str:
@@ -169,6 +172,22 @@ def test_a_large_first_image_of_a_folder_ends_in_one_line(
     size = f"{width} x {height}" if width == 10_000 else "far more"
     assert f"!.png would be decoded to {size} pixels" in said
     assert "Warning" not in said
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_recipe,
+        read_study,
+        read_jobs,
+        lambda file: _given(f"{file}"),
+        lambda file: load_images(f"npz:{file}"),
+        sha256_file,
+    ],
+)
+def test_a_pipe_is_not_called_missing(read: Callable[[Path], object], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    refused(lambda: read(tmp_path / "pipe.yaml"), "pipe.yaml is not a plain file")
 
 
 def test_pipes_hidden_files_and_undecodable_names(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def load_model_file(path: Path) -> tuple[Classifier, Provenance | Conversion]:
     for name in own_code(spec):
         check_allowed(name, path)
     _check_digest(path, header, tensors)
-    with _no_larger_than(tensors, path):
+    with no_larger_than(tensors, path):
         model = empty_model(spec)
     load_strictly(model, tensors, path, assign=True)
     model.eval()
@@ -231,7 +231,7 @@ def is_of_satbench(path: Path) -> bool:
 
 
 @contextmanager
-def _no_larger_than(tensors: Mapping[str, Tensor], path: Path) -> Iterator[None]:
+def no_larger_than(tensors: Mapping[str, Tensor], path: Path) -> Iterator[None]:
     """Stop building a network once its parameters are far more, or far larger, than what the file holds.
 
     Modules that are replaced while the network is built count too, and a network that is too large by less is refused
