@@ -1,5 +1,6 @@
 """Released checkpoints on their way into the cache, from real servers on this machine, and the digests kept of them."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -26,6 +27,8 @@ from satbench.core.progress import silent
 from satbench.zoo import cache
 from satbench.zoo import fetch as room
 from satbench.zoo.fetch import fetch, sha256_file
+from satbench.zoo.published import at_url
+from satbench.zoo.remote import text_file
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -41,13 +44,14 @@ WAIT = 60.0
 
 @dataclass
 class Reply:
-    """What a path of the site gives. announced: its Content-Length where that is a lie."""
+    """What a path of the site gives. announced: its Content-Length where that is a lie; encoding: of the body."""
 
     body: bytes
     kind: str = "application/octet-stream"
     status: int = 200
     announced: int | None = None
     attached: bool = False
+    encoding: str = ""
 
 
 @dataclass
@@ -85,6 +89,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         if reply.attached:
             self.send_header("Content-Disposition", 'attachment; filename="whatever"')
+        if reply.encoding:
+            self.send_header("Content-Encoding", reply.encoding)
         self.send_header("Content-Type", reply.kind)
         self.send_header("Content-Length", str(len(body) if reply.announced is None else reply.announced))
         self.end_headers()
@@ -702,3 +708,41 @@ def test_a_killed_fetch_goes_on_and_its_lock_is_gone(
     fetch(NAME, RELEASE, SOURCES, silent)
     assert there() == CONTENT
     assert ranges(mirror, f"/{RELEASE}/{DATA}") == [0, 0, 1 << 20]  # the second asks what there is and hangs up
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_no_more_than_the_cards_size_is_downloaded(packed: bool, site: Site) -> None:
+    """Also where a server packs 64 MiB, unasked, into 64 KiB."""
+    content = bytes(64 << 20)
+    site.replies["/net.pt"] = Reply(gzip.compress(content), encoding="gzip") if packed else Reply(content)
+    with pytest.raises(BadInput, match=r"sends more than 100,000 bytes.*correct the size on its card"):
+        room.fetch_url(NAME, f"{site.url}/net.pt", "0" * 64, silent, size=100_000)
+    assert [path for path in cache.folder(NAME).rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
+def test_a_file_of_unknown_size_has_a_bound_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MOST_BYTES", 1 << 20)
+    site.replies["/net.pt"] = Reply(DATA_BYTES)
+    with pytest.raises(BadInput, match="sends more than 1,048,576 bytes"):
+        room.fetch_url(NAME, f"{site.url}/net.pt", "0" * 64, silent)
+
+
+@pytest.mark.parametrize("reply", [Reply(b"a: 1", announced=100), Reply(b"no gzip", encoding="gzip")])
+def test_a_registry_that_is_cut_short_or_damaged_on_the_way_is_named(reply: Reply, site: Site) -> None:
+    site.replies["/zoo.yaml"] = reply
+    with pytest.raises(BadInput, match=r"the registry .*/zoo.yaml cannot be read \("):
+        text_file(f"{site.url}/zoo.yaml")
+
+
+def test_a_registry_that_unpacks_to_too_much_is_refused(site: Site) -> None:
+    site.replies["/zoo.yaml"] = Reply(gzip.compress(bytes(64 << 20)), encoding="gzip")
+    with pytest.raises(BadInput, match="larger than 4 MiB"):
+        text_file(f"{site.url}/zoo.yaml")
+
+
+def test_a_pipe_in_place_of_a_cached_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    os.mkfifo(tmp_path / "hub" / "checkpoints" / "net-01234567.pth")
+    with pytest.raises(BadInput, match=r"net-01234567.pth is not a plain file"):
+        at_url("https://example.invalid/net-01234567.pth")

@@ -168,3 +168,22 @@ def test_what_is_no_program_is_named(name: str, content: bytes, tmp_path: Path) 
     with pytest.raises(BadInput, match=name) as caught:
         load(str(file))
     assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_in_a_program_is_refused(program: Path, tmp_path: Path) -> None:
+    file, content = tmp_path / program.name, bytearray(program.read_bytes())
+    weight = digits().state_dict()["net.0.weight"].numpy().tobytes()
+    content[content.index(weight[:64]) + 7] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(BadInput, match=r"is damaged: '.*' does not have its CRC-32"):
+        load(str(file))
+
+
+def test_what_torch_logs_of_an_exported_network_is_the_reason_of_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = exported(tmp_path / "net.pt2")
+    rewritten(file, lambda name, content: content.replace(b'"major": ', b'"major": 9'))
+    with pytest.raises(BadInput, match=r"SerializeError: Serialized schema version .* does not match"):
+        load(str(file))
+    assert capfd.readouterr() == ("", "")

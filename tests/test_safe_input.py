@@ -4,6 +4,7 @@ import errno
 import gzip
 import io
 import json
+import math
 import os
 import struct
 import tarfile
@@ -26,7 +27,7 @@ from scipy.io import savemat
 from typer.testing import CliRunner
 
 from satbench.attacks.table import parse_attack
-from satbench.cli import app
+from satbench.cli import app, main
 from satbench.cli.progress import progress_bar
 from satbench.core.bounded import gunzipped, read_bounded
 from satbench.core.eps import parse_eps
@@ -38,7 +39,7 @@ from satbench.core.names import check_inside
 from satbench.core.strict_json import parse_json
 from satbench.core.strict_yaml import read_mapping
 from satbench.data import imagenet, load_images
-from satbench.data.loaders import LOADERS, MOST_PIXELS
+from satbench.data.loaders import LOADERS, MOST_PIXELS, MOST_SIDE, open_rgb
 from satbench.data.matlab import read_table
 from satbench.evaluation.parts import OUTCOMES, Part, Work, batch_name
 from satbench.recipes import RECIPES
@@ -47,6 +48,7 @@ from satbench.reporting.summary_file import read_summary
 from satbench.results.schema import TIMING
 from satbench.results.store import _read_table, read_run
 from satbench.specs.evaluation import EvaluationSpec
+from satbench.specs.study import read_study
 from satbench.study.folder import Status, read_jobs
 from satbench.study.jobs import Jobs
 from satbench.study.live import drawing
@@ -55,7 +57,9 @@ from satbench.training.checkpoint import read_config, read_metrics, read_times
 from satbench.training.steps import read_steps
 from satbench.training.tracking import Tracking
 from satbench.zoo.cache import import_pins, read_pins
+from satbench.zoo.fetch import sha256_file
 from satbench.zoo.new_card import add_card
+from satbench.zoo.registry import _given
 
 
 def refused(call: Callable[[], object], hint: str, seconds: float = 5.0) -> str:
@@ -70,16 +74,19 @@ def refused(call: Callable[[], object], hint: str, seconds: float = 5.0) -> str:
 # images
 
 
-def png(width: int, height: int, depth: int = 8, colour: int = 2, rows: int | None = None) -> bytes:
-    """A black PNG, in which all rows after the first `rows` are missing."""
+def png(width: int, height: int, depth: int = 8, colour: int = 2, rows: int | None = None, level: int = 0) -> bytes:
+    """A PNG of bytes `level`, in which all rows after the first `rows` are missing."""
+    row = b"\0" + bytes([level]) * (width * depth // 8 * (3 if colour == 2 else 1))
+    return png_of(width, height, depth, colour, row * (height if rows is None else rows))
 
+
+def png_of(width: int, height: int, depth: int, colour: int, content: bytes, interlaced: bool = False) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    packer, row = zlib.compressobj(9), bytes(1 + width * depth // 8 * (3 if colour == 2 else 1))
-    content = b"".join(packer.compress(row) for _ in range(height if rows is None else rows)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + chunk(b"IDAT", zlib.compress(content, 9)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -88,6 +95,10 @@ def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(name: str
         assert width * height > MOST_PIXELS
         (tmp_path / "large.png").write_bytes(png(width, height, depth=1, colour=0, rows=1))
         refused(lambda: LOADERS[name](tmp_path / "large.png", 32), "large.png would be decoded to .*pixels.*reduce")
+    (tmp_path / "thin.png").write_bytes(png(1, MOST_SIDE + 1))
+    refused(
+        lambda: LOADERS[name](tmp_path / "thin.png", 32), f"thin.png would be decoded to 1 x {MOST_SIDE + 1} pixels"
+    )
     if name != "tf1-bicubic":  # which crops before it enlarges
         (tmp_path / "narrow.png").write_bytes(png(40_000, 1))
         refused(lambda: LOADERS[name](tmp_path / "narrow.png", 224), "narrow.png would be decoded")
@@ -100,6 +111,34 @@ def test_parts_longer_than_their_file_do_not_reach_opencv(tmp_path: Path, monkey
     (tmp_path / "long.png").write_bytes(whole[:at] + b"\xbc\x84\x00\x76" + whole[at + 4 :])
     monkeypatch.setattr("cv2.imdecode", lambda *_: pytest.fail("decoded"))
     refused(lambda: LOADERS["opencv-cubic"](tmp_path / "long.png", 8), "long.png is not a readable image")
+
+
+@pytest.mark.parametrize("rows", [1, 8, 15, 16])
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_png_whose_data_end_properly_before_its_last_row_is_refused(rows: int, level: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(png(16, 16, rows=rows, level=level))
+    if rows < 16:
+        refused(lambda: open_rgb(file), "its data end before its last row")
+    else:
+        assert open_rgb(file).getextrema() == ((level, level),) * 3
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 1), (1, 5), (8, 8), (9, 16)])
+@pytest.mark.parametrize("colour", [0, 2, 6])
+def test_an_interlaced_png_must_have_all_rows_of_its_seven_passes(
+    width: int, height: int, colour: int, tmp_path: Path
+) -> None:
+    """Section 8.2 of the PNG specification; a pass without columns has no rows."""
+    pattern = ("16462646", "77777777", "56565656", "77777777", "36463646", "77777777", "56565656", "77777777")
+    grid = [[pattern[y % 8][x % 8] for x in range(width)] for y in range(height)]
+    lines = [line.count(turn) for turn in "1234567" for line in grid if turn in line]
+    rows = [b"\0" + b"\x80" * (pixels * {0: 1, 2: 3, 6: 4}[colour]) for pixels in lines]
+    file = tmp_path / "a.png"
+    file.write_bytes(png_of(width, height, 8, colour, b"".join(rows), interlaced=True))
+    assert open_rgb(file).getextrema() == ((128, 128),) * 3
+    file.write_bytes(png_of(width, height, 8, colour, b"".join(rows[:-1]), interlaced=True))
+    refused(lambda: open_rgb(file), "a.png is not a readable image")
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -126,6 +165,41 @@ def classes(root: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (60_000, 60_000)])
+def test_a_large_first_image_of_a_folder_ends_in_one_line(
+    width: int, height: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pillow warns of 2^26.4 pixels and raises on twice as many; that of 10,000 rows is refused by its size here."""
+    root = classes(tmp_path / "set")
+    (root / "a" / "!.png").write_bytes(png(width, height, depth=1, colour=0, rows=1))
+    refused(lambda: load_images(f"image_folder:{root}", "all", 8), "!.png would be decoded to .* pixels")
+    command = f"satbench eval --model digits-relu --dataset image_folder:{root} --attack fgsm --eps 0.1"
+    monkeypatch.setattr("sys.argv", [*command.split(), "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 2
+    said = capsys.readouterr().err
+    size = f"{width} x {height}" if width == 10_000 else "far more"
+    assert f"!.png would be decoded to {size} pixels" in said
+    assert "Warning" not in said
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_recipe,
+        read_study,
+        read_jobs,
+        lambda file: _given(f"{file}"),
+        lambda file: load_images(f"npz:{file}"),
+        sha256_file,
+    ],
+)
+def test_a_pipe_is_not_called_missing(read: Callable[[Path], object], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    refused(lambda: read(tmp_path / "pipe.yaml"), "pipe.yaml is not a plain file")
+
+
 def test_pipes_hidden_files_and_undecodable_names(tmp_path: Path) -> None:
     root = classes(tmp_path / "set")
     (root / "a" / "._0.png").write_bytes(b"a resource fork")
@@ -134,7 +208,9 @@ def test_pipes_hidden_files_and_undecodable_names(tmp_path: Path) -> None:
     assert len(load_images(f"image_folder:{root}", "all", 8)) == 8
     os.mkfifo(root / "a" / "pipe.png")
     refused(lambda: load_images(f"image_folder:{root}", "all", 8), "pipe.png is not a plain file")
-    (root / "a" / "pipe.png").unlink()
+    (root / "a" / "pipe.png").rename(root / "a" / "!.png")
+    refused(lambda: load_images(f"image_folder:{root}", "all", 8), "!.png is not a plain file")
+    (root / "a" / "!.png").unlink()
     (Path(os.fsdecode(bytes(root / "a") + b"/\xff.png"))).write_bytes(png(8, 8))
     refused(lambda: load_images(f"image_folder:{root}", "all", 8), "not UTF-8; rename it")
     os.mkfifo(tmp_path / "study.yaml")
@@ -330,7 +406,9 @@ ODD_YAML = {
     "deep mappings": "{a: " * 5_000,
     "a huge number": f"a: {'9' * 100_000}",
     "a huge hexadecimal number": f"a: 0x{'f' * 100_000}",
-    "sexagesimal": "a: 1" + ":59" * 5_000,
+    "sexagesimal by a tag": "a: !!int 1" + ":1" * 250_000,
+    "sexagesimal real by a tag": "a: !!float 1" + ":1" * 250_000 + ".5",
+    "a long list": f"a: [{'1,' * 250_000}1]",
     "a day that is none": "a: 2001-13-45",
     "laughs": "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]" for i in range(12)),
     "an alias of itself": "a: &a [*a]",
@@ -349,7 +427,20 @@ ODD_YAML = {
 def test_odd_yaml_is_refused(what: str, tmp_path: Path) -> None:
     content = ODD_YAML[what]
     (tmp_path / "a.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    refused(lambda: read_mapping(tmp_path / "a.yaml"), "a.yaml")
+    refused(lambda: read_mapping(tmp_path / "a.yaml"), "a.yaml", seconds=3)
+
+
+def test_numbers_are_those_of_yaml_and_none_is_to_the_base_60(tmp_path: Path) -> None:
+    """A long number to the base 60 took minutes."""
+    texts = ["1" + ":59" * 130_000, "1:30", "1:30.5", "089", "1.2.3", "e5", "1" * 50_000 + "x"]
+    values = {"1": 1, "-3": -3, "1_000": 1000, "012": 10, "0x1F": 31, "0b11": 3, "1.": 1.0, ".5": 0.5, "-1.5": -1.5}
+    values |= {"1e3": 1e3, "1E-3": 1e-3, "1.5e+3": 1.5e3, "-.inf": -math.inf}
+    lines = [f"t{i}: {text}" for i, text in enumerate(texts)] + [f"v{i}: {text}" for i, text in enumerate(values)]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    started = time.process_time()
+    read = list(read_mapping(tmp_path / "a.yaml").values())
+    assert time.process_time() - started < 3
+    assert read == [*texts, *values.values()]
 
 
 ODD_JSON = {

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -102,4 +103,5 @@ app.command("demo")(demo.command)
 
 def main() -> None:
     """The console script `satbench`."""
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # of Pillow; `data.loaders` refuses such images
     app(prog_name="satbench")

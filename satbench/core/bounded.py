@@ -16,13 +16,18 @@ def read_bounded(path: Path, most: int = MOST_JSON) -> bytes:
     Raises `BadInput` for more than `most` bytes, and for what is not a plain file, such as a pipe, on which a read
     would wait; OSError where it cannot be read.
     """
-    if not path.is_file() and path.exists():
-        raise BadInput(f"{path} is not a plain file; remove it")
+    check_plain(path)
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise BadInput(f"{path} has more than {most / MIB:,.3g} MiB, the most that is read; give a smaller file")
     return content
+
+
+def check_plain(path: Path) -> None:
+    """Raise `BadInput` for what is there but is not a plain file: a folder, or a pipe, on which a read would wait."""
+    if not path.is_file() and path.exists():
+        raise BadInput(f"{path} is not a plain file; give or put a file there, or remove it")
 
 
 def gunzipped(content: bytes, most: int) -> bytes:

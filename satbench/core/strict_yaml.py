@@ -10,11 +10,16 @@ import yaml
 from satbench.core.bounded import MIB, read_bounded
 from satbench.core.errors import FAULTS, BadInput
 
-_POWER = re.compile(
-    r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+"
-)  # which YAML 1.1 takes for text without . and sign
+# the numbers of YAML 1.1 without those to the base 60, and with powers of ten that have no point or sign
+_INTEGER = re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")
+_REAL = re.compile(
+    r"(?:[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?)"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
+_NUMBERS = {"tag:yaml.org,2002:int": _INTEGER, "tag:yaml.org,2002:float": _REAL}
 MOST_BYTES = MIB // 2
-MOST_VALUES = 200_000
+MOST_VALUES = 50_000  # keys count too; the packaged registry has 1,200
+MOST_DIGITS = 100  # of a number
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -22,8 +27,28 @@ class _Doubled(Exception):
     """A key occurs twice in one mapping."""
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Plain YAML that refuses a mapping with the same key twice."""
+class _Strict(yaml.SafeLoader):
+    """Plain YAML that refuses a mapping with the same key twice, too many values, and what is no number of `_NUMBERS`.
+
+    Values are counted as they are parsed, before any is built.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in known if tag not in _NUMBERS]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    count = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.count += 1
+        if self.count > MOST_VALUES:
+            raise ValueError("too many values")
+        return super().compose_node(parent, index)
+
+    def number(self, node: yaml.ScalarNode) -> float:
+        if len(node.value) > MOST_DIGITS or not _NUMBERS[node.tag].match(node.value):
+            raise ValueError("no number, or too long")
+        return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -36,9 +61,9 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_UniqueKeys.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(f"(?:{_POWER.pattern})$"), list("-+.0123456789")
-)
+for _tag, _pattern in _NUMBERS.items():
+    _Strict.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
+    _Strict.add_constructor(_tag, _Strict.number)
 
 
 def shipped(name: str, folder: str = ".") -> Path:
@@ -50,11 +75,11 @@ def shipped(name: str, folder: str = ".") -> Path:
 def read_mapping(path: Path) -> dict[str, Any]:
     """The file's top-level mapping.
 
-    Raises `BadInput` when there is none, a key occurs twice, the file has more than `MOST_BYTES`, or aliases make more
-    than `MOST_VALUES` of it.
+    Raises `BadInput` when there is none, a key occurs twice, the file has more than `MOST_BYTES`, or it has more than
+    `MOST_VALUES`, counted with aliases.
     """
     try:
-        raw: Any = yaml.load(read_bounded(path, MOST_BYTES).decode(), Loader=_UniqueKeys)
+        raw: Any = yaml.load(read_bounded(path, MOST_BYTES).decode(), Loader=_Strict)
         _check_size(raw)
     except _Doubled as error:
         raise BadInput(f"{path} has {error.args[0]!r} twice; remove one") from None

@@ -2,7 +2,8 @@
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol
@@ -10,12 +11,13 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from satbench.core.bounded import MIB, read_bounded
+from satbench.core.bounded import MIB, check_plain, read_bounded
 from satbench.core.errors import FAULTS, BadInput
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")  # some other formats of Pillow start programs
 MOST_BYTES = 256 * MIB  # of a file
 MOST_PIXELS = 1 << 26  # of an image, and of what it is enlarged to; the largest of ImageNet have some 2^25
+MOST_SIDE = 1 << 16  # that of JPEG; Pillow takes 8 bytes for each row and OpenCV some for each, besides the pixels
 DAMAGES = (*FAULTS, EOFError, MemoryError, OSError, SyntaxError, struct.error, zlib.error)  # of damaged images
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -31,6 +33,9 @@ class ImageFile(Protocol):
 
 Loader = Callable[[ImageFile, int], np.ndarray]
 GRAY = ("1", "L", "LA")  # modes of Pillow
+# first column and row of each pass of an interlaced PNG, and its steps
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the colour type of a PNG
 MARGIN = 32  # pixels that the release leaves around the crop, in both of its loaders
 
 
@@ -38,24 +43,21 @@ def open_rgb(file: ImageFile) -> Image.Image:
     """The file's first frame as 8-bit RGB, decoded by Pillow; an EXIF orientation is left alone.
 
     Raises `BadInput` that names a file which is missing, damaged, no image of `FORMATS`, of more than 8 bits a channel,
-    or of more than `MOST_PIXELS`.
+    of more than `MOST_PIXELS`, or with a side of more than `MOST_SIDE`.
     """
     content = _checked(file)
-    try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
-    except DAMAGES as error:
-        raise _unreadable(file, type(error).__name__) from None
+    with _opened(file, BytesIO(content)) as image:
+        image.load()
+        if image.format == "PNG" and _may_be_short(image) and _is_short(content):
+            raise _unreadable(file, "its data end before its last row")
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def is_gray(file: Path) -> bool:
     """Whether the file's header says that it has gray levels, without colours; raises `BadInput` as `open_rgb` does."""
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            return image.mode in GRAY
-    except DAMAGES as error:
-        raise _unreadable(file, type(error).__name__) from None
+    check_plain(file)
+    with _opened(file, file) as image:
+        return image.mode in GRAY
 
 
 def opencv_cubic(file: ImageFile, size: int) -> np.ndarray:
@@ -159,19 +161,29 @@ def _checked(file: ImageFile) -> bytes:
     """The bytes of an image whose header promises what can be decoded."""
     try:
         content = read_bounded(file, MOST_BYTES) if isinstance(file, Path) else file.read_bytes()
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
-            size, is_deep = image.size, _is_deep(image)
-            image.verify()  # the parts of a PNG, for whose stated length OpenCV would take memory
+    except OSError as error:
+        raise _unreadable(file, error.strerror or type(error).__name__) from None
+    with _opened(file, BytesIO(content)) as image:
+        is_deep = _is_deep(image)
+        image.verify()  # the parts of a PNG, for whose stated length OpenCV would take memory
+    if is_deep:
+        raise BadInput(f"{file} has more than 8 bits a channel; convert it to 8 bits")
+    return content
+
+
+@contextmanager
+def _opened(file: ImageFile, source: Path | BytesIO) -> Iterator[Image.Image]:
+    """The image with its header read, of a size that can be decoded; what is raised while it is used names `file`."""
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            _check_pixels(file, *image.size)
+            yield image
     except BadInput:
         raise
     except BOMBS:
         raise _too_large(file, "far more pixels") from None
     except DAMAGES as error:
-        raise _unreadable(file, getattr(error, "strerror", None) or type(error).__name__) from None
-    if is_deep:
-        raise BadInput(f"{file} has more than 8 bits a channel; convert it to 8 bits")
-    _check_pixels(file, *size)
-    return content
+        raise _unreadable(file, type(error).__name__) from None
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -183,13 +195,38 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith(("I", "F")) or has_large_values or any(";16" in str(args) for _, args in codes)
 
 
+def _may_be_short(image: Image.Image) -> bool:
+    """Whether nothing shows that Pillow, which leaves the rest black, has found the last row of a PNG."""
+    width, height = image.size
+    return bool(image.info.get("interlace")) or image.crop((0, height - 1, width, height)).getbbox() is None
+
+
+def _is_short(png: bytes) -> bool:
+    """Whether the compressed data of a PNG end properly, but before all rows of its header are there."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, 16)
+    left = 0
+    for x, y, every_x, every_y in ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-max(0, width - x) // every_x), -(-max(0, height - y) // every_y)
+        left += rows * (1 + -(-columns * SAMPLES[colour] * depth // 8)) if columns else 0
+    at, unpacker = 8, zlib.decompressobj()
+    while at + 8 <= len(png) and left > 0:
+        size, kind = struct.unpack_from(">I4s", png, at)
+        packed = png[at + 8 : at + 8 + size] if kind == b"IDAT" else b""
+        while packed and left > 0:
+            left -= len(unpacker.decompress(packed, MIB))
+            packed = unpacker.unconsumed_tail
+        at += 12 + size
+    return left > 0
+
+
 def _check_pixels(file: ImageFile, width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
+    if width * height > MOST_PIXELS or max(width, height) > MOST_SIDE:
         raise _too_large(file, f"{width} x {height} pixels")
 
 
 def _too_large(file: ImageFile, what: str) -> BadInput:
-    return BadInput(f"{file} would be decoded to {what}, at most {MOST_PIXELS:,} are; reduce or remove it")
+    most = f"at most {MOST_PIXELS:,} are, and {MOST_SIDE:,} a side"
+    return BadInput(f"{file} would be decoded to {what}, {most}; reduce or remove it")
 
 
 def _unreadable(file: ImageFile, reason: str) -> BadInput:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from satbench.core.bounded import MIB
+from satbench.core.bounded import MIB, check_plain
 from satbench.core.errors import FAULTS, BadInput
 from satbench.data.arrays import array_images
 from satbench.data.images import ImageSet, carve
@@ -26,6 +26,7 @@ def npz(path: Path, split: str | None, size: int | None) -> ImageSet:
 
     Which axis holds the channels is the one of length 1 or 3; when both could, `BadInput` asks for a clear layout.
     """
+    check_plain(path)
     if not path.is_file():
         raise BadInput(f"no such file: {path}; npz:PATH names an archive with arrays x and y, see --data-dir")
     try:

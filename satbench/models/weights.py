@@ -7,9 +7,6 @@ the logits of a probe batch, which are computed again at every load.
 import errno
 import hashlib
 import json
-import pickle
-import struct
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from satbench.core.bounded import check_plain
 from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
 from satbench.core.extra import ExtraData
@@ -30,6 +28,7 @@ from satbench.core.parsing import parsed
 from satbench.core.plugins import check_allowed
 from satbench.models import ModelSpec, empty_model, own_code
 from satbench.models.classifier import Classifier
+from satbench.models.torch_file import read_torch_file
 
 SCHEMA_VERSION = 2
 PROBE_IMAGES, PROBE_LOGITS = "probe.images", "probe.logits"
@@ -38,20 +37,6 @@ PROBE_TOLERANCE = 1e-4  # of the largest logit; float32 on another processor sta
 HEADER = "satbench"  # the one metadata key: several would be written in no fixed order, and files would differ
 OWN = '"digest": "sha256:'  # in the metadata of satbench's own files alone
 LARGEST_HEADER = 16 << 20  # bytes; that of a network of 10,000 tensors has 1 MB
-
-# what torch.load raises on damaged bytes, each seen on some truncation or flipped bit
-DAMAGE = (
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-)
 
 
 class Provenance(BaseModel):
@@ -160,7 +145,7 @@ def load_model_file(path: Path) -> tuple[Classifier, Provenance | Conversion]:
     for name in own_code(spec):
         check_allowed(name, path)
     _check_digest(path, header, tensors)
-    with _no_larger_than(tensors, path):
+    with no_larger_than(tensors, path):
         model = empty_model(spec)
     load_strictly(model, tensors, path, assign=True)
     model.eval()
@@ -246,7 +231,7 @@ def is_of_satbench(path: Path) -> bool:
 
 
 @contextmanager
-def _no_larger_than(tensors: Mapping[str, Tensor], path: Path) -> Iterator[None]:
+def no_larger_than(tensors: Mapping[str, Tensor], path: Path) -> Iterator[None]:
     """Stop building a network once its parameters are far more, or far larger, than what the file holds.
 
     Modules that are replaced while the network is built count too, and a network that is too large by less is refused
@@ -271,6 +256,7 @@ def _no_larger_than(tensors: Mapping[str, Tensor], path: Path) -> Iterator[None]
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    check_plain(path)
     if not path.is_file():
         raise BadInput(f"no such file: {path}; give a run folder, a .safetensors file or a name from `satbench models`")
     with path.open("rb") as start:
@@ -285,10 +271,10 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file or from a torch file of plain weights, never by running a pickle.
+    """A state dict from a .safetensors file or from one of `torch.save`, see `read_torch_file`.
 
-    Raises `BadInput` for a missing, truncated or foreign file, for one of satbench's own whose weights do not have its
-    digest, and for a pickle that holds more than tensors.
+    Raises `BadInput` for a missing, damaged or foreign file, and for one of satbench's own whose weights do not have
+    its digest.
     """
     if path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
@@ -298,40 +284,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         elif any(OWN in value for value in metadata.values()):
             raise BadInput(f"{path} is damaged: its metadata lacks {HEADER!r}; fetch, import or train it again")
         return tensors
-    if not path.is_file():
-        raise BadInput(f"no such checkpoint: {path}")
-    try:
-        _refuse_compressed(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise BadInput(
-            f"{path} is damaged or a pickle with more than plain weights, and running it could execute any code; "
-            "save `model.state_dict()` alone, best as safetensors"
-        ) from None
-    except BadInput:
-        raise
-    except DAMAGE as error:
-        raise BadInput(f"{path} is not a whole torch file ({type(error).__name__}); fetch or train it again") from None
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise BadInput(f"{path} is not a plain state dict of tensors; save `model.state_dict()` alone")
-    return loaded
-
-
-def _refuse_compressed(path: Path) -> None:
-    """Refuse a torch file that unpacks to more than it has bytes; torch writes its archives uncompressed."""
-    with path.open("rb") as start:
-        if start.read(4) != b"PK\3\4":
-            return
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > path.stat().st_size:
-        raise BadInput(f"{path} is compressed, to {unpacked} bytes unpacked; save it by torch.save")
+    return read_torch_file(path)
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: Path | str, assign: bool = False) -> None:
     """Put `tensors` into `model`; raises `BadInput` naming the first missing, unexpected or misshapen entry.
 
-    With `assign` they become the model's own tensors and must have its dtypes; otherwise they are copied.
+    With `assign` they become the model's own tensors and must have its dtypes; otherwise they are copied, from and to
+    any precision, but not between floating-point, complex, boolean and integer numbers.
     """
     expected = model.state_dict()
     for name, tensor in expected.items():
@@ -340,12 +300,19 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: Path | s
         if tensors[name].shape != tensor.shape:
             shapes = f"{tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
             raise BadInput(f"{source}: {name!r} has shape {shapes}; it belongs to another network")
-        if assign and tensors[name].dtype != tensor.dtype:
-            raise BadInput(f"{source}: {name!r} is {tensors[name].dtype} instead of {tensor.dtype}; make it again")
+        given = tensors[name].dtype
+        if assign and given != tensor.dtype:
+            raise BadInput(f"{source}: {name!r} is {given} instead of {tensor.dtype}; make it again")
+        if _kind(given) != _kind(tensor.dtype):
+            raise BadInput(f"{source}: {name!r} is {given} instead of {tensor.dtype}; it belongs to another network")
     unexpected = sorted(set(tensors) - set(expected))
     if unexpected:
         raise BadInput(f"{source} has {unexpected[0]!r}, which the network lacks; it belongs to another network")
     model.load_state_dict(tensors, assign=assign)
+
+
+def _kind(dtype: torch.dtype) -> tuple[bool, bool, bool]:
+    return dtype.is_floating_point, dtype.is_complex, dtype == torch.bool
 
 
 def model_digest(model: nn.Module) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from satbench.core.bounded import MIB, read_bounded
+from satbench.core.bounded import MIB, check_plain, read_bounded
 from satbench.core.errors import BadInput, reason
 from satbench.core.lookup import pick
 from satbench.core.parsing import parsed
@@ -30,6 +30,7 @@ def read_recipe(file: Path) -> TrainConfig:
     Raises `BadInput` naming the file, and the field where one is unknown or its value is bad. The fingerprints of
     images below `data` are not compared.
     """
+    check_plain(file)
     if not file.is_file():
         raise BadInput(
             f"no such file: {file}; give a config.json, a YAML of the same form or a name of `satbench recipes`"

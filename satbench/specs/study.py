@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from satbench.core.bounded import check_plain
 from satbench.core.eps import Norm, Threat
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
@@ -290,6 +291,7 @@ class Study(_Frozen):
 
 def read_study(file: Path) -> Study:
     """The study in a YAML file; raises `BadInput` that names the file, and the first field that is wrong."""
+    check_plain(file)
     if not file.is_file():
         raise BadInput(f"no such file: {file}; give a study file, see `satbench study --schema`")
     return parsed(Study, read_mapping(file), str(file))

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from satbench.core.bounded import MOST_JSON, read_bounded
+from satbench.core.bounded import MOST_JSON, check_plain, read_bounded
 from satbench.core.errors import BadInput
 from satbench.core.files import write_text
 from satbench.core.home import claimed
@@ -165,6 +165,7 @@ class StudyFolder:
 
 def read_jobs(file: Path) -> Jobs:
     """The jobs in a file that `write_jobs` wrote; raises `BadInput` when it is missing or damaged."""
+    check_plain(file)
     if not file.is_file():
         raise BadInput(f"no such file: {file}; make the folder of a study with `satbench study`")
     return parsed(Jobs, read_bounded(file, 4 * MOST_JSON), str(file), "run `satbench study` again")

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
+from satbench.core.bounded import check_plain
 from satbench.core.errors import BadInput
 from satbench.core.offline import is_offline
 from satbench.core.progress import Progress
@@ -26,6 +27,7 @@ PATIENCE = 120.0  # seconds to a file's first byte; gdown follows pages that lea
 # timeout: seconds to connect, and between two bytes
 OPTIONS: dict[str, Any] = {"quiet": True, "use_cookies": False, "resume": True, "retries": 2, "timeout": (10, 60)}
 CHUNK = 1 << 20
+MOST_BYTES = 16 << 30  # of a file of unknown size; the largest network of the release takes 2 GB
 MARKUP = (b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<!--")
 
 Report = Callable[[int, int], None]
@@ -35,12 +37,17 @@ class _Failed(Exception):
     """What a place did instead of sending a file: the rest of a sentence that begins with the place's name."""
 
 
+class _TooLarge(_Failed):
+    """The place sends more than the file has."""
+
+
 class _Absent(_Failed):
     """The place has no such file, or sends nothing at all."""
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes in hex."""
+    """SHA-256 of a file's bytes in hex; raises `BadInput` for a pipe or a folder in its place."""
+    check_plain(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -84,17 +91,18 @@ def _after(before: int, file: str, progress: Progress) -> Report:
     return lambda done, total: progress(before + done, before + total, file)
 
 
-def fetch_url(name: str, url: str, digest: str, progress: Progress) -> Path:
+def fetch_url(name: str, url: str, digest: str, progress: Progress, size: int | None = None) -> Path:
     """The weights file of card `name` from a URL, in the cache once it has the SHA-256 `digest`.
 
-    An interrupted download is continued by the next call. Raises `BadInput` when it cannot be had or is another file.
+    size: of the file in bytes, the most that is downloaded; `MOST_BYTES` where it is not known. An interrupted
+    download is continued by the next call. Raises `BadInput` when it cannot be had or is another file.
     """
     target = url_target(name, url, digest)
     with cache.locked(name):
         if target.is_file():  # another process was at it
             return target
         fresh = target.with_name(f"{target.name}.new")
-        download(name, url, url, fresh, progress)
+        download(name, url, url, fresh, progress, size)
         found = sha256_file(fresh)
         if found != digest:
             fresh.unlink()
@@ -103,14 +111,16 @@ def fetch_url(name: str, url: str, digest: str, progress: Progress) -> Path:
     return target
 
 
-def download(name: str, url: str, whose: str, target: Path, progress: Progress) -> None:
+def download(name: str, url: str, whose: str, target: Path, progress: Progress, size: int | None = None) -> None:
     """Put the file at `url`, which errors call `whose`, at `target`; its digest is the caller's to check.
 
-    Raises `BadInput` when it cannot be had.
+    size: as in `fetch_url`. Raises `BadInput` when it cannot be had.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _place(url, whose, target, _after(0, target.name, progress))
+        _place(url, whose, target, _after(0, target.name, progress), size or MOST_BYTES)
+    except _TooLarge as error:
+        raise BadInput(f"{name}: {error}; correct the size on its card, or ask its author") from None
     except _Failed as error:
         raise BadInput(
             f"{name}: {error}; run the same command again to continue the download, or save the file as {target}"
@@ -152,7 +162,7 @@ def _in_mirror(mirror: str, file: str) -> Path | str:
     return folder / file
 
 
-def _place(origin: Path | str, whose: str, target: Path, report: Report) -> None:
+def _place(origin: Path | str, whose: str, target: Path, report: Report, most: int = MOST_BYTES) -> None:
     """Put the file at `origin` under its final name, once it is whole and looks like a checkpoint's."""
     if isinstance(origin, str) and is_offline():
         raise _Failed(f"{whose} is not asked while offline")
@@ -162,7 +172,7 @@ def _place(origin: Path | str, whose: str, target: Path, report: Report) -> None
         if isinstance(origin, Path):
             _copy(origin, working, report)
         else:
-            _download(origin, working, report)
+            _download(origin, working, report, most)
         _check_kind(working, target.suffix == ".index")
         working.chmod(0o644)
         working.replace(target)
@@ -184,13 +194,18 @@ def _copy(origin: Path, working: Path, report: Report) -> None:
             report(writer.tell(), total)
 
 
-def _download(url: str, working: Path, report: Report) -> None:
-    """Download to `working`; an incomplete file is a .part file beside it, and the next call continues it."""
+def _download(url: str, working: Path, report: Report, most: int) -> None:
+    """Download to `working`; an incomplete file is a .part file beside it, and the next call continues it.
+
+    Of more than `most` bytes, counted as they are written, nothing is left.
+    """
     import gdown
     import requests
 
     def heard(done: int, total: int | None) -> None:
         watch.cancel()
+        if max(done, total or 0) > most:
+            raise _TooLarge(f"sends more than {most:,} bytes, the most that is downloaded")
         report(done, total or done)
 
     partials = {path: path.stat().st_size for path in working.parent.glob(f"{glob.escape(working.name)}*.part")}
@@ -199,6 +214,10 @@ def _download(url: str, working: Path, report: Report) -> None:
     watch.start()
     try:
         gdown.download(url, str(working), progress=heard, cancel=silence, **OPTIONS)
+    except _TooLarge:
+        for path in working.parent.glob(f"{glob.escape(working.name)}*.part"):
+            path.unlink()
+        raise
     except gdown.DownloadCancelled:
         raise _Failed(f"sent no byte of it within {PATIENCE:g} s") from None
     except (gdown.FileURLRetrievalError, KeyError):  # KeyError: an answer that says neither its type nor a way on
@@ -214,7 +233,7 @@ def _download(url: str, working: Path, report: Report) -> None:
             raise (_Failed if begun else _Absent)(f"did not deliver it ({reason})") from None
         for path in partials:  # the server does not go on with it
             path.unlink()
-        _download(url, working, report)
+        _download(url, working, report, most)
     finally:
         watch.cancel()
 

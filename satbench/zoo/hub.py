@@ -10,12 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from satbench.core.bounded import MIB, read_bounded
 from satbench.core.errors import BadInput, reason
 from satbench.core.home import home
 from satbench.core.lookup import nearest
 from satbench.core.offline import is_offline, need_network
 from satbench.models.classifier import Classifier, ModelSpec
-from satbench.models.weights import load_strictly, read_weights
+from satbench.models.weights import load_strictly, no_larger_than, read_weights
 from satbench.zoo import cache
 from satbench.zoo.libraries import ITS_OWN
 from satbench.zoo.published import check_hub_file
@@ -25,6 +28,7 @@ REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<r
 COMMIT = re.compile("[0-9a-f]{40}")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that a repository has
 CONFIG = "config.json"
+MOST = 1_000_000  # a size in a config
 ENDPOINT = "HF_ENDPOINT"
 SHAPES = ("num_classes", "in_chans", "img_size")  # of timm's arguments, those a config may set beside `model_args`
 REFUSED = ("pretrained", "checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay", "features_only")
@@ -111,14 +115,20 @@ def timm_network(pinned: str, weights: Path) -> Classifier:
         )
     if not timm.is_model(architecture):
         raise BadInput(f"hf:{pinned}: timm has no model {architecture!r}; {nearest(architecture, timm.list_models())}")
-    arguments = dict(config.get("model_args") or {})
+    arguments = config.get("model_args") or {}
+    if not isinstance(arguments, dict):
+        raise BadInput(f"hf:{pinned}: 'model_args' in its {CONFIG} is no JSON object; use another repository")
     for name in arguments:
         if name in REFUSED:
             raise BadInput(f"hf:{pinned}: its {CONFIG} sets {name!r}, which no network needs; use another repository")
     if "num_classes" in config:
         arguments.setdefault("num_classes", config["num_classes"])
+    tensors = read_weights(weights)
     try:
-        net: Any = timm.create_model(architecture, pretrained=False, **arguments)
+        net: Any = None
+        for device in ("meta", "cpu"):  # on the first, a part that is too large takes no memory
+            with no_larger_than(tensors, weights), torch.device(device):
+                net = timm.create_model(architecture, pretrained=False, **arguments)
         channels, _, side = settings.get("input_size", (3, 224, 224))
         spec = ModelSpec(
             architecture=f"timm:{architecture}",
@@ -131,18 +141,31 @@ def timm_network(pinned: str, weights: Path) -> Classifier:
         )
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise BadInput(f"hf:{pinned}: timm cannot build it from its {CONFIG} ({reason(error)})") from error
-    load_strictly(net, read_weights(weights), weights)
+    load_strictly(net, tensors, weights)
     return Classifier(net, spec).eval()
 
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(read_bounded(path, MIB))
+        _check_numbers(config)
+    except BadInput:
+        raise
     except (ValueError, RecursionError):
-        raise BadInput(f"{path} is no JSON; delete it, and the same command fetches it again") from None
+        raise BadInput(
+            f"{path} is no JSON, or has a number over {MOST:,}; delete it, and the same command fetches it again"
+        ) from None
     if not isinstance(config, dict):
         raise BadInput(f"{path} is no JSON object; the repository is not one of a network")
     return config
+
+
+def _check_numbers(value: object) -> None:
+    """Raise ValueError for a whole number that no network has as a size."""
+    if isinstance(value, int) and abs(value) > MOST:
+        raise ValueError(f"{value} is too large")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_numbers(inner)
 
 
 def endpoint() -> str | None:

@@ -8,7 +8,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from satbench.core.bounded import read_bounded
+from satbench.core.bounded import check_plain, read_bounded
 from satbench.core.eps import format_eps
 from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.core.files import write_text
@@ -35,6 +35,7 @@ def new_card(checkpoint: Path, given: Mapping[str, Any], registry: Path | None) 
     for fields that are missing.
     """
     path = weights_of(checkpoint)
+    check_plain(path)
     if not path.is_file():
         raise BadInput(f"no such checkpoint: {path}")
     folder = (registry.parent if registry else Path()).absolute()

@@ -5,8 +5,11 @@ it is opened, but its graph is run: load files of authors you trust.
 """
 
 import json
+import logging
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Self
@@ -14,7 +17,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from satbench.core.bounded import check_plain
 from satbench.core.errors import FAULTS, BadInput, reason
+from satbench.models.torch_file import check_archive
 from satbench.zoo.pickles import weights_only
 
 EXPORTED = ".pt2"
@@ -59,23 +64,44 @@ def load_program(path: Path) -> tuple[Program, tuple[int, ...] | None]:
 
     Raises `BadInput` for a file that is damaged, holds what could run other code, or takes one fixed number of images.
     """
+    check_plain(path)
     if not path.is_file():
         raise BadInput(f"no such file: {path}")
+    check_archive(path)
+    logged: list[BaseException] = []
     try:
-        if path.suffix != EXPORTED:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # that TorchScript is deprecated
+        with _without_notes(logged):
+            if path.suffix != EXPORTED:
                 scripted: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
                 return Program(scripted, has_mode=True), None
-        _refuse_code(path)
-        with weights_only():
-            program = torch.export.load(path)
-            shape = _image_shape(path, program)
-            return Program(program.module(), has_mode=False), shape
+            _refuse_code(path)
+            with weights_only():
+                program = torch.export.load(path)
+                shape = _image_shape(path, program)
+                return Program(program.module(), has_mode=False), shape
     except BadInput:
         raise
     except (*FAULTS, OSError, UnpicklingError) as error:
-        raise BadInput(f"{path} cannot be loaded as a network ({reason(error)}); save it again") from error
+        found = reason(logged[-1] if logged else error)
+        raise BadInput(f"{path} cannot be loaded as a network ({found}); save it again") from error
+
+
+@contextmanager
+def _without_notes(logged: list[BaseException]) -> Iterator[None]:
+    """Without torch's warnings, such as that TorchScript is deprecated; exceptions that it only logs are appended."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        logged.extend(error for error in (record.exc_info or ())[1:2] if isinstance(error, BaseException))
+        return False
+
+    log = logging.getLogger("torch.export")
+    log.addFilter(keep)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.removeFilter(keep)
 
 
 def _image_shape(path: Path, program: Any) -> tuple[int, ...] | None:

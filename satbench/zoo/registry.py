@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urljoin
 
+from satbench.core.bounded import check_plain
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
 from satbench.core.names import check_name
@@ -145,6 +146,7 @@ def _given(source: str) -> dict[str, Card | Alias]:
         path, base = text_file(source)
         return read_registry(path, base)
     path = Path(os.path.expanduser(source))
+    check_plain(path)
     if not path.is_file():
         raise BadInput(f"{VARIABLE} or --zoo {source}: no such file; give a registry file such as {REGISTRY} or a URL")
     return read_registry(path)

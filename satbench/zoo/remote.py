@@ -56,7 +56,11 @@ def _content(url: str) -> bytes:
     try:
         with requests.get(url, timeout=TIMEOUT, stream=True) as answer:
             answer.raise_for_status()
-            content: bytes = answer.raw.read(MOST_BYTES + 1, decode_content=True)
+            content = b""
+            for part in answer.iter_content(1 << 16):  # unpacked, where the server sends it packed
+                content += part
+                if len(content) > MOST_BYTES:
+                    break
     except (requests.RequestException, OSError) as error:
         raise BadInput(f"the registry {url} cannot be read ({type(error).__name__}); check the URL") from None
     if len(content) > MOST_BYTES:

@@ -39,7 +39,7 @@ def obtain_weights(name: str, card: FileCard, progress: Progress = silent) -> Pa
     """Like `checked_weights`; weights at a URL are downloaded where the caches lack them."""
     if is_url(card.weights) and not weights_path(name, card).is_file():
         sys.stderr.write(f"satbench: {name}: {download_notice(card)}\n")
-        fetch_url(name, card.weights, card.sha256, progress)
+        fetch_url(name, card.weights, card.sha256, progress, card.size)
     return checked_weights(name, card)
 
 

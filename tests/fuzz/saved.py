@@ -169,6 +169,14 @@ def read_cached(folder: Path) -> str:
     return tensors_digest(read_weights(at_url(f"https://example.invalid/{file.name}")))
 
 
+def write_saved(folder: Path) -> None:
+    torch.save({"w": torch.arange(64.0), "b": torch.ones(3)}, folder / "net.pt")
+
+
+def read_saved(folder: Path) -> str:
+    return tensors_digest(read_weights(folder / "net.pt"))
+
+
 def write_trapped(folder: Path) -> None:
     """Weights with code in them, in both formats of torch."""
     content = {"w": torch.arange(64.0), "x": Trap()}
@@ -254,6 +262,7 @@ SAVED: dict[str, Kind] = {
     "forged header of weights": Kind(write_converted, WEIGHTS, read_network, forge_header, covered=False),
     "forged tensors of weights": Kind(write_converted, WEIGHTS, read_network, forge_tensors, covered=False),
     "weights of others": Kind(write_plain, WEIGHTS, read_checkpoint_file, covered=False),
+    "file of torch.save": Kind(write_saved, ("net.pt",), read_saved),
     "torchvision file in the cache": Kind(write_cached, ("hub/checkpoints/*.pth",), read_cached),
     "pickles with code": Kind(write_trapped, ("*.pth",), read_trapped, covered=False),
     "manifest": Kind(write_run_folder, ("run/manifest.json",), read_run_folder),
