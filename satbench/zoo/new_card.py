@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
 from satbench.core.eps import format_eps
-from satbench.core.errors import FAULTS, BadInput, reason
+from satbench.core.errors import FAULTS, BadInput
 from satbench.core.files import write_text
 from satbench.core.names import check_name
 from satbench.core.parsing import parsed
 from satbench.models import ARCHITECTURES, ModelSpec, empty_model
+from satbench.models.classifier import check_logits
 from satbench.models.timm_network import PREFIX
 from satbench.models.weights import Conversion, is_of_satbench, load_model_file, read_weights
 from satbench.zoo.card import SatbenchCard, StateDictCard
@@ -84,7 +84,7 @@ def _own(path: Path, known: Fields, given: Mapping[str, Any]) -> Fields:
         **known,
     }
     parsed(SatbenchCard, fields, f"the card of {path}", _ADVICE)
-    _check_logits(path, model, spec)
+    check_logits(model, f"{path}: the network", _CORRECT)
     return fields
 
 
@@ -113,11 +113,13 @@ def _state_dict(path: Path, known: Fields, given: Mapping[str, Any]) -> Fields:
     described = parsed(StateDictCard, whole, f"the card of {path}", _ADVICE)
     model = empty_model(described.spec)
     whole["parameters"] = _count(model)
-    _check_logits(path, build(described.model_copy(update={"parameters": whole["parameters"]}), path), model.spec)
+    model = build(described.model_copy(update={"parameters": whole["parameters"]}), path)
+    check_logits(model, f"{path}: the network", _CORRECT)
     return whole
 
 
 _ADVICE = "give fields by --set FIELD=VALUE"
+_CORRECT = "correct image_size, channels, num_classes or params by --set"
 _EXAMPLES = {
     "image_size": "image_size=32",
     "mean": "mean='[0.5, 0.5, 0.5]'",
@@ -161,17 +163,6 @@ def _shapes(architecture: str, fields: Fields) -> dict[str, tuple[int, ...]] | N
     except (BadInput, *FAULTS):
         return None
     return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-
-
-def _check_logits(path: Path, model: torch.nn.Module, spec: ModelSpec) -> None:
-    images = torch.full((2, spec.channels, spec.image_size, spec.image_size), 0.5)
-    try:
-        with torch.no_grad():
-            logits = model.eval()(images)
-    except FAULTS as error:
-        raise BadInput(f"{path}: the network cannot be run on images of its size: {reason(error)}") from error
-    if logits.shape != (2, spec.num_classes) or not logits.isfinite().all():
-        raise BadInput(f"{path}: the network gives no finite logits (2, {spec.num_classes}) for two gray images")
 
 
 def _count(model: torch.nn.Module) -> int:
