@@ -88,9 +88,9 @@ def _one_hot(logits: Tensor) -> Tensor:
 
 
 def judge(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: ThreatModel, draws: int = 1) -> Judged:
-    """Finiteness, box, ball, and the model's answer for `x_adv` like `x`; a row that violates the threat is not given to it.
+    """Finiteness, box, ball, and the model's answer; a row that violates the threat is never given to it.
 
-    Such a row has prediction -1, margin NaN and share NaN.
+    x_adv: of the shape of `x`. Such a row has prediction -1, margin NaN and share NaN.
     """
     x_adv = x_adv.detach().float()
     valid = threat.contains(x, x_adv)
