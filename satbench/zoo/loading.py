@@ -169,7 +169,7 @@ def _state_dict(name: str, card: StateDictCard, path: Path) -> Loaded:
         trained_for=card.trained_for,
         extra_data=card.extra_data,
     )
-    return Loaded(model, info, card.dataset, card.image_size)
+    return Loaded(model, info, card.dataset, card.image_size, module=_module(model))
 
 
 def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
@@ -243,8 +243,13 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         class_names=origin.class_names,
         val=origin.val,
         train_n=origin.train_n,
-        module=next((name.partition(":")[0] for name in own_code(model.spec)), None),
+        module=_module(model),
     )
+
+
+def _module(model: Classifier) -> str | None:
+    """The module of the user's own of which the network is made."""
+    return next((name.partition(":")[0] for name in own_code(model.spec)), None)
 
 
 def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> Loaded:

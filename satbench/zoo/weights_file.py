@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 from satbench.core.errors import BadInput
+from satbench.core.plugins import check_allowed
 from satbench.core.progress import Progress, silent
 from satbench.core.strict_yaml import PACKAGE
-from satbench.models import Classifier, build_model
+from satbench.models import Classifier, build_model, own_code
 from satbench.models.weights import load_strictly, read_weights
 from satbench.zoo import cache
 from satbench.zoo.card import Card, FileCard, ReleasedCard, StateDictCard
@@ -46,8 +47,11 @@ def obtain_weights(name: str, card: FileCard, progress: Progress = silent) -> Pa
 def build(card: StateDictCard, path: Path) -> Classifier:
     """The network of a card with the weights of a plain state dict, in eval mode.
 
-    Raises `BadInput` where the weights do not fit it or it has other parameters than the card says.
+    Raises `BadInput` where the weights do not fit it, where it has other parameters than the card says, and where the
+    card names code that the user did not allow.
     """
+    for name in own_code(card.spec):
+        check_allowed(name, f"the card of {path}")
     model = build_model(card.spec)
     load_strictly(model.net, read_weights(path), path)
     count = sum(parameter.numel() for parameter in model.parameters())
