@@ -32,6 +32,21 @@ def net(activation, *, channels: int, image_size: int, num_classes: int, width: 
     )  # fmt: skip
 
 
+def two_outputs(activation, *, channels: int, image_size: int, num_classes: int):
+    return nn.Sequential(activation(), nn.Flatten(), nn.Linear(channels * image_size**2, 2))
+
+
+def without_shape(activation):
+    return nn.Sequential(nn.Flatten(), activation(), nn.Linear(64, 3))
+
+
+class Halved(nn.Module):
+    """An activation that changes the shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., ::2]
+
+
 def plain_net(activation=nn.ReLU, width: int = 4):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), activation(), nn.Linear(width, 3))
 
@@ -82,7 +97,11 @@ class Confidence(Evaluator):
 
 
 def brighten(x: Tensor, numbers: Tensor, most: float = 0.5) -> Tensor:
-    return x + most * numbers[:, 63].to(x).view(-1, 1, 1, 1)
+    return (x + most * numbers[:, 63].to(x).view(-1, 1, 1, 1)).clamp(0, 1)
+
+
+def tripled(x: Tensor, numbers: Tensor, by: float = 3) -> Tensor:
+    return x * by
 
 
 def rows(n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -210,6 +210,20 @@ def test_parameters_reach_an_attack_of_ones_own(own: None) -> None:
     assert torch.equal(made, PGD(steps=1, loss="margin")(model, x, y, threat, streams(2)))
 
 
+def test_the_name_of_an_attack_of_ones_own_in_tables_shows_its_parameters(own: None) -> None:
+    labels = [build(f"own_attacks:noise{tail}").info.label for tail in ("", ":scale=0.5", ":scale=2")]
+    assert labels == [f"adaptive own_attacks:noise{tail}" for tail in ("", ":scale=0.5", ":scale=2")]
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [("pgd:", "write pgd, or"), ("own_attacks:", "give package.module:callable"), ("a.b:step:", "write a.b:step, or")],
+)
+def test_a_name_that_ends_with_a_colon_is_completed_where_it_can_be(text: str, advice: str) -> None:
+    with pytest.raises(BadInput, match=f"attack {text!r} ends with a colon; {advice}"):
+        parse_attack(text)
+
+
 def test_unit_and_stages_are_those_of_the_attack(own: None) -> None:
     assert unit_of(build("own_attacks:noise")) == 40
     assert unit_of(build("own_attacks:noise:scale=2")) == 40

@@ -93,6 +93,8 @@ def test_conditions_of_the_list_hold_together() -> None:
         (("--threat", "l2"), "--threat l2, field 'norm'"),
         (("--activation", "sulu"), "silu"),
         (("resnet51-*",), "no network of the registry fits"),
+        (("resnet51-*", "--json"), "no network of the registry fits 'resnet51-*'"),
+        (("--family", "vit", "--json"), "--family vit: no architecture begins so; known: cnn-small"),
     ],
 )
 def test_conditions_that_cannot_be_are_said_in_one_line(words: tuple[str, ...], message: str) -> None:
@@ -265,7 +267,8 @@ def test_offline_says_what_is_missing(mirror: str, monkeypatch: pytest.MonkeyPat
     code, output = run(*words)
     assert code == 2
     last = output.splitlines()[-1]
-    assert "is not asked while offline" in last
+    assert "is not asked while offline; leave out --offline, or by hand: save" in last
+    assert "downloading" not in output
     assert INDEX in last
     assert DATA in last
     assert os.environ.get("SATBENCH_OFFLINE") is None

@@ -58,6 +58,8 @@ def test_a_measured_network_is_exported_with_its_numbers(measured: Path, tmp_pat
         "`Linf 0.2`",
         "FGSM",
         "95% Wilson",
+        "Images are float gray (one channel) in [0, 1]",
+        "# [0, 1] gray (one channel) to logits",
         sha256_file(to / "config.json"),
     ):
         assert piece in card

@@ -8,6 +8,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import own_code
 import pytest
 import torch
 import yaml
@@ -16,10 +17,11 @@ from typer.testing import CliRunner
 import satbench
 from satbench.cli import app
 from satbench.core.errors import BadInput
+from satbench.core.plugins import PLUGINS
 from satbench.models import Classifier, ModelSpec, build_model, empty_model
 from satbench.zoo import load
 from satbench.zoo.new_card import architecture_of
-from satbench.zoo.registry import entries, find_card, read_cards
+from satbench.zoo.registry import entries, find_card, read_cards, registry_path
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -82,7 +84,7 @@ def test_a_card_for_a_state_dict_says_what_its_file_tells_and_loads(mine: Path, 
 def test_a_card_for_a_file_that_satbench_wrote_needs_the_licence_alone(tmp_path: Path, monkeypatch) -> None:
     code, output = run("models", "init-card", DIGITS, "--name", "theirs")
     assert code == 2
-    assert "field 'licence': Field required" in output
+    assert f"{DIGITS} does not tell licence; give what is true of it, such as --set licence=MIT" in output
     registry = tmp_path / "zoo.yaml"
     assert run("models", "init-card", DIGITS, "--name", "theirs", "--set", "licence=MIT", "--out", registry)[0] == 0
     monkeypatch.setenv("SATBENCH_ZOO", str(registry))
@@ -98,8 +100,10 @@ def test_a_card_for_a_file_that_satbench_wrote_needs_the_licence_alone(tmp_path:
     [
         (("--set", "activation"), "expected FIELD=VALUE"),
         (("--set", "mean=["), "the value is no YAML"),
-        ((), "weights do not tell the activation; give it: --set activation=relu"),
-        (("--set", "activation=silu"), "weights do not tell image_size; give it: --set image_size=32"),
+        ((), r"does not tell activation, image_size, mean, std, licence; .* --set 'mean=\[0\.5\]' .*licence=MIT"),
+        (("--set", "activation=silu"), r"does not tell image_size, mean, std, licence; .*--set image_size=32"),
+        (("--set", "activation=sillu"), "field 'activation': unknown activation 'sillu'; did you mean silu"),
+        (("--set", "mean=[0.5, 0.5, 0.5]"), "mean has 3 numbers for 1 channels"),
         ([w for f in FIELDS if "params" not in f for w in ("--set", f)], "no architecture of satbench .* 107 tensors"),
         ([w for f in (*FIELDS, "mood=1") for w in ("--set", f)], "field 'mood': unknown field"),
         ([w for f in (*FIELDS, "architecture=resnet50") for w in ("--set", f)], "unknown parameter 'width'|lacks"),
@@ -153,6 +157,48 @@ def test_the_releases_resnet_and_timms_differ_with_equal_weights() -> None:
     twin.load_state_dict(release.state_dict())
     with torch.no_grad():
         assert not torch.allclose(release(x), twin(x), atol=1e-3)
+
+
+def test_a_card_may_name_code_of_ones_own_which_loads_where_it_is_allowed(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv(PLUGINS, "")
+    torch.manual_seed(0)
+    net = own_code.net(torch.nn.SiLU, channels=1, image_size=8, num_classes=3, width=2).eval()
+    torch.save(net.state_dict(), tmp_path / "weights.pt")
+    fields = ["architecture=own_code:net", "params={width: 2}", *FIELDS[:4], "image_size=8", "licence=MIT"]
+    words = [word for field in fields for word in ("--set", field)]
+    registry = tmp_path / "zoo.yaml"
+    code, output = run("models", "init-card", tmp_path / "weights.pt", "--name", "own", "--out", registry, *words)
+    assert code == 0, output
+    monkeypatch.setenv("SATBENCH_ZOO", str(registry))
+    monkeypatch.setenv(PLUGINS, "")
+    with pytest.raises(BadInput, match="names the code own_code:net, which is not satbench's"):
+        load("own")
+    monkeypatch.setenv(PLUGINS, "own_code")
+    loaded = load("own")
+    x = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(x), net((x - 0.5) / 0.25))
+    assert loaded.module == "own_code"
+    assert "architecture: own_code:net" in run("models", "show", "own")[1]
+
+
+@pytest.mark.parametrize("field", ["architecture", "activation"])
+def test_a_card_imports_nothing_that_was_not_allowed(field: str, mine: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv(PLUGINS, "")
+    monkeypatch.chdir(tmp_path)
+    Path("trap.py").write_text("open('sprung', 'w').close()\n")
+    monkeypatch.setenv("SATBENCH_ZOO", str(edited(mine, **{field: "trap:build"})))
+    with pytest.raises(BadInput, match="names the code trap:build"):
+        load("mine")
+    assert not Path("sprung").exists()
+
+
+def test_a_card_of_the_release_names_no_code(tmp_path: Path) -> None:
+    name = "resnet50-relu"
+    released = {**yaml.safe_load(registry_path().read_text())[name], "activation": "trap:build"}
+    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump({name: released}))
+    with pytest.raises(BadInput, match="'trap:build' is no part of the SAT release"):
+        read_cards(tmp_path / "zoo.yaml")
 
 
 # precedence
@@ -276,15 +322,18 @@ def test_a_registry_at_a_url_brings_its_weights(web: str, tmp_path: Path, monkey
     monkeypatch.setenv("SATBENCH_ZOO", web)
     digest = load("mine").info.digest
     size = (tmp_path / "web" / "weights.pt").stat().st_size
-    assert f"mine: downloading {size / 1e6:,.1f} MB; licence: MIT" in capsys.readouterr().err
+    assert size < 1e6
+    assert f"mine: downloading {size / 1e3:,.1f} kB; licence: MIT" in capsys.readouterr().err
     (tmp_path / "web" / "weights.pt").unlink()
     assert load("mine").info.digest == digest  # from the cache
     monkeypatch.setenv("SATBENCH_OFFLINE", "1")
     (tmp_path / "web" / "zoo.yaml").unlink()
     assert load("mine").info.digest == digest
     assert run("models", "rm", "mine")[0] == 0
-    with pytest.raises(BadInput, match="is not asked while offline"):
+    capsys.readouterr()
+    with pytest.raises(BadInput, match="is not asked while offline; leave out --offline, or save the file as"):
         load("mine")
+    assert "downloading" not in capsys.readouterr().err
 
 
 def test_weights_at_a_url_with_another_digest_are_thrown_away(
@@ -317,7 +366,7 @@ def test_plain_http_from_another_machine_needs_a_digest(monkeypatch) -> None:
 
 
 def test_offline_a_registry_that_was_never_read_is_missing(monkeypatch) -> None:
-    monkeypatch.setenv("SATBENCH_OFFLINE", "1")
-    code, output = run("models", "list", "--zoo", "https://zoo.example/zoo.yaml")
-    assert code == 2
-    assert "offline, and the registry https://zoo.example/zoo.yaml is not on this machine" in output
+    for command in (("list",), ("show", "mine")):
+        code, output = run("models", *command, "--offline", "--zoo", "https://zoo.example/zoo.yaml")
+        assert code == 2
+        assert "offline, and the registry https://zoo.example/zoo.yaml is not on this machine" in output

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_training import contents, tiny
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from typer.testing import CliRunner
 
 from satbench import evaluate, load_model, train, verify
@@ -184,6 +185,16 @@ class Pairs:
         return self.x[i], int(self.y[i])
 
 
+class Stream(IterableDataset[tuple[Any, Any]]):
+    """A dataset without length or index."""
+
+    def __init__(self, x: Any, y: Any) -> None:
+        self.x, self.y = x, y
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return zip(self.x, self.y, strict=True)
+
+
 def test_python_takes_images_in_every_usual_form(tmp_path: Path) -> None:
     x, y = own_code.rows(12)
     tensors = torch.from_numpy(x), torch.from_numpy(y)
@@ -196,6 +207,11 @@ def test_python_takes_images_in_every_usual_form(tmp_path: Path) -> None:
         "loader": DataLoader(TensorDataset(*tensors), batch_size=5, shuffle=True),
         "dataset": Pairs(x, y),
         "batches": iter(batches),
+        "list of batches": batches,
+        "list of both": [x, y],
+        "list of items": [*zip(x, y, strict=True)],
+        "stream": Stream(x, y),
+        "loader of a stream": DataLoader(Stream(x, y), batch_size=5),
     }
     torch.manual_seed(0)
     network = own_code.plain_net()
@@ -294,6 +310,23 @@ def test_an_augmentation_keeps_shape_and_box(tmp_path: Path) -> None:
     assert changed.shape == x.shape
     assert (changed.min() >= 0, changed.max() <= 1, (changed == 1).any()) == (True, True, True)
     assert torch.equal(changed, augment("own_code:brighten:most=9", x, generator(0, "a")))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("model", "own_code:two_outputs", r"the network of own_code:two_outputs .*\(2, 2\) .* expected \(2, 3\)"),
+        ("model", "own_code:without_shape", "unknown parameter 'channels' .*; give build"),
+        ("activation", "own_code:Halved", "the network of own_code:net with own_code:Halved cannot be run"),
+        ("augment", "own_code:tripled:by=x", "augmentation own_code:tripled:by=x: TypeError: .*; give augment"),
+        ("augment", "own_code:tripled", r"augmentation own_code:tripled made pixels from 0\.?.* to [12]\..*\[0, 1\]"),
+        ("dataset", "own_code:nothing", "the data of own_code:nothing/train is a NoneType"),
+    ],
+)
+def test_code_that_fails_while_it_trains_is_named_in_one_line(key: str, value: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=words) as refused:
+        train(recipe(OWN["recipe"]).with_values({key: value}), tmp_path / "run", "cpu")
+    assert "\n" not in str(refused.value)
 
 
 # files

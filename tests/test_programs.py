@@ -42,10 +42,16 @@ def traced(file: Path, network: nn.Module | None = None) -> Path:
     return file
 
 
-@pytest.fixture(scope="module", params=["net.pt2", "net.pt"])
+def frozen(file: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.freeze(torch.jit.trace(digits(), torch.rand(2, 1, 8, 8)).eval()).save(str(file))
+    return file
+
+
+@pytest.fixture(scope="module", params=[exported, traced, frozen], ids=["exported", "traced", "frozen"])
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    make = exported if request.param.endswith("2") else traced
-    return make(tmp_path_factory.mktemp("program") / request.param)
+    return request.param(tmp_path_factory.mktemp("program") / ("net.pt2" if request.param is exported else "net.pt"))
 
 
 def test_a_program_gives_the_networks_logits_and_gradients(program: Path) -> None:

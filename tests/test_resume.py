@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -201,6 +202,24 @@ def test_another_run_in_the_folder_is_never_overwritten(change: dict[str, object
     before = (tmp_path / "records.parquet").read_bytes()
     with pytest.raises(BadInput, match=hint):
         whole(tmp_path, **({"attack": ["fgsm"]} | change))
+    assert (tmp_path / "records.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x, y: (x[::-1].copy(), y), lambda x, y: (x, (y + 1) % 10)], ids=["pixels", "labels"]
+)
+@pytest.mark.parametrize("n", [6, 8])
+def test_a_run_on_arrays_is_not_replaced_by_one_on_others(
+    change: Callable[[np.ndarray, np.ndarray], object], n: int, tmp_path: Path
+) -> None:
+    digits = load_images("digits", "test").head(8).in_memory()
+    x, y = digits.x.numpy(), digits.y.numpy()
+    setting: dict[str, Any] = {"attack": "fgsm", "eps": 0.1, "trust": False, "device": "cpu", "out": tmp_path}
+    evaluate(MODEL, dataset=(x, y), n=6, **setting)
+    before = (tmp_path / "records.parquet").read_bytes()
+    assert evaluate(MODEL, dataset=(x.copy(), y), n=6, **setting).reused
+    with pytest.raises(BadInput, match="holds a run on other images or labels that are also called arrays all 8"):
+        evaluate(MODEL, dataset=change(x, y), n=n, **setting)
     assert (tmp_path / "records.parquet").read_bytes() == before
 
 

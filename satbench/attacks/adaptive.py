@@ -54,7 +54,9 @@ class Adaptive(Described):
     def info(self) -> AttackInfo:
         stated = dict(self.stated)
         id = spelled("Adaptive", {"attack": self.reference, **stated})
-        label, params = f"adaptive {self.reference}", scalars(stated)
+        params = scalars(stated)
+        shown = ",".join(f"{key}={value}" for key, value in params.items())  # all: which ones matter is not known
+        label = f"adaptive {self.reference}" + (f":{shown}" if shown else "")
         found = AttackInfo.foreign(id, self.reference, label, params, stage_infos(self))
         brought = from_outside(self.attack) is not None and isinstance(getattr(self.attack, "info", None), AttackInfo)
         return found.model_copy(update={"kind": info_of(self.attack).kind}) if brought else found

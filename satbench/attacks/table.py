@@ -44,7 +44,9 @@ def parse_attack(text: str) -> tuple[str, dict[str, Any]]:
         second, tail = re.fullmatch(r"([^,:]*)[,:]?(.*)", tail, re.DOTALL).groups()  # type: ignore[union-attr]
         name = f"{name}:{second}"
     if text.endswith(":"):
-        raise BadInput(f"attack {text!r} ends with a colon; write {text.rstrip(':')}, or parameters: pgd:steps=20")
+        bare = text.rstrip(":")
+        advice = f"write {bare}" if bare in ATTACKS or ":" in bare else "give package.module:callable or foolbox:NAME"
+        raise BadInput(f"attack {text!r} ends with a colon; {advice}, or parameters: pgd:steps=20")
     given = keywords(tail, f"attack {text!r}", "pgd:steps=20,loss=margin")
     return name, {key: _value(key, value) for key, value in given.items()}
 

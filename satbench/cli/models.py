@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from satbench.cli import models_cache, models_own, models_pins
-from satbench.cli.environment import Zoo
+from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -55,12 +55,14 @@ def list_(
     threat: Annotated[str | None, typer.Option(metavar="NORM[:EPS]", help="Trained for: Linf or Linf:4/255.")] = None,
     fetched: Annotated[bool, typer.Option("--fetched", help="Only those on this machine.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a list of objects for programs.")] = False,
+    offline: Offline = False,
     zoo: Zoo = None,
 ) -> None:
     """List the networks of the registry that fit all conditions."""
     from satbench.core.eps import Threat, parse_eps
     from satbench.core.errors import BadInput
     from satbench.core.files import to_json
+    from satbench.core.lookup import nearest
     from satbench.core.parsing import parsed
     from satbench.models import canonical
     from satbench.zoo.registry import entries, read_cards
@@ -84,7 +86,13 @@ def list_(
             and not (fetched and state(name, card) == ABSENT)
         )
 
-    found = {name: card for name, card in read_cards().items() if fits(name, card)}
+    cards = read_cards()
+    architectures = {card.architecture for card in cards.values()}
+    if family is not None and not any(one.startswith(family) for one in architectures):
+        raise BadInput(f"--family {family}: no architecture begins so; {nearest(family, architectures)}")
+    if not any(fnmatchcase(name, pattern) for name in cards):
+        raise BadInput(f"no network of the registry fits {pattern!r}; `satbench models list` shows all")
+    found = {name: card for name, card in cards.items() if fits(name, card)}
     if json:
         registries = {name: entry.registry for name, entry in entries().items()}
         echo(to_json([_described(name, card, registries[name]) for name, card in found.items()]), nl=False)
@@ -95,7 +103,11 @@ def list_(
 
 
 @app.command("show")
-def show(name: Annotated[str, typer.Argument(help="A name from `satbench models`.")], zoo: Zoo = None) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A name from `satbench models`.")],
+    offline: Offline = False,
+    zoo: Zoo = None,
+) -> None:
     """Print a network's card: what it is, where it comes from, what was published, what is on this machine."""
     from satbench.reporting.claims_file import read_claims
     from satbench.reporting.published import published

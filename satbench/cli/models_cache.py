@@ -19,13 +19,13 @@ def pull(
     from satbench.zoo.loading import fetch_weights
     from satbench.zoo.registry import matching
     from satbench.zoo.released import state
-    from satbench.zoo.weights_file import ABSENT, download_size
+    from satbench.zoo.weights_file import ABSENT, download_size, size_words
 
     chosen = {name: card for pattern in names for name, card in matching(pattern).items()}
     absent = {name: card for name, card in chosen.items() if state(name, card) == ABSENT}
     if len(absent) > 1:
         total = sum(download_size(card) or 0 for card in absent.values())
-        echo(f"{len(absent)} networks to download, at least {total / 1e6:,.1f} MB: {', '.join(absent)}")
+        echo(f"{len(absent)} networks to download, at least {size_words(total)}: {', '.join(absent)}")
     for name, card in chosen.items():
         with progress_bar(f"pull {name}", "bytes") as report:
             path = fetch_weights(name, card, report)
@@ -88,24 +88,26 @@ def remove(
     """Delete downloaded and converted files of networks; their pins stay."""
     from satbench.zoo.cleaning import remove as delete
     from satbench.zoo.registry import matching
+    from satbench.zoo.weights_file import size_words
 
     for name, card in {name: card for pattern in names for name, card in matching(pattern).items()}.items():
         freed = delete(name, card)
-        echo(f"{name}: {freed / 1e6:,.1f} MB freed" if freed else f"{name}: nothing to delete")
+        echo(f"{name}: {size_words(freed)} freed" if freed else f"{name}: nothing to delete")
 
 
 def collect(zoo: Zoo = None) -> None:
     """Delete what interrupted and refused downloads have left, out-of-date conversions, and long unread pixels."""
     from satbench.data.decoded import unread
     from satbench.zoo.cleaning import collect as clean
+    from satbench.zoo.weights_file import size_words
 
     done = clean()
     for path in unread():
         done.delete(path)
     for path, size in done.deleted.items():
-        echo(f"deleted {path} ({size / 1e6:,.1f} MB)")
+        echo(f"deleted {path} ({size_words(size)})")
     for name in done.busy:
         echo(f"{name}: another process works on it; left as it is")
     for name in done.unknown:
         echo(f"{name}: no card of that name; kept in case another registry (--zoo) has it")
-    echo(f"{sum(done.deleted.values()) / 1e6:,.1f} MB freed")
+    echo(f"{size_words(sum(done.deleted.values()))} freed")

@@ -92,7 +92,9 @@ def export(
     figures = [(claim, claims.sources[claim.source].where) for claim in published(claims, loaded.info.ref)]
     stated = licence or (card.licence if card else None)
     usage = exports.usage(loaded, name, target)
-    write_text(to / exports.CARD, model_card(loaded.info, facts, stated, runs, figures, files, usage))
+    write_text(
+        to / exports.CARD, model_card(loaded.info, facts, stated, runs, figures, files, usage, exports.colours(loaded))
+    )
     echo(f"{to}: {', '.join([*files, exports.CARD])}")
     if target is not None:
         echo(exports.push(to, target))

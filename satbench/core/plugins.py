@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from satbench.core.errors import BadInput
+from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.core.lookup import check_keywords, imported, keywords, literal, pick
 
 PLUGINS = "SATBENCH_PLUGINS"  # packages or modules that files may name, with commas between
@@ -67,7 +67,8 @@ SOCKETS: dict[str, Socket] = {
         "satbench train",
         "--set augment=",
         "augment(x, numbers, **params) -> x",
-        "x: float32 (n, C, H, W) in [0, 1]; numbers: float64 (n, 64) in [0, 1), on the CPU, the only random numbers",
+        "x: float32 (n, C, H, W) in [0, 1], and so is the result; numbers: float64 (n, 64) in [0, 1), on the CPU, the "
+        "only random numbers",
     ),
     "evaluator": Socket(
         "satbench train",
@@ -143,6 +144,17 @@ def own(kind: str, reference: str) -> Iterator[Callable[..., Any]]:
         yield found
 
 
+@contextmanager
+def running(kind: str, name: str) -> Iterator[None]:
+    """A block that runs code of the user's own; what it raises becomes a `BadInput` that names it."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (*FAULTS, ImportError, NameError, OSError) as error:
+        raise BadInput(f"{kind} {name}: {reason(error)}; {SOCKETS[kind].wanted}") from error
+
+
 def make(
     table: Mapping[str, Callable[..., Any]], name: str, kind: str, result: type, /, *args: Any, **params: Any
 ) -> Any:
@@ -154,7 +166,10 @@ def make(
     if name in table or not is_reference(name):
         return pick(table, name, kind, *args, **params)
     with own(kind, name) as build:
-        check_keywords(build, f"{kind} {name!r}", len(args), params)
+        try:
+            check_keywords(build, f"{kind} {name!r}", len(args), params)
+        except BadInput as error:
+            raise BadInput(f"{error}; {SOCKETS[kind].wanted}") from None
         found = build(*args, **params)
     if not isinstance(found, result):
         raise BadInput(f"{kind} {name} returned a {type(found).__name__}; {SOCKETS[kind].wanted}")

@@ -8,29 +8,31 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from satbench.core import plugins
 from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.data.images import SHARES, Images, ImageSet, carve, image_set
 
+ARRAYS = "arrays"  # what images are called that come without a name
 ACCEPTED = "give (x, y) as arrays or tensors, a TensorDataset, a Dataset of (image, label) or a DataLoader"
 
 
-def as_images(data: Any, name: str = "arrays", split: str = "all") -> Images:
+def as_images(data: Any, name: str = ARRAYS, split: str = "all") -> Images:
     """What a caller has of images and labels, as a data set called `name`, in the given order.
 
     data: `Images`, which stay as they are; a pair (x, y) of arrays or tensors, x uint8 or float in [0, 1] of shape
         (N, C, H, W) or (N, H, W, C) with 1 or 3 channels, y integers (N,); a `TensorDataset` of two such tensors; a
         dataset, whose items are (image, label) with a tensor, an array or a Pillow image; a `DataLoader`, of which the
-        dataset is taken in its own order; or any other iterable of batches (x, y).
+        dataset is taken in its own order, but of an `IterableDataset` the batches; or any other list or iterable of
+        items (image, label) or of batches (x, y).
 
     Sample i is called NAME/00000i, so that an order that changes from call to call changes what is measured. Raises
     `BadInput` for anything else and for values that no data set may have.
     """
     if isinstance(data, Images):
         return data
-    x, y = _arrays(data.dataset if isinstance(data, DataLoader) else data)
+    x, y = _arrays(data, "the data" if name == ARRAYS else f"the data of {name}")
     return array_images(name, split, x, y, name)
 
 
@@ -73,23 +75,37 @@ def check_own(name: str, split: str | None) -> None:
         raise BadInput(f"{name} keeps its splits train, val and test apart; there is no {split!r}")
 
 
-def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(data: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
+        data = data.dataset
     if isinstance(data, TensorDataset):
         data = data.tensors
     try:
-        if isinstance(data, tuple) and len(data) == 2 and hasattr(data[0], "shape"):
+        if isinstance(data, tuple | list) and len(data) == 2 and hasattr(data[0], "shape"):
             return _array(data[0]), _array(data[1])
-        if isinstance(data, Dataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
-            images, labels = _columns(data[i] for i in range(len(data)))
-            return np.stack([_picture(one) for one in images]), np.asarray([int(one) for one in labels])
+        if _is_indexed(data):
+            return _joined([data[i] for i in range(len(data))])
         if isinstance(data, Iterable):
-            images, labels = _columns(data)
-            return np.concatenate([_array(one) for one in images]), np.concatenate([_array(one) for one in labels])
+            return _joined(data)
     except BadInput:
         raise
     except FAULTS as error:
-        raise BadInput(f"the data cannot be read as images and labels ({reason(error)}); {ACCEPTED}") from error
-    raise BadInput(f"the data is a {type(data).__name__}; {ACCEPTED}")
+        raise BadInput(f"{what} cannot be read as images and labels ({reason(error)}); {ACCEPTED}") from error
+    raise BadInput(f"{what} is a {type(data).__name__}; {ACCEPTED}")
+
+
+def _is_indexed(data: Any) -> bool:
+    """Whether items are taken by their index; a `DataLoader` and an `IterableDataset` have none."""
+    return not isinstance(data, IterableDataset) and hasattr(data, "__getitem__") and hasattr(data, "__len__")
+
+
+def _joined(pairs: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of an image and its label, or of a batch of images and theirs, as one array of each."""
+    images, labels = _columns(pairs)
+    pixels = [_picture(one) for one in images]
+    if pixels[0].ndim == 4:
+        return np.concatenate(pixels), np.concatenate([_array(one) for one in labels])
+    return np.stack(pixels), np.asarray([int(one) for one in labels])
 
 
 def _columns(pairs: Iterable[Any]) -> Iterator[list[Any]]:

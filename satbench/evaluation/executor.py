@@ -131,6 +131,8 @@ class Executor:
             raise BadInput(f"{stage} failed on this model: {reason(error)}") from error
         if not isinstance(x_adv, Tensor):
             raise BadInput(f"{stage} returned a {type(x_adv).__name__}; an attack returns a tensor like the images")
+        if x_adv.shape != x.shape:
+            raise BadInput(f"{stage} returned shape {tuple(x_adv.shape)} for images of shape {tuple(x.shape)}")
         now = _checksums(network.model) if held else {}
         changed = {name for name in held if held[name] != now.get(name)}
         if changed and changed - _moved_by_a_pass(network.model, x[:1]):

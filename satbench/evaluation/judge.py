@@ -88,12 +88,10 @@ def _one_hot(logits: Tensor) -> Tensor:
 
 
 def judge(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: ThreatModel, draws: int = 1) -> Judged:
-    """Shape, finiteness, box, ball, and the model's answer; a row that violates the threat is never given to it.
+    """Finiteness, box, ball, and the model's answer; a row that violates the threat is never given to it.
 
-    Such a row has prediction -1, margin NaN and share NaN.
+    x_adv: of the shape of `x`. Such a row has prediction -1, margin NaN and share NaN.
     """
-    if x_adv.shape != x.shape:
-        raise BadInput(f"an attack returned shape {tuple(x_adv.shape)} for images of shape {tuple(x.shape)}")
     x_adv = x_adv.detach().float()
     valid = threat.contains(x, x_adv)
     predictions = torch.full_like(y, -1)

@@ -88,8 +88,9 @@ def fingerprint(answers: Sequence[Answers], code: str) -> str:
 def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | None:
     """The run in `out`, marked as `reused`, when it is the one that is wanted, whole.
 
-    Raises `BadInput` when the folder holds a run of another model, data set, seed or search, or more than is wanted:
-    its records would be lost. A model of another name is the same one where digest and fingerprint are equal.
+    Raises `BadInput` when the folder holds a run of another model, data set, seed or search, of other images of a data
+    set of that name, or more than is wanted: its records would be lost. A model of another name is the same one where
+    digest and fingerprint are equal.
     """
     if not (out / MANIFEST).is_file():
         return None
@@ -112,6 +113,11 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
                 f"--out {out} holds a run of {what} {_words(held)}, asked for is {_words(asked)}; "
                 "give another folder, or delete it"
             )
+    if there.data.n <= len(images) and images.head(there.data.n).digest != there.data.digest:
+        raise BadInput(
+            f"--out {out} holds a run on other images or labels that are also called {_words(_data(there))}; give "
+            "another folder, or delete it"
+        )
     missing = [attack for attack in ids(there.attacks) if attack not in ids(wanted.attacks)]
     missing += [f"{one.norm} eps {one.eps:g}" for one in there.threats if one not in wanted.threats]
     missing += [f"{there.data.n} images"] if there.data.n > wanted.data.n else []
@@ -126,7 +132,7 @@ def finished(out: Path, wanted: Manifest, images: Images, trust: bool) -> Run | 
     same = same and there.search.identity == wanted.search.identity
     same = same and ids(there.attacks) == ids(wanted.attacks)
     enough = (there.examples or not wanted.examples) and (there.trust is not None or not trust)
-    complete = there.data.n == wanted.data.n and there.data.digest == images.digest and has_examples(run)
+    complete = there.data.n == wanted.data.n and has_examples(run)
     return replace(run, reused=True) if same and enough and complete else None
 
 

@@ -8,11 +8,12 @@ from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from satbench.core.errors import BadInput
+from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.core.parameters import Count, Number, Positive, Whole
 from satbench.core.parsing import parsed
 from satbench.models.activations import canonical
 from satbench.models.features import features_of
+from satbench.numerics.modes import evaluating
 
 # far beyond any classifier's, because a file may ask for any network
 Classes = Annotated[int, Field(gt=0, le=1_000_000, description="a whole number from 1 to 1000000")]
@@ -94,6 +95,25 @@ class Classifier(nn.Module):
         globally pooled feature maps of every convolutional architecture of `ARCHITECTURES`.
         """
         return features_of(self, x)
+
+
+def check_logits(model: Classifier, what: str, advice: str) -> None:
+    """Raise `BadInput`, `what` with `advice`, unless a network in eval mode gives finite logits for two gray images."""
+    spec = model.spec
+    images = torch.full((2, spec.channels, spec.image_size, spec.image_size), 0.5)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(model):
+            logits = model(images)
+    except FAULTS as error:
+        size = f"{spec.channels} x {spec.image_size} x {spec.image_size}"
+        raise BadInput(f"{what} cannot be run on images of {size}: {reason(error)}; {advice}") from error
+    if not isinstance(logits, Tensor):
+        raise BadInput(f"{what} gives a {type(logits).__name__}; expected logits (2, {spec.num_classes}); {advice}")
+    if logits.shape != (2, spec.num_classes):
+        given = f"{tuple(logits.shape)} for two images; expected (2, {spec.num_classes})"
+        raise BadInput(f"{what} gives logits of shape {given}, one for each class; {advice}")
+    if not logits.isfinite().all():
+        raise BadInput(f"{what} gives logits that are NaN or infinite for two gray images; {advice}")
 
 
 def channels_of(model: nn.Module) -> int | None:

@@ -22,11 +22,13 @@ def model_card(
     published: Sequence[tuple[PublishedFigure, str]],
     files: Mapping[str, str],
     usage: str,
+    images: str,
 ) -> str:
     """Markdown with the front matter that the Hugging Face Hub reads.
 
     facts: architecture, data set and the like by name. runs: evaluations of this network. published: figures of others
     with where they were published. files: SHA-256 by name. usage: how the network is loaded, Python code.
+    images: their colours, such as "RGB".
     """
     front = ["---", f"license: {_identifier(licence)}", "library_name: satbench", "pipeline_tag: image-classification"]
     front += ["tags:", "- adversarial-robustness", "- image-classification", "---"]
@@ -41,7 +43,7 @@ def model_card(
     }
     lines = [*front, "", f"# {markdown(info.label)}", ""]
     lines += [f"- {name}: {_code(value)}" for name, value in known.items() if value is not None]
-    lines += ["", "Images are float RGB in [0, 1]; normalisation is inside the network.", ""]
+    lines += ["", f"Images are float {images} in [0, 1]; normalisation is inside the network.", ""]
     lines += ["```python", usage, "```", "", "## Measured", ""]
     if runs:
         lines += [to_markdown(accuracy_table(summarise(runs))), ""]

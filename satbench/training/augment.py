@@ -16,6 +16,7 @@ from satbench.numerics.seeding import Randomness, uniform
 
 NUMBERS = 3  # a sample: flip, top, left
 OWN_NUMBERS = 64  # a sample, for augmentations of the user's own
+ROUNDING = 1e-5  # by which pixels of these may leave [0, 1]: some 80 roundings of float32 at 1
 PAD = 4
 ATTEMPTS = 10
 TURN, ZOOM, MOVE, CONTRAST = 0.35, 0.3, 0.125, 0.3  # the most that `affine` changes: 20 degrees, 1/8 of a side
@@ -97,8 +98,8 @@ def augmentation(name: str) -> Callable[[Tensor, Randomness], Tensor]:
     """What changes a batch: an entry of `AUGMENTATIONS`, one of the user's own, or nothing for `WHILE_DECODING`.
 
     One of the user's own, `package.module:callable` with parameters, gets `OWN_NUMBERS` numbers a sample. Raises
-    `BadInput` for an unknown name or parameter; what it returns is refused in another shape or dtype, and clamped to
-    [0, 1].
+    `BadInput` for an unknown name or parameter. For one of the user's own it is raised by the returned function, for
+    what the code raises, another shape or dtype, and pixels outside [0, 1] by more than `ROUNDING`.
     """
     known = {**AUGMENTATIONS, **dict.fromkeys(WHILE_DECODING, none)}
     reference, tail = plugins.spelled(name, known)
@@ -107,15 +108,19 @@ def augmentation(name: str) -> Callable[[Tensor, Randomness], Tensor]:
     else:
         with plugins.own("augmentation", reference) as own:
             params = plugins.arguments(own, tail, f"augmentation {name!r}", placed=2)
-            change, count = partial(_same_shape, name, partial(own, **params)), OWN_NUMBERS
+            change, count = partial(_checked, name, partial(own, **params)), OWN_NUMBERS
     return lambda x, randomness: change(x, draw(len(x), randomness, count))
 
 
-def _same_shape(name: str, change: Callable[[Tensor, Tensor], Tensor], x: Tensor, numbers: Tensor) -> Tensor:
-    changed = change(x, numbers)
+def _checked(name: str, change: Callable[[Tensor, Tensor], Tensor], x: Tensor, numbers: Tensor) -> Tensor:
+    with plugins.running("augmentation", name):
+        changed = change(x, numbers)
     if not isinstance(changed, Tensor) or (changed.shape, changed.dtype) != (x.shape, x.dtype):
         found = f"{tuple(changed.shape)} {changed.dtype}" if isinstance(changed, Tensor) else type(changed).__name__
         raise BadInput(f"augmentation {name} made {found} of {tuple(x.shape)} {x.dtype}; both must be the same")
+    low, high = (one.item() for one in changed.detach().aminmax()) if len(x) else (0.0, 1.0)
+    if not -ROUNDING <= low <= high <= 1 + ROUNDING:  # also for NaN
+        raise BadInput(f"augmentation {name} made pixels from {low:g} to {high:g}; keep them in [0, 1]: x.clamp(0, 1)")
     return changed.clamp(0, 1)
 
 

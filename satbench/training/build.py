@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from satbench.core import plugins
 from satbench.core.errors import BadInput
 from satbench.data import Images, given_splits, training_splits
-from satbench.models import Classifier, ModelSpec, build_model
+from satbench.models import Classifier, ModelSpec, build_model, own_code
+from satbench.models.classifier import check_logits
 from satbench.models.weights import load_strictly
 from satbench.numerics.seeding import derive
 from satbench.training.augment import WHILE_DECODING
@@ -34,22 +36,28 @@ def splits(config: TrainConfig, data_dir: Path | None, data: object = None) -> t
 
 
 def network(config: TrainConfig, images: Images) -> Classifier:
-    """Freshly initialised from the config's seed, with the channel statistics of the training images."""
+    """Freshly initialised from the config's seed, with the channel statistics of the training images.
+
+    Raises `BadInput` where code of the user's own gives other than finite logits, one for each class.
+    """
     mean, std = images.channel_statistics()
     channels, side, _ = images.shape
     torch.manual_seed(derive(config.seed, "init"))
-    return build_model(
-        ModelSpec(
-            architecture=config.model.name,
-            activation=config.activation,
-            num_classes=images.num_classes,
-            channels=channels,
-            image_size=side,
-            mean=mean,
-            std=std,
-            params=config.model.params,
-        )
+    spec = ModelSpec(
+        architecture=config.model.name,
+        activation=config.activation,
+        num_classes=images.num_classes,
+        channels=channels,
+        image_size=side,
+        mean=mean,
+        std=std,
+        params=config.model.params,
     )
+    model, own = build_model(spec), own_code(spec)
+    if own:
+        kind = "model" if spec.architecture in own else "activation"
+        check_logits(model, f"the network of {' with '.join(own)}", plugins.SOCKETS[kind].wanted)
+    return model
 
 
 def begin_with(net: Classifier, name: str) -> str:

@@ -1,12 +1,14 @@
 """The cards of a registry: one typed entry a model."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from satbench.core.eps import Threat
+from satbench.core.errors import BadInput
 from satbench.core.extra import ExtraData
 from satbench.core.lookup import find
+from satbench.core.plugins import is_reference, spelled
 from satbench.data.loaders import LOADERS
 from satbench.models import ARCHITECTURES, ModelSpec, canonical
 from satbench.models.timm_network import PREFIX
@@ -31,8 +33,13 @@ class _Network(_Strict):
     @field_validator("architecture")
     @classmethod
     def _known_architecture(cls, name: str) -> str:
-        if not name.startswith(PREFIX):
+        if name.startswith(PREFIX):
+            return name
+        reference, tail = spelled(name)
+        if not is_reference(reference):
             find(ARCHITECTURES, name, "architecture")
+        elif tail:
+            raise BadInput(f"{name!r} has arguments; give {reference!r}, and these in the field params")
         return name
 
     @field_validator("activation")
@@ -71,7 +78,10 @@ class SatbenchCard(_Network, _Training, _WeightsFile):
 
 
 class StateDictCard(_Network, _WeightsFile):
-    """A network in a plain state dict; the card says how to build it (see `ModelSpec`), and what is known of it."""
+    """A network in a plain state dict; the card says how to build it (see `ModelSpec`), and what is known of it.
+
+    The architecture may be code of the user's own, `package.module:callable`, called as for `satbench train --model`.
+    """
 
     format: Literal["state-dict"]
     image_size: int = Field(gt=0)
@@ -86,6 +96,13 @@ class StateDictCard(_Network, _WeightsFile):
     trained_for: Threat | None = None
     seed: int | None = None
     extra_data: ExtraData | None = None
+
+    @model_validator(mode="after")
+    def _one_a_channel(self) -> Self:
+        for field, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise BadInput(f"{field} has {len(values)} numbers for {self.channels} channels; give one a channel")
+        return self
 
     @property
     def spec(self) -> ModelSpec:
@@ -130,6 +147,13 @@ class ReleasedCard(_Network, _Training):
     @classmethod
     def _unknown_is_none(cls, given: object) -> object:
         return None if given == "unknown" else given
+
+    @field_validator("architecture", "activation")
+    @classmethod
+    def _of_the_release(cls, name: str) -> str:
+        if is_reference(spelled(name)[0]):
+            raise BadInput(f"{name!r} is no part of the SAT release; give the architecture and activation of its graph")
+        return name
 
     @field_validator("loader")
     @classmethod

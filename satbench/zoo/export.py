@@ -12,7 +12,7 @@ from torch import nn
 from satbench.core.errors import BadInput
 from satbench.core.files import atomic_file, to_json, write_text
 from satbench.core.offline import need_network
-from satbench.models.classifier import Classifier
+from satbench.models.classifier import Classifier, channels_of
 from satbench.models.timm_network import PREFIX
 from satbench.models.weights import HEADER, read_metadata, write_safetensors
 from satbench.zoo.fetch import sha256_file
@@ -78,7 +78,13 @@ def usage(loaded: Loaded, ref: str, pushed_to: str | None) -> str:
         call = f'satbench.load_model("hf:{pushed_to}")' if pushed_to else f'satbench.load_model("{name}", "{where}")'
     else:
         call = f"satbench.load_model({json.dumps(ref)}, {json.dumps(where)})"
-    return f"import satbench\n\nmodel = {call}  # [0, 1] RGB to logits, in eval mode"
+    return f"import satbench\n\nmodel = {call}  # [0, 1] {colours(loaded)} to logits, in eval mode"
+
+
+def colours(loaded: Loaded) -> str:
+    """What the channels of its images are, in words."""
+    channels = channels_of(loaded.model)
+    return {1: "gray (one channel)", 3: "RGB", None: "pixels"}.get(channels, f"{channels} channels")
 
 
 def repository(target: str) -> str:

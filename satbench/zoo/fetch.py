@@ -80,8 +80,7 @@ def fetch(
                 _obtain(folder / file, release, sources[file], _after(before, file, progress), (known or {}).get(file))
             except _Failed as error:
                 raise BadInput(
-                    f"{name}: {file} could not be fetched, {error}; run the same command again to continue the "
-                    f"download, or {by_hand(name, release, sources)}"
+                    f"{name}: {file} could not be fetched, {error}; {_remedy()}, or {by_hand(name, release, sources)}"
                 ) from None
             before += (folder / file).stat().st_size
     return folder / release
@@ -122,9 +121,11 @@ def download(name: str, url: str, whose: str, target: Path, progress: Progress, 
     except _TooLarge as error:
         raise BadInput(f"{name}: {error}; correct the size on its card, or ask its author") from None
     except _Failed as error:
-        raise BadInput(
-            f"{name}: {error}; run the same command again to continue the download, or save the file as {target}"
-        ) from None
+        raise BadInput(f"{name}: {error}; {_remedy()}, or save the file as {target}") from None
+
+
+def _remedy() -> str:
+    return "leave out --offline" if is_offline() else "run the same command again to continue the download"
 
 
 def url_target(name: str, url: str, digest: str) -> Path:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from satbench.core.errors import BadInput
@@ -67,7 +68,7 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
     elif colon and kind in LIBRARIES:
         loaded = _from_library(ref, kind, name, checkpoint)
     elif is_file and is_program(path):
-        loaded = _from_program(ref, path)
+        loaded = _from_program(ref, path, place)
     elif is_file:
         loaded = _from_file(ref, weights_of(path))
     elif path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
@@ -168,7 +169,7 @@ def _state_dict(name: str, card: StateDictCard, path: Path) -> Loaded:
         trained_for=card.trained_for,
         extra_data=card.extra_data,
     )
-    return Loaded(model, info, card.dataset, card.image_size)
+    return Loaded(model, info, card.dataset, card.image_size, module=_module(model))
 
 
 def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
@@ -242,8 +243,13 @@ def _trained(ref: str, model: Classifier, origin: Provenance) -> Loaded:
         class_names=origin.class_names,
         val=origin.val,
         train_n=origin.train_n,
-        module=next((name.partition(":")[0] for name in own_code(model.spec)), None),
+        module=_module(model),
     )
+
+
+def _module(model: Classifier) -> str | None:
+    """The module of the user's own of which the network is made."""
+    return next((name.partition(":")[0] for name in own_code(model.spec)), None)
 
 
 def _converted(ref: str, path: Path, model: Classifier, origin: Conversion) -> Loaded:
@@ -283,9 +289,9 @@ def _from_robustbench(ref: str, name: str, checkpoint: Path | None, progress: Pr
     return replace(loaded, info=info, dataset=entry.dataset, image_size=SIDES[entry.dataset], loader=loader)
 
 
-def _from_program(ref: str, path: Path) -> Loaded:
+def _from_program(ref: str, path: Path, device: torch.device) -> Loaded:
     """A program has no more identity than its file: equal weights may be used in other ways."""
-    model, shape = load_program(path)
+    model, shape = load_program(path, device)
     loaded = from_module(model, ref, path.name)
     loaded.model.eval()
     info = loaded.info.model_copy(update={"digest": f"sha256:{sha256_file(path)}"})

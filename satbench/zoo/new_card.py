@@ -1,5 +1,6 @@
 """A card for a checkpoint of one's own: what its file tells, and the architecture that has its tensors."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from torch import Tensor
 
 from satbench.core.bounded import check_plain, read_bounded
 from satbench.core.eps import format_eps
-from satbench.core.errors import FAULTS, BadInput, reason
+from satbench.core.errors import FAULTS, BadInput
 from satbench.core.files import write_text
 from satbench.core.names import check_name
 from satbench.core.parsing import parsed
 from satbench.models import ARCHITECTURES, ModelSpec, empty_model
+from satbench.models.classifier import check_logits
 from satbench.models.timm_network import PREFIX
 from satbench.models.weights import Conversion, is_of_satbench, load_model_file, read_weights
 from satbench.zoo.card import SatbenchCard, StateDictCard
@@ -85,47 +87,50 @@ def _own(path: Path, known: Fields, given: Mapping[str, Any]) -> Fields:
         **given,
         **known,
     }
-    parsed(SatbenchCard, fields, f"the card of {path}", _ADVICE)
-    _check_logits(path, model, spec)
+    _checked(SatbenchCard, path, fields, {"licence": "MIT"})
+    check_logits(model, f"{path}: the network", _CORRECT)
     return fields
 
 
 def _state_dict(path: Path, known: Fields, given: Mapping[str, Any]) -> Fields:
     tensors = read_weights(path)
-    if "activation" not in given and not any(name.endswith(".root") for name in tensors):
-        raise BadInput(f"{path}: weights do not tell the activation; give it: --set activation=relu")
     fields: Fields = {
-        "activation": "smoothrelu",
+        "activation": "smoothrelu" if any(name.endswith(".root") for name in tensors) else None,
         "channels": next((tensor.shape[1] for tensor in tensors.values() if tensor.ndim == 4), 3),
         "num_classes": next((tensor.shape[0] for tensor in reversed(tensors.values()) if tensor.ndim == 2), None),
         **given,
     }
-    for field in ("image_size", "mean", "std", "num_classes"):
-        if fields.get(field) is None:
-            raise BadInput(f"{path}: weights do not tell {field}; give it: --set {_EXAMPLES[field]}")
-    architecture = fields.pop("architecture", None) or architecture_of(path, tensors, fields)
-    whole = {
-        "summary": f"{architecture} with {fields['activation']}",
-        "format": "state-dict",
-        "architecture": architecture,
-        **fields,
-        "parameters": 1,  # counted below
-        **known,
-    }
+    middle = [0.5] * (fields["channels"] if fields["channels"] in (1, 3) else 3)
+    examples = {"activation": "relu", "image_size": 32, "mean": middle, "std": middle, "num_classes": 10}
+    named = fields.pop("architecture", None)
+
+    def card(architecture: object) -> Fields:
+        said = {"summary": f"{architecture} with {fields['activation']}", "format": "state-dict"}
+        return {**said, "architecture": architecture, **fields, "parameters": 1, **known}  # counted below
+
+    _checked(StateDictCard, path, card(named or "mlp"), {**examples, "licence": "MIT"})
+    whole = card(named or architecture_of(path, tensors, fields))
     described = parsed(StateDictCard, whole, f"the card of {path}", _ADVICE)
     model = empty_model(described.spec)
     whole["parameters"] = _count(model)
-    _check_logits(path, build(described.model_copy(update={"parameters": whole["parameters"]}), path), model.spec)
+    model = build(described.model_copy(update={"parameters": whole["parameters"]}), path)
+    check_logits(model, f"{path}: the network", _CORRECT)
     return whole
 
 
 _ADVICE = "give fields by --set FIELD=VALUE"
-_EXAMPLES = {
-    "image_size": "image_size=32",
-    "mean": "mean='[0.5, 0.5, 0.5]'",
-    "std": "std='[0.5, 0.5, 0.5]'",
-    "num_classes": "num_classes=10",
-}
+_CORRECT = "correct image_size, channels, num_classes or params by --set"
+
+
+def _checked(
+    schema: type[SatbenchCard] | type[StateDictCard], path: Path, fields: Fields, examples: Mapping[str, object]
+) -> None:
+    """Raise `BadInput` for the first field that is wrong, else for all of `examples` that are missing."""
+    missing = {name: value for name, value in examples.items() if fields.get(name) is None}
+    parsed(schema, {**fields, **missing}, f"the card of {path}", _ADVICE)
+    if missing:
+        shown = " ".join(f"--set {shlex.quote(f'{name}={value}')}" for name, value in missing.items())
+        raise BadInput(f"{path} does not tell {', '.join(missing)}; give what is true of it, such as {shown}")
 
 
 def architecture_of(path: Path, tensors: Mapping[str, Tensor], fields: Fields) -> str:
@@ -163,17 +168,6 @@ def _shapes(architecture: str, fields: Fields) -> dict[str, tuple[int, ...]] | N
     except (BadInput, *FAULTS):
         return None
     return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-
-
-def _check_logits(path: Path, model: torch.nn.Module, spec: ModelSpec) -> None:
-    images = torch.full((2, spec.channels, spec.image_size, spec.image_size), 0.5)
-    try:
-        with torch.no_grad():
-            logits = model.eval()(images)
-    except FAULTS as error:
-        raise BadInput(f"{path}: the network cannot be run on images of its size: {reason(error)}") from error
-    if logits.shape != (2, spec.num_classes) or not logits.isfinite().all():
-        raise BadInput(f"{path}: the network gives no finite logits (2, {spec.num_classes}) for two gray images")
 
 
 def _count(model: torch.nn.Module) -> int:

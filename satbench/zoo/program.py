@@ -29,13 +29,14 @@ _RUNS_CODE = ("/aotinductor/", "/executorch/", "opaque_obj", "custom_obj")
 
 
 class Program(nn.Module):
-    """A network in a file, in the mode in which it was saved; `train` and `eval` change nothing in it."""
+    """A network in a file; `train` and `eval` change nothing in one of torch.export, and in frozen TorchScript."""
 
-    def __init__(self, network: nn.Module, has_mode: bool) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.has_mode = has_mode
-        if not has_mode:
+        scripted = isinstance(network, torch.jit.ScriptModule)
+        self.has_mode = scripted and all(hasattr(module, "training") for module in network.modules())
+        if not self.has_mode:
             for module in network.modules():
                 module.training = False
 
@@ -59,9 +60,10 @@ def is_program(path: Path) -> bool:
     return any("/code/" in f"/{name}" for name in _names(path))
 
 
-def load_program(path: Path) -> tuple[Program, tuple[int, ...] | None]:
+def load_program(path: Path, device: torch.device) -> tuple[Program, tuple[int, ...] | None]:
     """The network and the shape (channels, height, width) of its images where the file tells it.
 
+    TorchScript is loaded to `device`: where it is frozen, its weights are constants, which `Module.to` does not move.
     Raises `BadInput` for a file that is damaged, holds what could run other code, or takes one fixed number of images.
     """
     check_plain(path)
@@ -72,13 +74,13 @@ def load_program(path: Path) -> tuple[Program, tuple[int, ...] | None]:
     try:
         with _without_notes(logged):
             if path.suffix != EXPORTED:
-                scripted: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-                return Program(scripted, has_mode=True), None
+                scripted: Any = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+                return Program(scripted), None
             _refuse_code(path)
             with weights_only():
                 program = torch.export.load(path)
                 shape = _image_shape(path, program)
-                return Program(program.module(), has_mode=False), shape
+                return Program(program.module()), shape
     except BadInput:
         raise
     except (*FAULTS, OSError, UnpicklingError) as error:

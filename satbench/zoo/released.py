@@ -28,7 +28,7 @@ from satbench.zoo.fetch import fetch, sha256_file
 from satbench.zoo.registry import read_cards
 from satbench.zoo.tf_bundle import Bundle
 from satbench.zoo.tf_graph import activation_of
-from satbench.zoo.weights_file import ABSENT, checked_weights, download_notice, file_state
+from satbench.zoo.weights_file import ABSENT, announce_download, checked_weights, file_state
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _sources(name: str, card: ReleasedCard, progress: Progress) -> Path:
     if outdated:
         _set_aside(name, outdated)
         sys.stderr.write(f"satbench: {name}: {', '.join(outdated)} are not what its card states now; fetching again\n")
-    sys.stderr.write(f"satbench: {name}: {download_notice(card)}\n")
+    announce_download(name, card)
     return fetch(name, card.release, card.files, progress, known_digests(name, card))
 
 

@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 
 from satbench.core.errors import BadInput
+from satbench.core.offline import is_offline
+from satbench.core.plugins import check_allowed
 from satbench.core.progress import Progress, silent
 from satbench.core.strict_yaml import PACKAGE
-from satbench.models import Classifier, build_model
+from satbench.models import Classifier, build_model, own_code
 from satbench.models.weights import load_strictly, read_weights
 from satbench.zoo import cache
 from satbench.zoo.card import Card, FileCard, ReleasedCard, StateDictCard
@@ -38,7 +40,7 @@ def checked_weights(name: str, card: FileCard) -> Path:
 def obtain_weights(name: str, card: FileCard, progress: Progress = silent) -> Path:
     """Like `checked_weights`; weights at a URL are downloaded where the caches lack them."""
     if is_url(card.weights) and not weights_path(name, card).is_file():
-        sys.stderr.write(f"satbench: {name}: {download_notice(card)}\n")
+        announce_download(name, card)
         fetch_url(name, card.weights, card.sha256, progress, card.size)
     return checked_weights(name, card)
 
@@ -46,8 +48,11 @@ def obtain_weights(name: str, card: FileCard, progress: Progress = silent) -> Pa
 def build(card: StateDictCard, path: Path) -> Classifier:
     """The network of a card with the weights of a plain state dict, in eval mode.
 
-    Raises `BadInput` where the weights do not fit it or it has other parameters than the card says.
+    Raises `BadInput` where the weights do not fit it, where it has other parameters than the card says, and where the
+    card names code that the user did not allow.
     """
+    for name in own_code(card.spec):
+        check_allowed(name, f"the card of {path}")
     model = build_model(card.spec)
     load_strictly(model.net, read_weights(path), path)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -63,11 +68,19 @@ def download_size(card: Card) -> int | None:
     return card.size
 
 
-def download_notice(card: Card) -> str:
-    """What a download will take, and under which licence."""
+def announce_download(name: str, card: Card) -> None:
+    """Tell on stderr what a download will take, and under which licence; nothing is told, nor downloaded, offline."""
+    if is_offline():
+        return
     size = download_size(card)
     least = "at least " if isinstance(card, ReleasedCard) else ""
-    return f"downloading {f'{least}{size / 1e6:,.1f} MB' if size else 'an unknown size'}; licence: {card.licence}"
+    told = f"{least}{size_words(size)}" if size else "an unknown size"
+    sys.stderr.write(f"satbench: {name}: downloading {told}; licence: {card.licence}\n")
+
+
+def size_words(size: int) -> str:
+    """A number of bytes in MB, or in kB where it is less than one."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
 
 
 def file_state(name: str, card: FileCard) -> str:
