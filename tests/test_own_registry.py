@@ -19,7 +19,7 @@ from satbench.cli import app
 from satbench.core.errors import BadInput
 from satbench.core.plugins import PLUGINS
 from satbench.models import Classifier, ModelSpec, build_model, empty_model
-from satbench.zoo import load
+from satbench.zoo import load, remote
 from satbench.zoo.new_card import architecture_of
 from satbench.zoo.registry import entries, find_card, read_cards, registry_path
 
@@ -300,6 +300,14 @@ def site(tmp_path: Path) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
+        def do_GET(self) -> None:
+            if not self.path.startswith("/moved/"):
+                super().do_GET()
+                return
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/{self.path[7:]}")
+            self.end_headers()
+
     (tmp_path / "web").mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "web")))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -316,6 +324,16 @@ def web(tmp_path: Path, site: str, mine: Path) -> str:
     for file in mine.parent.iterdir():
         (tmp_path / "web" / file.name).write_bytes(file.read_bytes())
     return f"{site}/zoo.yaml"
+
+
+def test_a_redirection_to_plain_http_needs_a_digest(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """127.0.0.1 stands for another machine."""
+    moved = web.replace("127.0.0.1", "localhost").replace("/zoo.yaml", "/moved/zoo.yaml")
+    monkeypatch.setenv("SATBENCH_ZOO", moved)
+    assert "mine" in entries()
+    monkeypatch.setattr(remote, "_is_here", lambda host: host == "localhost")
+    with pytest.raises(BadInput, match=r"127\.0\.0\.1: plain HTTP is used only .* leads there; give its digest"):
+        entries()
 
 
 def test_a_registry_at_a_url_brings_its_weights(web: str, tmp_path: Path, monkeypatch, capsys) -> None:

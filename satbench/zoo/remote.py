@@ -41,7 +41,7 @@ def text_file(url: str) -> tuple[Path, str]:
     if is_kept and (wanted is not None or is_offline()):
         return kept, address
     need_network(f"the registry {address} is", "use it once with a network, or leave it out")
-    content = _content(address)
+    content = _content(address, wanted)
     found = hashlib.sha256(content).hexdigest()
     if wanted not in (None, found):
         raise BadInput(f"the registry {address} has SHA-256 {found}, not {wanted}; ask its author which one is right")
@@ -50,17 +50,21 @@ def text_file(url: str) -> tuple[Path, str]:
     return kept, address
 
 
-def _content(url: str) -> bytes:
+def _content(url: str, digest: str | None) -> bytes:
     import requests
 
     try:
         with requests.get(url, timeout=TIMEOUT, stream=True) as answer:
             answer.raise_for_status()
+            for one in (*answer.history, answer):
+                need_digest(one.url, digest, f"{url} leads there; give its digest: {url}#{FRAGMENT}HEX")
             content = b""
             for part in answer.iter_content(1 << 16):  # unpacked, where the server sends it packed
                 content += part
                 if len(content) > MOST_BYTES:
                     break
+    except BadInput:
+        raise
     except (requests.RequestException, OSError) as error:
         raise BadInput(f"the registry {url} cannot be read ({type(error).__name__}); check the URL") from None
     if len(content) > MOST_BYTES:
