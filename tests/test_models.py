@@ -373,12 +373,12 @@ def test_a_truncated_file_is_refused(whole: Path, share: float) -> None:
 
 
 def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(BadInput, match="no such file"):
-            load_model_file(path)
-    for path in (tmp_path / "none.pt", tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(BadInput, match="no such"):
-            read_weights(path)
+    for read in (load_model_file, read_weights):
+        for path in (tmp_path / "none.pt", tmp_path / "none.safetensors"):
+            with pytest.raises(BadInput, match="no such"):
+                read(path)
+        with pytest.raises(BadInput, match="is not a plain file"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize("read", [load_model_file, read_weights])
