@@ -28,7 +28,7 @@ from satbench.core.lookup import check_keywords
 from satbench.core.plugins import SOCKETS, own
 from satbench.numerics.seeding import Randomness
 from satbench.numerics.threat import ThreatModel
-from satbench.specs.attack import AttackInfo
+from satbench.specs.attack import AttackInfo, Parameter
 
 ARGUMENTS = ["model", "x", "y", "threat", "randomness"]
 
@@ -55,9 +55,7 @@ class Adaptive(Described):
         stated = dict(self.stated)
         id = spelled("Adaptive", {"attack": self.reference, **stated})
         params = scalars(stated)
-        shown = ",".join(f"{key}={value}" for key, value in params.items())  # all: which ones matter is not known
-        label = f"adaptive {self.reference}" + (f":{shown}" if shown else "")
-        found = AttackInfo.foreign(id, self.reference, label, params, stage_infos(self))
+        found = AttackInfo.foreign(id, self.reference, label_of(self.reference, params), params, stage_infos(self))
         brought = from_outside(self.attack) is not None and isinstance(getattr(self.attack, "info", None), AttackInfo)
         return found.model_copy(update={"kind": info_of(self.attack).kind}) if brought else found
 
@@ -79,6 +77,12 @@ class Adaptive(Described):
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomness: Randomness) -> Tensor:
         with crafting(model), torch.enable_grad():
             return self.attack(model, x, y, threat, randomness)
+
+
+def label_of(reference: str, params: Mapping[str, Parameter]) -> str:
+    """What tables call it: with all its parameters, for which ones matter is not known."""
+    shown = ",".join(f"{key}={value}" for key, value in params.items())
+    return f"adaptive {reference}" + (f":{shown}" if shown else "")
 
 
 def adaptive(reference: str, stated: Mapping[str, object]) -> Adaptive:

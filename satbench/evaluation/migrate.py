@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from satbench.attacks import Attack, build_attack
+from satbench.attacks.adaptive import label_of
 from satbench.attacks.base import info_of, scalars
 from satbench.core.errors import BadInput
 from satbench.evaluation.continued import continued
@@ -199,7 +200,7 @@ def attack_of(text: str) -> Attack:
     label = label_with_counts(name, params)
     if name == "Adaptive" and "attack" in params:
         name = str(params.pop("attack"))
-        label = f"adaptive {name}"
+        label = label_of(name, scalars(params))
     return _Described(AttackInfo.foreign(text, name, label, scalars(params)))
 
 
