@@ -104,8 +104,8 @@ def digits_awp() -> TrainConfig:
 
     Command: `satbench train digits-awp`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
-    What the source reports does not show: at 440 passes an image (`reports/methods-on-digits`) robust accuracy with ReLU
-    is 0.0 [-4.2, 4.2] points from that of `pgd_at`.
+    What the source reports does not show: at 440 passes an image (`reports/methods-on-digits`) robust accuracy with
+    ReLU is 0.0 [-4.2, 4.2] points from that of `pgd_at`.
     """
     return _digits("digits-awp", "awp", activation="relu")
 
@@ -159,8 +159,8 @@ def digits_sglr() -> TrainConfig:
     Wrong labels: with a fifth of them wrong on 300 images (`tests/test_soft_labels.py`, three seeds) the largest entry
     of the table returns to the true label of 89.7% [84.1, 93.5] of 165 images and leaves that of 1.2% [0.6, 2.3] of
     735.
-    What the source reports does not show: at 440 passes an image (`reports/methods-on-digits`) robust accuracy with ReLU
-    is -2.8 [-6.7, 0.9] points and clean accuracy -0.5 [-1.7, 0.5] points from that of `pgd_at`.
+    What the source reports does not show: at 440 passes an image (`reports/methods-on-digits`) robust accuracy with
+    ReLU is -2.8 [-6.7, 0.9] points and clean accuracy -0.5 [-1.7, 0.5] points from that of `pgd_at`.
     """
     return _digits("digits-sglr", "sglr", activation="relu", **{"method.start_epoch": 9})
 
@@ -360,8 +360,8 @@ def digits_moat() -> TrainConfig:
     Paper: Wang et al. 2021 (arXiv 2106.15357), of which the abstract was at hand; the stages are satbench's.
     Command: `satbench train digits-moat`. With benign epochs: `--set method.stages=1:benign+3:single+2:multi`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
-    What the source reports shows with ReLU alone: at 440 passes an image (`reports/methods-on-digits`) robust accuracy is
-    5.8 [2.1, 9.6] points above that of `pgd_at`; with SiLU and SmoothReLU it is not decided.
+    What the source reports shows with ReLU alone: at 440 passes an image (`reports/methods-on-digits`) robust accuracy
+    is 5.8 [2.1, 9.6] points above that of `pgd_at`; with SiLU and SmoothReLU it is not decided.
     """
     return _mlp("digits-moat", "moat", epochs=30)
 
