@@ -430,6 +430,17 @@ def test_odd_yaml_is_refused(what: str, tmp_path: Path) -> None:
     refused(lambda: read_mapping(tmp_path / "a.yaml"), "a.yaml", seconds=3)
 
 
+def test_a_long_value_does_not_fill_the_screen(tmp_path: Path) -> None:
+    file = tmp_path / "zoo.yaml"
+    file.write_text("e: " + "1:" * 100_000 + "1\n")
+    with pytest.raises(BadInput) as raised:
+        _given(str(file))
+    message = str(raised.value)
+    assert message.startswith(f"{file}: entry 'e'")
+    assert "1 [...] " in message or ": [...] " in message
+    assert len(message) < 4100
+
+
 def test_numbers_are_those_of_yaml_and_none_is_to_the_base_60(tmp_path: Path) -> None:
     """A long number to the base 60 took minutes."""
     texts = ["1" + ":59" * 130_000, "1:30", "1:30.5", "089", "1.2.3", "e5", "1" * 50_000 + "x"]
