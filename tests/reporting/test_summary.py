@@ -207,7 +207,7 @@ def test_attacks_of_one_label_show_the_parameters_in_which_they_differ() -> None
         ("Cascade(unit=250)", "Cascade", "AutoAttack"),
         ("Rapid()", "Rapid", "rapid"),
         (repr(build_attack("foolbox:LinfDeepFoolAttack", {})), "foolbox LinfDeepFoolAttack", "another attack"),
-        ("Adaptive(attack='pack.mod:call', steps=20)", "adaptive pack.mod:call", "another attack"),
+        ("Adaptive(attack='pack.mod:call', steps=20)", "adaptive pack.mod:call:steps=20", "another attack"),
         (f"Transfer(attack={PGD}, source='net a@0123456789ab')", "PGD-50 from net a", "attack from another model"),
         (f"Transfer(attack={AA}, source='b@01')", "AutoAttack standard from b", "attack from another model"),
         (f"Bf16(attack={PGD})", "PGD-50, bf16 search", "PGD"),
