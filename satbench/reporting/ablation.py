@@ -5,7 +5,8 @@ from statistics import fmean
 
 import pandas as pd
 
-from satbench.reporting.rounding import down, inward, outward
+from satbench.reporting.differences import difference_cell
+from satbench.reporting.rounding import down
 from satbench.reporting.verdict import Comparison
 
 SWITCHES = {"surrogate.attacker=True": "attacker", "surrogate.optimizer=True": "optimizer"}
@@ -34,7 +35,7 @@ def ablation_table(found: Sequence[Comparison], asked: Sequence[Comparison]) -> 
                 rates = _rate(one.reference_values), _rate(plain.reference_values)
                 lines.append(_line(activation, "none", one, rates, ("-", "-")))
             rates = _rate(one.values), _rate(plain.values)
-            lines.append(_line(activation, smooth, one, rates, (_difference(one), _difference(plain))))
+            lines.append(_line(activation, smooth, one, rates, (difference_cell(one), difference_cell(plain))))
     return pd.DataFrame(lines)
 
 
@@ -55,7 +56,3 @@ def _line(
 
 def _rate(values: Sequence[float]) -> str:
     return down(fmean(values))
-
-
-def _difference(one: Comparison) -> str:
-    return f"{inward(one.difference)} {outward(one.low, one.high)}, p = {one.p_value:.2g}: {one.verdict}"

@@ -9,7 +9,7 @@ import pandas as pd
 from satbench.reporting.names import short_names
 from satbench.reporting.pictures import Picture
 from satbench.reporting.table_forms import MISSING
-from satbench.results.store import Run
+from satbench.results.store import Run, seconds_of
 from satbench.results.training_log import Times
 
 DEPARTURES = "## Departures"  # the heading under which a plan lists what was done otherwise
@@ -64,8 +64,8 @@ def spent(runs: Sequence[Run], seconds: Mapping[str, float]) -> pd.DataFrame:
         name = ", ".join(sorted(shorts[attack.id] for attack in run.manifest.attacks))
         groups.setdefault(name, []).append(run)
     for name, group in sorted(groups.items()):
-        passes = sum(map(_passes, group))
-        lines.append((f"evaluations by {name}", len(group), sum(run.manifest.seconds for run in group), passes))
+        passes = sum(run.passes for run in group)
+        lines.append((f"evaluations by {name}", len(group), sum(map(seconds_of, group)), passes))
     lines.append(("together", sum(line[1] for line in lines), sum(line[2] for line in lines), None))
     return pd.DataFrame(
         {
@@ -76,8 +76,3 @@ def spent(runs: Sequence[Run], seconds: Mapping[str, float]) -> pd.DataFrame:
         }
         for what, count, took, passes in lines
     )
-
-
-def _passes(run: Run) -> int:
-    trust = run.manifest.trust
-    return int(run.records[["forward", "backward"]].to_numpy().sum()) + (trust.forward + trust.backward if trust else 0)

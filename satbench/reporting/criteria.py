@@ -309,7 +309,7 @@ CRITERIA: Mapping[CriterionName, Criterion] = {
     ),
     "rapid": Criterion(
         "rapid comes close to AutoAttack",
-        "at most 0.5 points above AutoAttack in the mean over ten networks",
+        "at most 0.5 points above AutoAttack in the mean over the main networks",
         "more",
         _rapid,
     ),

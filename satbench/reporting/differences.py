@@ -50,6 +50,11 @@ def answer(asked: Sequence[Comparison]) -> str:
     return f"{what}: {'; '.join(parts)} (n = {n} images, {seeds} seeds each)."
 
 
+def difference_cell(one: Comparison) -> str:
+    """The difference in points with its interval, adjusted p-value and verdict, as a cell of a table."""
+    return f"{inward(one.difference)} {outward(one.low, one.high)}, p = {one.p_value:.2g}: {one.verdict}"
+
+
 def span(counts: Sequence[int]) -> str:
     """`5`, or `5 to 10` where they differ."""
     return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from satbench.reporting.differences import main_question, span
+from satbench.reporting.differences import difference_cell, main_question, span
 from satbench.reporting.lines import model_lines
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.summary import join_runs
@@ -171,8 +171,11 @@ def method_differences(table: MethodTable, found: Iterable[Comparison]) -> pd.Da
     columns = _columns(table, found)
     lines = []
     for row in table.rows:
-        cells = {column: group.get(row.recipe) for column, group in columns.items()}
-        lines.append({"method": row.name} | {column: _difference(one) for column, one in cells.items()})
+        cells = {
+            column: difference_cell(group[row.recipe]) if row.recipe in group else MISSING
+            for column, group in columns.items()
+        }
+        lines.append({"method": row.name} | cells)
     return pd.DataFrame(lines)
 
 
@@ -203,9 +206,3 @@ def _columns(table: MethodTable, found: Iterable[Comparison]) -> dict[str, dict[
         )
         columns.setdefault(column, {})[one.of[0]] = one
     return columns
-
-
-def _difference(one: Comparison | None) -> str:
-    if one is None:
-        return MISSING
-    return f"{inward(one.difference)} {outward(one.low, one.high)}, p = {one.p_value:.2g}: {one.verdict}"

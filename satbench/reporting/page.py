@@ -100,7 +100,8 @@ def write_report(
     `curves` may be empty; `notes` are paragraphs under the title; `reference` is the activation that the others are
     compared with; `trained` says of trainings what the runs do not hold, `reported` what sources report of their
     methods, and `background` what else a page says beside the runs. A folder that is named after a study with criteria
-    in `leaderboards/claims.yaml` shows them. The file `RESULTS_FILE` rebuilds the page. Equal runs give equal bytes.
+    in `leaderboards/claims.yaml` shows them. The file `RESULTS_FILE` rebuilds the page. The same runs and
+    times give the same bytes.
     All is computed before the first file is replaced. Raises `BadInput` when the runs hold no records, and as
     `check_report_folder` does.
     """

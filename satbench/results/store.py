@@ -49,6 +49,13 @@ class Run:
     reused: bool = False
     timing: pd.DataFrame | None = None
 
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of single images, by the attacks and the trust battery."""
+        trust = self.manifest.trust
+        attacks = int(self.records[["forward", "backward"]].to_numpy().sum())
+        return attacks + (trust.forward + trust.backward if trust else 0)
+
 
 def check_run_folder(out: Path) -> None:
     """Raise `BadInput` for an output folder that is neither new nor that of a run."""
@@ -174,6 +181,11 @@ def read_examples(run: Run) -> pd.DataFrame:
 def read_timing(run: Run) -> pd.DataFrame:
     """Times and passes, with the columns of `schema.TIMING`; raises `BadInput` when they are missing or damaged."""
     return read_timing_table(run.path) if run.timing is None else run.timing
+
+
+def seconds_of(run: Run) -> float:
+    """What the run took: the time of its attacks, or that of its last command where this is longer."""
+    return max(run.manifest.seconds, float(read_timing(run)["seconds"].sum()))
 
 
 def read_timing_table(path: Path) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from satbench.evaluation.request import resolved
 from satbench.evaluation.search import PROBE, search_on
 from satbench.evaluation.sweep import threats_of
 from satbench.numerics.device import resolve_device, using_threads
-from satbench.results.store import Run, read_run, read_timing
+from satbench.results.store import Run, read_run, seconds_of
 from satbench.study.folder import HIDDEN, StudyFolder
 from satbench.study.jobs import TRAINING, Jobs
 from satbench.study.pilot import Clock, seconds_a_pass
@@ -235,12 +235,7 @@ def duration(seconds: float) -> str:
 def measured_evaluation(folder: Path) -> Measured:
     """What a finished run took, by its records, its times and its trust battery; raises `BadInput` for no run."""
     run = read_run(folder)
-    trust = run.manifest.trust
-    passes = int(run.records[["forward", "backward"]].to_numpy().sum()) + (
-        trust.forward + trust.backward if trust else 0
-    )
-    attacks = float(read_timing(run)["seconds"].sum())
-    return Measured(passes, max(run.manifest.seconds, attacks))  # the manifest's are of the last command alone
+    return Measured(run.passes, seconds_of(run))
 
 
 def measured_training(folder: Path) -> Measured:

@@ -124,16 +124,15 @@ class Subject:
         for name, right in figures.items():
             known = self.first.setdefault(name, [])
             known += right[len(known) :].tolist()
-        said, checked = run.manifest, run.manifest.trust
-        passes = int(run.records[["forward", "backward"]].to_numpy().sum())
+        said = run.manifest
         self.seen = Seen(
             ids=self.images.ids[:n],
             figures=figures if n == len(self.images) else {name: _right(known) for name, known in self.first.items()},
             network=said.model.digest,
             training=self.member.evaluation.training,
             numerics=self.numerics if said.draws == 1 and not said.other_numerics else "",
-            trust=checked,
-            passes=passes + (checked.forward + checked.backward if checked else 0),
+            trust=said.trust,
+            passes=run.passes,
         )
 
     def looks(self) -> Iterator[int]:

@@ -22,7 +22,7 @@ from satbench.training.stages import method_of, passes_of, stage_configs
 def write_page(study: Path, out: Path, title: str | None = None, background: Background = NOTHING) -> Report:
     """Write the page of the study in the folder `study` into the folder `out`, under `title` or the study's own.
 
-    What is not finished yet is left out, and a note says how much that is. Equal studies give equal bytes. Raises
+    What is not finished yet is left out, and a note says how much that is. The same folder gives the same bytes. Raises
     `BadInput` when no evaluation is finished.
     """
     jobs = read_jobs(study / STUDY)
