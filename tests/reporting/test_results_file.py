@@ -5,6 +5,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 
 from satbench.core.errors import BadInput
-from satbench.reporting.background import Background
+from satbench.reporting.background import Background, spent
 from satbench.reporting.page import write_report
 from satbench.reporting.pictures import Picture
 from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
@@ -154,3 +155,13 @@ def test_a_damaged_file_is_refused_in_one_line(
     with pytest.raises(BadInput, match=r"results\.json\.gz, field '.*; make it again") as caught:
         read_results(file)
     assert "\n" not in str(caught.value)
+
+
+def test_hours_are_those_of_all_commands_that_made_a_run(make_run: MakeRun) -> None:
+    """The manifest has the seconds of the last command, which may have continued a run of hours."""
+    run = with_stages(some_runs(make_run)[0])
+    timing = read_timing(run).assign(seconds=2400.0)
+    assert run.manifest.seconds == 1.0
+    assert spent([replace(run, timing=timing)], {})["hours"].tolist() == ["2.00", "2.00"]
+    slow = run.manifest.model_copy(update={"seconds": 10_800.0})
+    assert spent([replace(run, timing=timing, manifest=slow)], {})["hours"].tolist() == ["3.00", "3.00"]
