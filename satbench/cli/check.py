@@ -141,7 +141,7 @@ def _report(verdicts: "Sequence[NetworkVerdict]") -> None:
     """A line a look, on standard error."""
     seen, images = (sum(getattr(one, name) for one in verdicts) for name in ("n", "images"))
     left = sum(figure.state == "open" for one in verdicts for figure in one.figures)
-    echo(f"{seen} of {images} images: {left} figures are not settled", err=True)
+    echo(f"{seen} of {images} images; figures not settled: {left}", err=True)
 
 
 def _print(verdict: "SuiteVerdict") -> None:

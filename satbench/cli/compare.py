@@ -43,5 +43,5 @@ def command(
     size = (SIZE if points is None else points) / 100
     for found in settled.until_settled(run_a, run_b, size, data_dir, device):
         left = sum(one.verdict == "open" for one in found)
-        echo(f"{found[0].n} images: {left} figures are not settled", err=True)
+        echo(f"{found[0].n} images; figures not settled: {left}", err=True)
     echo(settled.to_markdown(found, size), nl=False)

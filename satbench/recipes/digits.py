@@ -6,14 +6,11 @@ method runs and what it costs; differences between methods at this size are no e
 
 from typing import Any
 
-from satbench.recipes.cifar10_labels import SELF_ADAPTIVE
 from satbench.training.config import TrainConfig
 from satbench.training.settings import Named, OptimizerConfig, StageConfig, ThreatConfig
 
-ADR = {"method.end_epoch": 20, "method.decay": 0.95}
 
-
-def _digits(name: str, method: str, /, **changes: Any) -> TrainConfig:
+def digits_as(name: str, method: str, /, **changes: Any) -> TrainConfig:
     """A small convnet at Linf 0.2 under one schedule, so that the runs differ in their method alone."""
     start = TrainConfig(
         recipe=name,
@@ -40,7 +37,7 @@ def digits_sat() -> TrainConfig:
     Command: `satbench train digits-sat`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits("digits-sat", "pgd_at", **{"method.steps": 10})
+    return digits_as("digits-sat", "pgd_at", **{"method.steps": 10})
 
 
 def digits_sat_single_step() -> TrainConfig:
@@ -50,7 +47,7 @@ def digits_sat_single_step() -> TrainConfig:
     Command: `satbench train digits-sat-single-step`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits("digits-sat-single-step", "pgd_at", **{"method.steps": 1})
+    return digits_as("digits-sat-single-step", "pgd_at", **{"method.steps": 1})
 
 
 def digits_standard() -> TrainConfig:
@@ -59,7 +56,7 @@ def digits_standard() -> TrainConfig:
     Command: `satbench train digits-standard`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits("digits-standard", "standard")
+    return digits_as("digits-standard", "standard")
 
 
 def digits_quick() -> TrainConfig:
@@ -78,7 +75,7 @@ def digits_pgd_at() -> TrainConfig:
     Command: `satbench train digits-pgd-at`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits("digits-pgd-at", "pgd_at", activation="relu")
+    return digits_as("digits-pgd-at", "pgd_at", activation="relu")
 
 
 def digits_trades() -> TrainConfig:
@@ -87,7 +84,7 @@ def digits_trades() -> TrainConfig:
     Command: `satbench train digits-trades`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits("digits-trades", "trades", activation="relu")
+    return digits_as("digits-trades", "trades", activation="relu")
 
 
 def digits_mart() -> TrainConfig:
@@ -96,7 +93,7 @@ def digits_mart() -> TrainConfig:
     Command: `satbench train digits-mart`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits("digits-mart", "mart", activation="relu")
+    return digits_as("digits-mart", "mart", activation="relu")
 
 
 def digits_awp() -> TrainConfig:
@@ -107,7 +104,7 @@ def digits_awp() -> TrainConfig:
     What the source reports does not show: at 440 passes an image (`reports/methods-on-digits`) robust accuracy with
     ReLU is 0.0 [-4.2, 4.2] points from that of `pgd_at`.
     """
-    return _digits("digits-awp", "awp", activation="relu")
+    return digits_as("digits-awp", "awp", activation="relu")
 
 
 def digits_fgsm_rs() -> TrainConfig:
@@ -117,7 +114,7 @@ def digits_fgsm_rs() -> TrainConfig:
     Command: `satbench train digits-fgsm-rs`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits("digits-fgsm-rs", "fgsm_rs", activation="relu", **{"stop.collapse": "rollback"})
+    return digits_as("digits-fgsm-rs", "fgsm_rs", activation="relu", **{"stop.collapse": "rollback"})
 
 
 def digits_n_fgsm() -> TrainConfig:
@@ -126,7 +123,7 @@ def digits_n_fgsm() -> TrainConfig:
     Command: `satbench train digits-n-fgsm`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits("digits-n-fgsm", "n_fgsm", activation="relu")
+    return digits_as("digits-n-fgsm", "n_fgsm", activation="relu")
 
 
 def digits_gradalign() -> TrainConfig:
@@ -135,7 +132,7 @@ def digits_gradalign() -> TrainConfig:
     Command: `satbench train digits-gradalign`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits("digits-gradalign", "gradalign", activation="relu")
+    return digits_as("digits-gradalign", "gradalign", activation="relu")
 
 
 def digits_free() -> TrainConfig:
@@ -146,103 +143,7 @@ def digits_free() -> TrainConfig:
     What the source reports does not show: at 440 passes an image, with the rate of `digits-pgd-at`
     (`reports/methods-on-digits`), robust accuracy with ReLU is 43.1 [32.8, 53.5] points below that of `pgd_at`.
     """
-    return _digits("digits-free", "free", activation="relu", **{"method.replays": 8, "epochs": 10})
-
-
-def digits_sglr() -> TrainConfig:
-    """Self-guided label refinement on PGD adversarial training, from the tenth epoch on.
-
-    Paper: Li, Yu et al. 2024 (CVPR, arXiv 2403.09101), as in their released code.
-    Command: `satbench train digits-sglr`.
-    Hardware: one CPU core. Time: under a minute, measured. Expected: 60.2% [55.6, 64.6] under PGD-50 and 97.3% [95.4,
-    98.5] clean on the 450 test images, means of three seeds, measured.
-    Wrong labels: with a fifth of them wrong on 300 images (`tests/test_soft_labels.py`, three seeds) the largest entry
-    of the table returns to the true label of 89.7% [84.1, 93.5] of 165 images and leaves that of 1.2% [0.6, 2.3] of
-    735.
-    What the source reports does not show: at 440 passes an image (`reports/methods-on-digits`) robust accuracy with
-    ReLU is -2.8 [-6.7, 0.9] points and clean accuracy -0.5 [-1.7, 0.5] points from that of `pgd_at`.
-    """
-    return _digits("digits-sglr", "sglr", activation="relu", **{"method.start_epoch": 9})
-
-
-def digits_sglr_trades() -> TrainConfig:
-    """Self-guided label refinement on TRADES, a reconstruction: how the authors join the two is not known.
-
-    Paper: Li, Yu et al. 2024 (CVPR, arXiv 2403.09101).
-    Command: `satbench train digits-sglr-trades`.
-    Hardware: one CPU core. Time: under a minute, measured. Expected: 63.3% [58.8, 67.7] under PGD-50 and 94.6% [92.1,
-    96.3] clean on the 450 test images, means of three seeds, measured.
-    """
-    changes = {"method.base": "trades", "method.start_epoch": 9}
-    return _digits("digits-sglr-trades", "sglr", activation="relu", **changes)
-
-
-def digits_self_adaptive() -> TrainConfig:
-    """Self-adaptive training on TRADES: labels from clean predictions, and a weight for every image.
-
-    Paper: Huang et al. 2020 (NeurIPS).
-    Command: `satbench train digits-self-adaptive`.
-    Hardware: one CPU core. Time: under a minute, measured. Expected: 64.1% [59.6, 68.4] under PGD-50 and 95.1% [92.7,
-    96.7] clean on the 450 test images, means of three seeds, measured.
-    """
-    return _digits(
-        "digits-self-adaptive",
-        "sglr",
-        activation="relu",
-        **SELF_ADAPTIVE,
-        **{"method.start_epoch": 14},
-    )
-
-
-def digits_te() -> TrainConfig:
-    """PGD adversarial training with temporal ensembling, whose weight grows from the tenth epoch to the 16th.
-
-    Paper: Dong et al. 2022 (ICLR, arXiv 2106.01606).
-    Command: `satbench train digits-te`.
-    Hardware: one CPU core. Time: under a minute, measured. Expected: 64.5% [60.0, 68.8] under PGD-50 and 93.7% [91.1,
-    95.6] clean on the 450 test images, means of three seeds, measured.
-    Wrong labels: with a fifth of them wrong on 300 images (`tests/test_soft_labels.py`, three seeds) this method fits
-    4.2% [2.1, 8.5] of 165, `pgd_at` 55.2% [47.5, 62.5]. In 20 epochs on all images `pgd_at` fits 0.2% [0.0, 0.9] of
-    647, and nothing is to be gained.
-    """
-    return _digits("digits-te", "te", activation="relu", **{"method.start_epoch": 9, "method.end_epoch": 15})
-
-
-def digits_te_trades() -> TrainConfig:
-    """TRADES with temporal ensembling, whose weight grows from the tenth epoch to the 16th.
-
-    Paper: Dong et al. 2022 (ICLR, arXiv 2106.01606).
-    Command: `satbench train digits-te-trades`.
-    Hardware: one CPU core. Time: under a minute, measured. Expected: 62.1% [57.6, 66.5] under PGD-50 and 94.5% [92.0,
-    96.3] clean on the 450 test images, means of three seeds, measured.
-    """
-    changes = {"method.base": "trades", "method.start_epoch": 9, "method.end_epoch": 15}
-    return _digits("digits-te-trades", "te", activation="relu", **changes)
-
-
-def digits_adr() -> TrainConfig:
-    """PGD adversarial training with labels that a teacher rectifies, an average of the network's own weights.
-
-    Paper: Wu et al. 2024 (ICLR, arXiv 2305.12118); the decay of the teacher is shorter than theirs, as this run is.
-    Command: `satbench train digits-adr`.
-    Hardware: one CPU core. Time: under two minutes on a busy machine, measured. Expected: 47.7% [43.2, 52.4] under
-    PGD-50 and 90.4% [87.3, 92.9] clean on the 450 test images, means of three seeds, measured.
-    The gain that the paper reports does not show here: `digits-pgd-at` has 60.0% [55.4, 64.5], one seed. In so short a
-    run the teacher is unsure and the labels are nearly uniform: the training loss ends at 2.29, near ln 10.
-    """
-    return _digits("digits-adr", "adr", activation="relu", **ADR)
-
-
-def digits_adr_trades() -> TrainConfig:
-    """TRADES with labels that a teacher rectifies, an average of the network's own weights.
-
-    Paper: Wu et al. 2024 (ICLR, arXiv 2305.12118); the decay of the teacher is shorter than theirs, as this run is.
-    Command: `satbench train digits-adr-trades`.
-    Hardware: one CPU core. Time: under two minutes on a busy machine, measured. Expected: 37.1% [32.7, 41.7] under
-    PGD-50 and 92.4% [89.6, 94.6] clean on the 450 test images, means of three seeds, measured.
-    The gain that the paper reports does not show here: `digits-trades` has 64.2% [59.6, 68.6], one seed.
-    """
-    return _digits("digits-adr-trades", "adr", activation="relu", **ADR, **{"method.base": "trades"})
+    return digits_as("digits-free", "free", activation="relu", **{"method.replays": 8, "epochs": 10})
 
 
 def digits_ema() -> TrainConfig:
@@ -252,7 +153,7 @@ def digits_ema() -> TrainConfig:
     Command: `satbench train digits-ema`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits("digits-ema", "pgd_at", activation="relu", averaging="ema", **{"averaging.decay": 0.95})
+    return digits_as("digits-ema", "pgd_at", activation="relu", averaging="ema", **{"averaging.decay": 0.95})
 
 
 def digits_swa() -> TrainConfig:
@@ -262,7 +163,7 @@ def digits_swa() -> TrainConfig:
     Command: `satbench train digits-swa`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits("digits-swa", "pgd_at", activation="relu", averaging="swa", **{"averaging.start": 10})
+    return digits_as("digits-swa", "pgd_at", activation="relu", averaging="swa", **{"averaging.start": 10})
 
 
 def digits_bag_of_tricks() -> TrainConfig:
@@ -273,7 +174,7 @@ def digits_bag_of_tricks() -> TrainConfig:
     Command: `satbench train digits-bag-of-tricks`.
     Hardware: one CPU core. Time: under a minute, measured. Expected: `leaderboards/digits-Linf-0.2.md`, measured.
     """
-    return _digits(
+    return digits_as(
         "digits-bag-of-tricks",
         "pgd_at",
         activation="softplus",
@@ -299,7 +200,7 @@ def _mlp(name: str, method: str, /, **changes: Any) -> TrainConfig:
         "optimizer.lr": 3e-3,
         "optimizer.weight_decay": 0,
     }
-    return _digits(name, method, **start | changes)
+    return digits_as(name, method, **start | changes)
 
 
 def digits_collapse() -> TrainConfig:
@@ -315,7 +216,7 @@ def digits_collapse() -> TrainConfig:
 
 def _surrogate(name: str, attacker: bool, optimizer: bool) -> TrainConfig:
     changes = {"surrogate.attacker": attacker, "surrogate.optimizer": optimizer}
-    return _digits(f"digits-surrogate-{name}", "pgd_at", activation="relu", **changes)
+    return digits_as(f"digits-surrogate-{name}", "pgd_at", activation="relu", **changes)
 
 
 def digits_surrogate_none() -> TrainConfig:
@@ -390,7 +291,7 @@ def digits_simclr() -> TrainConfig:
     Hardware: one CPU core. Time: under a minute, measured. Expected: of the last epoch, 97.7% [95.9, 98.8] clean and
     0.1% [0.0, 0.8] under `knn-guided:steps=50,restarts=3` on the 450 test images, means of three seeds, measured.
     """
-    return _digits("digits-simclr", "simclr", **CONTRASTIVE, **{"method.temperature": 0.1})
+    return digits_as("digits-simclr", "simclr", **CONTRASTIVE, **{"method.temperature": 0.1})
 
 
 def digits_ssl_at() -> TrainConfig:
@@ -408,4 +309,4 @@ def digits_ssl_at() -> TrainConfig:
     """
     pretraining = StageConfig(epochs=20, changes={"method": "simclr:temperature=0.1"})
     changes = {"method.temperature": 0.1, "epochs": 40, "stages": (pretraining, StageConfig())}
-    return _digits("digits-ssl-at", "ssl_at", **CONTRASTIVE, **changes)
+    return digits_as("digits-ssl-at", "ssl_at", **CONTRASTIVE, **changes)

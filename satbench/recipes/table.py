@@ -6,7 +6,7 @@ from pathlib import Path
 from satbench.core import plugins
 from satbench.core.errors import BadInput
 from satbench.core.lookup import find
-from satbench.recipes import cifar10, cifar10_jpeg, cifar10_labels, digits, imagenet
+from satbench.recipes import cifar10, cifar10_jpeg, cifar10_labels, digits, digits_labels, imagenet
 from satbench.recipes.file import SUFFIXES, read_recipe
 from satbench.training.config import TrainConfig
 
@@ -23,13 +23,13 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "digits-n-fgsm": digits.digits_n_fgsm,
     "digits-gradalign": digits.digits_gradalign,
     "digits-free": digits.digits_free,
-    "digits-sglr": digits.digits_sglr,
-    "digits-sglr-trades": digits.digits_sglr_trades,
-    "digits-self-adaptive": digits.digits_self_adaptive,
-    "digits-te": digits.digits_te,
-    "digits-te-trades": digits.digits_te_trades,
-    "digits-adr": digits.digits_adr,
-    "digits-adr-trades": digits.digits_adr_trades,
+    "digits-sglr": digits_labels.digits_sglr,
+    "digits-sglr-trades": digits_labels.digits_sglr_trades,
+    "digits-self-adaptive": digits_labels.digits_self_adaptive,
+    "digits-te": digits_labels.digits_te,
+    "digits-te-trades": digits_labels.digits_te_trades,
+    "digits-adr": digits_labels.digits_adr,
+    "digits-adr-trades": digits_labels.digits_adr_trades,
     "digits-ema": digits.digits_ema,
     "digits-swa": digits.digits_swa,
     "digits-bag-of-tricks": digits.digits_bag_of_tricks,

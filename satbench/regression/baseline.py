@@ -20,7 +20,7 @@ from satbench.results.schema import Verdict
 
 FORMAT = 1
 MOST_BYTES = 64 * MIB
-APPROVE = "satbench check --approve REASON"
+APPROVE = "satbench check STUDY.yaml --approve REASON"
 RESTORE = f"restore it from version control, or approve the suite again with `{APPROVE}`"
 Right = npt.NDArray[np.bool_]
 Name = Annotated[str, Field(min_length=1)]
