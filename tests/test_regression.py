@@ -288,7 +288,7 @@ def test_a_tampered_or_damaged_baseline_is_refused(change: Callable[[str], str],
 
 
 def test_a_missing_baseline_says_how_it_is_made(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="satbench check STUDY.yaml --approve REASON"):
+    with pytest.raises(BadInput, match=r"satbench check STUDY\.yaml --approve REASON"):
         read_baseline(tmp_path / "mine.baseline.json")
 
 
