@@ -5,8 +5,9 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -17,6 +18,7 @@ from satbench.cli import (
     compare,
     cost,
     demo,
+    doctor,
     evaluate,
     leaderboard,
     migrate,
@@ -78,27 +80,55 @@ app = typer.Typer(
     cls=_Group,
     help="Train, attack and compare networks for adversarial robustness, with intervals on every number.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("train")(train.command)
-app.command("recipes")(recipes.command)
-app.command("plugins")(plugins.command)
-app.command("eval")(evaluate.command)
-app.command("trust")(trust.command)
-app.command("probe")(probe.command)
-app.command("readout")(readout.command)
-app.command("verify")(verify.command)
-app.command("compare")(compare.command)
-app.command("cost")(cost.command)
-app.add_typer(models.app, name="models")
-app.command("study")(study.command)
-app.command("report")(report.command)
-app.command("leaderboard")(leaderboard.command)
-app.command("claims")(claims.command)
-app.command("migrate")(migrate.command)
-app.command("check")(check.command)
-app.command("demo")(demo.command)
+
+TRAIN, MEASURE, COMPARE, GATE, NETWORKS = "Train", "Measure", "Compare and report", "Gate", "Networks and set-up"
+COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = (  # name, function, group, example
+    ("train", train.command, TRAIN, "satbench train digits-sat --activation gelu --seed 1 --out runs/gelu"),
+    ("recipes", recipes.command, TRAIN, "satbench recipes digits-sat"),
+    ("study", study.command, TRAIN, "satbench study study.yaml --out studies/one --engine local:2"),
+    ("cost", cost.command, TRAIN, "satbench cost --model digits-silu --attack autoattack --eps 0.1"),
+    ("readout", readout.command, TRAIN, "satbench readout runs/encoder knn:k=10 --out knn.safetensors"),
+    (
+        "eval",
+        evaluate.command,
+        MEASURE,
+        "satbench eval --model digits-silu --attack pgd --eps 0.1,0.2 --n 100",
+    ),
+    ("trust", trust.command, MEASURE, "satbench trust digits-silu"),
+    ("probe", probe.command, MEASURE, "satbench probe digits-relu digits-silu"),
+    ("verify", verify.command, MEASURE, "satbench verify runs/silu"),
+    ("compare", compare.command, COMPARE, "satbench compare runs/silu runs/relu"),
+    ("report", report.command, COMPARE, "satbench report runs --out reports/report"),
+    ("leaderboard", leaderboard.command, COMPARE, "satbench leaderboard --add runs"),
+    ("claims", claims.command, COMPARE, "satbench claims"),
+    ("check", check.command, GATE, 'satbench check study.yaml --approve "first baseline"'),
+    ("demo", demo.command, NETWORKS, "satbench demo"),
+    ("plugins", plugins.command, NETWORKS, "satbench plugins"),
+    ("migrate", migrate.command, NETWORKS, "satbench migrate runs/old"),
+    ("doctor", doctor.command, NETWORKS, "satbench doctor"),
+)
+for name, function, group, example in COMMANDS:
+    app.command(name, rich_help_panel=group, epilog=f"Example: {example}")(function)
+app.add_typer(models.app, name="models", rich_help_panel=NETWORKS)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from satbench.core.version import __version__
+
+        typer.echo(f"satbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train, attack and compare networks for adversarial robustness, with intervals on every number."""
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ import platform
 import subprocess
 from pathlib import Path
 
+from satbench.core.version import __version__
+
 TOP = Path(__file__).resolve().parents[2]
 CODE = ("satbench", "model_zoo.yaml")
 PACKAGES = (
@@ -26,6 +28,8 @@ PACKAGES = (
 @functools.cache
 def _version(name: str) -> str:
     """The version of an installed package, which this process keeps using."""
+    if name == "satbench":
+        return __version__  # of this code, whatever distribution is installed beside it
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

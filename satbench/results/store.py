@@ -17,6 +17,7 @@ from satbench.core.files import atomic_file, check_output_folder, file_digest, t
 from satbench.core.names import check_inside
 from satbench.core.parsing import parsed
 from satbench.core.strict_json import read_json
+from satbench.results import analysis
 from satbench.results.records import record_fault
 from satbench.results.schema import EXAMPLES, RECORDS, SCHEMA_VERSION, TIMING, Manifest
 
@@ -55,6 +56,32 @@ class Run:
         trust = self.manifest.trust
         attacks = int(self.records[["forward", "backward"]].to_numpy().sum())
         return attacks + (trust.forward + trust.backward if trust else 0)
+
+    def summary(self) -> pd.DataFrame:
+        """Clean accuracy, every attack at every threat, and their worst case, with intervals: `analysis.summary`."""
+        return analysis.summary(self.records, {one.id: one.label for one in self.manifest.attacks})
+
+    def worst_case(self) -> pd.DataFrame:
+        """Accuracy against all attacks together, a row a threat: `analysis.worst_case`."""
+        return analysis.worst_case(self.records)
+
+    def by_class(self, norm: str | None = None, eps: float | None = None) -> pd.DataFrame:
+        """Clean and robust accuracy of every class at one threat: `analysis.by_class`."""
+        return analysis.by_class(self.records, norm, eps)
+
+    def curve(self, attack: str | None = None) -> pd.DataFrame:
+        """Accuracy over eps, of the worst case over all attacks or of one: `analysis.curve`.
+
+        attack: its label as `summary` shows it, such as "PGD-50", or its id. Raises `BadInput` for one that the run
+        does not have.
+        """
+        if attack is None:
+            return analysis.curve(self.records)
+        known = self.manifest.attacks
+        ids = [one.id for one in known if attack in (one.id, one.label)]
+        if not ids:
+            raise BadInput(f"{self.path} has no attack {attack!r}; it has {', '.join(one.label for one in known)}")
+        return analysis.curve(self.records, ids)
 
 
 def check_run_folder(out: Path) -> None:
