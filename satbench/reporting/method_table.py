@@ -194,6 +194,20 @@ def in_words(table: MethodTable, found: Iterable[Comparison]) -> list[str]:
     return sentences
 
 
+def headline(table: MethodTable) -> str:
+    """Which methods separate, by column of `method_differences`, in a few words; intervals stand in the tables."""
+    names = {row.recipe: row.name for row in table.rows}
+    sentences = []
+    for column, group in _columns(table, table.robust).items():
+        parts = []
+        for verdict in ("higher", "lower"):
+            there = sorted((one for one in group.values() if one.verdict == verdict), key=lambda one: -one.difference)
+            parts += [f"{verdict}: {', '.join(names[one.of[0]] for one in there)}"] if there else []
+        rest = sum(one.verdict == NOISE for one in group.values())
+        sentences.append(f"{column[0].upper()}{column[1:]}: {'; '.join([*parts, f'{NOISE}: {rest} of {len(group)}'])}.")
+    return f"{table.quantity[0].upper()}{table.quantity[1:]}. {' '.join(sentences)}"
+
+
 def _columns(table: MethodTable, found: Iterable[Comparison]) -> dict[str, dict[str, Comparison]]:
     """The comparisons by column and recipe: activations first, then methods."""
     names = {row.recipe: row.name for row in table.rows}

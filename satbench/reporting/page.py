@@ -1,6 +1,7 @@
 """One self-contained page about a set of runs, with the table and the figures as files beside it."""
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from satbench.reporting.method_table import (
     method_differences,
     method_table,
 )
+from satbench.reporting.method_table import headline as headline_of_methods
 from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.reported import REPORTED_NOTE, reported_lines
@@ -118,23 +120,20 @@ def write_report(
     results = StudyResults(title, ordered, curves, tuple(notes), reference, tuple(trained), tuple(reported), background)
     files[folder / RESULTS_FILE] = encoded(results)
     methods = method_table(runs, found, reference)
-    figures = []
-    drawn = [*_differences(asked), *_methods(methods), *_drawn(rows, curves), *_examples(background)]
+    figures = {}
+    headline = _at(lines, headline_rows(rows))
+    drawn = [*_differences(asked), *_methods(methods), *_drawn(rows, curves, headline), *_examples(background)]
     for stem, caption, alt, figure in drawn:
         forms = plots.encoded(figure)
         data = "data:image/svg+xml;base64," + base64.b64encode(forms["svg"]).decode("ascii")
-        figures.append(_Figure(stem, caption, alt, data, float(figure.get_figwidth())))
+        figures[stem] = _Figure(stem, caption, alt, data, float(figure.get_figwidth()))
         files |= {folder / f"{stem}.{suffix}": content for suffix, content in forms.items()}
-    examples = figures.pop() if background.pictures else None
-    headline = _at(lines, headline_rows(rows))
     page = render(
         "report.html.j2",
         title=title,
         notes=notes,
         answer=_answer(asked, methods) if asked else None,
-        answer_figure=figures.pop(0) if asked else None,
         methods=None if methods is None else _method_section(methods, trained, reported),
-        methods_figure=None if methods is None else figures.pop(0),
         numbers=NUMBERS,
         background=aside.section(background, ordered)
         | {
@@ -142,7 +141,6 @@ def write_report(
             "ablation": ablation_table(found, asked) if asked else (),
             "ablation_note": ABLATION_NOTE,
             "ablation_of": asked[0].quantity if asked else "",
-            "pictures": examples,
             "file": RESULTS_FILE,
         },
         headline=table_forms.readable(headline),
@@ -150,6 +148,7 @@ def write_report(
         whole=None if len(headline) == len(lines) else table_forms.readable(lines),
         table_notes=table_forms.notes(lines),
         trust=_trust(runs),
+        trust_words=_trust_words(runs),
         doubts=table_forms.doubts(lines),
         stages=_stages(runs),
         sentences=compare(runs, reference),
@@ -209,6 +208,7 @@ def _method_section(table: MethodTable, trained: Sequence[Trained], reported: Se
     return {
         "accuracies": accuracies(table, {one.recipe: one.follows for one in trained}),
         "caption": f"{table.quantity[0].upper()}{table.quantity[1:]}, and clean accuracy; {counts(table)}",
+        "headline": headline_of_methods(table),
         "notes": (CELL_NOTE, HOLM_NOTE),
         "parts": [
             (quantity, in_words(table, found), method_differences(table, found))
@@ -221,7 +221,7 @@ def _method_section(table: MethodTable, trained: Sequence[Trained], reported: Se
     }
 
 
-def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, Figure]]:
+def _drawn(rows: Sequence[Row], curves: Curves, headline: Sequence[tables.Line]) -> list[tuple[str, str, str, Figure]]:
     """The figures of single models and trainings; none where these are too many to be told apart."""
     table = "The numbers are in the table above."
     lines = sorted(set(model_lines(row.network for row in rows).values()))
@@ -231,7 +231,7 @@ def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, Fig
     drawn = [
         (
             "robustness",
-            "Robust accuracy over the radius; the point at eps 0 is clean accuracy.",
+            f"Robust accuracy over the radius; the point at eps 0 is clean accuracy. {_seen(headline)}",
             f"Curves of robust accuracy over eps for {models}. {table}",
             plots.robustness_curves(rows),
         ),
@@ -247,6 +247,17 @@ def _drawn(rows: Sequence[Row], curves: Curves) -> list[tuple[str, str, str, Fig
         alt = f"Curves of training loss and validation accuracy over epochs for {', '.join(sorted(curves))}."
         drawn.append(("training", caption, alt, plots.training_curves(curves)))
     return drawn
+
+
+def _seen(headline: Sequence[tables.Line]) -> str:
+    """The accuracies of a figure in words, from the highest on."""
+    ordered = sorted(headline, key=lambda line: (-line.robust, line.name))
+    values = ", ".join(
+        f"{line.name} {table_forms.interval(line.robust, line.robust_lo, line.robust_hi)}" for line in ordered
+    )
+    return (
+        f"At {_threats(headline)} under {', '.join(sorted({line.attack for line in headline}))}, in percent: {values}."
+    )
 
 
 def _at(lines: Sequence[tables.Line], rows: Sequence[Row]) -> list[tables.Line]:
@@ -287,6 +298,12 @@ def _listed(values: set[int] | set[int | None]) -> str:
 def _attacks(rows: Sequence[Row]) -> list[dict[str, str]]:
     shorts = short_names(attack for row in rows for attack in row.attacks)
     return [{"name": name, "identity": attack} for attack, name in sorted(shorts.items(), key=lambda item: item[1])]
+
+
+def _trust_words(runs: Sequence[Run]) -> str:
+    """How many runs have each verdict of the trust battery."""
+    counts = Counter(NOT_CHECKED if one.manifest.trust is None else one.manifest.trust.verdict for one in runs)
+    return f"Trust battery, {len(runs)} runs: {', '.join(f'{verdict} {n}' for verdict, n in counts.most_common())}."
 
 
 def _trust(runs: Sequence[Run]) -> pd.DataFrame:

@@ -114,4 +114,4 @@ def test_the_page_begins_with_the_result(study: list[Run], tmp_path: Path) -> No
     assert {"differences.png", "differences.svg"} <= {path.name for path in report.files}
     assert "All differences (12 lines)" in text
     alone = page.write_report(tmp_path / "alone", study[:2], {}, "Study", [])
-    assert 'id="answer"' not in alone.index.read_text()
+    assert 'class="headline"' not in alone.index.read_text()
