@@ -21,7 +21,8 @@ from satbench.methods.base import Step
 from satbench.methods.moat import MOAT
 from satbench.numerics.threat import ThreatModel
 from satbench.recipes import RECIPES
-from satbench.training.stages import stage_of, stages_of
+from satbench.training.settings import StageConfig
+from satbench.training.stages import known_from, stage_of, stages_of
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,18 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def equal(one: Path, other: Path) -> bool:
     mine, theirs = weights(one), weights(other)
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [("digits-standard", ""), ("digits-pgd-at", "authors' code"), ("digits-ssl-at", "reconstruction")],
+)
+def test_a_run_is_as_certain_as_its_least_certain_stage(recipe: str, expected: str) -> None:
+    config = RECIPES[recipe]()
+    assert known_from(config) == expected
+    first = config.stages or (StageConfig(epochs=1.0),)
+    standard = StageConfig(changes={"method": "standard"})
+    assert known_from(config.model_copy(update={"stages": (*first[:-1], first[-1], standard)})) == expected
 
 
 def test_every_update_has_the_settings_of_its_stage(dataset: str) -> None:

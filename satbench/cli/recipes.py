@@ -18,16 +18,14 @@ def command(
     """List the named trainings; with a NAME show its sources, what to expect of it and every setting."""
     from satbench.recipes import RECIPES, recipe
     from satbench.training.schedule import drawing
-    from satbench.training.stages import method_of, passes_of, rates_of, stage_configs, stages_of
+    from satbench.training.stages import known_from, method_of, passes_of, rates_of, stage_configs, stages_of
 
     if name is None:
         rows = [("recipe", "method", "passes of an image", "follows", "what it is")]
         for known, make in RECIPES.items():
             config = make()
-            method = method_of(stage_configs(config)[-1])
-            follows = method.known_from if method.paper else ""
             passes = f"{passes_of(config, config.epochs):,.0f}"
-            rows.append((known, config.method.name, passes, follows, _words(make).splitlines()[0]))
+            rows.append((known, config.method.name, passes, known_from(config), _words(make).splitlines()[0]))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

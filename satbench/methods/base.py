@@ -21,7 +21,8 @@ NO_LABEL = -1
 START = "start_"  # begins the names under which a method logs the figures of the network that its stage began with
 
 
-# what a method here follows: code that its authors released, what they wrote, or an abstract that leaves most open
+# what a method here follows, the most certain first: code that its authors released, what they wrote, or an abstract
+# that leaves most open
 KnownFrom = Literal["authors' code", "paper", "reconstruction"]
 
 

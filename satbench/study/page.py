@@ -16,7 +16,7 @@ from satbench.study.folder import STUDY, read_jobs
 from satbench.study.jobs import TRAINING, Jobs
 from satbench.training import TrainConfig
 from satbench.training.checkpoint import read_logged, read_times
-from satbench.training.stages import method_of, passes_of, stage_configs
+from satbench.training.stages import known_from, method_of, passes_of, stage_configs
 
 
 def write_page(study: Path, out: Path, title: str | None = None, background: Background = NOTHING) -> Report:
@@ -56,17 +56,17 @@ def _called(run: Run, recipe: str | None) -> Run:
 
 
 def _trained(config: TrainConfig, history: Sequence[Epoch]) -> Trained:
-    """What the page says of a training; the method is that of its last stage, and the passes are of all of them."""
-    method = method_of(stage_configs(config)[-1])
+    """What the page says of a training: papers, certainty and passes are of all its stages."""
+    methods = [method_of(one) for one in stage_configs(config)]
     taken = [row.forward + row.backward for row in history if row.forward is not None and row.backward is not None]
     return Trained(
         recipe=config.recipe,
-        paper=method.paper,
-        follows=method.known_from if method.paper else "",
+        paper="; ".join(dict.fromkeys(one.paper for one in methods if one.paper)),
+        follows=known_from(config),
         epochs=config.epochs,
         budget=config.budget.passes,
         stated=None if any(one.updates for one in config.stages) else passes_of(config, config.epochs),
-        taken=method.replays * sum(taken) if len(taken) == len(history) else None,
+        taken=methods[-1].replays * sum(taken) if len(taken) == len(history) else None,
     )
 
 

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import get_args
 
 from satbench.core.errors import BadInput
 from satbench.methods import Method, make_method
+from satbench.methods.base import KnownFrom
 from satbench.training.config import TrainConfig
 from satbench.training.schedule import learning_rate
 from satbench.training.settings import BudgetConfig
@@ -53,6 +55,12 @@ def stage_configs(config: TrainConfig) -> list[TrainConfig]:
     """The settings of every stage; those of the run where it has none."""
     alone = config.model_copy(update={"stages": (), "budget": BudgetConfig()})
     return [alone.with_values({"recipe": config.recipe, **one.changes}) for one in config.stages] or [alone]
+
+
+def known_from(config: TrainConfig) -> str:
+    """What the methods of a run follow: of those that name a paper the least certain, "" where none does."""
+    methods = [method_of(one) for one in stage_configs(config)]
+    return max((one.known_from for one in methods if one.paper), key=get_args(KnownFrom).index, default="")
 
 
 def stages_of(config: TrainConfig, batches: int) -> tuple[Stage, ...]:
