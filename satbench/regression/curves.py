@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from satbench.core.escaping import figure_text
 from satbench.regression.evidence import Evidence
-from satbench.regression.figures import CLEAN, Place
+from satbench.regression.figures import CLEAN
 from satbench.regression.verdict import FigureVerdict, NetworkVerdict
 from satbench.reporting.plots import COLOURS, MARKERS, PANEL, styled
 from satbench.results.metrics import wilson
@@ -21,11 +21,10 @@ def curves(network: NetworkVerdict, evidence: Evidence) -> Figure | None:
     The points at eps 0 are clean accuracy. None where no figure under attack is compared.
     """
     figures = {one.figure: one for one in network.figures}
-    norms: dict[str, dict[str, list[Place]]] = {}
-    for name in figures:
-        if name in evidence.places:
-            place = evidence.places[name]
-            norms.setdefault(place.threat.norm, {}).setdefault(place.attack, []).append(place)
+    norms: dict[str, dict[str, dict[str, float]]] = {}  # the radius of each figure, by norm and attack
+    for name, place in evidence.places.items():
+        if name in figures:
+            norms.setdefault(place.threat.norm, {}).setdefault(place.attack, {})[name] = place.threat.eps
     if not norms:
         return None
     with styled():
@@ -37,12 +36,16 @@ def curves(network: NetworkVerdict, evidence: Evidence) -> Figure | None:
 
 
 def _draw(
-    axes: Axes, norm: str, attacks: Mapping[str, list[Place]], figures: Mapping[str, FigureVerdict], evidence: Evidence
+    axes: Axes,
+    norm: str,
+    attacks: Mapping[str, Mapping[str, float]],
+    figures: Mapping[str, FigureVerdict],
+    evidence: Evidence,
 ) -> None:
     scale = 255 if norm == "Linf" else 1
-    for position, (attack, places) in enumerate(attacks.items()):
+    for position, (attack, radii) in enumerate(attacks.items()):
         at = {CLEAN: 0.0} if CLEAN in figures else {}
-        at |= {one.figure: one.threat.eps * scale for one in sorted(places, key=lambda one: one.threat.eps)}
+        at |= {name: radii[name] * scale for name in sorted(radii, key=lambda name: radii[name])}
         for when, line, is_filled in (("before", "--", False), ("now", "-", True)):
             points = [(eps, *_rate(figures[name], evidence, is_filled)) for name, eps in at.items()]
             axes.errorbar(

@@ -25,10 +25,10 @@ MEANING: dict[State, str] = {
     "open": "The images did not settle every figure.",
 }
 FELL = (
-    "Trust fell: the checks of the network find that its figures cannot be believed. An accuracy that rose is then no "
-    "evidence of robustness, because an attack may have been held up rather than withstood."
+    "Trust fell: the checks of a network doubt its figures more than when they were approved. An accuracy that rose is "
+    "then no evidence of robustness, because an attack may have been held up rather than withstood."
 )
-NUMBERS = ("n", "lost", "gained", "p")  # columns set to the right
+NUMBERS = ("n", "points", "lost", "gained", "p")  # columns set to the right
 
 
 def check_page_file(file: Path, option: str) -> None:
@@ -80,6 +80,7 @@ def _network(network: NetworkVerdict, shown: Evidence, suite: Checked) -> dict[s
     return {
         "name": network.measured,
         "curves": None if figure is None else png_address(encoded(figure)["png"]),
+        "inches": 0 if figure is None else figure.get_figwidth(),
         "alt": f"Accuracy over eps of {network.measured}, before and now. The numbers are in the table of figures.",
         "flipped": [_flipped(one, shown.flipped[one.figure]) for one in network.figures if one.lost or one.gained],
         "trust": network.trust_sentence,
