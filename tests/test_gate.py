@@ -243,7 +243,7 @@ def test_tampered_baselines_and_other_suites_are_refused_before_anything_is_meas
     assert fewer.exit_code == 2
     assert "mine, PGD-5: the evaluation is " in fewer.stderr
     file.unlink()
-    assert "satbench check --approve" in check(suite(folder)).stderr
+    assert "satbench check STUDY.yaml --approve" in check(suite(folder)).stderr
     (folder / "none.yaml").write_text("trainings: [{recipes: digits-quick}]")
     with pytest.raises(BadInput, match="has no evaluations"):
         read_suite(folder / "none.yaml")

@@ -181,7 +181,6 @@ def _compared(suites: "Sequence[Suite]", ways: _Ways, words: list[str], pictured
     from satbench.regression import SuiteVerdict
     from satbench.regression.evidence import Checked
     from satbench.results.sequential import LEVEL, MISS
-    from satbench.study.flipped import evidence
     from satbench.study.gate import opened, settle
 
     baselines = [_baseline(suite) for suite in suites]
@@ -189,7 +188,11 @@ def _compared(suites: "Sequence[Suite]", ways: _Ways, words: list[str], pictured
         with using_threads(suite.jobs.resources.cpus), ways.folder(suite) as folder:
             subjects = opened(suite, baseline, folder, ways.engine, ways.device, ways.data_dir, pictured)
             networks = settle(subjects, _report)
-            shown = [evidence(*each) for each in zip(subjects, networks, strict=True)] if pictured else []
+            shown = []
+            if pictured:
+                from satbench.study.flipped import evidence
+
+                shown = [evidence(*each) for each in zip(subjects, networks, strict=True)]
         approved = "" if baseline is None else baseline.reason
         verdict = SuiteVerdict(str(suite.file), approved, LEVEL, MISS, networks)
         yield Checked(

@@ -48,9 +48,9 @@ def _section(one: Checked) -> list[str]:
         "",
         markdown(HOW.format(level=one.verdict.level, miss=one.verdict.miss)),
         "",
-        f"Repeat: {markdown_code(one.repeat)}",
+        f"To repeat: {markdown_code(one.repeat)}",
         "",
-        f"Approve the figures of now: {markdown_code(one.approve)}",
+        f"To approve these figures: {markdown_code(one.approve)}",
         "",
     ]
 

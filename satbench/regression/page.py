@@ -20,8 +20,8 @@ from satbench.results.schema import Trust
 
 HEAD = 4096  # bytes of a page in which its mark is
 MEANING: dict[State, str] = {
-    "unchanged": "No figure and no trust verdict is another one than approved, as far as the intervals below tell.",
-    "changed": "A figure, or the trust in a network, is not what was approved.",
+    "unchanged": "No figure and no trust verdict differs from what was approved, within the intervals below.",
+    "changed": "A figure, or the trust in a network, differs from what was approved.",
     "open": "The images did not settle every figure.",
 }
 FELL = (

@@ -61,7 +61,7 @@ class FigureVerdict:
         """What the state rests on."""
         if self.basis == "bit for bit":
             if self.state == "changed":
-                return "equal numerics, so that no image may flip"
+                return "equal numerics: no image may flip"
             said = "every image as before" if self.n == self.images else "every image so far as before"
             return f"{said} (equal numerics){self._excluded}"
         accepted = f" beyond the accepted {inward(self.tolerance)} points" if self.tolerance else ""
