@@ -135,6 +135,7 @@ def _about(network: NetworkVerdict, shown: Evidence, suite: Checked) -> list[tup
             ("Weights before", [held.network, *([f"training {held.training}"] if held.training else [])]),
             ("Numerics before", [held.numerics or "not repeatable bit for bit"]),
             ("Versions before", [_versions(baseline.versions)]),
+            ("Versions that differ", _differing(baseline.versions, now.versions) or ["none"]),
             ("Revision before", [baseline.revision or "unknown"]),
             ("Evaluation, approved", [held.asked]),
             ("Images, approved", [held.data]),
@@ -146,11 +147,16 @@ def _about(network: NetworkVerdict, shown: Evidence, suite: Checked) -> list[tup
         ("Images now", [f"{now.data.name}/{now.data.split}: {now.data.n} of {network.images}", now.data.digest]),
         ("Attacks", [one.id for one in now.attacks]),
         ("Seed", [str(now.seed)]),
-        ("Numerics now", [f"{now.numerics}, on {now.device} with {now.threads} threads"]),
+        ("Numerics now", [f"{now.numerics}, device {now.device}, threads {now.threads}"]),
         ("Versions now", [_versions(now.versions)]),
         ("Revision now", [now.revision or "unknown"]),
         ("Passes of images", [f"{network.passes:,}"]),
     ]
+
+
+def _differing(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    names = [name for name in before | now if before.get(name) != now.get(name)]
+    return [f"{name} {before.get(name, MISSING)} -> {now.get(name, MISSING)}" for name in names]
 
 
 def _versions(found: dict[str, str]) -> str:
