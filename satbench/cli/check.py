@@ -61,17 +61,17 @@ def command(
         raise BadInput("--approve, --power and --json do not go together; give one of them")
     if (junit or html) and (power or approve is not None):
         raise BadInput("--junit and --html hold a verdict, which --approve and --power do not give; leave them out")
-    ways = _Ways(out, engine, device, data_dir)
+    settings = _Settings(out, engine, device, data_dir)
     if approve is not None:
-        _approve(_read(studies), approve, ways)
+        _approve(_read(studies), approve, settings)
         return
     if power:
-        _power(_read(studies), ways)
+        _power(_read(studies), settings)
         return
     outputs = _Outputs.of(junit, html)
     checked: list[Checked] = []
     try:
-        for one in _compared(_read(studies), ways, _words(ctx), html is not None):
+        for one in _compared(_read(studies), settings, _given(ctx), html is not None):
             checked.append(one)
             if not as_json:
                 _print(one.verdict)
@@ -90,8 +90,8 @@ def command(
 
 
 @dataclass(frozen=True)
-class _Ways:
-    """Where things are computed, read and kept."""
+class _Settings:
+    """Where networks and runs are computed, read and kept."""
 
     out: Path | None
     engine: str
@@ -167,7 +167,7 @@ def _read(studies: Sequence[Path] | None) -> "list[Suite]":
     return [read_suite(file) for file in studies or [shipped(QUICK)]]
 
 
-def _words(ctx: typer.Context) -> list[str]:
+def _given(ctx: typer.Context) -> list[str]:
     """The options that another command needs to come to the same verdict."""
     names = {"engine": "--engine", "device": "--device", "data_dir": "--data-dir", "zoo": "--zoo"}
     defaults = {one.name: one.default for one in ctx.command.params}
@@ -175,7 +175,7 @@ def _words(ctx: typer.Context) -> list[str]:
     return [word for option, value in given.items() for word in (option, str(value))]
 
 
-def _compared(suites: "Sequence[Suite]", ways: _Ways, words: list[str], pictured: bool) -> "Iterator[Checked]":
+def _compared(suites: "Sequence[Suite]", settings: _Settings, words: list[str], pictured: bool) -> "Iterator[Checked]":
     """The verdict on each suite; with `pictured` also what a page shows."""
     from satbench.numerics.device import using_threads
     from satbench.regression import SuiteVerdict
@@ -185,8 +185,8 @@ def _compared(suites: "Sequence[Suite]", ways: _Ways, words: list[str], pictured
 
     baselines = [_baseline(suite) for suite in suites]
     for suite, baseline in zip(suites, baselines, strict=True):
-        with using_threads(suite.jobs.resources.cpus), ways.folder(suite) as folder:
-            subjects = opened(suite, baseline, folder, ways.engine, ways.device, ways.data_dir, pictured)
+        with using_threads(suite.jobs.resources.cpus), settings.folder(suite) as folder:
+            subjects = opened(suite, baseline, folder, settings.engine, settings.device, settings.data_dir, pictured)
             networks = settle(subjects, _report)
             shown = []
             if pictured:
@@ -219,7 +219,7 @@ def _command(suite: "Suite", words: list[str]) -> str:
     return " ".join([*allowed, shlex.join(["satbench", "check", str(suite.file), *words])])
 
 
-def _approve(suites: "Sequence[Suite]", reason: str, ways: _Ways) -> None:
+def _approve(suites: "Sequence[Suite]", reason: str, settings: _Settings) -> None:
     from satbench.core.files import check_output_file
     from satbench.numerics.device import using_threads
     from satbench.regression import baseline_file, read_baseline, write_baseline
@@ -231,8 +231,8 @@ def _approve(suites: "Sequence[Suite]", reason: str, ways: _Ways) -> None:
     before = [read_baseline(file) if file.is_file() else None for file in (baseline_file(one.file) for one in suites)]
     for suite, old in zip(suites, before, strict=True):
         file = baseline_file(suite.file)
-        with using_threads(suite.jobs.resources.cpus), ways.folder(suite) as folder:
-            subjects = opened(suite, None, folder, ways.engine, ways.device, ways.data_dir)
+        with using_threads(suite.jobs.resources.cpus), settings.folder(suite) as folder:
+            subjects = opened(suite, None, folder, settings.engine, settings.device, settings.data_dir)
             new = approved(reason, measured(subjects))
         for line in changes(old, new) if old is not None else ():
             echo(line)
@@ -240,14 +240,14 @@ def _approve(suites: "Sequence[Suite]", reason: str, ways: _Ways) -> None:
         echo(f"{file}: {sum(len(one.figures) for one in new.measured.values())} figures approved")
 
 
-def _power(suites: "Sequence[Suite]", ways: _Ways) -> None:
+def _power(suites: "Sequence[Suite]", settings: _Settings) -> None:
     from satbench.numerics.device import using_threads
     from satbench.study.planned import plan, table
 
     for suite in suites:
         with using_threads(suite.jobs.resources.cpus):
             echo(f"{suite.file}:\n")
-            echo(table(plan(suite, ways.data_dir, ways.device)))
+            echo(table(plan(suite, settings.data_dir, settings.device)))
 
 
 def _report(verdicts: "Sequence[NetworkVerdict]") -> None:

@@ -159,7 +159,8 @@ def test_junit_has_a_case_a_figure_and_one_for_the_trust_in_each_network() -> No
     one = checked(
         network("net", figure(), same, left, trust_now="fail", trust_state="changed", trust_reasons=("why not",))
     )
-    root = read_junit(to_junit([one, checked(study="b.yaml")]))
+    unseen = network(trust_now=None)
+    root = read_junit(to_junit([one, checked(unseen, study="b.yaml")]))
     first_suite, second = root.findall("testsuite")
     assert (first_suite.attrib["name"], second.attrib["name"]) == ("a.yaml", "b.yaml")
     assert {key: first_suite.attrib[key] for key in ("tests", "failures", "errors", "skipped")} == {
@@ -180,6 +181,9 @@ def test_junit_has_a_case_a_figure_and_one_for_the_trust_in_each_network() -> No
     assert fell is not None
     assert "trust pass before, fail now" in fell.attrib["message"]
     assert "why not" in fell.attrib["message"]
+    skipped = second.find("testcase/skipped")
+    assert skipped is not None
+    assert "trust pass before, not measured now" in skipped.attrib["message"]
     held = {one.attrib["name"]: one.attrib["value"] for one in first_suite.findall("properties/property")}
     said = {key.removeprefix(f"net: {ROSE}: "): value for key, value in held.items() if ROSE in key}
     assert said["n"] == "20"
