@@ -1,8 +1,10 @@
 """`satbench check` and `satbench compare --until-settled` on small networks, from study file to exit code."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -74,9 +76,31 @@ def test_a_broken_network_is_caught_early_and_its_flipped_images_are_named(kind:
     assert "lost" in done.stderr
 
 
-def test_a_masked_network_fails_though_its_number_rose(folder: Path) -> None:
-    done = check(suite(folder, "masked"), "--json")
+def test_a_masked_network_fails_though_its_number_rose_and_every_output_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    junit, page, summary = folder / "junit.xml", folder / "gate.html", folder / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    done = check(suite(folder, "masked"), "--json", "--junit", junit, "--html", page)
     assert done.exit_code == 1, done.output
+    said = summary.read_text()
+    assert said.startswith("before\n## Robustness: changed\n")
+    shown = page.read_text()
+    assert "<h1>Robustness: changed</h1>" in shown
+    assert "no evidence of robustness" in shown
+    annotated = [line for line in done.stderr.splitlines() if line.startswith("::error ")]
+    assert annotated[0].startswith("::error title=mine%2C PGD-5%3A trust::")
+    root = ElementTree.fromstring(junit.read_text())
+    (failed,) = [one for one in root.iter("testcase") if one.attrib["name"] == "trust"]
+    failure = failed.find("failure")
+    assert failure is not None
+    for text in (said, shown, annotated[0], failure.attrib["message"], done.stdout):
+        assert "trust not checked before, fail now; trust fell" in text
+    pictures = re.findall(r'<img src="data:image/png;base64,[^"]+" alt="([^"]+)"', shown)
+    gained = verdict(done)["networks"][0]["figures"][-1]["gained"]
+    assert any(one.startswith(f"{sample}, original, label ") for one in pictures for sample in gained)
     (network,) = verdict(done)["networks"]
     robust = network["figures"][-1]
     assert robust["now"] > robust["before"]
@@ -87,6 +111,104 @@ def test_a_masked_network_fails_though_its_number_rose(folder: Path) -> None:
     refused = check(suite(folder, "masked"), "--approve", "look how robust")
     assert refused.exit_code == 2
     assert "trust verdict is fail" in refused.stderr
+
+
+def test_the_page_draws_what_flipped_with_its_attacked_image(folder: Path) -> None:
+    page = folder / "gate.html"
+    done = check(suite(folder, "planted"), "--html", page, "--device", "auto")
+    assert done.exit_code == 1, done.output
+    shown = page.read_text()
+    lost = re.findall(r'alt="(digits/\d+), original, label (class \d)"', shown)
+    attacked = re.findall(r'alt="(digits/\d+), attacked, predicted (class \d)"', shown)
+    assert set(attacked).isdisjoint(lost)
+    assert {sample for sample, _ in attacked} <= {sample for sample, _ in lost}
+    assert len(attacked) >= 3
+    for words in ("digest_before", "satbench check", "--device auto", "--approve REASON", "Numerics before"):
+        assert (words in shown) == (words != "digest_before")
+
+
+def test_a_check_goes_on_with_what_it_kept(folder: Path) -> None:
+    for kind in ("plain", "planted", "plain"):
+        done = check(suite(folder, kind), "--out", folder / "kept")
+        assert done.exit_code == (kind == "planted"), done.output
+
+
+def test_outputs_say_why_a_suite_could_not_be_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    junit, page, summary = folder / "junit.xml", folder / "gate.html", folder / "summary.md"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    asked = suite(folder)
+    held = json.loads((folder / "mine.baseline.json").read_text())
+    del held["measured"]["mine, PGD-5"]["figures"]["PGD-5 at Linf 0.1"]
+    (folder / "mine.baseline.json").write_text(json.dumps(held))
+    done = check(asked, "--junit", junit, "--html", page)
+    assert done.exit_code == 2, done.output
+    why = "was changed after it was approved: its digest does not match"
+    (failure,) = ElementTree.fromstring(junit.read_text()).iter("failure")
+    assert why in failure.attrib["message"]
+    assert "not compared" in page.read_text()
+    for text in (page.read_text(), summary.read_text(), done.stderr):
+        assert why in text
+    assert "::error title=robustness not compared::" in done.stderr
+
+
+def test_bad_outputs_are_refused_before_anything_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, mine = suite(folder), folder / "mine.txt"
+    mine.write_text("mine")
+    before = sorted(folder.rglob("*"))
+    for words, hint in (
+        (("--junit", folder), "not a plain file"),
+        (("--junit", mine), "is a file other than XML"),
+        (("--html", asked), "is not a page of this satbench"),
+        (("--html", mine / "x.html"), "is a file; give a folder"),
+        (("--html", folder / "new", "--junit", folder / "new"), "are one file"),
+        (("--html", folder / "new", "--power"), "--junit and --html hold a verdict"),
+        (("--junit", folder / "new", "--approve", "why"), "--junit and --html hold a verdict"),
+    ):
+        done = check(asked, *words)
+        assert (done.exit_code, done.stdout) == (2, ""), done.output
+        assert hint in done.stderr
+        assert done.stderr.count("\n") == 1
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder))
+    assert "GITHUB_STEP_SUMMARY" in check(asked).stderr
+    assert sorted(folder.rglob("*")) == before
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_an_ensemble_that_draws_for_units_of_images_is_gated_in_growing_batches(tmp_path: Path) -> None:
+    def ensemble(kind: str) -> Path:
+        file = tmp_path / "mine.yaml"
+        file.write_text(
+            f"models: {{model: 'gate_networks:build:kind={kind}', name: mine}}\n"
+            "evaluations: [{dataset: digits, attacks: ['autoattack:unit=16', fgsm], threats: Linf:0.2, n: 80}]\n"
+            "gate: {drop: 15}\n"
+        )
+        return file
+
+    held = tmp_path / "mine.baseline.json"
+    assert check(ensemble("plain"), "--approve", "first").exit_code == 0
+    done = check(ensemble("plain"), "--json")
+    assert done.exit_code == 0, done.output
+    (network,) = verdict(done)["networks"]
+    assert network["n"] == 80
+    assert [one["figure"] for one in network["figures"]] == [
+        "clean",
+        "AutoAttack standard at Linf 0.2",
+        "FGSM at Linf 0.2",
+        "worst case at Linf 0.2",
+    ]
+    assert {one["basis"] for one in network["figures"]} == {"bit for bit"}
+    there = read_baseline(held)
+    elsewhere = {name: one.model_copy(update={"numerics": "other"}) for name, one in there.measured.items()}
+    write_baseline(held, there.model_copy(update={"measured": elsewhere}))
+    for kind, code in (("plain", 0), ("slip", 1)):
+        done = check(ensemble(kind), "--json", "--html", tmp_path / "gate.html", "--out", tmp_path / "kept")
+        assert done.exit_code == code, done.output
+        (network,) = verdict(done)["networks"]
+        assert network["n"] == 64
+        assert {one["basis"] for one in network["figures"]} == {"paired"}
+    assert "AutoAttack standard at Linf 0.2: " in (tmp_path / "gate.html").read_text()
 
 
 def test_a_baseline_from_another_machine_is_compared_in_pairs(folder: Path) -> None:
@@ -122,7 +244,7 @@ def test_tampered_baselines_and_other_suites_are_refused_before_anything_is_meas
     assert fewer.exit_code == 2
     assert "mine, PGD-5: the evaluation is " in fewer.stderr
     file.unlink()
-    assert "satbench check --approve" in check(suite(folder)).stderr
+    assert "satbench check STUDY.yaml --approve" in check(suite(folder)).stderr
     (folder / "none.yaml").write_text("trainings: [{recipes: digits-quick}]")
     with pytest.raises(BadInput, match="has no evaluations"):
         read_suite(folder / "none.yaml")

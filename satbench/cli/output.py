@@ -12,4 +12,4 @@ def echo(text: str, err: bool = False, nl: bool = True) -> None:
 
 def echo_error(text: str) -> None:
     """Print why a command ends, in one line on standard error."""
-    typer.echo(one_line(f"satbench: {text}"), err=True)
+    typer.echo(terminal(one_line(f"satbench: {text}")), err=True)

@@ -31,6 +31,7 @@ _MARKDOWN = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"^(\d{1,9})(?=[.)](?:\s|$))")
+_GITHUB = re.compile(r"^ *:(?=:)|(?<=##)\[")
 
 
 def one_line(text: str) -> str:
@@ -39,8 +40,12 @@ def one_line(text: str) -> str:
 
 
 def terminal(text: str) -> str:
-    """`one_line` of every line: for standard output, where line feeds are our own."""
-    return "\n".join(map(one_line, text.split("\n")))
+    """`one_line` of every line: for standard output, where line feeds are our own.
+
+    What GitHub Actions takes for a command, `::` at the beginning of a line and `##[`, is shown as a code,
+    which in JSON is the same text.
+    """
+    return "\n".join(_GITHUB.sub(_as_code, one_line(line)) for line in text.split("\n"))
 
 
 def html(text: str) -> Markup:
@@ -51,6 +56,23 @@ def html(text: str) -> Markup:
 def markdown(text: str) -> str:
     """For a paragraph, list item or table cell of Markdown, which shows the text; a lone "-" stays as it is."""
     return _NUMBERED.sub(r"\1\\", _MARKDOWN.sub(r"\\\g<0>", one_line(text).strip()))
+
+
+def markdown_code(text: str) -> str:
+    """A code span of Markdown, between more backticks than stand side by side in the text."""
+    shown = one_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{fence} {shown} {fence}"
+
+
+def github_message(text: str) -> str:
+    """For the message of a workflow command of GitHub Actions; no line end is left to escape."""
+    return one_line(text).replace("%", "%25")
+
+
+def github_property(text: str) -> str:
+    """For a property of such a command, as its title."""
+    return github_message(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def csv_cell(text: str) -> str:
@@ -68,6 +90,10 @@ def figure_text(text: str) -> str:
     """For texts and legends of matplotlib, which else reads `$` as mathematics and leaves out a label with `_`."""
     shown = one_line(text).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
+
+
+def _as_code(found: re.Match[str]) -> str:
+    return f"{found[0][:-1]}\\u{ord(found[0][-1]):04x}"
 
 
 def _code(character: str) -> str:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -38,7 +40,7 @@ def pictures_of(run: Run, data_dir: Path | None = None, count: int = EACH) -> li
     attack = short_names(run.manifest.attacks)[strongest.id]
     places = {sample: place for place, sample in enumerate(images.ids)}
     _, x, _ = next(iter(images.take([places[sample] for sample in chosen["sample_id"]]).batches(len(chosen))))
-    names = _names(images)
+    names = class_names(images)
     return [
         _picture(
             original,
@@ -54,15 +56,20 @@ def pictures_of(run: Run, data_dir: Path | None = None, count: int = EACH) -> li
     ]
 
 
-def _names(images: Images) -> dict[int, str]:
+def class_names(images: Images) -> dict[int, str]:
     """Names of classes by label, from folders in sample ids such as `test/airplane/0001.jpg`; {} without folders."""
     pairs = zip(images.ids, images.y.tolist(), strict=True)
     return {label: sample.split("/")[1] for sample, label in pairs if sample.count("/") == 2}
 
 
+def pixels(x: Tensor) -> npt.NDArray[np.uint8]:
+    """An image (C, H, W) in [0, 1] as it is drawn, (H, W, C)."""
+    drawn: npt.NDArray[np.uint8] = (x * 255).round().byte().permute(1, 2, 0).numpy()
+    return drawn
+
+
 def _picture(x: Tensor, x_adv: Tensor, **said: Any) -> Picture:
     delta = x_adv - x
     largest = float(delta.abs().max())
-    image, attacked = ((one * 255).round().byte().permute(1, 2, 0).numpy() for one in (x, x_adv))
     perturbation = (delta / (largest or 1.0) * 127).round().to(torch.int8).permute(1, 2, 0).numpy()
-    return Picture(largest=largest, image=image, perturbation=perturbation, attacked=attacked, **said)
+    return Picture(largest=largest, image=pixels(x), perturbation=perturbation, attacked=pixels(x_adv), **said)

@@ -1,6 +1,7 @@
 """The figures of a run, image by image in the order of the data set."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,16 +15,34 @@ from satbench.specs.attack import AttackInfo
 CLEAN = "clean"
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a figure is measured under: an attack, by its position, and a threat.
+
+    position: among the attacks of an evaluation; -1 for the worst case over all of them.
+    """
+
+    position: int
+    attack: str
+    threat: Threat
+
+    @property
+    def figure(self) -> str:
+        """The name of the figure."""
+        return f"{self.attack} at {threat_name(self.threat.norm, self.threat.eps)}"
+
+
+def places(attacks: Sequence[AttackInfo], threats: Sequence[Threat]) -> list[Place]:
+    """The places of all figures but the clean one: each attack, then the worst case of several, at each threat."""
+    shorts = short_names(attacks)
+    words = dict(enumerate(shorts[one.id] for one in attacks)) | ({-1: WORST} if len(attacks) > 1 else {})
+    return [Place(position, word, threat) for threat in threats for position, word in words.items()]
+
+
 def figure_names(attacks: Sequence[AttackInfo], threats: Sequence[Threat]) -> dict[tuple[int, int], str]:
     """What each attack, by position, at each threat is called; position -1 is the worst case over several attacks."""
-    shorts = short_names(attacks)
-    words = dict(enumerate(shorts[one.id] for one in attacks))
-    words |= {-1: WORST} if len(attacks) > 1 else {}
-    return {
-        (i, j): f"{word} at {threat_name(threat.norm, threat.eps)}"
-        for j, threat in enumerate(threats)
-        for i, word in words.items()
-    }
+    found = places(attacks, threats)
+    return {(one.position, threats.index(one.threat)): one.figure for one in found}
 
 
 def figures_of(run: Run, attacks: Sequence[AttackInfo]) -> Mapping[str, Right]:

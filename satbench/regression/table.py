@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from satbench.regression.verdict import FigureVerdict, SuiteVerdict
+from satbench.regression.verdict import FigureVerdict, SuiteVerdict, cases
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.table_forms import markdown_table
 from satbench.results.metrics import wilson
@@ -15,17 +15,18 @@ HOW = (
 
 
 def figure_table(verdict: SuiteVerdict) -> str:
-    """A line a figure."""
-    return markdown_table(pd.DataFrame([_line(one) for network in verdict.networks for one in network.figures]))
+    """A line a figure, in Markdown."""
+    return markdown_table(figure_frame(verdict))
+
+
+def figure_frame(verdict: SuiteVerdict) -> pd.DataFrame:
+    """A line a figure, of texts."""
+    return pd.DataFrame([_line(one) for network in verdict.networks for one in network.figures])
 
 
 def sentences(verdict: SuiteVerdict) -> list[str]:
-    """Why each figure that changed, or that was left open, is called so, and each trust verdict that fell."""
-    said = []
-    for network in verdict.networks:
-        said += [f"{one.state}: {one.sentence}" for one in network.figures if one.state != "unchanged"]
-        said += [f"{network.trust_state}: {network.trust_sentence}"] if network.trust_state != "unchanged" else []
-    return said
+    """Why each trust verdict and figure that changed, or that was left open, is called so."""
+    return [f"{one.state}: {one.sentence}" for one in cases(verdict) if one.state != "unchanged"]
 
 
 def headline(verdict: SuiteVerdict) -> str:

@@ -12,6 +12,8 @@ from satbench.results.sequential import Interval
 State = Literal["changed", "unchanged", "open"]
 Basis = Literal["bit for bit", "paired", "published"]
 MOST_NAMED = 5  # flipped images in a sentence
+TRUST = "trust"
+UNSEEN = "not measured"  # the trust in a network, where another one had changed the suite before
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class FigureVerdict:
         """What the state rests on."""
         if self.basis == "bit for bit":
             if self.state == "changed":
-                return "equal numerics, so that no image may flip"
+                return "equal numerics: no image may flip"
             said = "every image as before" if self.n == self.images else "every image so far as before"
             return f"{said} (equal numerics){self._excluded}"
         accepted = f" beyond the accepted {inward(self.tolerance)} points" if self.tolerance else ""
@@ -105,10 +107,10 @@ class NetworkVerdict:
     @property
     def trust_sentence(self) -> str:
         """The verdict on the network before and now, and why."""
-        said = f"{self.measured}: trust {self.trust_before or 'not asked for'} before, {self.trust_now} now"
+        said = f"{self.measured}: trust {self.trust_before or 'not asked for'} before, {self.trust_now or UNSEEN} now"
         reasons = f": {' '.join(self.trust_reasons)}" if self.trust_reasons else ""
         if self.trust_state == "changed":
-            return f"{said}; the figures cannot be believed as before, whatever they say{reasons}"
+            return f"{said}; trust fell, and its figures cannot be believed, also where they rose{reasons}"
         return said + reasons
 
 
@@ -129,6 +131,27 @@ class SuiteVerdict:
     def state(self) -> State:
         """ "changed" where any figure or trust verdict has; "open" only where the images have not settled it yet."""
         return worst([one.state for one in self.networks])
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that the gate judges: a figure of a network, or the trust in it."""
+
+    measured: str
+    name: str
+    state: State
+    sentence: str
+
+
+def cases(verdict: SuiteVerdict) -> list[Case]:
+    """The trust in each network, where the suite asks for it, and then its figures."""
+    found = []
+    for one in verdict.networks:
+        if one.trust_before is not None or one.trust_now is not None:
+            is_unseen = one.trust_now is None
+            found.append(Case(one.measured, TRUST, "open" if is_unseen else one.trust_state, one.trust_sentence))
+        found += [Case(one.measured, each.figure, each.state, each.sentence) for each in one.figures]
+    return found
 
 
 def worst(states: Sequence[State]) -> State:

@@ -1,11 +1,14 @@
 """Examples as a figure: the image, the perturbation, the attacked image, and what the network says of both."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from PIL import Image
 
 from satbench.core.escaping import figure_text
 
@@ -57,3 +60,15 @@ def caption(pictures: Sequence[Picture]) -> str:
         f"Images that {attacks} broke: the image with the prediction on it, the perturbation scaled to its largest "
         "entry, and the attacked image with the prediction on it."
     )
+
+
+def png(picture: npt.NDArray[np.uint8]) -> bytes:
+    """A picture (H, W, C) as PNG; its first channel alone where it has neither 1 nor 3."""
+    buffer = BytesIO()
+    Image.fromarray(picture if picture.shape[-1] == 3 else picture[..., 0]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def png_address(content: bytes) -> str:
+    """A PNG file as an address that holds all of it."""
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

@@ -61,7 +61,8 @@ BAND = "shaded: 95% interval"
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def styled() -> Iterator[None]:
+    """Draw in the style of all figures."""
     with matplotlib.rc_context():
         matplotlib.style.use(["default", STYLE])
         yield
@@ -92,7 +93,7 @@ def robustness_curves(rows: Sequence[Row]) -> Figure:
         radii = {met: here.loc[_met(here, met), "eps_value"].nunique() for met in attacks}
         widest = max(radii, key=lambda met: (radii[met], strength(attacks[met]), met))
         panels.append(here[_met(here, widest)])
-    with _style():
+    with styled():
         figure, axes = _panels(len(panels))
         names = _names(frame)
         for panel, chosen in zip(axes, panels, strict=True):
@@ -148,7 +149,7 @@ def clean_against_robust(rows: Sequence[Row]) -> Figure:
             networks = {met: here.loc[_met(here, met), "seeds"].sum() for met in attacks}
             best = max(networks, key=lambda met: (networks[met], strength(attacks[met]), len(met), met))
             panels.append(here[_met(here, best)])
-    with _style():
+    with styled():
         figure, axes = _panels(len(panels))
         names = _names(frame)
         for panel, shown in zip(axes, panels, strict=True):
@@ -200,7 +201,7 @@ def differences(asked: Sequence[Comparison]) -> Figure:
     """
     counts = [f"n = {one.n}, {len(one.seeds)} {'seed' if len(one.seeds) == 1 else 'seeds'}" for one in asked]
     names = [figure_text(f"{one.activation} - {one.reference}") for one in asked]
-    with _style():
+    with styled():
         width = PANEL[0] + 0.08 * max(map(len, names))  # inches: a letter each
         figure = Figure(figsize=(width, 1.1 + 0.45 * len(asked)), layout="constrained")
         axes = figure.add_subplot()
@@ -222,7 +223,7 @@ def differences(asked: Sequence[Comparison]) -> Figure:
 def methods(table: MethodTable) -> Figure:
     """Robust and clean accuracy of each method, a line each, with a point and its 95% interval for each activation."""
     middle = (len(table.activations) - 1) / 2
-    with _style():
+    with styled():
         figure = Figure(figsize=(2 * PANEL[0], 1.4 + 0.36 * len(table.rows)), layout="constrained")
         robust, clean = figure.subplots(1, 2, sharey=True)
         for axes, quantity in ((robust, "robust"), (clean, "clean")):
@@ -258,7 +259,7 @@ def training_curves(curves: Mapping[str, Sequence[Epoch]]) -> Figure:
     groups = sorted({unseeded(name) for name in curves})
     figures = {name for rows in curves.values() for row in rows if row.val is not None for name in row.val.figures}
     attacked = dict(zip(sorted(figures - {"clean"}, reverse=True), cycle(LINES), strict=False))
-    with _style():
+    with styled():
         figure, axes = _panels(3)
         for name in sorted(curves):
             look = _look(groups.index(unseeded(name)))
@@ -296,7 +297,7 @@ def encoded(figure: Figure) -> dict[str, bytes]:
     found = {}
     for suffix, metadata in SUFFIXES.items():
         buffer = BytesIO()
-        with _style():
+        with styled():
             figure.savefig(buffer, format=suffix, dpi=144, metadata=metadata)
         found[suffix] = buffer.getvalue()
     return found

@@ -1,16 +1,14 @@
 """What `satbench probe` measured, as one self-contained page and as files."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from satbench.core.files import atomic_file, check_output_folder, to_json, write_text
+from satbench.reporting.pictures import png, png_address
 from satbench.reporting.probe_tables import (
     QUANTITIES,
     by_line,
@@ -103,6 +101,7 @@ def _page(networks: Sequence[Probed], setting: Setting) -> str:
     names = names_of(networks)
     groups, data = by_line(networks), setting.data
     pictures = [("images", setting.originals), *zip(names, (one.reconstructions for one in networks), strict=True)]
+    pictures = pictures if setting.inverted else []
     return render(
         "probe.html.j2",
         title=f"Information that networks keep, on {data.name}/{data.split}",
@@ -112,7 +111,7 @@ def _page(networks: Sequence[Probed], setting: Setting) -> str:
         each=network_table(networks),
         layers=layer_table(networks),
         transfer=transfer_table(networks, setting.pixels),
-        pictures=[(name, [_png(one) for one in shown]) for name, shown in pictures] if setting.inverted else [],
+        pictures=[(name, [png_address(png(one)) for one in shown]) for name, shown in pictures],
         notes=(SEEDS_NOTE, AGAINST_NOTE, CLAIM_NOTE),
         meanings=[(one.label, one.meaning) for one in QUANTITIES.values()],
         numbers=("n",),
@@ -144,10 +143,3 @@ def _target(name: str, train: DataInfo, test: DataInfo) -> str:
 
 def _widths(networks: Sequence[Probed]) -> str:
     return ", ".join(map(str, sorted({one.width for one in networks})))
-
-
-def _png(picture: np.ndarray) -> str:
-    """A picture (H, W, C), uint8 with 1 or 3 channels, as a data address."""
-    buffer = BytesIO()
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

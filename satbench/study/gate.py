@@ -27,11 +27,14 @@ from satbench.regression.baseline import APPROVE, Right
 from satbench.regression.compare import check_figures, check_same
 from satbench.regression.figures import CLEAN, figure_names, figures_of
 from satbench.results.sequential import looks
+from satbench.results.store import MANIFEST
 from satbench.specs.attack import AttackInfo
 from satbench.specs.study import ALL, DECIDED, Choice, Measurement, Study, read_study
 from satbench.study.jobs import Evaluation, Jobs, jobs_of
 from satbench.study.run import run_study
 from satbench.zoo import Loaded
+
+CHECKED = "checked"  # folder of the runs of a check: a study may have its own runs beside it
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,15 @@ def _right(known: list[bool]) -> Right:
 
 
 def opened(
-    suite: Suite, baseline: Baseline | None, out: Path, engine: str, device: str, data_dir: Path | None
+    suite: Suite,
+    baseline: Baseline | None,
+    out: Path,
+    engine: str,
+    device: str,
+    data_dir: Path | None,
+    examples: bool = False,
 ) -> list[Subject]:
-    """Train what the suite trains, and open its networks and images.
+    """Train what the suite trains, and open its networks and images; with `examples` attacked images are kept.
 
     Raises `BadInput` where the suite is not the one that was approved, before anything is attacked, and where it can be
     before anything is trained.
@@ -167,7 +176,7 @@ def opened(
     jobs = suite.jobs.model_copy(update={"evaluations": ()})
     if jobs.trainings:
         run_study(jobs, out, engine, device, data_dir)
-    return [_open(suite, one, baseline, out, device, data_dir) for one in suite.members]
+    return [_open(suite, one, baseline, out, device, data_dir, examples) for one in suite.members]
 
 
 def settle(
@@ -281,9 +290,18 @@ def _check_members(suite: Suite, baseline: Baseline | None) -> None:
 
 
 def _open(
-    suite: Suite, member: Member, baseline: Baseline | None, out: Path, device: str, data_dir: Path | None
+    suite: Suite,
+    member: Member,
+    baseline: Baseline | None,
+    out: Path,
+    device: str,
+    data_dir: Path | None,
+    examples: bool,
 ) -> Subject:
     spec = member.evaluation.spec_in(out)
+    spec = spec.model_copy(update={"save_examples": spec.save_examples or examples})
+    folder = out / CHECKED / member.evaluation.name
+    (folder / MANIFEST).unlink(missing_ok=True)  # of an earlier check, whose batches are used again
     asked, place = resolved(spec), resolve_device(device)
     networks = asked.networks(device)
     names, images = figures_and_images(member, networks[0], data_dir)
@@ -305,4 +323,4 @@ def _open(
     )
     check_figures(expected, names)
     opened = replace(asked, model=networks[0], source=networks[1] if len(networks) > 1 else None, images=images)
-    return Subject(member, expected, opened, images, out / member.evaluation.name, numerics, unit, device)
+    return Subject(member, expected, opened, images, folder, numerics, unit, device)
