@@ -31,6 +31,7 @@ LAYER = {
     "engines": 7,
     "study": 8,
     "cli": 9,
+    "pytest_plugin": 9,
 }
 WITHOUT_TORCH = ("core", "specs", "results", "reporting", "regression", "engines")
 HEAVY = ("torch", "torchvision", "pyautoattack", "foolbox", "timm")

@@ -172,7 +172,7 @@ def opened(
     Raises `BadInput` where the suite is not the one that was approved, before anything is attacked, and where it can be
     before anything is trained.
     """
-    _check_members(suite, baseline)
+    check_members(suite, baseline)
     jobs = suite.jobs.model_copy(update={"evaluations": ()})
     if jobs.trainings:
         run_study(jobs, out, engine, device, data_dir)
@@ -279,7 +279,8 @@ def _trusted(subject: Subject, n: int, progress: Progress) -> None:
         subject.look(n, False, progress)
 
 
-def _check_members(suite: Suite, baseline: Baseline | None) -> None:
+def check_members(suite: Suite, baseline: Baseline | None) -> None:
+    """Raise `BadInput` where the baseline holds other networks than the suite."""
     if baseline is None:
         return
     names = [one.measured for one in suite.members]
