@@ -45,6 +45,7 @@ BREAKS: dict[str, tuple[Callable[[Path], None], str]] = {
         "trust pass before, fail now; the figures cannot be believed as before, whatever they say: gradients: ",
     ),
 }
+SLOW = {"mean": pytest.mark.slow}  # one preprocessing slip is enough by default
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_the_gate_of_the_example_passes(example: Path) -> None:
     assert {one["state"] for one in network["figures"]} == {"unchanged"}
 
 
-@pytest.mark.parametrize("kind", BREAKS)
+@pytest.mark.parametrize("kind", [pytest.param(one, marks=SLOW.get(one, ())) for one in BREAKS])
 def test_what_is_broken_on_purpose_fails_with_the_right_words(kind: str, example: Path) -> None:
     change, words = BREAKS[kind]
     change(example)
@@ -98,36 +99,41 @@ def test_the_example_is_small_and_whole() -> None:
 
 def commands(page: Path) -> list[str]:
     """The lines of the shell blocks of a page."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [line.strip() for block in blocks for line in block.splitlines()]
 
 
-@pytest.mark.slow
-def test_the_commands_of_the_pages_work_with_an_installed_wheel(example: Path) -> None:
-    dist, site = example.parent / "dist", example.parent / "site"
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables under which `satbench` and `python` use an installed wheel."""
+    dist, site, tools = (tmp_path_factory.mktemp(name) for name in ("dist", "site", "tools"))
     run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(dist)], ROOT)
     (wheel,) = dist.glob("*.whl")
     install = ["uv", "pip", "install", "--quiet", "--offline", "--no-deps", "--target", str(site), str(wheel)]
-    run([sys.executable, "-m", *install], example.parent)
-    tool = example.parent / "bin"
-    tool.mkdir()
-    for name in ("satbench", "python"):
-        words = "-m satbench" if name == "satbench" else ""
-        (tool / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
-        (tool / name).chmod(0o755)
-    path = os.pathsep.join([str(tool), os.environ["PATH"]])
-    where = {"PATH": path, "PYTHONPATH": str(site)}
-    said = run(["python", "-c", "import satbench; print(satbench.__file__)"], example, where)
+    run([sys.executable, "-m", *install], dist)
+    for name, words in (("satbench", "-m satbench"), ("python", "")):
+        (tools / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
+        (tools / name).chmod(0o755)
+    where = {"PATH": os.pathsep.join([str(tools), os.environ["PATH"]]), "PYTHONPATH": str(site)}
+    said = run(["python", "-c", "import satbench; print(satbench.__file__)"], dist, where)
     assert Path(said.strip()).is_relative_to(site)
+    return where
 
-    for page in (EXAMPLE / "README.md", ROOT / "docs/gate.md"):
-        assert len(commands(page)) > 3
-        for command in commands(page):
-            run(["bash", "-c", command], example, where)
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("page", ["examples/gate-your-model/README.md", "docs/gate.md"])
+def test_the_commands_of_a_page_work_as_written(page: str, example: Path, installed: dict[str, str]) -> None:
+    assert len(commands(ROOT / page)) > 3
+    for command in commands(ROOT / page):
+        run(["bash", "-c", command], example, installed)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_fails_a_broken_network(example: Path, installed: dict[str, str]) -> None:
     silence_a_filter(example)
     for command in ("satbench check robustness.yaml", "python -m pytest"):
-        said = run(["bash", "-c", command], example, where, code=1)
+        said = run(["bash", "-c", command], example, installed, code=1)
         assert "changed: digitnet, PGD-20: PGD-20 at Linf 0.1: 79.3% before, " in said
 
 
