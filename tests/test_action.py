@@ -74,7 +74,8 @@ def test_what_the_action_caches_and_uploads_is_what_the_check_writes() -> None:
     check = step("Check")
     home = check["env"]["SATBENCH_HOME"]
     assert home in step("Keep weights and data")["with"]["path"].splitlines()
-    assert step("Keep what was measured")["with"]["path"] == f"{check['env']['FOLDER']}/kept/*/checked"
+    kept = step("Keep what was measured")["with"]["path"].splitlines()
+    assert kept == [f"{check['env']['FOLDER']}/kept/*/{name}" for name in ("checked", "study.json")]
     assert STEPS[-1]["with"]["path"] == f"{check['env']['FOLDER']}/report"
     assert STEPS[-1]["if"] == "${{ !cancelled() }}"
 
