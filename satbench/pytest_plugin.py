@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from satbench.regression import Baseline, SuiteVerdict
     from satbench.study.gate import Suite
 
-TRUST = "trust"
 IN_ONE_PROCESS = ("no", "loadfile", "loadscope")  # values of xdist's --dist that keep the items of a file together
 SUITES = pytest.StashKey["dict[Path, tuple[Suite, Baseline | None]]"]()
 
@@ -77,6 +76,8 @@ class SuiteFile(pytest.File):
         self.baseline = baseline
 
     def collect(self) -> Iterator["FigureItem"]:
+        from satbench.regression.verdict import TRUST
+
         for member in self.suite.members:
             approved = None if self.baseline is None else self.baseline.measured[member.measured]
             figures = [*(member.measurement.published if approved is None else approved.figures)]
@@ -112,18 +113,14 @@ class FigureItem(pytest.Item):
         verdict = self.parent.measured
         if isinstance(verdict, Exception):
             raise verdict
-        (network,) = (one for one in verdict.networks if one.measured == self.network)
-        if self.figure == TRUST:
-            state = network.trust_state if network.trust_now is not None else "open"
-            sentence = network.trust_sentence
-        else:
-            (figure,) = (one for one in network.figures if one.figure == self.figure)
-            state, sentence = figure.state, figure.sentence
-        if state == "changed":
-            raise NotAsApproved(f"{state}: {sentence}")
-        if state == "open":
-            pytest.skip(f"another figure changed before this one was settled: {sentence}")
-        self.user_properties.append(("satbench", sentence))
+        from satbench.regression.verdict import cases
+
+        (found,) = (one for one in cases(verdict) if (one.measured, one.name) == (self.network, self.figure))
+        if found.state == "changed":
+            raise NotAsApproved(f"changed: {found.sentence}")
+        if found.state == "open":
+            pytest.skip(f"another figure changed before this one was settled: {found.sentence}")
+        self.user_properties.append(("satbench", found.sentence))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *rest: Any) -> Any:
         """The gate's message alone; what is no verdict keeps its traceback."""

@@ -14,7 +14,7 @@ from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo
 
 if TYPE_CHECKING:
-    from satbench.regression import Baseline, NetworkVerdict, SuiteVerdict
+    from satbench.regression import NetworkVerdict, SuiteVerdict
     from satbench.regression.evidence import Checked
     from satbench.study.gate import Suite
 
@@ -181,9 +181,10 @@ def _compared(suites: "Sequence[Suite]", settings: _Settings, words: list[str], 
     from satbench.regression import SuiteVerdict
     from satbench.regression.evidence import Checked
     from satbench.results.sequential import LEVEL, MISS
+    from satbench.study.checked import baseline_of
     from satbench.study.gate import opened, settle
 
-    baselines = [_baseline(suite) for suite in suites]
+    baselines = [baseline_of(suite) for suite in suites]
     for suite, baseline in zip(suites, baselines, strict=True):
         with using_threads(suite.jobs.resources.cpus), settings.folder(suite) as folder:
             subjects = opened(suite, baseline, folder, settings.engine, settings.device, settings.data_dir, pictured)
@@ -198,15 +199,6 @@ def _compared(suites: "Sequence[Suite]", settings: _Settings, words: list[str], 
         yield Checked(
             verdict, baseline, _command(suite, words), _command(suite, [*words, "--approve", "REASON"]), shown
         )
-
-
-def _baseline(suite: "Suite") -> "Baseline | None":
-    """The suite's baseline; None where there is none and rates are published."""
-    from satbench.regression import baseline_file, read_baseline
-
-    file = baseline_file(suite.file)
-    is_published = any(one.measurement.published for one in suite.members)
-    return read_baseline(file) if file.is_file() or not is_published else None
 
 
 def _command(suite: "Suite", words: list[str]) -> str:
