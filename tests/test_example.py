@@ -42,7 +42,7 @@ BREAKS: dict[str, tuple[Callable[[Path], None], str]] = {
     "scale": (replace_in_model("STD = 0.376", "STD = 255 * 0.376"), "clean: 98.2% before, .* lost "),
     "masked": (
         replace_in_model("x = (images - MEAN) / STD", "x = ((8 * images).round() / 8 - MEAN) / STD"),
-        "trust pass before, fail now; the figures cannot be believed as before, whatever they say: gradients: ",
+        "trust pass before, fail now; .* cannot be believed.*: gradients: ",
     ),
 }
 SLOW = {"mean": pytest.mark.slow}  # one preprocessing slip is enough by default
