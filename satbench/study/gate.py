@@ -186,7 +186,7 @@ def settle(
 
     The suite has changed as soon as one figure or trust verdict has. A network is done once all its figures are
     settled and its trust, which takes a tenth of its passes and is looked at only then, is not worse than approved;
-    trust that looks worse on some of the images is looked at again on all of them, also of a network that has changed.
+    trust that looks worse on some of the images is looked at again on more of them, also of a network that has changed.
     `report` gets what each look gave.
     """
     left = {subject: subject.looks() for subject in subjects}
@@ -203,10 +203,9 @@ def settle(
                 continue
             _trusted(subject, verdict.n, progress)
             done.add(subject)
-        verdicts = _judged(subjects)
-        for subject, verdict in zip(subjects, verdicts, strict=True):
-            if subject in done and "open" in (verdict.trust_state, verdict.state):
-                _trusted(subject, verdict.images, progress)
+        for position, subject in enumerate(subjects):
+            while subject in done and _is_open(_judged(subjects)[position]):
+                _trusted(subject, next(left[subject]), progress)
         verdicts = _judged(subjects)
         if broken or len(done) == len(subjects) or any(one.state == "changed" for one in verdicts):
             return verdicts
@@ -267,6 +266,10 @@ def unit_of_attacks(asked: Request) -> int:
 
 def _judged(subjects: Sequence[Subject]) -> tuple[NetworkVerdict, ...]:
     return judge([(one.expected, one.seen) for one in subjects if one.seen is not None])
+
+
+def _is_open(verdict: NetworkVerdict) -> bool:
+    return "open" in (verdict.trust_state, verdict.state)
 
 
 def _trusted(subject: Subject, n: int, progress: Progress) -> None:
