@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ from satbench.core.parameters import Count, FromZero, Index
 from satbench.core.parsing import parsed
 from satbench.reporting.background import NOTHING, Background
 from satbench.reporting.pictures import Picture
-from satbench.reporting.summary import images_name
+from satbench.reporting.summary import Measured, images_name, join_runs
 from satbench.reporting.trained import Trained
 from satbench.results.records import STEP
 from satbench.results.schema import Manifest
@@ -59,6 +60,11 @@ class StudyResults:
     trained: tuple[Trained, ...] = ()
     reported: tuple[Reported, ...] = ()
     background: Background = NOTHING
+
+    @cached_property
+    def networks(self) -> list[Measured]:
+        """The runs of each network joined."""
+        return join_runs(self.runs)
 
 
 class _Strict(BaseModel):
