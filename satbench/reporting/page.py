@@ -34,7 +34,7 @@ from satbench.reporting.method_table import headline as headline_of_methods
 from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.reported import REPORTED_NOTE, reported_lines
-from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded
+from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
 from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import NOT_CHECKED, Row, network_of, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
@@ -171,8 +171,13 @@ def write_report(
 
 
 def check_report_folder(folder: Path) -> None:
-    """Raise `BadInput` for a folder in which a report would replace what satbench did not write."""
+    """Raise `BadInput` for a folder in which a report would replace what satbench did not write.
+
+    The results of a report may lie there without its page, which can be made from them.
+    """
     check_page_folder(folder, FILES)
+    if (folder / RESULTS_FILE).exists() and not (folder / "index.html").exists():
+        read_results(folder / RESULTS_FILE, "give another folder for --out")
 
 
 def _differences(asked: Sequence[Comparison]) -> list[tuple[str, str, str, Figure]]:

@@ -185,30 +185,30 @@ def encoded(results: StudyResults) -> bytes:
     return gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0)
 
 
-def read_results(path: Path) -> StudyResults:
+def read_results(path: Path, advice: str = AGAIN) -> StudyResults:
     """The results in a file whose content `encoded` made.
 
     Records lack what the file does not hold: hashes are "", a wrong prediction is -1, distances are 0 and margins NaN.
-    Raises `BadInput`, naming file and field, when anything is missing, unknown or damaged.
+    Raises `BadInput`, naming file and field and ending in `advice`, when anything is missing, unknown or damaged.
     """
     try:
         raw = json.loads(gunzipped(read_bounded(path, MOST_BYTES), MOST_UNPACKED))
     except BadInput:
         raise
     except (*FAULTS, OSError, zlib.error) as error:
-        raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); {AGAIN}") from None
-    file = parsed(_File, raw, str(path), AGAIN)
+        raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); {advice}") from None
+    file = parsed(_File, raw, str(path), advice)
     runs = []
     for place, run in enumerate(file.runs):
         try:
             runs.append(_decoded(path / f"{place}", run, file.images[run.images]))
         except (ValueError, IndexError, zlib.error) as error:
-            raise BadInput(f"{path}, field 'runs.{place}': damaged ({type(error).__name__}); {AGAIN}") from None
+            raise BadInput(f"{path}, field 'runs.{place}': damaged ({type(error).__name__}); {advice}") from None
     said = file.background
     try:
         pictures = tuple(_decoded_picture(one) for one in said.pictures)
     except (ValueError, zlib.error) as error:
-        raise BadInput(f"{path}, field 'background.pictures': damaged ({type(error).__name__}); {AGAIN}") from None
+        raise BadInput(f"{path}, field 'background.pictures': damaged ({type(error).__name__}); {advice}") from None
     background = Background(said.plan, tuple(said.commands), said.seconds, pictures)
     return StudyResults(
         title=file.title,
