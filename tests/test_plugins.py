@@ -352,7 +352,6 @@ def test_the_command_names_the_code_that_raised_in_one_line(option: list[str], w
 
 def test_an_error_of_satbenchs_own_code_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("satbench.training.train", own_code.broken)
-    monkeypatch.setattr(own_code.broken, "__module__", "satbench")
     done = CliRunner().invoke(app, ["train", "digits-quick", "--out", str(tmp_path / "run")])
     assert isinstance(done.exception, KeyError)
 
