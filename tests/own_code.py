@@ -148,3 +148,19 @@ def nothing(*args: object, **params: object) -> None:
 
 def broken(*args: object, **params: object) -> None:
     raise KeyError("half done")
+
+
+@dataclass(frozen=True)
+class Unfinished(Counting):
+    """A method whose loss raises."""
+
+    def loss(self, model: nn.Module, x_adv: Tensor, step: Step) -> Tensor:
+        raise KeyError("half done")
+
+
+@dataclass(frozen=True)
+class Doubtful(Confidence):
+    """An evaluator that raises."""
+
+    def values(self, look: Look) -> Values:
+        raise ArithmeticError("no figure\nof a network")

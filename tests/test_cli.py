@@ -216,7 +216,7 @@ def test_train_says_what_it_reached_and_what_comes_next(here: Path) -> None:
     assert f"clean % {rate} [{math.floor(1000 * low) / 10:.1f}, {math.ceil(1000 * high) / 10:.1f}]" in lines[1]
     assert lines[2].startswith("last epoch 2 of 2: clean % ")
     assert float(lines[3].split()[3]) == pytest.approx(100 * (best["val_robust"] - rows[-1]["val_robust"]), abs=0.1)
-    assert lines[-4:-2] == [f"{relative / 'curves.png'}", f"{relative / 'curves.svg'}"]
+    assert lines[-4:-2] == [f"{relative / 'curves.svg'}", f"{relative / 'curves.png'}"]
     assert lines[-2] == f"{relative / 'best.safetensors'}"
     assert f"satbench eval --model {relative}" in lines[-1]
 

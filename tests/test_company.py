@@ -44,6 +44,7 @@ def changes(name: str, company: str) -> dict[str, object]:
     return {**around, **params, **COMPANY[company]}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("company", COMPANY)
 @pytest.mark.parametrize("name", NEWER)
 def test_every_newer_method_trains_in_company(name: str, company: str, dataset: str, tmp_path: Path) -> None:

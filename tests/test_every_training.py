@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,13 +62,26 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bits(way: str, dataset: str, 
     assert contents(tmp_path / "run") == contents(whole.folder)
 
 
+@pytest.fixture(scope="module")
+def plain(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Mapping[str, object]], Path]:
+    """The folder of a training without any of these options but the activation."""
+
+    @cache
+    def trained(activation: object) -> Path:
+        changes = {} if activation is None else {"activation": activation}
+        return train(tiny(dataset, **changes), tmp_path_factory.mktemp("plain") / "run", "cpu").folder
+
+    return lambda options: trained(options.get("activation"))
+
+
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("way", [way for way in WAYS if way not in SAME_BITS])
-def test_every_way_leads_somewhere_else(way: str, dataset: str, tmp_path: Path) -> None:
+def test_every_way_leads_somewhere_else(
+    way: str, dataset: str, plain: Callable[[Mapping[str, object]], Path], tmp_path: Path
+) -> None:
     """Else the option would do nothing, and its resume would prove nothing."""
-    plain = train(tiny(dataset, **{k: v for k, v in WAYS[way].items() if k == "activation"}), tmp_path / "plain", "cpu")
-    other = train(tiny(dataset, **WAYS[way]), tmp_path / "other", "cpu")
-    one, two = (load_file(run.folder / "last.safetensors") for run in (plain, other))
+    other = train(tiny(dataset, **WAYS[way]), tmp_path / "other", "cpu").folder
+    one, two = (load_file(folder / "last.safetensors") for folder in (plain(WAYS[way]), other))
     assert one.keys() == two.keys()
     assert any(not torch.equal(one[name], two[name]) for name in one)
 

@@ -114,8 +114,12 @@ def test_a_report_replaces_no_file_of_others(run: Path, here: Path) -> None:
     site.mkdir()
     for name in FILES:
         (site / name).write_text("mine")
-        refused(["report", str(run), "--out", "site"], f"site has {name} and no page of satbench", here)
+    refused(["report", str(run), "--out", "site"], f"site has {', '.join(FILES)} and no page of satbench", here)
+    for name in FILES:
         (site / name).unlink()
+    (site / RESULTS_FILE).write_text("mine")
+    refused(["report", str(run), "--out", "site"], f"{RESULTS_FILE} is missing or damaged", here)
+    (site / RESULTS_FILE).unlink()
     (site / "notes.txt").write_text("mine")
     for _ in range(2):  # the second replaces the first
         ran = CliRunner().invoke(app, ["report", str(run), "--out", "site"])

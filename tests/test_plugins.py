@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,32 @@ def test_code_that_fails_while_it_trains_is_named_in_one_line(key: str, value: s
     with pytest.raises(BadInput, match=words) as refused:
         train(recipe(OWN["recipe"]).with_values({key: value}), tmp_path / "run", "cpu")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (
+            ["--method", "own_code:Unfinished"],
+            "own_code:Unfinished.loss, line ## KeyError: 'half done'; correct own_code",
+        ),
+        (
+            ["--set", "measure.evaluators=clean+pgd+own_code:Doubtful"],
+            "own_code:Doubtful.values, line ## ArithmeticError: no figure; correct own_code",
+        ),
+    ],
+)
+def test_the_command_names_the_code_that_raised_in_one_line(option: list[str], words: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["train", OWN["recipe"], *option, "--device", "cpu", "--out", str(tmp_path / "run")])
+    assert done.exit_code == 2, done.output
+    assert re.sub(r"\d+:", "##", done.stderr.splitlines()[-1]) == f"satbench: {words}"
+    assert "Traceback" not in done.output
+
+
+def test_an_error_of_satbenchs_own_code_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("satbench.training.train", own_code.broken)
+    done = CliRunner().invoke(app, ["train", "digits-quick", "--out", str(tmp_path / "run")])
+    assert isinstance(done.exception, KeyError)
 
 
 # files

@@ -34,7 +34,8 @@ from satbench.cli import (
     verify,
 )
 from satbench.cli.output import echo_error
-from satbench.core.errors import BadInput, ReportedElsewhere
+from satbench.core.errors import FAULTS, BadInput, ReportedElsewhere
+from satbench.core.plugins import raised_in
 
 
 class _Group(TyperGroup):
@@ -61,6 +62,11 @@ class _Group(TyperGroup):
             raise typer.Exit(1) from None
         except OSError as error:
             echo_error(_sentence(error))
+            raise typer.Exit(2) from None
+        except (*FAULTS, ImportError, NameError) as error:
+            if (own := raised_in(error)) is None:
+                raise
+            echo_error(own)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started

@@ -36,6 +36,8 @@ _GITHUB = re.compile(r"^ *:(?=:)|(?<=##)\[")
 
 def one_line(text: str) -> str:
     """The text as it is, but for white space, which becomes a space, and what is not printable, as `\\x1b`."""
+    if text.isprintable() and text.isascii():  # its only white space is " "
+        return text
     return "".join(" " if one.isspace() else one if one.isprintable() else _code(one) for one in text)
 
 

@@ -8,6 +8,7 @@ such as weights, does not, see `check_allowed`.
 import importlib.util
 import os
 import re
+import traceback
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,6 +154,20 @@ def running(kind: str, name: str) -> Iterator[None]:
         raise
     except (*FAULTS, ImportError, NameError, OSError) as error:
         raise BadInput(f"{kind} {name}: {reason(error)}; {SOCKETS[kind].wanted}") from error
+
+
+def raised_in(error: BaseException) -> str | None:
+    """The code of the user's own that ran when the error was raised, and how to fix it; None where none ran.
+
+    It is the last such function of the traceback, `package.module:Class.method`, with its line.
+    """
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [(frame, line) for frame, line in frames if is_allowed(frame.f_globals.get("__name__", ""))]
+    if not own:
+        return None
+    frame, line = own[-1]
+    module, function = frame.f_globals["__name__"], frame.f_code.co_qualname
+    return f"{module}:{function}, line {line}: {reason(error)}; correct {module}"
 
 
 def make(

@@ -7,10 +7,9 @@ import pandas as pd
 from satbench.reporting.differences import span
 from satbench.reporting.lines import ModelLine, model_lines
 from satbench.reporting.rounding import down, outward
-from satbench.reporting.summary import join_runs
+from satbench.reporting.summary import Measured
 from satbench.reporting.verdict import Comparison
-from satbench.results.metrics import WORST, robust_table, wilson
-from satbench.results.store import Run
+from satbench.results.metrics import wilson
 
 MOST = 20  # classes, beyond which the table would be too wide to read
 CLASS_NOTE = (
@@ -19,7 +18,7 @@ CLASS_NOTE = (
 )
 
 
-def class_table(runs: Sequence[Run], asked: Sequence[Comparison]) -> pd.DataFrame:
+def class_table(networks: Sequence[Measured], asked: Sequence[Comparison]) -> pd.DataFrame:
     """A line a model and a column a class, under the attacks of the comparisons `asked`, all of one robust accuracy.
 
     A model is a line of the accuracy table that met these attacks; its seeds count on the images that all of them met.
@@ -27,14 +26,13 @@ def class_table(runs: Sequence[Run], asked: Sequence[Comparison]) -> pd.DataFram
     """
     first = asked[0]
     assert first.threat is not None
-    joined = join_runs(runs)
-    lines = model_lines(measured.model for measured in joined)
+    lines = model_lines(measured.model for measured in networks)
     outcomes: dict[ModelLine, list[pd.Series[bool]]] = {}
     labels: dict[str, int] = {}
-    for measured in joined:
+    for measured in networks:
         records = measured.records[measured.records["attack"].isin(first.attacks)]
         if measured.images == first.images and set(first.attacks) <= set(records["attack"]):
-            table = robust_table(records, *first.threat)[WORST]
+            table = measured.robust(*first.threat, first.attacks)
             if len(table):
                 outcomes.setdefault(lines[measured.model], []).append(table)
                 labels |= dict(zip(records["sample_id"], records["label"], strict=True))

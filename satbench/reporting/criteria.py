@@ -18,8 +18,8 @@ from satbench.reporting.claims_file import CriterionName
 from satbench.reporting.names import threat_name
 from satbench.reporting.results_file import StudyResults
 from satbench.reporting.rounding import inward, outward
-from satbench.reporting.summary import Measured, attacks_of, join_runs
-from satbench.reporting.verdict import Comparison, comparisons
+from satbench.reporting.summary import Measured, attacks_of
+from satbench.reporting.verdict import Comparison, every_comparison
 from satbench.results.crossed import crossed_difference
 from satbench.results.metrics import WORST, robust_table
 
@@ -72,13 +72,12 @@ class Studied:
 
     @cached_property
     def found(self) -> list[Comparison]:
-        return comparisons(self.results.runs, self.results.reference, every=True)
+        return every_comparison(self.results.networks, self.results.reference)
 
     @cached_property
     def networks(self) -> list[Measured]:
         """The networks of the recipe without changes."""
-        joined = [one for one in join_runs(self.results.runs) if one.model.recipe and " [" not in one.model.recipe]
-        return joined
+        return [one for one in self.results.networks if one.model.recipe and " [" not in one.model.recipe]
 
     @cached_property
     def recipe(self) -> str:

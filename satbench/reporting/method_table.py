@@ -9,13 +9,11 @@ import pandas as pd
 from satbench.reporting.differences import difference_cell, main_question, span
 from satbench.reporting.lines import model_lines
 from satbench.reporting.rounding import down, inward, outward
-from satbench.reporting.summary import join_runs
+from satbench.reporting.summary import Measured
 from satbench.reporting.table_forms import MISSING
 from satbench.reporting.verdict import NOISE, Comparison
 from satbench.results.crossed import Rate, crossed_rate
-from satbench.results.metrics import WORST, clean_table, robust_table
 from satbench.results.schema import ModelInfo
-from satbench.results.store import Run
 
 CELL_NOTE = (
     "Intervals in brackets are 95%, over images and seeds: Wilson's on the mean over seeds, with n or, where seeds "
@@ -72,8 +70,8 @@ class MethodTable:
     clean: tuple[Comparison, ...]
 
 
-def method_table(runs: Sequence[Run], found: Sequence[Comparison], reference: str) -> MethodTable | None:
-    """The recipes of these runs, rows, by activations, columns, under the attack of `main_question`.
+def method_table(networks: Sequence[Measured], found: Sequence[Comparison], reference: str) -> MethodTable | None:
+    """The recipes of these networks, rows, by activations, columns, under the attack of `main_question`.
 
     `found` are all their comparisons. A row counts the images that all its networks of a cell met. None where fewer
     than two recipes met the attack, or nothing was compared.
@@ -83,18 +81,17 @@ def method_table(runs: Sequence[Run], found: Sequence[Comparison], reference: st
         return None
     first = asked[0]
     assert first.threat is not None
-    joined = [one for one in join_runs(runs) if one.images == first.images]
+    joined = [one for one in networks if one.images == first.images]
     lines = model_lines(one.model for one in joined)
     cells: dict[str, dict[str, list[Network]]] = {}
     methods: dict[str, str] = {}
     for measured in joined:
         line, model = lines[measured.model], measured.model
-        records = measured.records[measured.records["attack"].isin(first.attacks)]
-        if not (model.recipe and line.activation) or set(first.attacks) - set(records["attack"]):
+        if not (model.recipe and line.activation) or set(first.attacks) - set(measured.records["attack"]):
             continue
-        robust = robust_table(records, *first.threat)[WORST]
+        robust = measured.robust(*first.threat, first.attacks)
         if len(robust):
-            network = Network(model, clean_table(measured.records).loc[robust.index], robust)
+            network = Network(model, measured.clean.loc[robust.index], robust)
             cells.setdefault(line.model, {}).setdefault(line.activation, []).append(network)
             methods[line.model] = line.method
     if len(cells) < 2:

@@ -34,11 +34,11 @@ from satbench.reporting.method_table import headline as headline_of_methods
 from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.reported import REPORTED_NOTE, reported_lines
-from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded
+from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
 from satbench.reporting.stages import stage_table
-from satbench.reporting.summary import NOT_CHECKED, Row, network_of, summarise
+from satbench.reporting.summary import NOT_CHECKED, Row, network_of, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
-from satbench.reporting.verdict import RULE_NOTE, Comparison, compare, comparisons
+from satbench.reporting.verdict import RULE_NOTE, Comparison, every_comparison, sentences
 from satbench.results.store import Run
 from satbench.results.training_log import Epoch
 from satbench.specs.study import Reported
@@ -109,17 +109,18 @@ def write_report(
     """
     index = folder / "index.html"
     check_report_folder(folder)
-    rows = summarise(runs)
+    ordered = tuple(sorted(runs, key=lambda run: run.manifest.model_dump_json()))
+    results = StudyResults(title, ordered, curves, tuple(notes), reference, tuple(trained), tuple(reported), background)
+    networks = results.networks
+    rows = rows_of(networks)
     if not rows:
         raise BadInput("no records to report on; give run folders made by `satbench eval` with at least one attack")
     lines = tables.accuracy_table(rows)
     files = {folder / name: form(lines).encode() for name, form in FORMATS.items()}
-    found = comparisons(runs, reference, every=True)
+    found = every_comparison(networks, reference)
     asked = main_question(found)
-    ordered = tuple(sorted(runs, key=lambda run: run.manifest.model_dump_json()))
-    results = StudyResults(title, ordered, curves, tuple(notes), reference, tuple(trained), tuple(reported), background)
     files[folder / RESULTS_FILE] = encoded(results)
-    methods = method_table(runs, found, reference)
+    methods = method_table(networks, found, reference)
     figures = {}
     headline = _at(lines, headline_rows(rows))
     drawn = [*_differences(asked), *_methods(methods), *_drawn(rows, curves, headline), *_examples(background)]
@@ -151,11 +152,11 @@ def write_report(
         trust_words=_trust_words(runs),
         doubts=table_forms.doubts(lines),
         stages=_stages(runs),
-        sentences=compare(runs, reference),
+        sentences=sentences(networks, reference),
         rule=RULE_NOTE,
         differences=difference_table(found),
         bootstrap_note=BOOTSTRAP_NOTE,
-        classes=class_table(runs, asked) if asked else (),
+        classes=class_table(networks, asked) if asked else (),
         classes_of=asked[0].quantity if asked else "",
         class_note=CLASS_NOTE,
         figures=figures,
@@ -170,8 +171,13 @@ def write_report(
 
 
 def check_report_folder(folder: Path) -> None:
-    """Raise `BadInput` for a folder in which a report would replace what satbench did not write."""
+    """Raise `BadInput` for a folder in which a report would replace what satbench did not write.
+
+    The results of a report may lie there without its page, which can be made from them.
+    """
     check_page_folder(folder, FILES)
+    if (folder / RESULTS_FILE).exists() and not (folder / "index.html").exists():
+        read_results(folder / RESULTS_FILE, "give another folder for --out")
 
 
 def _differences(asked: Sequence[Comparison]) -> list[tuple[str, str, str, Figure]]:

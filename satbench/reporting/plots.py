@@ -54,8 +54,8 @@ STYLE: dict[str, Any] = {
 LOOKS = len(COLOURS) * len(LINES)  # lines of a figure that can be told apart
 PANEL = (5.6, 4.0)  # inches
 SUFFIXES: dict[str, dict[str, None]] = {  # forms of a figure, each without what would differ between equal figures
-    "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
 }
 BAND = "shaded: 95% interval"
 
@@ -293,13 +293,14 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
 
 
 def encoded(figure: Figure) -> dict[str, bytes]:
-    """The figure as "png" and as "svg"."""
+    """The figure as "svg" and as "png", in one layout, which it keeps."""
     found = {}
-    for suffix, metadata in SUFFIXES.items():
-        buffer = BytesIO()
-        with styled():
+    with styled():
+        for suffix, metadata in SUFFIXES.items():
+            buffer = BytesIO()
             figure.savefig(buffer, format=suffix, dpi=144, metadata=metadata)
-        found[suffix] = buffer.getvalue()
+            figure.set_layout_engine(None)
+            found[suffix] = buffer.getvalue()
     return found
 
 

@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ from satbench.core.parameters import Count, FromZero, Index
 from satbench.core.parsing import parsed
 from satbench.reporting.background import NOTHING, Background
 from satbench.reporting.pictures import Picture
-from satbench.reporting.summary import images_name
+from satbench.reporting.summary import Measured, images_name, join_runs
 from satbench.reporting.trained import Trained
 from satbench.results.records import STEP
 from satbench.results.schema import Manifest
@@ -59,6 +60,11 @@ class StudyResults:
     trained: tuple[Trained, ...] = ()
     reported: tuple[Reported, ...] = ()
     background: Background = NOTHING
+
+    @cached_property
+    def networks(self) -> list[Measured]:
+        """The runs of each network joined."""
+        return join_runs(self.runs)
 
 
 class _Strict(BaseModel):
@@ -179,30 +185,30 @@ def encoded(results: StudyResults) -> bytes:
     return gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0)
 
 
-def read_results(path: Path) -> StudyResults:
+def read_results(path: Path, advice: str = AGAIN) -> StudyResults:
     """The results in a file whose content `encoded` made.
 
     Records lack what the file does not hold: hashes are "", a wrong prediction is -1, distances are 0 and margins NaN.
-    Raises `BadInput`, naming file and field, when anything is missing, unknown or damaged.
+    Raises `BadInput`, naming file and field and ending in `advice`, when anything is missing, unknown or damaged.
     """
     try:
         raw = json.loads(gunzipped(read_bounded(path, MOST_BYTES), MOST_UNPACKED))
     except BadInput:
         raise
     except (*FAULTS, OSError, zlib.error) as error:
-        raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); {AGAIN}") from None
-    file = parsed(_File, raw, str(path), AGAIN)
+        raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); {advice}") from None
+    file = parsed(_File, raw, str(path), advice)
     runs = []
     for place, run in enumerate(file.runs):
         try:
             runs.append(_decoded(path / f"{place}", run, file.images[run.images]))
         except (ValueError, IndexError, zlib.error) as error:
-            raise BadInput(f"{path}, field 'runs.{place}': damaged ({type(error).__name__}); {AGAIN}") from None
+            raise BadInput(f"{path}, field 'runs.{place}': damaged ({type(error).__name__}); {advice}") from None
     said = file.background
     try:
         pictures = tuple(_decoded_picture(one) for one in said.pictures)
     except (ValueError, zlib.error) as error:
-        raise BadInput(f"{path}, field 'background.pictures': damaged ({type(error).__name__}); {AGAIN}") from None
+        raise BadInput(f"{path}, field 'background.pictures': damaged ({type(error).__name__}); {advice}") from None
     background = Background(said.plan, tuple(said.commands), said.seconds, pictures)
     return StudyResults(
         title=file.title,

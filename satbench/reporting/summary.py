@@ -1,7 +1,8 @@
 """Runs condensed to one row per model, images, threat and attack."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Self, get_args
 
 import pandas as pd
@@ -12,7 +13,7 @@ from satbench.core.errors import BadInput
 from satbench.core.extra import ExtraData
 from satbench.core.parameters import Count, FromZero, Index, Share
 from satbench.reporting.names import threat_name
-from satbench.results.metrics import UNION, WORST, clean_table, robust_table, union_table, weighted_accuracy
+from satbench.results.metrics import UNION, WORST, broken_table, clean_table, weighted_accuracy
 from satbench.results.schema import Manifest, ModelInfo, Trust, Verdict
 from satbench.results.store import Run
 from satbench.specs.attack import AttackInfo
@@ -149,6 +150,36 @@ class Measured:
         """What is known of each attack by its id."""
         return infos_by_id(info for manifest in self.manifests for info in manifest.attacks)
 
+    @cached_property
+    def clean(self) -> "pd.Series[bool]":
+        """Which images are classified correctly without any attack, by sample id."""
+        return clean_table(self.records)
+
+    @cached_property
+    def broken(self) -> dict[tuple[str, float], pd.DataFrame]:
+        """The `broken_table` of each threat, norm and eps, in their order."""
+        groups = self.records.groupby(["norm", "eps"])
+        return {(norm, float(eps)): broken_table(records) for (norm, eps), records in groups}
+
+    def robust(self, norm: str, eps: float, attacks: Collection[str]) -> "pd.Series[bool]":
+        """Which images stand against those of the attacks that were run at this threat, of the images that met all."""
+        table = self.broken.get((norm, eps), pd.DataFrame())
+        met = table[[attack for attack in table.columns if attack in attacks]]
+        met = met[met.notna().any(axis=1)].dropna().astype(bool)  # the first: no attack, no image
+        return ~met.any(axis=1)
+
+    def union(self, threats: Iterable[Threat]) -> "pd.Series[bool]":
+        """Which images stand against every attack of every threat, of the images that met all.
+
+        Tramer & Boneh 2019, arXiv 1904.13000: the union of the perturbation sets.
+        """
+        each = [self.robust(one.norm, one.eps, set(self.records["attack"])) for one in threats]
+        return pd.concat(each, axis=1, join="inner").all(axis=1)
+
+    def met(self, norm: str, eps: float) -> dict[str, set[str]]:
+        """Which samples met which attack at this threat."""
+        return {attack: set(column.dropna().index) for attack, column in self.broken[norm, eps].items()}
+
 
 def attacks_of(runs: Sequence[Run]) -> dict[str, AttackInfo]:
     """What the runs say of each of their attacks, by its id."""
@@ -211,7 +242,12 @@ def summarise(runs: Sequence[Run]) -> list[Row]:
     attack counts every sample it met; worst case and union count the samples that met all of theirs. A sample with
     several records of one attack and threat, as from two seeds, is broken if any of them is.
     """
-    return canonical([row for measured in join_runs(runs) for row in _rows(measured)])
+    return rows_of(join_runs(runs))
+
+
+def rows_of(networks: Sequence[Measured]) -> list[Row]:
+    """The rows of `summarise` for joined runs."""
+    return canonical([row for measured in networks for row in _rows(measured)])
 
 
 def canonical(rows: Sequence[Row]) -> list[Row]:
@@ -223,17 +259,17 @@ def _rows(measured: Measured) -> list[Row]:
     rows = []
     for (norm, eps), records in measured.records.groupby(["norm", "eps"]):
         threat = Threat(norm=norm, eps=float(eps))
-        table = robust_table(records, norm, eps)
         attacks = sorted(records["attack"].unique())
         for attack in attacks:
             met = records[records["attack"] == attack]
-            rows.append(_row(measured, met, robust_table(met, norm, eps)[attack], threat))
-        if len(attacks) > 1 and len(table):
-            rows.append(_row(measured, records, table[WORST], threat))
+            rows.append(_row(measured, met, measured.robust(norm, float(eps), [attack]), threat))
+        worst = measured.robust(norm, float(eps), attacks)
+        if len(attacks) > 1 and len(worst):
+            rows.append(_row(measured, records, worst, threat))
     for threats in _unions(measured.manifests):
         places = [(one.norm, one.eps) for one in threats]
         chosen = pd.MultiIndex.from_frame(measured.records[["norm", "eps"]]).isin(places)
-        robust = union_table(measured.records, places)
+        robust = measured.union(threats)
         if len(robust):
             rows.append(_row(measured, measured.records[chosen], robust, *threats))
     return rows

@@ -16,7 +16,7 @@ from satbench.reporting.rounding import inward, outward
 from satbench.reporting.summary import Measured, join_runs
 from satbench.results.crossed import Outcomes as Matrix
 from satbench.results.crossed import crossed_difference, holm, two_level_bootstrap
-from satbench.results.metrics import WORST, clean_table, mcnemar, paired_interval, robust_table
+from satbench.results.metrics import WORST, mcnemar, paired_interval
 from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
 from satbench.specs.attack import AttackInfo, Strength
@@ -110,7 +110,12 @@ def compare(runs: Sequence[Run], reference: str = "relu") -> list[str]:
     models of one activation whose recipe was changed, with those of the recipe itself. Networks without a recipe are
     left out, because it is not known in what else they differ.
     """
-    return [item if isinstance(item, str) else item.sentence() for item in _all(runs, reference, _headlines)]
+    return sentences(join_runs(runs), reference)
+
+
+def sentences(networks: Sequence[Measured], reference: str) -> list[str]:
+    """The sentences of `compare` for joined runs."""
+    return [item if isinstance(item, str) else item.sentence() for item in _all(networks, reference, _headlines)]
 
 
 def comparisons(runs: Sequence[Run], reference: str = "relu", every: bool = False) -> list[Comparison]:
@@ -118,15 +123,19 @@ def comparisons(runs: Sequence[Run], reference: str = "relu", every: bool = Fals
 
     With `every`, clean accuracy and each attack at each threat.
     """
-    found = _all(runs, reference, _each_attack if every else _headlines)
+    found = _all(join_runs(runs), reference, _each_attack if every else _headlines)
     return [item for item in found if isinstance(item, Comparison)]
 
 
-def _all(runs: Sequence[Run], reference: str, chosen: Chosen) -> list[Comparison | str]:
+def every_comparison(networks: Sequence[Measured], reference: str) -> list[Comparison]:
+    """All of `comparisons(..., every=True)` for joined runs."""
+    return [item for item in _all(networks, reference, _each_attack) if isinstance(item, Comparison)]
+
+
+def _all(networks: Sequence[Measured], reference: str, chosen: Chosen) -> list[Comparison | str]:
     families: dict[Family, dict[str, list[Measured]]] = {}
-    joined = join_runs(runs)
-    lines = model_lines(measured.model for measured in joined)
-    for measured in joined:
+    lines = model_lines(measured.model for measured in networks)
+    for measured in networks:
         model = measured.model
         family = (measured.images, model.recipe or "", model.method or "", _trained_for(model), model.family or "")
         if model.activation and model.recipe:
@@ -209,7 +218,7 @@ def _against(
     pairs = {seed: (ours[seed], theirs[seed]) for seed in seeds}
     _check_same_images(where, pairs)
 
-    shared = [_threats(pair[0]) & _threats(pair[1]) for pair in pairs.values()]
+    shared = [pair[0].broken.keys() & pair[1].broken.keys() for pair in pairs.values()]
     measured_threats = set().union(*shared)
     headline = headline_threats(measured_threats, [measured.model.trained_for for measured in pairs[seeds[0]]])
     known = {id: info for pair in pairs.values() for one in pair for id, info in one.attacks.items()}
@@ -225,12 +234,12 @@ def _against(
             one = replace(one, images=first.images, of=of, against=against, **under)
         found.append(one)
 
-    add("clean accuracy", seeds, _clean)
+    add("clean accuracy", seeds, lambda measured: measured.clean)
     for norm, eps in [*sorted(headline), *sorted(measured_threats - headline)]:
         for members, shared_by in chosen(pairs, known, norm, eps):
             attack = display_name(members[0] if len(members) == 1 else WORST, members, shorts)
             quantity = f"robust accuracy at {threat_name(norm, eps)} under {attack}"
-            robust = partial(_robust, norm=norm, eps=eps, members=members)
+            robust = partial(Measured.robust, norm=norm, eps=eps, attacks=members)
             add(quantity, shared_by, robust, threat=(norm, eps), attacks=members)
     return found
 
@@ -243,22 +252,9 @@ def _check_same_images(where: str, pairs: Pairs) -> None:
         raise BadInput(f"{where}: sample {sample} shows different images in two runs; compare runs on the same data")
 
 
-def _threats(measured: Measured) -> set[tuple[str, float]]:
-    return {(norm, float(eps)) for norm, eps in measured.records.groupby(["norm", "eps"]).groups}
-
-
-def _clean(measured: Measured) -> Outcomes:
-    return clean_table(measured.records)
-
-
-def _robust(measured: Measured, norm: str, eps: float, members: Sequence[str]) -> Outcomes:
-    records = measured.records[measured.records["attack"].isin(members)]
-    return robust_table(records, norm, eps)[WORST]
-
-
 def _each_attack(pairs: Pairs, known: Mapping[str, AttackInfo], norm: str, eps: float) -> list[Shared]:
     """Each attack, the weakest first, with the seeds for which both models met it."""
-    met = {seed: tuple(_met(measured, norm, eps) for measured in pair) for seed, pair in pairs.items()}
+    met = {seed: tuple(measured.met(norm, eps) for measured in pair) for seed, pair in pairs.items()}
     attacks = {attack for ours, theirs in met.values() for attack in set(ours) & set(theirs)}
     ordered = sorted(attacks, key=lambda attack: (known[attack].strength, attack))
     return [((one,), [seed for seed, pair in met.items() if all(one in each for each in pair)]) for one in ordered]
@@ -266,7 +262,7 @@ def _each_attack(pairs: Pairs, known: Mapping[str, AttackInfo], norm: str, eps: 
 
 def _headlines(pairs: Pairs, known: Mapping[str, AttackInfo], norm: str, eps: float) -> list[Shared]:
     """The PGD with the most images and the strongest evaluation, each with the seeds for which both models met it."""
-    met = {seed: tuple(_met(measured, norm, eps) for measured in pair) for seed, pair in pairs.items()}
+    met = {seed: tuple(measured.met(norm, eps) for measured in pair) for seed, pair in pairs.items()}
     shared = {seed: tuple(sorted(set(ours) & set(theirs))) for seed, (ours, theirs) in met.items()}
     sets: set[tuple[str, ...]] = {members for members in shared.values() if members}
     sets |= {(attack,) for members in shared.values() for attack in members}
@@ -296,12 +292,6 @@ def _headlines(pairs: Pairs, known: Mapping[str, AttackInfo], norm: str, eps: fl
         best = max(usable, key=strength_first)
         chosen += [best] if best not in chosen else []
     return [(members, seeds(members)) for members in chosen]
-
-
-def _met(measured: Measured, norm: str, eps: float) -> dict[str, set[str]]:
-    """Which samples met which attack."""
-    records = measured.records[(measured.records["norm"] == norm) & (measured.records["eps"] == eps)]
-    return {str(attack): set(samples) for attack, samples in records.groupby("attack")["sample_id"]}
 
 
 def _comparison(

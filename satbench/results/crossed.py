@@ -96,12 +96,14 @@ def two_level_bootstrap(ours: Outcomes, theirs: Outcomes, seed: int = 0) -> tupl
     gaps = _gaps(ours, theirs)
     seeds, n = gaps.shape
     generator = np.random.default_rng(seed)
-    means = []
+    first = n * np.arange(CHUNK)[:, None]  # where the counts of each draw begin
+    sums = []
     for _ in range(0, DRAWS, CHUNK):
         seed_counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), CHUNK)
-        images = generator.integers(n, size=(CHUNK, n))
-        means.append(np.take_along_axis(seed_counts @ gaps, images, axis=1).mean(axis=1) / seeds)
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+        images = generator.integers(n, size=(CHUNK, n)) + first
+        image_counts = np.bincount(images.ravel(), minlength=CHUNK * n).reshape(CHUNK, n)
+        sums.append((image_counts.astype(np.float64) @ gaps.T * seed_counts).sum(axis=1))  # whole numbers, exact
+    low, high = np.quantile(np.concatenate(sums) / n / seeds, [0.025, 0.975])
     return float(low), float(high)
 
 

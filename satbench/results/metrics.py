@@ -135,20 +135,18 @@ def robust_table(records: pd.DataFrame, norm: str, eps: float) -> pd.DataFrame:
             f"sample {first['sample_id']} has several records of {first['attack']} at {norm} {eps:g}; "
             "give each run once, or runs that differ in their attacks"
         )
-    robust = ~chosen.pivot(index="sample_id", columns="attack", values="broken").dropna().astype(bool)
+    robust = ~broken_table(chosen).dropna().astype(bool)
     robust[WORST] = robust.all(axis=1)
     robust.columns.name = None
     return robust
 
 
-def union_table(records: pd.DataFrame, threats: Sequence[tuple[str, float]]) -> "pd.Series[bool]":
-    """Which samples stand against every attack at every one of these threats (norm, eps): bool, indexed by sample id.
+def broken_table(records: pd.DataFrame) -> pd.DataFrame:
+    """Which attack of one threat broke which sample: a row a sample, a column an attack, NaN where it was not attacked.
 
-    Only samples that met every attack of every threat are in it (Tramer & Boneh 2019, arXiv 1904.13000: the union of
-    the perturbation sets). Raises `BadInput` as `robust_table` does.
+    `records` are those of the threat, one for each sample and attack.
     """
-    each = [robust_table(records, norm, eps)[WORST] for norm, eps in threats]
-    return pd.concat(each, axis=1, join="inner").all(axis=1)
+    return records.pivot(index="sample_id", columns="attack", values="broken")
 
 
 def weighted_accuracy(records: pd.DataFrame) -> float:

@@ -18,7 +18,7 @@ from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded
 from satbench.results.crossed import crossed_difference, holm
 from satbench.results.store import Run
 
-from .made import AA, EPS, PGD, MakeRun, first
+from .made import AA, EPS, PGD, MakeRun, first, runs_in
 
 N, SOME = 400, 300
 WEAK = PGD.replace("steps=50", "steps=10")
@@ -27,6 +27,20 @@ ATTACKER, OPTIMIZER = "surrogate.attacker=True", "surrogate.optimizer=True"
 SURE = {"silu": 60, "softplus": 60, "smoothrelu": 60, "gelu": 0, "elu": 0, "parametric_softplus": 0}  # of SOME images
 Counts = Mapping[str, int]
 THREE = {name: count for name, count in SURE.items() if count}
+
+
+@pytest.fixture(scope="module")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
+    """Equal networks are stored once for all tests."""
+    make, stored = runs_in(tmp_path_factory.mktemp("runs")), dict[str, Run]()
+
+    def made(*args: object, **changes: object) -> Run:
+        key = repr((args, changes))
+        if key not in stored:
+            stored[key] = make(*args, **changes)
+        return stored[key]
+
+    return made
 
 
 def network(make_run: MakeRun, activation: str, seed: int, robust: int, clean: int = 200, change: str = "") -> Run:

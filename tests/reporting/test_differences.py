@@ -8,6 +8,7 @@ import pytest
 from satbench.reporting import page, plots
 from satbench.reporting.class_table import class_table
 from satbench.reporting.differences import answer, difference_table, main_question
+from satbench.reporting.summary import join_runs
 from satbench.reporting.verdict import Comparison, comparisons
 from satbench.results.metrics import wilson
 from satbench.results.store import Run
@@ -98,7 +99,7 @@ def test_classes_are_means_over_seeds_of_the_models_that_met_the_attack(
     study: list[Run], found: list[Comparison]
 ) -> None:
     """All images of these runs have the label 1."""
-    table = class_table(study, main_question(found))
+    table = class_table(join_runs(study), main_question(found))
     assert list(table.columns) == ["model", "activation", "seeds", "class 1, n = 400"]
     assert table["activation"].tolist() == ["elu", "gelu", "relu", "silu", "relu"]
     assert table["model"].tolist() == [*["digits-cnn"] * 4, "digits-cnn [method.steps=1]"]

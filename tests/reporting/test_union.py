@@ -1,9 +1,9 @@
 """Accuracy under the union of several norms, joined image by image and counted by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -14,7 +14,7 @@ from satbench.reporting.summary import Row, summarise
 from satbench.reporting.summary_file import read_summary, write_summary
 from satbench.reporting.table_forms import readable, to_markdown
 from satbench.reporting.tables import accuracy_table
-from satbench.results.metrics import UNION, WORST, union_table, wilson
+from satbench.results.metrics import UNION, WORST, wilson
 from satbench.specs.attack import ids
 
 from .made import AA, EPS, PGD, MakeRun, first
@@ -66,17 +66,11 @@ def test_norms_of_different_runs_are_not_joined(make_run: MakeRun) -> None:
     assert unions(summarise(runs)) == []
 
 
-def test_a_union_of_images_that_no_threat_shares_is_empty() -> None:
-    records = pd.DataFrame(
-        {
-            "sample_id": ["a", "b"],
-            "attack": [PGD, PGD],
-            "norm": ["L2", "Linf"],
-            "eps": [0.5, EPS],
-            "broken": [False, False],
-        }
-    )
-    assert union_table(records, THREATS).empty
+def test_images_that_no_threat_shares_have_no_union(make_run: MakeRun) -> None:
+    run = make_run("silu", first(9, 10), {(PGD, norm, eps): first(5, 10) for norm, eps in THREATS})
+    is_early, is_l2 = run.records["sample_id"] < "test/00005", run.records["norm"] == "L2"
+    assert len(unions(summarise([run]))) == 1
+    assert unions(summarise([replace(run, records=run.records[is_early == is_l2])])) == []
 
 
 def test_tables_show_the_union_with_n_and_interval_over_seeds(make_run: MakeRun) -> None:
