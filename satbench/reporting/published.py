@@ -51,6 +51,60 @@ def published(claims: ClaimsFile, model: str) -> list[PublishedFigure]:
     return sorted(found, key=lambda claim: claim.steps)
 
 
+@dataclass(frozen=True)
+class PublishedLine:
+    """What a source states of one network at one threat, in percent, and whether a run was made here.
+
+    eps: as people write it. attack: what the robust figure was measured with.
+    """
+
+    dataset: str
+    split: str
+    norm: str
+    eps: str
+    model: str
+    clean: float | None
+    robust: float | None
+    attack: str
+    source: str
+    state: str
+
+
+def published_lines(claims: ClaimsFile, rows: Sequence[Row]) -> list[PublishedLine]:
+    """The headline figures of every network of the claims file, a line each."""
+    lines = []
+    threat, images = claims.threat, claims.images
+    for model in claims.figures:
+        clean, robust = headline(published(claims, model))
+        here = [row for row in rows if (row.label, row.dataset, row.split) == (model, images.dataset, images.split)]
+        lines.append(
+            PublishedLine(
+                dataset=images.dataset,
+                split=images.split,
+                norm=threat.norm,
+                eps=format_eps(threat.eps),
+                model=model,
+                clean=clean.percent if clean else None,
+                robust=robust.percent if robust else None,
+                attack=robust.figure if robust else "",
+                source=", ".join(dict.fromkeys(one.source for one in (clean, robust) if one)),
+                state=_state(robust, [row for row in here if row.norm == threat.norm and row.eps == threat.eps]),
+            )
+        )
+    return lines
+
+
+def _state(claim: PublishedFigure | None, rows: Sequence[Row]) -> str:
+    """Where the robust figure lies against the interval of the row under the same attack."""
+    met = [row for row in rows if claim is not None and _is_pgd(row, claim.steps)]
+    if claim is None or not met:
+        return "not measured here"
+    low, high = wilson(met[0].robust, met[0].n)
+    if claim.percent < 100 * low - ROUNDING:
+        return "measured higher"
+    return "measured lower" if claim.percent > 100 * high + ROUNDING else "inside the measured interval"
+
+
 def headline(claims: Sequence[PublishedFigure]) -> tuple[PublishedFigure | None, PublishedFigure | None]:
     """The clean figure and the robust one of most steps; of equal ones, the first source's."""
     clean = next((claim for claim in claims if not claim.steps), None)

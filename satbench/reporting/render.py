@@ -40,9 +40,13 @@ def check_page_folder(folder: Path, files: Iterable[str] = (), option: str = "--
         if found := [name for name in files if (folder / name).exists()]:
             raise BadInput(f"{option} {folder} has {', '.join(found)} and no page of satbench; give another folder")
         return
-    head = b""
-    if index.is_file():
-        with index.open("rb") as file:
-            head = file.read(4096)
-    if GENERATOR.encode() not in head:
+    if not is_own_page(index):
         raise BadInput(f"{index} is not a page of this satbench; remove it, or give another folder")
+
+
+def is_own_page(path: Path) -> bool:
+    """Whether the file has satbench's mark in its head."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return GENERATOR.encode() in file.read(4096)

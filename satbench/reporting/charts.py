@@ -1,0 +1,146 @@
+"""Interactive charts of pages, as Vega specifications without data, and their colours."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from satbench.reporting.browser import compiled
+
+# found by search: with every kind of colour vision far apart, at least 3:1 against the paper of pages
+LIGHT = ("#3d23ff", "#9d9216", "#98458f", "#4d7351", "#0097ff", "#7b0000", "#000000")
+DARK = ("#45d7ff", "#e19734", "#8364c2", "#ffd700", "#148188", "#c81a2e", "#ffffff")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")  # no divisor of the colours' number
+HATCH = "url(#hatch)"  # a pattern of the page
+
+_TEXT = {"labelColor": "var(--ink)", "titleColor": "var(--ink)", "labelFontSize": 12, "titleFontSize": 12}
+_CONFIG = {
+    "background": None,
+    "font": "system-ui, sans-serif",
+    "aria": False,
+    "view": {"stroke": None},
+    "axis": {
+        **_TEXT,
+        "gridColor": "var(--line)",
+        "domainColor": "var(--soft)",
+        "tickColor": "var(--soft)",
+        "titleFontWeight": "normal",
+    },
+    "legend": {**_TEXT, "orient": "bottom", "title": None, "labelLimit": 260, "symbolSize": 90},
+    "range": {"category": [f"var(--c{place})" for place in range(len(LIGHT))], "symbol": list(SHAPES)},
+}
+
+
+@cache
+def scatter() -> dict[str, Any]:
+    """Clean against robust accuracy in percent.
+
+    The data set `points` has rows with id, clean, clean_lo, clean_hi, robust, robust_lo, robust_hi, activation, method,
+    twins (equal for models that differ in the activation alone, else "") and published. The signal `by` is the column
+    that decides the colour, `near` the id of the point under the mouse.
+    """
+    return compiled(
+        _spec(
+            height=380,
+            params=[{"name": "by", "value": "activation"}, {"name": "near", "value": -1}],
+            transform=[{"calculate": "datum[by]", "as": "shown"}],
+            layer=[
+                {
+                    "transform": [{"filter": "datum.twins"}],
+                    "mark": {"type": "line", "stroke": "var(--soft)", "strokeDash": [4, 3], "strokeWidth": 1},
+                    "encoding": {**_PLACE, "detail": {"field": "twins"}, "order": {"field": "clean"}},
+                },
+                _interval("clean"),
+                _interval("robust"),
+                {
+                    "transform": [{"filter": "!datum.published"}],
+                    "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1, "cursor": "pointer"},
+                    "encoding": {
+                        **_PLACE,
+                        "color": {"field": "shown", "type": "nominal"},
+                        "shape": {"field": "shown", "type": "nominal"},
+                        "stroke": {
+                            "condition": {"test": "datum.id === near", "value": "var(--ink)"},
+                            "value": "var(--paper)",
+                        },
+                        "tooltip": {"field": "id"},
+                    },
+                },
+                {
+                    "transform": [{"filter": "datum.published"}],
+                    "mark": {
+                        "type": "point",
+                        "shape": "square",
+                        "size": 150,
+                        "fill": HATCH,
+                        "stroke": "var(--ink)",
+                        "strokeDash": [2, 2],
+                    },
+                    "encoding": {**_PLACE, "tooltip": {"field": "id"}},
+                },
+            ],
+        )
+    )
+
+
+@cache
+def curves(x: str, y: str) -> dict[str, Any]:
+    """Lines over `x` with their 95% bands, in the data set `points`: x, y, and low, high where known, and series."""
+    x_axis = {"field": "x", "type": "quantitative", "title": x}
+    y_axis = {"field": "y", "type": "quantitative", "title": y}
+    colour = {"field": "series", "type": "nominal"}
+    return compiled(
+        _spec(
+            height=220,
+            layer=[
+                {
+                    "transform": [{"filter": "isValid(datum.low)"}],
+                    "mark": {"type": "area", "opacity": 0.18},
+                    "encoding": {
+                        "x": x_axis,
+                        "y": {"field": "low", "type": "quantitative", "title": y},
+                        "y2": {"field": "high"},
+                        "color": colour,
+                    },
+                },
+                {
+                    "mark": {"type": "line", "point": {"size": 40}},
+                    "encoding": {"x": x_axis, "y": y_axis, "color": colour, "shape": colour},
+                },
+            ],
+        )
+    )
+
+
+def _percent(field: str) -> dict[str, object]:
+    scale = {"zero": False, "nice": True, "padding": 14}
+    return {"field": field, "type": "quantitative", "title": f"{field} accuracy, %", "scale": scale}
+
+
+_PLACE = {"x": _percent("clean"), "y": _percent("robust")}
+
+
+def _interval(field: str) -> dict[str, object]:
+    """The 95% interval of each point, clear under the mouse and faint otherwise; published figures have none."""
+    across = "x" if field == "clean" else "y"
+    place = {**_PLACE, across: {**_PLACE[across], "field": f"{field}_lo"}, f"{across}2": {"field": f"{field}_hi"}}
+    opacity = {"condition": {"test": "datum.id === near", "value": 1}, "value": 0.22}
+    return {
+        "transform": [{"filter": "!datum.published"}],
+        "mark": {"type": "rule", "strokeWidth": 1.5},
+        "encoding": {**place, "color": {"field": "shown", "type": "nominal"}, "opacity": opacity},
+    }
+
+
+def _spec(**parts: object) -> dict[str, object]:
+    return {
+        "width": "container",
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "config": _CONFIG,
+        "data": {"name": "points"},
+        **parts,
+    }
+
+
+def palette(colours: Sequence[str]) -> str:
+    """The colours as custom properties of a style sheet."""
+    return " ".join(f"--c{place}: {colour};" for place, colour in enumerate(colours))
