@@ -16,7 +16,7 @@ from satbench.reporting.board_cards import Details, Key, key_of
 from satbench.reporting.claims import CLAIMS_NOTE, ClaimState
 from satbench.reporting.details import packed
 from satbench.reporting.published import PublishedLine
-from satbench.reporting.ranking import RANKING_NOTE, Place, Ranking, headline
+from satbench.reporting.ranking import RANKING_NOTE, Place, Ranking, headline, separable
 from satbench.reporting.render import render
 from satbench.reporting.table_forms import MISSING, doubts, interval, notes, spread, trust_words, weighted
 from satbench.reporting.tables import Line
@@ -67,6 +67,13 @@ class Part:
         return f"{said}. The attacks differ within this kind of evaluation: {'; '.join(attacks)}."
 
     @property
+    def best(self) -> Mapping[str, Any] | None:
+        """The first ranked line, as the index shows it."""
+        if not self.ranking.places:
+            return None
+        return {**_row(self.ranking.places[0].line), "separable": separable(self.ranking)}
+
+    @property
     def doubts(self) -> list[str]:
         return doubts(self.ranking.lines)
 
@@ -109,7 +116,8 @@ def board_page(board: Board, cards: Mapping[Key, dict[str, Any]], details: Detai
                 "outcomes": _outcomes(board, places, details),
                 "models": [cards[key] for key in keys],
                 "first": board.first.id,
-                "scatter": charts.scatter(),
+                "scatter": charts.scatter(True),
+                "published": charts.scatter(False),
                 "eps": charts.curves("eps", "robust accuracy, %"),
                 "epochs": charts.curves("epoch", "figure"),
             }
@@ -194,14 +202,20 @@ def _rows(part: Part, places: Mapping[Key, int], columns: Sequence[str]) -> list
             "id": places[key_of(line)],
             "order": order,
             "rank": place.rank if place else MISSING,
-            "line": line,
-            "robust": interval(line.robust, line.robust_lo, line.robust_hi).split(" ", 1),
-            "clean": interval(line.clean, line.clean_lo, line.clean_hi).split(" ", 1),
-            "trust": trust_words(line),
+            **_row(line),
             "more": [_cell(name, line) for name in columns],
         }
         for order, (place, line) in enumerate(ranked)
     ]
+
+
+def _row(line: Line) -> dict[str, Any]:
+    return {
+        "line": line,
+        "robust": interval(line.robust, line.robust_lo, line.robust_hi).split(" ", 1),
+        "clean": interval(line.clean, line.clean_lo, line.clean_hi).split(" ", 1),
+        "trust": trust_words(line),
+    }
 
 
 def _points(part: Part, places: Mapping[Key, int]) -> list[dict[str, Any]]:

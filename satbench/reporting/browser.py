@@ -15,6 +15,8 @@ from typing import Any
 import vl_convert
 from markupsafe import Markup
 
+from satbench.core.escaping import one_line
+
 VEGA_LITE = "6.4"  # of those that vl-convert-python brings
 _EXPORTS = re.compile(r"export\{([^}]*)\}")
 
@@ -44,8 +46,16 @@ def own(name: str) -> Markup:
 
 
 def embedded(value: object) -> Markup:
-    """A value as JSON in a script element of a page."""
-    return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704
+    """A value as JSON in a script element of a page, its texts as `escaping.one_line` shows them."""
+    return Markup(json.dumps(_shown(value), separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, Mapping):
+        return {key: _shown(one) for key, one in value.items()}
+    return [_shown(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def compiled(spec: Mapping[str, Any]) -> dict[str, Any]:

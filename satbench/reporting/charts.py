@@ -25,61 +25,47 @@ _CONFIG = {
         "tickColor": "var(--soft)",
         "titleFontWeight": "normal",
     },
-    "legend": {**_TEXT, "orient": "bottom", "title": None, "labelLimit": 260, "symbolSize": 90},
+    "legend": {**_TEXT, "orient": "bottom", "title": None, "labelLimit": 260, "symbolSize": 90, "symbolOpacity": 1},
     "range": {"category": [f"var(--c{place})" for place in range(len(LIGHT))], "symbol": list(SHAPES)},
 }
 
 
 @cache
-def scatter() -> dict[str, Any]:
-    """Clean against robust accuracy in percent.
+def scatter(is_measured: bool) -> dict[str, Any]:
+    """Clean against robust accuracy in percent; with `is_measured` false, of published figures alone.
 
     The data set `points` has rows with id, clean, clean_lo, clean_hi, robust, robust_lo, robust_hi, activation, method,
     twins (equal for models that differ in the activation alone, else "") and published. The signal `by` is the column
     that decides the colour, `near` the id of the point under the mouse.
     """
-    return compiled(
-        _spec(
-            height=380,
-            params=[{"name": "by", "value": "activation"}, {"name": "near", "value": -1}],
-            transform=[{"calculate": "datum[by]", "as": "shown"}],
-            layer=[
-                {
-                    "transform": [{"filter": "datum.twins"}],
-                    "mark": {"type": "line", "stroke": "var(--soft)", "strokeDash": [4, 3], "strokeWidth": 1},
-                    "encoding": {**_PLACE, "detail": {"field": "twins"}, "order": {"field": "clean"}},
-                },
-                _interval("clean"),
-                _interval("robust"),
-                {
-                    "transform": [{"filter": "!datum.published"}],
-                    "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1, "cursor": "pointer"},
-                    "encoding": {
-                        **_PLACE,
-                        "color": {"field": "shown", "type": "nominal"},
-                        "shape": {"field": "shown", "type": "nominal"},
-                        "stroke": {
-                            "condition": {"test": "datum.id === near", "value": "var(--ink)"},
-                            "value": "var(--paper)",
-                        },
-                        "tooltip": {"field": "id"},
-                    },
-                },
-                {
-                    "transform": [{"filter": "datum.published"}],
-                    "mark": {
-                        "type": "point",
-                        "shape": "square",
-                        "size": 150,
-                        "fill": HATCH,
-                        "stroke": "var(--ink)",
-                        "strokeDash": [2, 2],
-                    },
-                    "encoding": {**_PLACE, "tooltip": {"field": "id"}},
-                },
-            ],
-        )
-    )
+    layers = [*_measured(), _published()] if is_measured else [_published()]
+    params = [{"name": "by", "value": "activation"}, {"name": "near", "value": -1}]
+    shown = {"calculate": "datum[by]", "as": "shown"}
+    return compiled(_spec(height=340, params=params, transform=[shown], layer=layers))
+
+
+def _measured() -> list[dict[str, object]]:
+    shown = {"field": "shown", "type": "nominal"}
+    edge = {"condition": {"test": _NEAR, "value": "var(--ink)"}, "value": "var(--paper)"}
+    return [
+        {
+            "transform": [{"filter": "datum.twins"}],
+            "mark": {"type": "line", "stroke": "var(--soft)", "strokeDash": [4, 3], "strokeWidth": 1.2},
+            "encoding": {**_PLACE, "detail": {"field": "twins"}, "order": {"field": "clean"}},
+        },
+        _interval("clean"),
+        _interval("robust"),
+        {
+            "transform": [{"filter": "!datum.published"}],
+            "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1, "cursor": "pointer"},
+            "encoding": {**_PLACE, "color": shown, "shape": shown, "stroke": edge},
+        },
+    ]
+
+
+def _published() -> dict[str, object]:
+    mark = {"type": "point", "shape": "square", "size": 150, "fill": HATCH, "stroke": "var(--ink)"}
+    return {"transform": [{"filter": "datum.published"}], "mark": mark, "encoding": _PLACE}
 
 
 @cache
@@ -104,7 +90,7 @@ def curves(x: str, y: str) -> dict[str, Any]:
                 },
                 {
                     "mark": {"type": "line", "point": {"size": 40}},
-                    "encoding": {"x": x_axis, "y": y_axis, "color": colour, "shape": colour},
+                    "encoding": {"x": x_axis, "y": y_axis, "color": colour},
                 },
             ],
         )
@@ -112,22 +98,24 @@ def curves(x: str, y: str) -> dict[str, Any]:
 
 
 def _percent(field: str) -> dict[str, object]:
-    scale = {"zero": False, "nice": True, "padding": 14}
-    return {"field": field, "type": "quantitative", "title": f"{field} accuracy, %", "scale": scale}
+    scale = {"zero": False, "nice": False, "padding": 14}
+    inside = "datum.value < 0 || datum.value > 100 ? '' : format(datum.value, '~g')"
+    axis = {"labelExpr": inside, "tickCount": 8}
+    return {"field": field, "type": "quantitative", "title": f"{field} accuracy, %", "scale": scale, "axis": axis}
 
 
 _PLACE = {"x": _percent("clean"), "y": _percent("robust")}
+_NEAR = "datum.id === near"
 
 
 def _interval(field: str) -> dict[str, object]:
     """The 95% interval of each point, clear under the mouse and faint otherwise; published figures have none."""
     across = "x" if field == "clean" else "y"
     place = {**_PLACE, across: {**_PLACE[across], "field": f"{field}_lo"}, f"{across}2": {"field": f"{field}_hi"}}
-    opacity = {"condition": {"test": "datum.id === near", "value": 1}, "value": 0.22}
     return {
         "transform": [{"filter": "!datum.published"}],
-        "mark": {"type": "rule", "strokeWidth": 1.5},
-        "encoding": {**place, "color": {"field": "shown", "type": "nominal"}, "opacity": opacity},
+        "mark": {"type": "rule", "strokeWidth": 1.5, "stroke": "var(--ink)"},
+        "encoding": {**place, "opacity": {"condition": {"test": _NEAR, "value": 1}, "value": 0.16}},
     }
 
 

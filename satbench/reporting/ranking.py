@@ -102,23 +102,32 @@ def headline(ranking: Ranking) -> str:
     if not ranking.places:
         return "No model has a rank: the trust verdict of each is fail."
     best, others, overlap = ranking.places[0].line, len(ranking.places) - 1, ranking.places[0].last - 1
-    figure = f"{interval(best.robust, best.robust_lo, best.robust_hi)}% on {best.n} images"
+    rate = interval(best.robust, best.robust_lo, best.robust_hi).replace(" ", "% ", 1)
+    figure = f"{rate} on {best.n} images"
     if not others:
         said = f"{best.name} is the only ranked model, with a robust accuracy of {figure}."
     elif not overlap:
         rest = "that of the other model" if others == 1 else f"those of the other {others} models"
         said = f"{best.name} is ahead: robust accuracy {figure}, and its 95% interval lies above {rest}."
     else:
-        which = "the other model" if others == 1 else f"{overlap} of the {others} other models"
+        which = f"{overlap} of the {others} other models" if overlap < others else f"the other {others} models"
         said = (
             f"No model is separably ahead: {best.name} has the highest robust accuracy, {figure}, but its 95% interval "
-            f"overlaps with {'that' if overlap == 1 else 'those'} of {which}."
+            f"overlaps with {'that of the other model' if others == 1 else f'those of {which}'}."
         )
     if best.trust != "pass":
         said += f" Its trust verdict is {trust_words(best)}."
     if ranking.evaluation != TIERS[-1]:
         said += f" {ranking.evaluation[0].upper()}{ranking.evaluation[1:]} bounds robust accuracy only from above."
     return said
+
+
+def separable(ranking: Ranking) -> str:
+    """Whether the first model is separably ahead, in a few words; "-" without a second one."""
+    others, overlap = len(ranking.places) - 1, ranking.places[0].last - 1
+    if not others:
+        return "-"
+    return f"no, {overlap} of {others} others overlap" if overlap else f"yes, from {others} others"
 
 
 def _grouped(

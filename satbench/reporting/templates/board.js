@@ -54,7 +54,8 @@ function showTip(event, text) {
 }
 
 async function drawScatter(section) {
-  const view = await draw(query(".chart", section), page.scatter, page.lists[section.id], { by: state.by });
+  const view = await draw(query(".chart", section), section.rowsById.size ? page.scatter : page.published,
+    page.lists[section.id], { by: state.by });
   const pointOf = (item) => (item?.datum?.id !== undefined && item.mark.marktype === "symbol" ? item.datum : null);
   const near = (id) => view.signal("near", id).runAsync();
   view.addEventListener("mousemove", (event, item) => {
@@ -175,14 +176,14 @@ function chooser() {
 }
 
 function buildControls(section) {
-  query(".controls.own")?.remove();
+  query("label.own")?.remove();
   const values = (field) => [...new Set(page.lists[section.id].map((point) => point[field]).filter(Boolean))].sort();
   const by = element("select", { id: "by" }, ...["activation", "method"].map((value) =>
     element("option", { value, textContent: value })));
   by.value = state.by;
   by.addEventListener("change", () => change({ by: by.value }));
-  const bar = element("div", { className: "controls own" }, element("label", { className: "switch" }, "Colour by", by));
-  query(".chart", section).before(bar);
+  const bar = element("label", { className: "own" }, "Colour by", by);
+  if (section.rowsById.size) query(".controls").append(bar);
   query(".controls.rows")?.remove();
   if (!table) return;
   const search = element("input", { type: "search", id: "q", value: state.q });
