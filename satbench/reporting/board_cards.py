@@ -66,17 +66,16 @@ def _without_empty(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured(line: Line) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    passes = line.forward is not None and line.backward is not None
+    return {
         "threat": line.threat,
         "attack": line.attack,
         "n": line.n,
         "robust": interval(line.robust, line.robust_lo, line.robust_hi),
         "clean": interval(line.clean, line.clean_lo, line.clean_hi),
+        "passes": f"{line.forward:.1f} + {line.backward:.1f}" if passes else "",
         "trust": trust_words(line),
     }
-    if line.forward is not None and line.backward is not None:
-        found["passes"] = f"{line.forward:.1f} + {line.backward:.1f}"
-    return found
 
 
 def _curve(lines: Sequence[Line]) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from satbench.reporting.table_forms import MISSING, doubts, interval, notes, spr
 from satbench.reporting.tables import Line
 from satbench.specs.attack import TIERS, ids
 
+TABLES = ("lines", "networks")  # the parts of a card of which every model has some
 MOST_OUTCOMES = 1_000_000  # characters of a page for outcomes by image; a page is to stay under 3 MB
 PUBLISHED_NOTE = (
     "Published figures are what authors state of their own networks. They are hatched in the chart and have no rank: "
@@ -100,7 +101,7 @@ def board_page(board: Board, cards: Mapping[Key, dict[str, Any]], details: Detai
     keys = list(dict.fromkeys(key_of(line) for part in board.parts for line in part.ranking.lines))
     places = {key: place for place, key in enumerate(keys)}
     lines = [line for part in board.parts for line in part.ranking.lines]
-    columns = _more(lines)
+    columns, shown = _more(lines), [cards[key] for key in keys]
     return render(
         "board.html.j2",
         title=f"{board.dataset}: robust accuracy",
@@ -112,9 +113,10 @@ def board_page(board: Board, cards: Mapping[Key, dict[str, Any]], details: Detai
         notes=[RANKING_NOTE, CHART_NOTE, PAIRED_NOTE, *_published_note(board), *notes(lines)],
         data=browser.embedded(
             {
-                "lists": {part.id: _points(part, places) for part in board.parts},
+                "lists": {part.id: browser.columns(_points(part, places)) for part in board.parts},
                 "outcomes": _outcomes(board, places, details),
-                "models": [cards[key] for key in keys],
+                "models": [{name: value for name, value in one.items() if name not in TABLES} for one in shown],
+                **{name: browser.columns(_of_all(shown, name)) for name in TABLES},
                 "first": board.first.id,
                 "scatter": charts.scatter(True),
                 "published": charts.scatter(False),
@@ -141,6 +143,11 @@ def index_page(boards: Sequence[Board], claims: Sequence[ClaimState]) -> str:
         claims_note=CLAIMS_NOTE,
         style=browser.own("board.css"),
     )
+
+
+def _of_all(cards: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The rows of a part of all cards, each with the place of its card."""
+    return [{"model": place, **row} for place, card in enumerate(cards) for row in card[name]]
 
 
 def _strongest_parts(board: Board) -> list[Part]:
@@ -227,7 +234,7 @@ def _points(part: Part, places: Mapping[Key, int]) -> list[dict[str, Any]]:
             "activation": line.activation or MISSING,
             "method": line.method or MISSING,
             "twins": "~".join(twin) if twins.count(twin) > 1 else "",
-            "published": False,
+            "published": "",
             **{
                 f"{name}{end}": round(100 * getattr(line, f"{name}{end}"), 2)
                 for name in ("clean", "robust")
@@ -236,15 +243,14 @@ def _points(part: Part, places: Mapping[Key, int]) -> list[dict[str, Any]]:
         }
         for line, twin in zip(lines, twins, strict=True)
     ]
-    published = [
+    published: list[dict[str, Any]] = [
         {
             "id": f"p{place}",
-            "name": one.model,
-            "text": f"published: clean {one.clean:g}%, robust {one.robust:g}% under {one.attack} ({one.source})",
-            "clean": one.clean,
-            "robust": one.robust,
+            "activation": "",
+            "method": "",
             "twins": "",
-            "published": True,
+            "published": f"{one.model}: published clean {one.clean:g}%, robust {one.robust:g}% under {one.attack} ({one.source})",
+            **{f"{name}{end}": getattr(one, name) for name in ("clean", "robust") for end in ("", "_lo", "_hi")},
         }
         for place, one in enumerate(part.published)
         if one.clean is not None and one.robust is not None

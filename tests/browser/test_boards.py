@@ -172,6 +172,7 @@ def test_no_page_scrolls_sideways_and_robust_accuracy_is_seen(visit: Visit, site
     rate = page.locator("td b", has_text="55.0").locator("visible=true").first.bounding_box()
     assert 0 <= rate["x"] <= width - rate["width"]
     if name == "digits.html":
+        assert page.evaluate("(d => d.scrollWidth <= d.clientWidth)(document.querySelector('.list:not([hidden]) .wide'))")
         page.locator(f"{ROWS} th a").first.click()
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.evaluate("(d => d.scrollWidth <= d.clientWidth)(document.querySelector('dialog'))")

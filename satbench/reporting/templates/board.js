@@ -1,7 +1,13 @@
 const page = JSON.parse(document.getElementById("data").textContent);
+const rowsOf = ({ names, rows }) => rows.map((row) => Object.fromEntries(row.map((value, place) => [names[place], value])));
+for (const id of Object.keys(page.lists)) page.lists[id] = rowsOf(page.lists[id]);
+for (const name of ["lines", "networks"]) {
+  for (const { model, ...row } of rowsOf(page[name])) (page.models[model][name] ??= []).push(row);
+}
 const query = (selector, from = document) => from.querySelector(selector);
 const LEFT_OUT = ["rank", "model"]; // columns that are always there
 const FIRST = 9; // columns that are there at first
+const ROBUST = 4;
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -32,13 +38,15 @@ function draw(where, spec, points, signals = {}) {
   views.get(where)?.finalize();
   const view = new window.vega.View(window.vega.parse(spec), { renderer: "svg", hover: true });
   for (const [name, value] of Object.entries(signals)) view.signal(name, value);
-  view.data("points", points).initialize(where).tooltip(() => {});
+  const inside = element("div", { ariaHidden: "true" }); // what is drawn: its alternative text is on the outside
+  where.replaceChildren(inside);
+  view.data("points", points).initialize(inside).tooltip(() => {});
   views.set(where, view);
   return view.runAsync().then(() => view);
 }
 
 function describe(point) {
-  if (point.published) return `${point.name}\n${point.text}`;
+  if (point.published) return point.published;
   const [, , , , robust, clean, n, seeds, trust] = query(`#${CSS.escape(state.list)}`).rowsById.get(point.id);
   const model = page.models[point.id];
   return `${model.name}${model.method ? ", " + model.method : ""}\nrobust ${robust}\nclean ${clean}\nn ${n}, seeds ${seeds}, trust ${trust}`;
@@ -88,6 +96,7 @@ function prepare(section) {
   for (const row of board.querySelectorAll("tbody tr")) {
     const id = Number(row.dataset.id);
     section.rowsById.set(id, [...row.cells].slice(0, FIRST).map((cell) => cell.textContent.trim()));
+    row.cells[ROBUST].append(bar(row.cells[ROBUST].textContent));
     const box = element("input", { type: "checkbox", className: "pick" });
     box.dataset.id = id;
     box.setAttribute("aria-label", `Compare ${page.models[id].name}`);
@@ -231,7 +240,7 @@ function asTable(caption, names, rows, drawn = []) {
   const heads = names.map((name) => element("th", { scope: "col", textContent: name }));
   const made = element("table", { className: "bars" }, element("caption", { textContent: caption }),
     element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...body));
-  return element("div", { className: "wide" }, made);
+  return element("div", { className: "wide", role: "region", tabIndex: 0, ariaLabel: caption }, made);
 }
 
 function titled(title, ...content) {
@@ -399,11 +408,11 @@ function openComparison() {
   const [a, b] = picked();
   const rows = [["A", a], ["B", b]].map(([letter, id]) => {
     const cells = section.rowsById.get(id) ?? [];
-    return { "": letter, model: page.models[id].name, robust: cells[4], clean: cells[5], n: cells[6], rank: cells[0] };
+    return { label: letter, model: page.models[id].name, robust: cells[4], clean: cells[5], n: cells[6], rank: cells[0] };
   });
   const found = comparison(section, a, b);
   open("Two models on the same images", asTable("The two models in this list, in percent with 95% intervals",
-    ["", "model", "rank", "robust", "clean", "n"], rows, ["robust"]),
+    ["label", "model", "rank", "robust", "clean", "n"], rows, ["robust"]),
     typeof found === "string" ? element("p", { textContent: found }) : found);
 }
 
@@ -417,8 +426,10 @@ function show() {
   query("#list").value = section.id;
   if (isNew) {
     current = section.id;
+    section.hidden = true; // the layout of a thousand rows takes a second, and most leave the document at once
     if (!section.rowsById) prepare(section);
     table = makeTable(section);
+    section.hidden = false;
     if (table) {
       const split = state.sort.lastIndexOf(" ");
       const column = state.sort ? indexOf(state.sort.slice(0, split)) : undefined;
