@@ -22,6 +22,7 @@ def command(
     from satbench.reporting.claims import claims_with_states
     from satbench.reporting.claims_file import read_claims
     from satbench.reporting.lines import network_names
+    from satbench.reporting.published import published_lines
     from satbench.reporting.render import check_page_folder
     from satbench.reporting.summary import summarise
     from satbench.reporting.summary_file import merge, read_summary, write_summary
@@ -45,14 +46,16 @@ def command(
             echo(f"{name}: listed without a rank, because its trust verdict is fail", err=True)
     rows = read_summary(summary)
     stated = folder / "claims.yaml"
-    claims = claims_with_states(read_claims(stated), reports) if stated.is_file() else []
+    known = read_claims(stated) if stated.is_file() else None
+    claims = claims_with_states(known, reports) if known else []
+    published = published_lines(known, rows) if known else []
     if check:
-        different = leaderboard.check(folder, rows, claims)
+        different = leaderboard.check(folder, rows, claims, published)
         for name in different:
             echo(f"{folder / name} differs from what {summary} gives; run `make leaderboard`", err=True)
         if different:
             raise typer.Exit(1)
         echo(f"{folder}: every page is what {summary} gives")
     else:
-        for path in leaderboard.write(folder, rows, claims):
+        for path in leaderboard.write(folder, rows, claims, published):
             echo(f"{path}")

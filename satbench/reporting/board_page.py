@@ -53,7 +53,9 @@ class Part:
 
     @property
     def headline(self) -> str:
-        return headline(self.ranking) if self.ranking.lines else "No model was measured here; all figures are published."
+        return (
+            headline(self.ranking) if self.ranking.lines else "No model was measured here; all figures are published."
+        )
 
     @property
     def counts(self) -> str:
@@ -106,9 +108,7 @@ def board_page(board: Board, cards: Mapping[Key, dict[str, Any]], details: Detai
         "board.html.j2",
         title=f"{board.dataset}: robust accuracy",
         board=board,
-        lists=[
-            {"part": part, "rows": _rows(part, places, columns), "alt": _alt(part)} for part in board.parts
-        ],
+        lists=[{"part": part, "rows": _rows(part, places, columns), "alt": _alt(part)} for part in board.parts],
         more=list(columns),
         notes=[RANKING_NOTE, CHART_NOTE, PAIRED_NOTE, *_published_note(board), *notes(lines)],
         data=browser.embedded(

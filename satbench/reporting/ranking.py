@@ -72,6 +72,7 @@ class Ranking:
         """The different sets of attacks that the models met, as tables name them."""
         return sorted({line.attack for line in self.lines})
 
+
 def rankings(lines: Sequence[Line]) -> list[Ranking]:
     """The lists of these lines: by images, norm and radius, the strongest kind of evaluation first."""
     return [

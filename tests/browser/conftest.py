@@ -107,7 +107,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for name in ("silu", "gelu")
     ]
-    published = [PublishedLine("digits", "test", "Linf", "8/255", "theirs", 96.0, 60.0, "PGD-20", "a paper", "not measured here")]
+    published = [
+        PublishedLine("digits", "test", "Linf", "8/255", "theirs", 96.0, 60.0, "PGD-20", "a paper", "not measured here")
+    ]
     leaderboard.write(folder / "boards", summarise(runs), (), published, details)
     return folder / "boards"
 

@@ -80,7 +80,9 @@ def test_each_evaluation_is_a_list_of_its_own(visit: Visit, board: Path) -> None
     page = visit(board).page
     page.select_option("#list", label="Linf 8/255, PGD (digits/test)")
     assert activations(page) == ["elu", "silu", "gelu", "relu", "softplus"][:4]
-    assert page.locator(".list:not([hidden]) .lead").inner_text().endswith("PGD bounds robust accuracy only from above.")
+    assert (
+        page.locator(".list:not([hidden]) .lead").inner_text().endswith("PGD bounds robust accuracy only from above.")
+    )
     assert page.locator(".list:not([hidden])").count() == 1
 
 
@@ -172,7 +174,9 @@ def test_no_page_scrolls_sideways_and_robust_accuracy_is_seen(visit: Visit, site
     rate = page.locator("td b", has_text="55.0").locator("visible=true").first.bounding_box()
     assert 0 <= rate["x"] <= width - rate["width"]
     if name == "digits.html":
-        assert page.evaluate("(d => d.scrollWidth <= d.clientWidth)(document.querySelector('.list:not([hidden]) .wide'))")
+        assert page.evaluate(
+            "(d => d.scrollWidth <= d.clientWidth)(document.querySelector('.list:not([hidden]) .wide'))"
+        )
         page.locator(f"{ROWS} th a").first.click()
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.evaluate("(d => d.scrollWidth <= d.clientWidth)(document.querySelector('dialog'))")

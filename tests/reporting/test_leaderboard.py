@@ -2,7 +2,9 @@ import csv
 import io
 import json
 import random
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -11,12 +13,16 @@ from satbench.cli import app
 from satbench.core.errors import BadInput
 from satbench.reporting.claims import claims_with_states
 from satbench.reporting.claims_file import read_claims
-from satbench.reporting.leaderboard import INSEPARABLE, build, check, write
-from satbench.reporting.summary import Row, summarise
+from satbench.reporting.details import Detail, packed
+from satbench.reporting.leaderboard import build, check, write
+from satbench.reporting.published import PublishedLine, published_lines
+from satbench.reporting.ranking import headline, rankings
+from satbench.reporting.summary import Row, Trusted, summarise
 from satbench.reporting.summary_file import SUMMARY_VERSION, read_summary
+from satbench.reporting.tables import accuracy_table
 from satbench.results.metrics import WORST
 
-from .made import AA, EPS, PGD, MakeRun, first, trust
+from .made import AA, EPS, PGD, MakeRun, first, known, trust
 
 
 @pytest.fixture
@@ -33,23 +39,120 @@ def rows(make_run: MakeRun) -> list[Row]:
     return summarise(runs)
 
 
-def test_ranks_evaluations_and_remarks(rows: list[Row]) -> None:
+def test_each_evaluation_has_a_list_with_the_ranks_that_intervals_leave_open(rows: list[Row]) -> None:
     files = build(rows)
     stems = ("digits-L2-0.5", "digits-Linf-8_255")
-    assert sorted(files) == sorted([*(f"{s}.{e}" for s in stems for e in ("csv", "json", "md")), "index.html"])
-    test, val = json.loads(files["digits-Linf-8_255.json"])["boards"]
-    assert (test["split"], val["split"]) == ("test", "val")
-    placed = [(row["rank"], row["activation"], row["remark"]) for row in test["rows"]]
-    assert placed[:3] == [(1, "silu", "highest"), (2, "gelu", INSEPARABLE), (3, "relu", "")]
-    assert placed[3][:2] == (4, "elu")
-    assert placed[3][2].startswith("weaker evaluation")
-    assert test["rows"][0]["evaluation"] == "worst case, AutoAttack included"
-    assert test["rows"][3]["evaluation"] == "PGD"
-    assert (test["rows"][0]["robust"], test["rows"][0]["seeds"], test["rows"][0]["n"]) == (441 / 800, 2, 400)
+    pages = ["digits.html", "index.html"]
+    assert sorted(files) == sorted([*(f"{s}.{e}" for s in stems for e in ("csv", "json", "md")), *pages])
+    strong, weak, val = json.loads(files["digits-Linf-8_255.json"])["boards"]
+    lists = [(one["split"], one["evaluation"]) for one in (strong, weak, val)]
+    assert lists == [("test", "AutoAttack"), ("test", "PGD"), ("val", "PGD")]
+    assert ranked(strong) == [(1, 2, "silu"), (1, 2, "gelu"), (3, 3, "relu")]
+    assert ranked(weak) == [(1, 1, "elu"), (2, 3, "silu"), (2, 3, "gelu"), (4, 4, "relu")]
+    assert strong["rows"][0]["attack"] == "worst case of AutoAttack standard, PGD-50"
+    assert (strong["rows"][0]["robust"], strong["rows"][0]["seeds"], strong["rows"][0]["n"]) == (441 / 800, 2, 400)
     assert "55.1,50.2,60.0" in files["digits-Linf-8_255.csv"]
-    for name in ("digits-Linf-8_255.md", "index.html"):
-        assert "55.1 [50.2, 60.0]" in files[name]
-        assert INSEPARABLE in files[name]
+    assert "| 1-2 | digits-cnn | silu |" in files["digits-Linf-8_255.md"]
+    for name in ("digits-Linf-8_255.md", "index.html", "digits.html"):
+        assert "55.1 [50.2, 60.0]" in re.sub("</?(?:b|span)[^>]*>", "", files[name])
+
+
+def ranked(board: dict[str, Any]) -> list[tuple[int, int, str]]:
+    return [(row["rank"], row["rank_to"], row["activation"]) for row in board["rows"]]
+
+
+def counted(place: int, robust: int) -> Row:
+    """A row of 10,000 images; equal rows of different places are different models."""
+    return Row(
+        label=f"recipe-{place} relu",
+        activation="relu",
+        method="pgd-at",
+        recipe=f"recipe-{place}",
+        seed=0,
+        trained_for=None,
+        config=f"config-{place}",
+        model_digest=f"sha256:{place}",
+        dataset="digits",
+        split="test",
+        norm="Linf",
+        eps=EPS,
+        attack=AA,
+        attacks=(known(AA),),
+        n=10_000,
+        clean_correct=9_000,
+        robust=robust,
+        violations=0,
+        trust=Trusted(verdict="pass"),
+        eval_seeds=(0,),
+        data_digests=("sha256:data",),
+        versions={"satbench": "0.1.0"},
+        revision=None,
+    )
+
+
+def test_ranks_leave_open_what_intervals_do_not_separate() -> None:
+    """Of chained intervals, the middle one overlaps both ends, and these do not overlap each other."""
+    made = [counted(place, robust=count) for place, count in enumerate((5000, 4850, 4700, 1000))]
+    (found,) = rankings(accuracy_table(made))
+    assert [place.rank for place in found.places] == ["1-2", "1-3", "2-3", "4"]
+
+
+def test_the_headline_says_who_is_ahead_only_where_it_is_separable() -> None:
+    def said(*counts: int) -> str:
+        (found,) = rankings(accuracy_table([counted(place, robust=one) for place, one in enumerate(counts)]))
+        return headline(found)
+
+    assert said(5000, 4000, 3000).startswith(
+        "recipe-0 relu is ahead: robust accuracy 50.0% [49.0, 51.0] on 10000 images"
+    )
+    assert "its 95% interval lies above those of the other 2 models" in said(5000, 4000, 3000)
+    assert said(5000, 4950, 3000).startswith("No model is separably ahead: recipe-0 relu has the highest")
+    assert "overlaps with those of 1 of the 2 other models" in said(5000, 4950, 3000)
+    assert "is the only ranked model" in said(5000)
+
+
+def test_the_page_of_a_data_set_loads_nothing_and_stays_small(rows: list[Row]) -> None:
+    """Everything is in the file, so no element names an address that a browser would load."""
+    page = build(rows)["digits.html"]
+    assert len(page.encode()) < 1_500_000
+    markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"<(?:link|img|iframe)|\ssrc=|@import|url\((?!#)", markup)
+    assert "default-src 'none'" in markup
+
+
+def test_published_figures_stand_apart(rows: list[Row]) -> None:
+    theirs = PublishedLine(
+        "digits", "test", "Linf", "8/255", "theirs", 96.0, 60.0, "PGD-20", "a paper", "not measured here"
+    )
+    alone = PublishedLine("cifar10", "test", "L2", "0.5", "other", 90.0, None, "", "a paper", "not measured here")
+    files = build(rows, (), [theirs, alone])
+    table, _, apart = files["digits.html"].partition('<table class="published">')
+    assert "theirs" not in re.sub(r"<script.*?</script>", "", table, flags=re.DOTALL)
+    assert "published robust %" in apart
+    assert "not measured here" in apart
+    assert "theirs" not in files["digits-Linf-8_255.json"]
+    assert "No model was measured here" in files["cifar10.html"]
+    assert "cifar10-L2-0.5.json" not in files
+
+
+def test_outcomes_of_images_are_joined_over_attacks_and_packed() -> None:
+    outcomes = {("Linf 8/255", "a"): (True, True, False, None), ("Linf 8/255", "b"): (True, False, True, True)}
+    detail = Detail(network="sha256:x", dataset="digits", split="test", outcomes=outcomes)
+    joined = detail.standing("Linf 8/255", ["a", "b"])
+    assert joined == (True, False, False, None)
+    assert packed(joined) == {"stands": "gA==", "met": "4A=="}  # 1000 0000 and 1110 0000
+    assert detail.standing("Linf 8/255", ["a", "c"]) is None
+    assert detail.standing("Linf 4/255", ["a"]) is None
+
+
+def test_a_page_of_another_program_is_kept(rows: list[Row], tmp_path: Path) -> None:
+    (tmp_path / "notes.html").write_text("by hand")
+    write(tmp_path, rows)
+    assert (tmp_path / "notes.html").read_text() == "by hand"
+    (tmp_path / "digits.html").write_text("by hand")
+    with pytest.raises(BadInput, match="digits.html is not a page of this satbench"):
+        write(tmp_path, rows)
+    assert (tmp_path / "digits.html").read_text() == "by hand"
 
 
 def test_the_order_of_the_rows_does_not_matter(rows: list[Row]) -> None:
@@ -109,23 +212,19 @@ def test_a_fail_has_no_rank_and_a_doubt_is_marked(make_run: MakeRun) -> None:
         (1, "silu", "suspicious"),
         (2, "relu", "not checked"),
     ]
-    assert board["rows"][0]["remark"] == "highest"
     (apart,) = board["unranked"]
-    assert (apart["rank"], apart["activation"], apart["reasons"]) == (
-        None,
-        "gelu",
-        ["growing eps: accuracy stays at 97.0% at eps 1"],
-    )
+    assert (apart["activation"], apart["reasons"]) == ("gelu", ["growing eps: accuracy stays at 97.0% at eps 1"])
     lines = list(csv.DictReader(io.StringIO(files["digits-Linf-8_255.csv"])))
     assert [(line["rank"], line["activation"]) for line in lines] == [("1", "silu"), ("2", "relu"), ("", "gelu")]
-    assert lines[2]["remark"].startswith("not ranked")
-    for name in ("digits-Linf-8_255.md", "index.html"):
-        ranked, failed, _ = files[name].partition("Not ranked" if name.endswith("md") else ": not ranked")
-        assert "gelu" not in ranked
-        assert "suspicious (try square)" in ranked
-        assert failed
-        assert files[name].count("accuracy stays at 97.0% at eps 1") == 1
-        assert files[name].count("Square is stronger than PGD") == 1
+    ranked, failed, _ = files["digits-Linf-8_255.md"].partition("Not ranked")
+    assert "gelu" not in ranked
+    assert "suspicious (try square)" in ranked
+    assert failed
+    page = re.sub(r"<script.*?</script>", "", files["digits.html"], flags=re.DOTALL)
+    assert '<td data-order="2">-</td><th scope="row"><a href="#test-Linf-8-255-PGD">digits-cnn</a><small>gelu' in page
+    for text in (files["digits-Linf-8_255.md"], page):
+        assert text.count("accuracy stays at 97.0% at eps 1") == 1
+        assert text.count("Square is stronger than PGD") == 1
 
 
 def test_what_was_not_checked_keeps_its_rank_and_is_marked_with_the_reason(make_run: MakeRun) -> None:
@@ -139,11 +238,12 @@ def test_what_was_not_checked_keeps_its_rank_and_is_marked_with_the_reason(make_
     ]
     rows = summarise(runs)
     files = build(rows)
-    (board,) = json.loads(files["digits-Linf-8_255.json"])["boards"]
-    assert [(row["rank"], row["activation"], row["attack"], row["trust"]) for row in board["rows"]] == [
-        (1, "gelu", "worst case of AutoAttack standard, PGD-50", "pass"),
-        (2, "silu", "PGD-50", "not checked"),
-        (3, "relu", "PGD-50", "pass"),
+    strong, weak = json.loads(files["digits-Linf-8_255.json"])["boards"]
+    assert [(row["rank"], row["activation"], row["trust"]) for row in strong["rows"]] == [(1, "gelu", "pass")]
+    assert [(row["rank"], row["activation"], row["trust"]) for row in weak["rows"]] == [
+        (1, "silu", "not checked"),
+        (2, "gelu", "not checked"),
+        (3, "relu", "pass"),
     ]
     single = build([row for row in rows if row.attack != WORST])["digits-Linf-8_255.json"]
     assert json.loads(single)["boards"][0]["rows"][0]["trust"] == "pass"
@@ -157,10 +257,10 @@ def test_one_failed_seed_or_run_takes_the_rank_of_the_model(make_run: MakeRun) -
     seeds.append(make_run("silu", first(395, 400), outcomes[PGD], seed=2, trust=trust("fail", "NaN")))
     stronger = make_run("silu", first(395, 400), outcomes[AA], trust=trust("pass"))
     for runs in (seeds, [*seeds, stronger]):
-        (board,) = json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"]
-        assert board["rows"] == []
-        assert [row["reasons"] for row in board["unranked"]] == [["growing eps: NaN"]]
-    assert "No run to rank" in build(summarise(seeds))["digits-Linf-8_255.md"]
+        for board in json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"]:
+            assert board["rows"] == []
+            assert [row["reasons"] for row in board["unranked"]] == [["growing eps: NaN"]]
+    assert "No model has a rank" in build(summarise(seeds))["digits-Linf-8_255.md"]
     (board,) = json.loads(build(summarise(seeds[:2]))["digits-Linf-8_255.json"])["boards"]
     assert [row["rank"] for row in board["rows"]] == [1]
 
@@ -172,7 +272,8 @@ def test_a_fail_of_a_weaker_line_is_not_lost_behind_the_strongest(make_run: Make
             make_run("silu", first(9, 10), {(PGD, "Linf", EPS): first(5, 10)}, seed=1, trust=trust(verdict, "NaN")),
             make_run("silu", first(9, 10), {(AA, "Linf", EPS): first(4, 10)}, trust=trust("pass")),
         ]
-        (board,) = json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"]
+        board = json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"][0]
+        assert board["evaluation"] == "AutoAttack"
         assert [row["rank"] for row in board["rows"]] == ranks
         assert [row["trust"] for row in board["rows"]] == ["pass"] * len(ranks)
 
@@ -189,9 +290,10 @@ def test_stronger_words_come_first(make_run: MakeRun) -> None:
         make_run(name, first(400, 400), {(attack, "Linf", EPS): first(350 - 10 * place, 400)})
         for place, (name, attack) in enumerate(attacks.items())
     ]
-    (board,) = json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"]
-    assert [row["activation"] for row in board["rows"]] == list(attacks)[::-1]
-    assert all(row["remark"].startswith("weaker evaluation") for row in board["rows"][1:])
+    boards = json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"]
+    assert [row["activation"] for board in boards for row in board["rows"]] == list(attacks)[::-1]
+    assert [len(board["rows"]) for board in boards] == [1] * 5
+    assert all("bounds robust accuracy only from above" in board["headline"] for board in boards[1:])
 
 
 def test_the_command_says_which_added_run_gets_no_rank(make_run: MakeRun, tmp_path: Path) -> None:
@@ -210,5 +312,7 @@ def test_the_command_says_which_added_run_gets_no_rank(make_run: MakeRun, tmp_pa
 def test_the_committed_summary_is_of_this_version_and_its_pages_agree() -> None:
     folder = Path(__file__).parents[2] / "leaderboards"
     assert json.loads((folder / "runs.json").read_text())["schema_version"] == SUMMARY_VERSION
-    claims = claims_with_states(read_claims(folder / "claims.yaml"), folder.parent / "reports")
-    assert check(folder, read_summary(folder / "runs.json"), claims) == []
+    stated = read_claims(folder / "claims.yaml")
+    claims = claims_with_states(stated, folder.parent / "reports")
+    rows = read_summary(folder / "runs.json")
+    assert check(folder, rows, claims, published_lines(stated, rows)) == []
