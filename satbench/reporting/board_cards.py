@@ -12,7 +12,7 @@ from satbench.reporting.table_forms import MISSING, interval, trust_words
 from satbench.reporting.tables import Line, accuracy_table
 from satbench.results.metrics import UNION, wilson
 
-Key = tuple[str, ...]  # dataset, split, loader, then `Line.identity`
+Key = tuple[str, str, str, str, str, str, str]  # dataset, split, loader, then `Line.identity`
 Details = Mapping[tuple[str, str, str, str], Detail]  # by network, dataset, split and loader
 
 
@@ -53,7 +53,7 @@ def cards(rows: Sequence[Row], details: Details) -> dict[Key, dict[str, Any]]:
                 "details": [
                     _without_empty(_detail(names[row.network], details[place]))
                     for row in networks[key].values()
-                    if (place := (row.model_digest, *key[:3])) in details
+                    if (place := (row.model_digest, key[0], key[1], key[2])) in details
                 ],
             }
         )

@@ -22,6 +22,7 @@ from satbench.reporting.table_forms import MISSING, doubts, interval, notes, spr
 from satbench.reporting.tables import Line
 from satbench.specs.attack import TIERS, ids
 
+SCRIPTS = ("charts.js", "cards.js", "paired.js", "board.js")  # of one module, in this order
 TABLES = ("lines", "networks")  # the parts of a card of which every model has some
 MOST_OUTCOMES = 1_000_000  # characters of a page for outcomes by image; a page is to stay under 3 MB
 PUBLISHED_NOTE = (
@@ -126,7 +127,7 @@ def board_page(board: Board, cards: Mapping[Key, dict[str, Any]], details: Detai
         ),
         vega=browser.vega(),
         data_tables=browser.data_tables(),
-        script=browser.own("board.js"),
+        script=Markup("").join(map(browser.own, SCRIPTS)),
         style=browser.own("board.css"),
         light=Markup(charts.palette(charts.LIGHT)),
         dark=Markup(charts.palette(charts.DARK)),
@@ -167,7 +168,8 @@ def _published_note(board: Board) -> list[str]:
 
 def _alt(part: Part) -> str:
     count = len(part.ranking.lines) + len(part.published)
-    return f"Scatter of clean against robust accuracy of {count} models at {part.ranking.threat}. Its figures are in the table below."
+    said = f"Scatter of clean against robust accuracy of {count} models at {part.ranking.threat}."
+    return f"{said} Its figures are in the table below."
 
 
 def _more(lines: Sequence[Line]) -> list[str]:
@@ -249,7 +251,7 @@ def _points(part: Part, places: Mapping[Key, int]) -> list[dict[str, Any]]:
             "activation": "",
             "method": "",
             "twins": "",
-            "published": f"{one.model}: published clean {one.clean:g}%, robust {one.robust:g}% under {one.attack} ({one.source})",
+            "published": f"{one.model}: published clean {one.clean:g}%, robust {one.robust:g}% under {one.attack}",
             **{f"{name}{end}": getattr(one, name) for name in ("clean", "robust") for end in ("", "_lo", "_hi")},
         }
         for place, one in enumerate(part.published)

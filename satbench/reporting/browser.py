@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import distribution
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import vl_convert
@@ -32,8 +33,7 @@ def vega() -> Markup:
 @cache
 def data_tables() -> Markup:
     """DataTables as the body of a module script that sets `window.DataTable`; itables' own part of it is not used."""
-    path = distribution("itables").locate_file("itables/html/dt_bundle.js")
-    bundle = path.read_text(encoding="utf-8")  # type: ignore[attr-defined]
+    bundle = Path(str(distribution("itables").locate_file("itables/html/dt_bundle.js"))).read_text(encoding="utf-8")
     (exports,) = _EXPORTS.findall(bundle)
     (name,) = (one.removesuffix(" as default") for one in exports.split(",") if one.endswith(" as default"))
     return _script(_EXPORTS.sub(f"window.DataTable = {name};", bundle))
@@ -47,7 +47,7 @@ def own(name: str) -> Markup:
 
 def embedded(value: object) -> Markup:
     """A value as JSON in a script element of a page, its texts as `escaping.one_line` shows them."""
-    return Markup(json.dumps(_shown(value), separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704
+    return Markup(json.dumps(_shown(value), separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def _shown(value: object) -> object:
@@ -72,4 +72,4 @@ def compiled(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _script(text: str) -> Markup:
     """Text that cannot end the script element in which it stands, nor begin another."""
-    return Markup(text.replace("</script", "<\\/script").replace("<!--", "<\\!--"))  # noqa: S704
+    return Markup(text.replace("</script", "<\\/script").replace("<!--", "<\\!--"))

@@ -35,9 +35,8 @@ def scatter(is_measured: bool) -> dict[str, Any]:
     """Clean against robust accuracy in percent; with `is_measured` false, of published figures alone.
 
     The data set `points` has rows with id, clean, clean_lo, clean_hi, robust, robust_lo, robust_hi, activation, method,
-    twins (equal for models that differ in the activation alone, else "") and published, a text that is empty for what was
-    measured. The signal `by` is the column
-    that decides the colour, `near` the id of the point under the mouse.
+    twins (equal for models that differ in the activation alone, else ""), and published (a text, "" for what was
+    measured). The signal `by` is the column that decides the colour, `near` the id of the point under the mouse.
     """
     layers = [*_measured(), _published()] if is_measured else [_published()]
     params = [{"name": "by", "value": "activation"}, {"name": "near", "value": -1}]

@@ -137,16 +137,21 @@ def _stem(*parts: str) -> str:
 def _boards(lists: Sequence[Ranking], published: Iterable[PublishedLine]) -> list[Board]:
     """A page for each data set; a threat that was only published has an empty list."""
     stated: dict[tuple[str, str, str, str], list[PublishedLine]] = {}
-    for one in published:
-        stated.setdefault((one.dataset, one.split, one.norm, one.eps), []).append(one)
+    for line in published:
+        stated.setdefault((line.dataset, line.split, line.norm, line.eps), []).append(line)
     measured = {(one.dataset, one.split, one.norm, one.eps) for one in lists}
-    empty = [Ranking(*where[:2], "", *where[2:], "published", (), ()) for where in stated if where not in measured]
+    empty = [
+        Ranking(dataset, split, "", norm, eps, "published", (), ())
+        for dataset, split, norm, eps in stated
+        if (dataset, split, norm, eps) not in measured
+    ]
     parts: dict[str, list[Part]] = {}
     for one in sorted([*lists, *empty], key=lambda one: one.dataset):
         images = "-".join(filter(None, (one.split, one.loader)))
         figures = tuple(stated.get((one.dataset, one.split, one.norm, one.eps), ()))
         id = re.sub(r"[^A-Za-z0-9.+]+", "-", f"{images}-{one.norm}-{one.eps}-{one.evaluation}")
-        parts.setdefault(one.dataset, []).append(Part(id, one, figures, _stem(*_place(one)) if one.lines else ""))
+        file = _stem(*_place(one)) if one.lines else ""
+        parts.setdefault(one.dataset, []).append(Part(id, one, figures, file))
     return [Board(dataset, _stem(dataset), tuple(found)) for dataset, found in parts.items()]
 
 

@@ -150,7 +150,7 @@ def test_a_page_of_another_program_is_kept(rows: list[Row], tmp_path: Path) -> N
     write(tmp_path, rows)
     assert (tmp_path / "notes.html").read_text() == "by hand"
     (tmp_path / "digits.html").write_text("by hand")
-    with pytest.raises(BadInput, match="digits.html is not a page of this satbench"):
+    with pytest.raises(BadInput, match=r"digits\.html is not a page of this satbench"):
         write(tmp_path, rows)
     assert (tmp_path / "digits.html").read_text() == "by hand"
 
