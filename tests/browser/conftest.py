@@ -103,7 +103,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pictures=(Picture("Original, perturbation x 10, attacked", (PIXEL,) * 3),),
             provenance=(("host", "somewhere"),),
             commands=("satbench eval --model x",),
-            downloads=(("records", "runs/records.parquet"),),
+            downloads=(("records", "runs/records.parquet"), ("bad", "javascript:alert(1)")),
         )
         for name in ("silu", "gelu")
     ]

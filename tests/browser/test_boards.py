@@ -123,6 +123,8 @@ def test_a_row_opens_its_card_by_keyboard_and_a_link_keeps_it(visit: Visit, boar
         assert part in text
     assert card.locator("img").count() == 3
     assert card.locator("a", has_text="records").get_attribute("href") == "runs/records.parquet"
+    assert card.locator("a").count() == 1
+    assert "bad: javascript:alert(1)" in text
     assert card.locator(".small svg").count() == 2
     again = visit(board, address="#" + page.url.partition("#")[2]).page
     assert again.locator("dialog[open] h2").inner_text() == "digits-cnn silu"

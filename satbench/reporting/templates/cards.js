@@ -1,4 +1,5 @@
 /* The card of a model: each part is there only where the data has it. */
+const IS_ADDRESS = /^(https?:\/\/|[^:]*$)/; // and no other scheme, which could run code
 const modal = query("#card");
 
 function open(title, ...content) {
@@ -69,7 +70,7 @@ function detailParts(detail, charts) {
   if (detail.provenance) found.push(...titled("Provenance", pairs(detail.provenance)));
   if (detail.commands) found.push(...titled("The same number again", ...detail.commands.map((text) => element("pre", { textContent: text }))));
   if (detail.downloads) found.push(...titled("Downloads", element("ul", {}, ...detail.downloads.map(([label, href]) =>
-    element("li", {}, element("a", { href, textContent: label }))))));
+    element("li", {}, IS_ADDRESS.test(href) ? element("a", { href, textContent: label }) : `${label}: ${href}`)))));
   return found;
 }
 
