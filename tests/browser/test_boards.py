@@ -84,6 +84,8 @@ def test_each_evaluation_is_a_list_of_its_own(visit: Visit, board: Path) -> None
         page.locator(".list:not([hidden]) .lead").inner_text().endswith("PGD bounds robust accuracy only from above.")
     )
     assert page.locator(".list:not([hidden])").count() == 1
+    page.select_option("#activation", "elu")
+    assert activations(page) == ["elu"]
 
 
 def test_columns_are_chosen_and_a_link_keeps_everything(visit: Visit, board: Path) -> None:
