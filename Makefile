@@ -49,7 +49,7 @@ check: $(READY)  ## Lint, types, layers, and the committed leaderboards
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
-	$(BIN)/satbench leaderboard --check
+	$(BIN)/satbench leaderboard check
 	$(BIN)/python docs/methods.py --check
 
 regress: $(READY)  ## Measure the quick suite and compare with its baseline; under a minute on two cores
@@ -62,8 +62,8 @@ format: $(READY)  ## Format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-leaderboard: $(READY)  ## Rebuild leaderboards/ from its committed summary of runs
-	$(BIN)/satbench leaderboard
+leaderboard: $(READY)  ## Rebuild the pages of leaderboards/ from its committed files of runs
+	$(BIN)/satbench leaderboard build
 
 report: $(READY)  ## Make a page of the runs below reports/runs (or make report RUNS=FOLDER)
 	$(BIN)/satbench report $(RUNS)

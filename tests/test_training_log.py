@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from satbench.cli import app
 from satbench.core.errors import BadInput
 from satbench.recipes import RECIPES
-from satbench.training.checkpoint import METRICS, read_logged, read_metrics
+from satbench.results.training_log import METRICS
+from satbench.training.checkpoint import read_logged, read_metrics
 from satbench.training.evaluators import evaluators_of
 from satbench.training.state import STATE
 from satbench.training.steps import read_steps

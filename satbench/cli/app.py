@@ -107,7 +107,6 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = (  # name, fun
     ("verify", verify.command, MEASURE, "satbench verify runs/silu"),
     ("compare", compare.command, COMPARE, "satbench compare runs/silu runs/relu"),
     ("report", report.command, COMPARE, "satbench report runs --out reports/report"),
-    ("leaderboard", leaderboard.command, COMPARE, "satbench leaderboard --add runs"),
     ("claims", claims.command, COMPARE, "satbench claims"),
     ("check", check.command, GATE, 'satbench check study.yaml --approve "first baseline"'),
     ("demo", demo.command, NETWORKS, "satbench demo"),
@@ -118,6 +117,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = (  # name, fun
 for name, function, group, example in COMMANDS:
     app.command(name, rich_help_panel=group, epilog=f"Example: {example}")(function)
 app.add_typer(models.app, name="models", rich_help_panel=NETWORKS)
+app.add_typer(leaderboard.app, name="leaderboard", rich_help_panel=COMPARE)
 
 
 def _say_version(asked: bool) -> None:

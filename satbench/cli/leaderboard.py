@@ -1,61 +1,118 @@
 """`satbench leaderboard`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from satbench.cli.output import echo
 
+if TYPE_CHECKING:
+    from satbench.reporting.claims import ClaimState
 
-def command(
-    add: Annotated[list[Path] | None, typer.Option(help="Put the runs of this folder into the summary first.")] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 1 where a committed page differs.")
-    ] = False,
-    folder: Annotated[Path, typer.Option("--dir", help="Where summary and pages lie.")] = Path("leaderboards"),
-    reports: Annotated[Path, typer.Option(help="Where reports of studies lie, which decide claims.")] = Path("reports"),
+Folder = Annotated[Path, typer.Option("--dir", help="The leaderboard's folder.")]
+Reports = Annotated[Path, typer.Option(help="Where reports of studies lie, which decide the claims of claims.yaml.")]
+DEFAULT, DEFAULT_REPORTS = Path("leaderboards"), Path("reports")
+
+app = typer.Typer(no_args_is_help=True, help="Rank runs on pages of their own; torch is not needed.")
+
+
+@app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Leaderboard",
 ) -> None:
-    """Rebuild the leaderboards from committed rows and results of studies, byte for byte, without torch."""
-    from satbench.core.errors import BadInput
+    """Make an empty leaderboard: settings, a folder for runs, a README, and the first page."""
+    from satbench.reporting import leaderboard, leaderboard_folder
+
+    leaderboard_folder.init(folder, title)
+    leaderboard.write(folder, [], title=title)
+    echo(f"{folder}: add a run with `satbench leaderboard add RUN --dir {folder}`")
+
+
+@app.command("add")
+def add(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run folders of `satbench eval`, folders that hold some, or model-info JSON files of RobustBench.",
+        ),
+    ],
+    folder: Folder = DEFAULT,
+    norm: Annotated[
+        str | None, typer.Option(help="Of a model-info JSON that does not lie in a folder Linf or L2.")
+    ] = None,
+) -> None:
+    """Check runs and write one small JSON file for each into DIR/runs; `build` then makes the pages."""
+    from satbench.reporting import leaderboard_folder
+
+    for added in leaderboard_folder.add(folder, runs, norm):
+        for note in added.notes:
+            echo(f"{added.file}: {note}", err=True)
+        if added.is_new:
+            echo(f"{added.file}")
+
+
+@app.command("build")
+def build(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
+    """Write every page and table again, the same bytes on every machine."""
     from satbench.reporting import leaderboard
+    from satbench.reporting.leaderboard_folder import read_leaderboard
+
+    board = read_leaderboard(folder)
+    for path in leaderboard.write(folder, board.rows, _claims(folder, reports), board.published, board.settings.title):
+        echo(f"{path}")
+
+
+@app.command("check")
+def check(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
+    """Write nothing; exit 1 where a page is not what the runs give, and 2 where a file of a run was changed."""
+    from satbench.reporting import leaderboard
+    from satbench.reporting.leaderboard_folder import read_leaderboard
+
+    board = read_leaderboard(folder)
+    different = leaderboard.check(folder, board.rows, _claims(folder, reports), board.published, board.settings.title)
+    for name in different:
+        echo(
+            f"{folder / name} differs from what the runs give; run `satbench leaderboard build --dir {folder}`",
+            err=True,
+        )
+    if different:
+        raise typer.Exit(1)
+    echo(f"{folder}: every page is what {len(board.entries)} files of runs give")
+
+
+@app.command("export")
+def export(
+    label: Annotated[str, typer.Argument(help="Label of a network, or the start of its digest.")],
+    folder: Folder = DEFAULT,
+    threat: Annotated[
+        str | None, typer.Option(metavar="NORM:EPS", help="Which threat, where the network met several.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: print it.")] = None,
+) -> None:
+    """Write a network's row as model-info JSON of RobustBench, with what no run knows left empty."""
+    from satbench.core.files import check_output_file, to_json, write_text
+    from satbench.reporting.leaderboard_folder import read_leaderboard
+    from satbench.reporting.model_info import TO_FILL, chosen_rows, model_info_of
+
+    if out is not None:
+        check_output_file(out)
+    text = to_json(model_info_of(chosen_rows(read_leaderboard(folder).rows, label, threat)))
+    if out is None:
+        echo(text, nl=False)
+    else:
+        write_text(out, text)
+        echo(f"{out}")
+    echo(f"empty, to be filled in: {', '.join(TO_FILL)}", err=True)
+
+
+def _claims(folder: Path, reports: Path) -> list["ClaimState"]:
+    """The states of the claims of a leaderboard that has some."""
     from satbench.reporting.claims import claims_with_states
     from satbench.reporting.claims_file import read_claims
-    from satbench.reporting.lines import network_names
-    from satbench.reporting.published import published_lines
-    from satbench.reporting.render import check_page_folder
-    from satbench.reporting.summary import summarise
-    from satbench.reporting.summary_file import merge, read_summary, write_summary
-    from satbench.results.store import MANIFEST, read_run
+    from satbench.reporting.leaderboard_folder import CLAIMS
 
-    summary = folder / "runs.json"
-    if add and check:
-        raise BadInput("--add changes the summary and --check changes nothing; give one of them")
-    if add:
-        found = sorted({file.parent for run in add for file in run.rglob(MANIFEST)})
-        if not found:
-            raise BadInput(f"no run in {', '.join(map(str, add))}; make one with `satbench eval`")
-        old = read_summary(summary) if summary.is_file() else []
-        new = summarise([read_run(run) for run in found])
-        merged = merge(old, new)
-        leaderboard.build(merged)  # raises before anything is replaced
-        check_page_folder(folder, option="--dir")
-        write_summary(summary, merged)
-        names = network_names(row.network for row in new)
-        for name in sorted({names[row.network] for row in new if row.trust.verdict == "fail"}):
-            echo(f"{name}: listed without a rank, because its trust verdict is fail", err=True)
-    rows = read_summary(summary)
-    stated = folder / "claims.yaml"
-    known = read_claims(stated) if stated.is_file() else None
-    claims = claims_with_states(known, reports) if known else []
-    published = published_lines(known, rows) if known else []
-    if check:
-        different = leaderboard.check(folder, rows, claims, published)
-        for name in different:
-            echo(f"{folder / name} differs from what {summary} gives; run `make leaderboard`", err=True)
-        if different:
-            raise typer.Exit(1)
-        echo(f"{folder}: every page is what {summary} gives")
-    else:
-        for path in leaderboard.write(folder, rows, claims, published):
-            echo(f"{path}")
+    stated = folder / CLAIMS
+    return claims_with_states(read_claims(stated), reports) if stated.is_file() else []

@@ -44,8 +44,9 @@ def command(
     from satbench.reporting.page import check_report_folder, write_report
     from satbench.reporting.results_file import read_results
     from satbench.results.store import MANIFEST, read_run
+    from satbench.results.training_log import METRICS
     from satbench.study.page import is_study, write_page
-    from satbench.training.checkpoint import METRICS, read_logged, read_times
+    from satbench.training.checkpoint import read_logged, read_times
 
     folders = [Path(run) for run in runs]
     is_file = len(runs) == 1 and folders[0].is_file()

@@ -20,6 +20,7 @@ from satbench.attacks import Attack, build_attack
 from satbench.attacks.adaptive import label_of
 from satbench.attacks.base import info_of, scalars
 from satbench.core.errors import BadInput
+from satbench.core.files import write_text
 from satbench.evaluation.continued import continued
 from satbench.evaluation.executor import info_as_run, stages_as_run
 from satbench.evaluation.parts import Work, work_name
@@ -27,15 +28,10 @@ from satbench.evaluation.resume import identity
 from satbench.evaluation.search import BF16, LABELLED, SURROGATE, WRAPPERS
 from satbench.numerics.seeding import Randomness
 from satbench.numerics.threat import ThreatModel
-from satbench.reporting.summary_file import (
-    AGAIN,
-    OLD_VERSIONS,
-    SUMMARY_VERSION,
-    described,
-    parse_rows,
-    read_raw_summary,
-    write_summary,
-)
+from satbench.reporting.leaderboard_folder import RUNS
+from satbench.reporting.run_file import VERSION, Entry, encoded, file_name, parsed_rows
+from satbench.reporting.summary import Row
+from satbench.reporting.summary_file import RESTORE, SEALED, described, read_summary
 from satbench.results.schema import SCHEMA_VERSION, Manifest, SearchInfo
 from satbench.results.store import (
     MANIFEST,
@@ -96,17 +92,21 @@ def _migrate_run(folder: Path) -> str:
 
 
 def _migrate_summary(path: Path) -> str:
-    raw = read_raw_summary(path)
+    """Write the rows of each network on each set of images to a file of their own, and remove the summary."""
+    raw = read_summary(path)
     version, entries = raw["schema_version"], raw["rows"]
-    if version == SUMMARY_VERSION:
-        return f"is of schema {SUMMARY_VERSION} already"
-    if version not in OLD_VERSIONS:
-        raise BadInput(f"summary {path} is of schema {version!r}, which cannot be migrated; {AGAIN}")
     if version == 1:
         entries = list(map(_from_version_1, entries))
-    known = described(path, raw) if version == SUMMARY_VERSION - 1 else _by_repr(entries)
-    write_summary(path, parse_rows(path, entries, known))
-    return f"schema {version} to {SUMMARY_VERSION}; {UNCHECKED}"
+    known = described(path, raw) if version in (3, SEALED) else _by_repr(entries)
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in parsed_rows(f"summary {path}", entries, known, RESTORE):
+        groups.setdefault((row.network, row.dataset, row.split, row.loader), []).append(row)
+    for rows in groups.values():
+        entry = Entry(rows=tuple(rows))
+        write_text(path.parent / RUNS / file_name(entry), encoded(entry))
+    path.unlink()
+    unchecked = "" if version == SEALED else f"; {UNCHECKED}"
+    return f"schema {version} to {VERSION}, {len(groups)} files in {path.parent / RUNS}{unchecked}"
 
 
 def _by_repr(entries: Sequence[object]) -> dict[str, AttackInfo]:

@@ -24,6 +24,7 @@ from satbench.specs.attack import TIERS, ids
 
 SCRIPTS = ("charts.js", "cards.js", "paired.js", "board.js")  # of one module, in this order
 TABLES = ("lines", "networks")  # the parts of a card of which every model has some
+TITLE = "satbench leaderboards"  # of the index
 MOST_OUTCOMES = 1_000_000  # characters of a page for outcomes by image; a page is to stay under 3 MB
 PUBLISHED_NOTE = (
     "Published figures are what authors state of their own networks. They are hatched in the chart and have no rank: "
@@ -134,11 +135,11 @@ def board_page(board: Board, cards: Mapping[Key, dict[str, Any]], details: Detai
     )
 
 
-def index_page(boards: Sequence[Board], claims: Sequence[ClaimState]) -> str:
+def index_page(boards: Sequence[Board], claims: Sequence[ClaimState], title: str) -> str:
     """The index: who leads at each threat under the strongest evaluation, and the claims."""
     return render(
         "boards_index.html.j2",
-        title="satbench leaderboards",
+        title=title,
         boards=[(board, _strongest_parts(board)) for board in boards],
         claims=claims,
         claims_note=CLAIMS_NOTE,

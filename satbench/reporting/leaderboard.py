@@ -14,7 +14,7 @@ from satbench.core.escaping import markdown
 from satbench.core.files import to_json, write_text
 from satbench.core.names import path_part
 from satbench.reporting.board_cards import by_network, cards
-from satbench.reporting.board_page import Board, Part, board_page, index_page
+from satbench.reporting.board_page import TITLE, Board, Part, board_page, index_page
 from satbench.reporting.claims import ClaimState
 from satbench.reporting.details import Detail
 from satbench.reporting.published import PublishedLine
@@ -45,6 +45,7 @@ def build(
     claims: Sequence[ClaimState] = (),
     published: Sequence[PublishedLine] = (),
     details: Sequence[Detail] = (),
+    title: str = TITLE,
 ) -> dict[str, str]:
     """File names and texts: JSON, CSV and Markdown for each data set, norm and eps, a page a data set, and index.html.
 
@@ -55,14 +56,14 @@ def build(
     lists = rankings(accuracy_table(rows))
     files: dict[str, str] = {}
     for (dataset, norm, eps), found in groupby(sorted(lists, key=_place), _place):
-        here, title = list(found), f"{dataset}, {norm} {eps}"
+        here, heading = list(found), f"{dataset}, {norm} {eps}"
         stem = _stem(dataset, norm, eps)
         if f"{stem}.json" in files:
-            raise BadInput(f"{title} and another data set would share the file {stem}.json; rename one data set")
+            raise BadInput(f"{heading} and another data set would share the file {stem}.json; rename one data set")
         lines = [line for one in here for line in one.lines]
-        files[f"{stem}.json"] = _json(title, here, notes(lines))
+        files[f"{stem}.json"] = _json(heading, here, notes(lines))
         files[f"{stem}.csv"] = _csv(here)
-        files[f"{stem}.md"] = _markdown(title, here, notes(lines))
+        files[f"{stem}.md"] = _markdown(heading, here, notes(lines))
     boards = _boards(lists, published)
     known, looked_up = cards(rows, by_network(details)), by_network(details)
     for board in boards:
@@ -70,7 +71,7 @@ def build(
         if name in files or name == "index.html":
             raise BadInput(f"{board.dataset} and another data set would share the file {name}; rename one data set")
         files[name] = board_page(board, known, looked_up)
-    return files | {"index.html": index_page(boards, claims)}
+    return files | {"index.html": index_page(boards, claims, title)}
 
 
 def write(
@@ -79,14 +80,15 @@ def write(
     claims: Sequence[ClaimState] = (),
     published: Sequence[PublishedLine] = (),
     details: Sequence[Detail] = (),
+    title: str = TITLE,
 ) -> list[Path]:
     """Write every file of `build` into `folder` and remove generated files that no row explains any more.
 
-    Files with other names, such as baselines.yaml, claims.yaml and runs.json, are left alone. Raises `BadInput`, and
+    Files with other names, such as leaderboard.yaml and claims.yaml, are left alone. Raises `BadInput`, and
     changes nothing, where a page would replace one that satbench did not write.
     """
     check_page_folder(folder, option="--dir")
-    files = build(rows, claims, published, details)
+    files = build(rows, claims, published, details, title)
     for name in files:
         if name.endswith(".html") and (folder / name).exists() and not is_own_page(folder / name):
             raise BadInput(f"{folder / name} is not a page of this satbench; remove it, or give another folder")
@@ -103,9 +105,10 @@ def check(
     claims: Sequence[ClaimState] = (),
     published: Sequence[PublishedLine] = (),
     details: Sequence[Detail] = (),
+    title: str = TITLE,
 ) -> list[str]:
     """Names of the generated files that differ from `build`, are missing, or should not be there; [] when all agree."""
-    files = build(rows, claims, published, details)
+    files = build(rows, claims, published, details, title)
     present = _generated(folder)
     wrong = present ^ set(files)
     wrong |= {name for name in present & set(files) if read_bounded(folder / name) != files[name].encode()}

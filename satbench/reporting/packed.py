@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from satbench.core.bounded import MIB
 from satbench.core.parameters import Count, FromZero, Index
 from satbench.results.records import STEP
 from satbench.results.store import Run, read_timing
@@ -22,6 +23,7 @@ UNKNOWN = -1  # the prediction in place of a wrong one
 TIMED = ["attack", "stage", "norm", "eps"]
 SUMMED = ["images", "forward", "backward", "seconds"]
 MOST_ROWS = 10_000_000  # of a run
+MOST_TEXT = 64 * MIB
 
 
 class Strict(BaseModel):
@@ -164,6 +166,19 @@ def pack_bits(values: "pd.Series[bool]") -> str:
 def pack_bytes(content: bytes) -> str:
     """The bytes by zlib and base64."""
     return base64.b64encode(zlib.compress(content, 9)).decode("ascii")
+
+
+def pack_text(text: str) -> str:
+    """The text in UTF-8, by zlib and base64."""
+    return pack_bytes(text.encode())
+
+
+def unpack_text(text: str) -> str:
+    """What `pack_text` packed; raises ValueError for more than `MOST_TEXT` bytes, and zlib.error for damaged data."""
+    content = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), MOST_TEXT + 1)
+    if len(content) > MOST_TEXT:
+        raise ValueError(f"more than {MOST_TEXT} bytes of text")
+    return content.decode()
 
 
 def unpack(text: str, rows: int, kind: str = "<i4") -> npt.NDArray[Any]:

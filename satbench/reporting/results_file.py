@@ -1,7 +1,6 @@
 """The results of a study as one small file, from which its page and its tests can be computed again.
 
-The file is JSON, compressed by gzip. It holds the manifest of each run and, image by image, what
-`packed` keeps.
+The file is JSON, compressed by gzip. It holds the manifest of each run and, image by image, what `packed` keeps.
 """
 
 import gzip

@@ -255,6 +255,15 @@ def canonical(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (*key(row), row.model_dump_json()))
 
 
+def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """Both lists as one; a new row replaces the old one of the same network, images, threat and attack.
+
+    That also holds where the network's `config` or `group` has changed since: a group can be declared later.
+    """
+    measured = {measurement(row) for row in new}
+    return canonical([*(row for row in old if measurement(row) not in measured), *new])
+
+
 def _rows(measured: Measured) -> list[Row]:
     rows = []
     for (norm, eps), records in measured.records.groupby(["norm", "eps"]):

@@ -4,12 +4,19 @@ An `UpdateRow` of steps.jsonl for updates, on request.
 """
 
 from enum import StrEnum
-from typing import Any, Self
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from satbench.core.bounded import MOST_LOG, read_bounded
+from satbench.core.errors import BadInput
 from satbench.core.parameters import Count, FromZero, Index, Number, Share
+from satbench.core.parsing import parsed
 
+METRICS = "metrics.jsonl"  # of a training folder: an `Epoch` a line
+ANEW = "train into a new folder"
 VALIDATED = "val_"  # what the figures of the validation split are called in the file
 RESERVED = ("n", "alone")  # no names of figures
 
@@ -124,3 +131,21 @@ class UpdateRow(_Row):
     loss: Number
     lr: FromZero
     accuracy: Share | None = None
+
+
+Row = TypeVar("Row", Epoch, Times)
+
+
+def read_log(file: Path, schema: type[Row]) -> list[Row]:
+    """The rows of a log, a line an epoch; empty where there is no file.
+
+    Raises `BadInput` for a damaged row, and for an epoch that is missing or doubled.
+    """
+    if not file.exists():
+        return []
+    rows: list[Row] = []
+    for number, line in enumerate(BytesIO(read_bounded(file, MOST_LOG)), start=1):
+        rows.append(parsed(schema, line, f"{file}, line {number}", ANEW))
+        if rows[-1].epoch != number - 1:
+            raise BadInput(f"{file}, line {number}, field 'epoch': {rows[-1].epoch} is not {number - 1}; {ANEW}")
+    return rows

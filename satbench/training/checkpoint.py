@@ -10,11 +10,9 @@ epochs/0010.safetensors   those of epoch 10, counted from 1 as in tables, where 
 
 import json
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from satbench.core.bounded import MOST_LOG, read_bounded
 from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
 from satbench.core.extra import ExtraData
@@ -31,7 +29,7 @@ from satbench.models.weights import (
     read_header,
     save_model,
 )
-from satbench.results.training_log import Epoch, Times
+from satbench.results.training_log import ANEW, METRICS, Epoch, Times, read_log
 from satbench.training.config import TrainConfig, methods_in
 from satbench.training.continuation import fixed, obstacle
 from satbench.training.ending import is_over
@@ -41,11 +39,8 @@ from satbench.training.state import CONFIG, STATE, Position, Saved, newest_state
 from satbench.training.steps import STEPS, read_steps
 from satbench.zoo import BEST, LAST
 
-METRICS = "metrics.jsonl"
 TIMES = "times.jsonl"
 EPOCHS = "epochs"
-ANEW = "train into a new folder"
-Row = TypeVar("Row", Epoch, Times)
 TEMPORARY = (".*.json.*", ".*.jsonl.*", ".*.safetensors.*", f"{EPOCHS}/.*.safetensors.*")  # of `atomic_file`
 
 
@@ -246,7 +241,7 @@ def read_metrics(folder: Path) -> list[Epoch]:
     Raises `BadInput` for a damaged row, an epoch that is missing or doubled, and an accuracy outside of [0, 1]. Which
     figures are accuracies their names say, see `evaluators.is_accuracy`; others can be any finite number.
     """
-    rows = _read_rows(folder / METRICS, Epoch)
+    rows = read_log(folder / METRICS, Epoch)
     for row in rows:
         for name, value in row.val.figures.items() if row.val is not None else ():
             if is_accuracy(name) and not 0 <= value <= 1:
@@ -270,18 +265,7 @@ def read_logged(folder: Path) -> list[Epoch]:
 
 def read_times(folder: Path) -> list[Times]:
     """The times of each epoch of a training folder."""
-    return _read_rows(folder / TIMES, Times)
-
-
-def _read_rows(file: Path, schema: type[Row]) -> list[Row]:
-    if not file.exists():
-        return []
-    rows: list[Row] = []
-    for number, line in enumerate(BytesIO(read_bounded(file, MOST_LOG)), start=1):
-        rows.append(parsed(schema, line, f"{file}, line {number}", ANEW))
-        if rows[-1].epoch != number - 1:
-            raise BadInput(f"{file}, line {number}, field 'epoch': {rows[-1].epoch} is not {number - 1}; {ANEW}")
-    return rows
+    return read_log(folder / TIMES, Times)
 
 
 def _first_difference(there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
