@@ -1,14 +1,14 @@
 """`satbench leaderboard`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from satbench.cli.output import echo
 
 if TYPE_CHECKING:
-    from satbench.reporting.claims import ClaimState
+    from satbench.reporting.leaderboard_folder import Leaderboard
 
 Folder = Annotated[Path, typer.Option("--dir", help="The leaderboard's folder.")]
 Reports = Annotated[Path, typer.Option(help="Where reports of studies lie, which decide the claims of claims.yaml.")]
@@ -60,8 +60,7 @@ def build(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
     from satbench.reporting import leaderboard
     from satbench.reporting.leaderboard_folder import read_leaderboard
 
-    board = read_leaderboard(folder)
-    for path in leaderboard.write(folder, board.rows, _claims(folder, reports), board.published, board.settings.title):
+    for path in leaderboard.write(folder, **_shown(read_leaderboard(folder), folder, reports)):
         echo(f"{path}")
 
 
@@ -72,15 +71,13 @@ def check(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
     from satbench.reporting.leaderboard_folder import read_leaderboard
 
     board = read_leaderboard(folder)
-    different = leaderboard.check(folder, board.rows, _claims(folder, reports), board.published, board.settings.title)
+    different = leaderboard.check(folder, **_shown(board, folder, reports))
     for name in different:
-        echo(
-            f"{folder / name} differs from what the runs give; run `satbench leaderboard build --dir {folder}`",
-            err=True,
-        )
+        echo(f"{folder / name} is not what the runs give; run `satbench leaderboard build --dir {folder}`", err=True)
     if different:
         raise typer.Exit(1)
-    echo(f"{folder}: every page is what {len(board.entries)} files of runs give")
+    files = "file" if len(board.entries) == 1 else "files"
+    echo(f"{folder}: every page is what the {len(board.entries)} {files} in {folder / 'runs'} give")
 
 
 @app.command("export")
@@ -108,11 +105,21 @@ def export(
     echo(f"empty, to be filled in: {', '.join(TO_FILL)}", err=True)
 
 
-def _claims(folder: Path, reports: Path) -> list["ClaimState"]:
-    """The states of the claims of a leaderboard that has some."""
+def _shown(board: "Leaderboard", folder: Path, reports: Path) -> dict[str, Any]:
+    """What the pages are made of, as `leaderboard.build` takes it."""
     from satbench.reporting.claims import claims_with_states
     from satbench.reporting.claims_file import read_claims
     from satbench.reporting.leaderboard_folder import CLAIMS
+    from satbench.reporting.model_info import published_line
+    from satbench.reporting.published import published_lines
+    from satbench.reporting.run_details import details_of
 
-    stated = folder / CLAIMS
-    return claims_with_states(read_claims(stated), reports) if stated.is_file() else []
+    claims = read_claims(folder / CLAIMS) if (folder / CLAIMS).is_file() else None
+    stated = [] if claims is None else published_lines(claims, board.rows)
+    return {
+        "rows": board.rows,
+        "claims": [] if claims is None else claims_with_states(claims, reports),
+        "published": [*stated, *(published_line(one, board.rows) for one in board.published)],
+        "details": details_of(board.entries),
+        "title": board.settings.title,
+    }

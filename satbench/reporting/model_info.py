@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from satbench.core.eps import NORMS, Norm, Threat, format_eps, parse_eps
@@ -18,11 +17,13 @@ from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
 from satbench.core.parsing import parsed
 from satbench.core.strict_json import read_json
+from satbench.reporting.published import ROUNDING, PublishedLine
 from satbench.reporting.summary import Row
-from satbench.results.metrics import WORST
+from satbench.results.metrics import WORST, wilson
 
 MARKS = ("clean_acc", "autoattack_acc")  # fields by which the format is recognised
 TO_FILL = ("link", "name", "authors", "venue", "reported")  # what no run knows
+SPLITS = {"imagenet": "val"}  # on which it evaluates; else the test set
 STANDARD = "standard"  # the version of AutoAttack that the format is about
 
 
@@ -102,49 +103,45 @@ def read_model_info(path: Path, norm: str | None = None) -> PublishedModel:
     return PublishedModel(path.stem, Threat.model_validate({"norm": chosen, "eps": info.eps}), info)
 
 
-def published_table(models: Sequence[PublishedModel]) -> pd.DataFrame:
-    """A line a network, the highest published robust accuracy first; every figure is theirs."""
-
-    def order(one: PublishedModel) -> tuple[object, ...]:
-        return one.info.dataset, one.threat.norm, one.threat.eps, -(_robust(one.info)[0] or 0), one.model
-
-    return pd.DataFrame([_line(one) for one in sorted(models, key=order)])
-
-
-def _line(one: PublishedModel) -> dict[str, str]:
+def published_line(one: PublishedModel, rows: Sequence[Row]) -> PublishedLine:
+    """The figures as a page shows them, with where they lie against a run of a network of that name in `rows`."""
     info = one.info
-    robust, evaluation = _robust(info)
-    authors = f"{info.authors.partition(',')[0]} et al." if info.authors and "," in info.authors else info.authors
-    remarks = [
-        "its authors or RobustBench call the figure unreliable" if info.unreliable else "",
-        f"{info.number_forward_passes} forward passes a prediction" if info.number_forward_passes != 1 else "",
-        info.footnote or "",
-    ]
-    return {
-        "model": one.model,
-        "architecture": info.architecture or "-",
-        "data set": info.dataset,
-        "threat": str(one.threat),
-        "published robust %": _figure(robust),
-        "by": evaluation,
-        "published clean %": _figure(info.clean_acc),
-        "claimed by its paper %": _figure(info.reported),
-        "extra data": "yes" if info.additional_data else "no",
-        "source": ", ".join(filter(None, (f"RobustBench, {info.name}" if info.name else "RobustBench", authors)))
-        + "".join(f", {text}" for text in (info.venue, info.link) if text),
-        "remark": "; ".join(filter(None, remarks)) or "-",
-    }
+    robust, attack = _robust(info)
+    paper = [info.name, info.authors, info.venue, info.link]
+    remarks = ["extra training data" if info.additional_data else "", "called unreliable" if info.unreliable else ""]
+    return PublishedLine(
+        dataset=info.dataset,
+        split=SPLITS.get(info.dataset, "test"),
+        norm=one.threat.norm,
+        eps=format_eps(one.threat.eps),
+        model=one.model,
+        clean=info.clean_acc,
+        robust=robust,
+        attack=attack,
+        source="; ".join(filter(None, (", ".join(["RobustBench", *filter(None, paper)]), *remarks, info.footnote))),
+        state=_state(one, rows),
+    )
+
+
+def _state(one: PublishedModel, rows: Sequence[Row]) -> str:
+    """Where AutoAttack's published figure lies against the interval of a run of the standard version."""
+    here = [row for row in rows if row.label.rpartition("/")[2] == one.model and row.dataset == one.info.dataset]
+    here = [row for row in here if row.norm == one.threat.norm and abs(row.eps - one.threat.eps) < 1e-9]
+    met = [row for row in here if len(row.attacks) == 1 and _is_standard(row)]
+    percent = one.info.autoattack_acc
+    if percent is None or not met:
+        return "not measured here"
+    low, high = wilson(met[0].robust, met[0].n)
+    if percent < 100 * low - ROUNDING:
+        return "measured higher"
+    return "measured lower" if percent > 100 * high + ROUNDING else "inside the measured interval"
 
 
 def _robust(info: ModelInfoFile) -> tuple[float | None, str]:
-    """The figure that RobustBench ranks by, and the evaluation that gave it."""
+    """The figure that RobustBench ranks by, and what gave it."""
     if info.external is not None:
-        return info.external, "another evaluation, lower than AutoAttack"
+        return info.external, "an evaluation that is lower than AutoAttack"
     return info.autoattack_acc, "AutoAttack"
-
-
-def _figure(percent: float | None) -> str:
-    return "-" if percent is None else f"{percent:.2f}"
 
 
 def chosen_rows(rows: Sequence[Row], label: str, threat: str | None) -> list[Row]:
