@@ -55,17 +55,14 @@ def export(
     zoo: Zoo = None,
 ) -> None:
     """Write a network with its state dict, config and a model card of what was measured; upload it where asked."""
+    from satbench.cli.card import check_same_network, known_licence, network_facts, published_figures
     from satbench.cli.progress import progress_bar
-    from satbench.core.errors import BadInput
     from satbench.core.files import check_output_folder, write_text
     from satbench.evaluation.sources import identified
-    from satbench.reporting.claims_file import read_claims
     from satbench.reporting.model_card import model_card
-    from satbench.reporting.published import published
     from satbench.results.store import read_run
     from satbench.zoo import export as exports
     from satbench.zoo import load
-    from satbench.zoo.registry import find_card, is_card
 
     target = None if push is None else exports.repository(push)
     check_output_folder(to, option="--to")
@@ -75,22 +72,10 @@ def export(
         name = runs[0].manifest.model.ref
     with progress_bar(f"fetch {name}", "bytes") as report:
         loaded = identified(load(name, progress=report))
-    for run in runs:
-        said = run.manifest.model
-        if (said.digest, said.code) != (loaded.info.digest, loaded.info.code):
-            raise BadInput(f"{run.path} measured another network than {name} is now ({said.digest}); leave it out")
-    card = find_card(name)[1] if is_card(name) else None
+    check_same_network(runs, loaded.info.digest, loaded.info.code, name)
     files = exports.export(loaded, name, to)
-    claims = read_claims()
-    facts = {
-        "parameters": f"{sum(parameter.numel() for parameter in loaded.model.parameters()):,}",
-        "architecture": getattr(getattr(loaded.model, "spec", None), "architecture", None),
-        "activation": loaded.info.activation,
-        "data set": loaded.dataset,
-        "image size": loaded.image_size,
-    }
-    figures = [(claim, claims.sources[claim.source].where) for claim in published(claims, loaded.info.ref)]
-    stated = licence or (card.licence if card else None)
+    facts, figures = network_facts(loaded), published_figures(loaded.info.ref)
+    stated = licence or known_licence(name)
     usage = exports.usage(loaded, name, target)
     write_text(
         to / exports.CARD, model_card(loaded.info, facts, stated, runs, figures, files, usage, exports.colours(loaded))

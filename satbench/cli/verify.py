@@ -27,6 +27,10 @@ def command(
     ] = None,
     sample: Annotated[int, typer.Option(help="At least so many random images are attacked again by each attack.")] = 32,
     seal: Annotated[str | None, typer.Option(help="The seal that was published with the run, or its start.")] = None,
+    row: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A leaderboard's file of this run, which must say what the run says."),
+    ] = None,
     zoo: Zoo = None,
     offline: Offline = False,
 ) -> None:
@@ -34,21 +38,30 @@ def command(
     from satbench.cli.progress import progress_bar
     from satbench.core.parameters import Index, check
     from satbench.evaluation.verify import verify
+    from satbench.reporting.run_file import differences, read_entry
+    from satbench.results.store import read_run
 
     check("--sample", sample, Index)
+    entry = None if row is None else read_entry(row)
+    differing = [] if entry is None else [f"{row}: {one}" for one in differences(entry, read_run(run))]
 
     with progress_bar(f"verify {run.name}", "examples") as report:
         found = verify(run, model, dataset, data_dir, device, attack or (), source, sample, seal, report)
-    for fault in found.faults[:MOST_SHOWN]:
+    faults = [*differing, *found.faults]
+    for fault in faults[:MOST_SHOWN]:
         echo(f"FAULT {fault}", err=True)
-    if len(found.faults) > MOST_SHOWN:
-        echo(f"... and {len(found.faults) - MOST_SHOWN} more", err=True)
+    if len(faults) > MOST_SHOWN:
+        echo(f"... and {len(faults) - MOST_SHOWN} more", err=True)
     for sentence in found.skipped:
         echo(f"not checked: {sentence}")
+    if entry is not None and entry.training:
+        echo(f"not checked: the log of the training in {row}, which is no part of the run")
     echo(
         f"{run}: {found.clean} clean predictions, {found.broken} stored examples and {found.attacked} attacks on an "
         f"image computed again, {found.exact} attacks compared exactly, {found.differing} of the others differ as two "
-        f"honest runs may; {found.unproven} records have no example; {len(found.faults)} faults"
+        f"honest runs may; {found.unproven} records have no example; {len(faults)} faults"
     )
-    if found.faults:
+    if row is not None and not differing:
+        echo(f"{row}: says what the run says")
+    if faults:
         raise typer.Exit(1)

@@ -1,17 +1,30 @@
-"""The model card of an exported network: what it is, what was measured of it, and where its weights come from."""
+"""The model card of a network: what it is, what was measured of it, and where its weights come from."""
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
 
 from satbench.core.escaping import markdown, one_line
+from satbench.core.names import NAME
 from satbench.reporting.published import PublishedFigure
-from satbench.reporting.summary import summarise
+from satbench.reporting.repeat import eval_command, train_command
+from satbench.reporting.summary import images_name, summarise
 from satbench.reporting.table_forms import to_markdown
-from satbench.reporting.tables import accuracy_table
+from satbench.reporting.tables import Line, accuracy_table
 from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
 
 UNSTATED = "none stated"
+HUB_DATASETS = {  # what the Hugging Face Hub calls them
+    "mnist": "ylecun/mnist",
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "svhn": "ufldl-stanford/svhn",
+    "imagenet": "ILSVRC/imagenet-1k",
+}
+Published = Sequence[tuple[PublishedFigure, str]]  # with where each was published
 
 
 def model_card(
@@ -19,19 +32,18 @@ def model_card(
     facts: Mapping[str, object],
     licence: str | None,
     runs: Sequence[Run],
-    published: Sequence[tuple[PublishedFigure, str]],
-    files: Mapping[str, str],
-    usage: str,
-    images: str,
+    published: Published = (),
+    files: Mapping[str, str] | None = None,
+    usage: str = "",
+    images: str = "",
 ) -> str:
-    """Markdown with the front matter that the Hugging Face Hub reads.
+    """Markdown with the front matter that the Hugging Face Hub reads: the README of a model repository.
 
-    facts: architecture, data set and the like by name. runs: evaluations of this network. published: figures of others
-    with where they were published. files: SHA-256 by name. usage: how the network is loaded, Python code.
-    images: their colours, such as "RGB".
+    facts: architecture, data set and the like by name. runs: evaluations of this network. published: figures of others.
+    files: SHA-256 by name. usage: how the network is loaded, Python code. images: their colours, such as "RGB".
     """
-    front = ["---", f"license: {_identifier(licence)}", "library_name: satbench", "pipeline_tag: image-classification"]
-    front += ["tags:", "- adversarial-robustness", "- image-classification", "---"]
+    lines = accuracy_table(summarise(runs))
+    front = yaml.safe_dump(_front(info, facts, licence, lines), sort_keys=False, allow_unicode=True, width=120)
     known = {
         **facts,
         "trained for": info.trained_for,
@@ -41,21 +53,77 @@ def model_card(
         "seed": info.seed,
         "licence": licence or UNSTATED,
     }
-    lines = [*front, "", f"# {markdown(info.label)}", ""]
-    lines += [f"- {name}: {_code(value)}" for name, value in known.items() if value is not None]
-    lines += ["", f"Images are float {images} in [0, 1]; normalisation is inside the network.", ""]
-    lines += ["```python", usage, "```", "", "## Measured", ""]
-    if runs:
-        lines += [to_markdown(accuracy_table(summarise(runs))), ""]
-        lines += [f"- run of {run.manifest.created}, seal {_code(run.manifest.seal)}" for run in runs]
-    else:
-        lines.append("Nothing was measured for this card.")
+    text = ["---", front.rstrip(), "---", "", f"# {markdown(info.label)}", ""]
+    text += [f"- {name}: {_code(value)}" for name, value in known.items() if value is not None]
+    pixels = " ".join(filter(None, ("float", images)))
+    text += ["", f"Images are {pixels} in [0, 1]; normalisation is inside the network.", ""]
+    text += ["```python", usage, "```", ""] if usage else []
+    text += ["## Measured", "", *_measured(runs, lines)]
     if published:
-        lines += ["", "## Published by others, not measured here", ""]
-        lines += [f"- {markdown(f'{claim.figure} {claim}')} ({markdown(where)})" for claim, where in published]
-    lines += ["", "## Provenance", "", f"- network: {_code(info.digest)}, loaded as {_code(info.ref)}"]
-    lines += [f"- {_code(name)}: SHA-256 {_code(digest)}" for name, digest in files.items()]
-    return "\n".join(lines) + "\n"
+        text += ["", "## Published by others, not measured here", ""]
+        text += [f"- {markdown(f'{claim.figure} {claim}')} ({markdown(where)})" for claim, where in published]
+    commands = dict.fromkeys([train_command(info), *(eval_command(run.manifest) for run in runs)])
+    if any(commands):
+        text += ["", "## Make the numbers again", "", "```bash", *map(one_line, filter(None, commands)), "```"]
+    text += ["", "## Provenance", "", f"- network: {_code(info.digest)}, loaded as {_code(info.ref)}"]
+    text += [f"- {_code(name)}: SHA-256 {_code(digest)}" for name, digest in (files or {}).items()]
+    return "\n".join(text) + "\n"
+
+
+def _measured(runs: Sequence[Run], lines: Sequence[Line]) -> list[str]:
+    """The table, the trust verdict of each run with the sentences behind one that is no pass, and the runs' seals."""
+    if not runs:
+        return ["Nothing was measured for this card."]
+    doubts = dict.fromkeys(reason for line in lines for reason in line.reasons)
+    text = [to_markdown(lines), ""]
+    text += [f"- trust: {markdown(reason)}" for reason in doubts]
+    return text + [f"- run of {run.manifest.created}, seal {_code(run.manifest.seal)}" for run in runs]
+
+
+def _front(info: ModelInfo, facts: Mapping[str, object], licence: str | None, lines: Sequence[Line]) -> dict[str, Any]:
+    """The front matter's fields; `model-index` has the measured figures."""
+    names = dict.fromkeys([str(facts.get("data set") or ""), *(line.dataset for line in lines)])
+    datasets = [HUB_DATASETS.get(name, name) for name in names if NAME.fullmatch(name)]
+    trained = [f"{info.trained_for.norm}-robust"] if info.trained_for else []
+    front: dict[str, Any] = {
+        "license": _identifier(licence),
+        "library_name": "satbench",
+        "pipeline_tag": "image-classification",
+        "tags": ["adversarial-robustness", "image-classification", *trained],
+    }
+    front |= {"datasets": datasets} if datasets else {}
+    if lines:
+        front["metrics"] = ["accuracy"]
+        front["model-index"] = [{"name": one_line(info.label), "results": _results(lines)}]
+    return front
+
+
+def _results(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """An entry for each set of images: clean accuracy of the line with the most of them, and each robust accuracy."""
+    results = []
+    places = dict.fromkeys((line.dataset, line.split, line.loader) for line in lines)
+    for dataset, split, loader in places:
+        here = [line for line in lines if (line.dataset, line.split, line.loader) == (dataset, split, loader)]
+        widest = max(here, key=lambda line: line.n)
+        metrics = [_metric("clean accuracy", widest.clean, widest.clean_lo, widest.clean_hi, widest.n)]
+        for line in here:
+            name = f"robust accuracy at {line.threat} under {line.attack}"
+            metrics.append(_metric(name, line.robust, line.robust_lo, line.robust_hi, line.n))
+        kind = HUB_DATASETS.get(dataset, dataset if NAME.fullmatch(dataset) else dataset.partition(":")[0])
+        name = one_line(images_name(dataset, split, loader or None))
+        results.append(
+            {
+                "task": {"type": "image-classification"},
+                "dataset": {"name": name, "type": kind, "split": split},
+                "metrics": metrics,
+            }
+        )
+    return results
+
+
+def _metric(name: str, value: float, low: float, high: float, n: int) -> dict[str, Any]:
+    """An accuracy as a fraction, with its 95% Wilson interval."""
+    return {"type": "accuracy", "name": one_line(name), "value": value, "args": {"n": n, "interval": [low, high]}}
 
 
 def _identifier(licence: str | None) -> str:

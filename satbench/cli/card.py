@@ -1,0 +1,99 @@
+"""`satbench card`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from satbench.cli.environment import Offline, Zoo
+from satbench.cli.output import echo
+
+if TYPE_CHECKING:
+    from satbench.reporting.model_card import Published
+    from satbench.results.store import Run
+    from satbench.zoo import Loaded
+
+
+def command(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="MODEL_OR_RUN", help="A run folder of `satbench eval`, or a network as for --model."),
+    ],
+    measured: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="Another run of the network. May be repeated.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Of the weights. Default: what the registry says.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write, such as README.md. Default: print it.")] = None,
+    zoo: Zoo = None,
+    offline: Offline = False,
+) -> None:
+    """Write a model card in Markdown, with the front matter of the Hugging Face Hub: the README of a model repository.
+
+    Of a run folder it says what the run says, without loading the network.
+    """
+    from satbench.core.files import check_output_file, write_text
+    from satbench.reporting.model_card import model_card
+    from satbench.results.store import MANIFEST, read_run
+
+    if out is not None:
+        check_output_file(out)
+    runs = [read_run(path) for path in measured or ()]
+    if (Path(name) / MANIFEST).is_file():
+        runs.insert(0, read_run(Path(name)))
+        info, data = runs[0].manifest.model, runs[0].manifest.data
+        facts: dict[str, object] = {"activation": info.activation, "data set": data.name, "image size": data.image_size}
+        usage, colours = f"import satbench\n\nmodel = satbench.load_model({info.ref!r})", ""
+    else:
+        from satbench.cli.progress import progress_bar
+        from satbench.evaluation.sources import identified
+        from satbench.zoo import export, load
+
+        with progress_bar(f"fetch {name}", "bytes") as report:
+            loaded = identified(load(name, progress=report))
+        info, facts = loaded.info, network_facts(loaded)
+        usage, colours = f"import satbench\n\nmodel = satbench.load_model({name!r})", export.colours(loaded)
+    check_same_network(runs, info.digest, info.code, name)
+    stated, figures = licence or known_licence(info.ref), published_figures(info.ref)
+    text = model_card(info, facts, stated, runs, figures, usage=usage, images=colours)
+    if out is None:
+        echo(text, nl=False)
+    else:
+        write_text(out, text)
+        echo(f"{out}")
+
+
+def network_facts(loaded: "Loaded") -> dict[str, object]:
+    """What a card says of a network that was loaded."""
+    return {
+        "parameters": f"{sum(parameter.numel() for parameter in loaded.model.parameters()):,}",
+        "architecture": getattr(getattr(loaded.model, "spec", None), "architecture", None),
+        "activation": loaded.info.activation,
+        "data set": loaded.dataset,
+        "image size": loaded.image_size,
+    }
+
+
+def check_same_network(runs: "list[Run]", digest: str, code: str | None, name: str) -> None:
+    """Refuse a run of another network."""
+    from satbench.core.errors import BadInput
+
+    for run in runs:
+        said = run.manifest.model
+        if (said.digest, said.code) != (digest, code):
+            raise BadInput(f"{run.path} measured another network than {name} is now ({said.digest}); leave it out")
+
+
+def published_figures(ref: str) -> "Published":
+    """What was published of a network of the registry, each figure with where."""
+    from satbench.reporting.claims_file import read_claims
+    from satbench.reporting.published import published
+
+    claims = read_claims()
+    return [(claim, claims.sources[claim.source].where) for claim in published(claims, ref)]
+
+
+def known_licence(name: str) -> str | None:
+    """The licence of a network of a registry; None for any other."""
+    from satbench.zoo.registry import find_card, is_card
+
+    return find_card(name)[1].licence if is_card(name) else None
