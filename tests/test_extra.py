@@ -21,8 +21,8 @@ from satbench.data import load_images, training_splits
 from satbench.data.images import ImageSet, image_set
 from satbench.models.weights import Provenance, read_header
 from satbench.reporting.leaderboard import build
+from satbench.reporting.run_file import Entry, encoded, read_entry
 from satbench.reporting.summary import summarise
-from satbench.reporting.summary_file import read_summary, write_summary
 from satbench.reporting.table_forms import to_csv, to_markdown
 from satbench.reporting.tables import accuracy_table
 from satbench.results.store import read_run
@@ -302,9 +302,10 @@ def test_cards_and_tables_name_them(folder: Path, trained: Path, tmp_path: Path)
     markup = {name: re.sub("<script.*?</script>", "", text, flags=re.DOTALL) for name, text in build(alone).items()}
     assert not any("extra" in text.lower() for text in markup.values())
     assert "extra" not in to_markdown(accuracy_table(alone)).lower()
-    write_summary(tmp_path / "runs.json", both)
-    assert read_summary(tmp_path / "runs.json") == both
-    assert (tmp_path / "runs.json").read_text().count('"extra_data"') == sum(r.extra_data is not None for r in both)
+    counts = tmp_path / "counts.json"
+    counts.write_text(encoded(Entry(rows=tuple(both))))
+    assert list(read_entry(counts).rows) == both
+    assert counts.read_text().count('"extra_data"') == sum(row.extra_data is not None for row in both)
 
 
 def test_a_card_of_ones_own_has_them(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reporting.made import old_summary, rows_in
 from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
@@ -28,7 +29,6 @@ from satbench.evaluation.verify import verify
 from satbench.numerics.seeding import Randomness
 from satbench.numerics.threat import ThreatModel
 from satbench.reporting.summary import summarise
-from satbench.reporting.summary_file import read_summary, write_summary
 from satbench.results.schema import SearchInfo
 from satbench.results.store import Outdated, Run, read_run
 
@@ -189,10 +189,11 @@ def test_an_old_folder_is_named_with_the_command_and_left_as_it_is(tmp_path: Pat
     with pytest.raises(Outdated):
         read_run(run.path)
     folder = str(run.path)
+    assert call("leaderboard", "init", str(tmp_path / "boards")).exit_code == 0
     for words in (
         ("report", folder, "--out", str(tmp_path / "report")),
         ("verify", folder),
-        ("leaderboard", "--add", folder, "--dir", str(tmp_path / "boards")),
+        ("leaderboard", "add", folder, "--dir", str(tmp_path / "boards")),
         ("eval", "--model", "digits-relu", "--attack", "fgsm", "--eps", "0.2", "--device", "cpu", "--out", folder),
     ):
         done = call(*words)
@@ -229,36 +230,40 @@ def test_what_cannot_be_migrated_is_refused(tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
-def test_a_summary_of_the_version_before_has_the_rows_of_today(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_a_summary_of_an_earlier_version_has_the_rows_of_today(version: int, tmp_path: Path) -> None:
     rows = summarise([measured(tmp_path / "run", attack=["pgd:steps=3", "fgsm"])])
     path = tmp_path / "runs.json"
-    write_summary(path, rows)
-    today = path.read_bytes()
-    raw = json.loads(today)
+    raw = old_summary(rows, version)
     assert len(raw["attacks"]) == 2
-    for before in (
-        {"schema_version": 2, "rows": raw["rows"]},
-        {"schema_version": 3, "attacks": raw["attacks"], "rows": raw["rows"]},
-    ):
-        path.write_text(json.dumps(before))
-        with pytest.raises(Outdated, match=f"satbench migrate {path}"):
-            read_summary(path)
-        assert list(migrate(path)) == [(path, f"schema {before['schema_version']} to 4; {UNCHECKED}")]
-        assert path.read_bytes() == today
-        assert read_summary(path) == rows
-        assert list(migrate(path)) == [(path, "is of schema 4 already")]
+    if version == 2:
+        del raw["attacks"]
+    path.write_text(json.dumps(raw))
+    said = f"schema {version} to 5, 1 files in {tmp_path / 'runs'}" + ("" if version == 4 else f"; {UNCHECKED}")
+    assert list(migrate(path)) == [(path, said)]
+    assert not path.exists()
+    assert rows_in(tmp_path / "runs") == rows
 
 
 def test_a_summary_with_a_digest_is_of_no_earlier_version(tmp_path: Path) -> None:
     """An edited row is not given a new digest because the file says that it is of an earlier version."""
     path = tmp_path / "runs.json"
-    write_summary(path, [])
-    raw = json.loads(path.read_text())
+    raw = old_summary([])
     for version in (1, 2, 3):
         path.write_text(json.dumps(raw | {"schema_version": version}))
-        for read in (read_summary, lambda file: list(migrate(file))):
-            with pytest.raises(BadInput, match=f"is of schema {version}, which has no digest"):
-                read(path)
+        with pytest.raises(BadInput, match=f"is of schema {version}, which has no digest"):
+            list(migrate(path))
+
+
+def test_an_edited_summary_is_not_migrated(tmp_path: Path) -> None:
+    path = tmp_path / "runs.json"
+    raw = old_summary(summarise([measured(tmp_path / "run", n=8)]))
+    raw["rows"][0]["robust"] = 0
+    path.write_text(json.dumps(raw))
+    with pytest.raises(BadInput, match="does not match its digest"):
+        list(migrate(path))
+    assert path.exists()
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(("damage", "message"), [
@@ -269,12 +274,11 @@ def test_a_summary_with_a_digest_is_of_no_earlier_version(tmp_path: Path) -> Non
 ])  # fmt: skip
 def test_a_summary_whose_attacks_are_missing_is_refused(damage: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "runs.json"
-    write_summary(path, summarise([measured(tmp_path / "run", n=8)]))
-    raw = json.loads(path.read_text())
+    raw = old_summary(summarise([measured(tmp_path / "run", n=8)]), 3)
     damage(raw)
     path.write_text(json.dumps(raw))
     with pytest.raises(BadInput, match=message) as refusal:
-        read_summary(path)
+        list(migrate(path))
     assert "\n" not in str(refusal.value)
 
 

@@ -51,7 +51,7 @@ COMMANDS: dict[str, Callable[[Path, str], list[str]]] = {
     "trust": lambda run, out: ["trust", "digits-silu", "--n", "8", "--out", out],
     "probe": lambda run, out: ["probe", "digits-silu", "--n", "8", "--out", out],
     "demo": lambda run, out: ["demo", "--out", out],
-    "leaderboard": lambda run, out: ["leaderboard", "--add", str(run), "--dir", out],
+    "leaderboard": lambda run, out: ["leaderboard", "build", "--dir", out],
     "export": lambda run, out: ["models", "export", "digits-silu", "--to", out],
 }
 

@@ -44,7 +44,7 @@ from satbench.data.matlab import read_table
 from satbench.evaluation.parts import OUTCOMES, Part, Work, batch_name
 from satbench.recipes import RECIPES
 from satbench.recipes.file import read_recipe
-from satbench.reporting.summary_file import read_summary
+from satbench.reporting.run_file import read_entry
 from satbench.results.schema import TIMING
 from satbench.results.store import _read_table, read_run
 from satbench.specs.evaluation import EvaluationSpec
@@ -491,7 +491,7 @@ def test_giant_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "times.jsonl": lambda: read_times(tmp_path),
         "steps.jsonl": lambda: read_steps(tmp_path / "steps.jsonl"),
         "config.json": lambda: read_config(tmp_path),
-        "runs.json": lambda: read_summary(tmp_path / "runs.json"),
+        "entry.json": lambda: read_entry(tmp_path / "entry.json"),
         "study.json": lambda: read_jobs(tmp_path / "study.json"),
         "zoo.lock": read_pins,
         "pins": lambda: import_pins(tmp_path / "pins"),

@@ -115,13 +115,14 @@ def test_gross_forgeries_are_found_where_bits_differ(case: str, honest: Run, mod
     assert found(folder, model)
 
 
-@pytest.mark.parametrize("command", [("report",), ("leaderboard", "--dir", "boards", "--add"), ("compare", "honest")])
+@pytest.mark.parametrize("command", [("report",), ("leaderboard", "add", "--dir", "boards"), ("compare", "honest")])
 def test_commands_that_read_runs_refuse_an_edited_one(
     command: tuple[str, ...], honest: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(honest.path, tmp_path / "honest")
     edited(honest, tmp_path / "run", "one broken image stands", seal=False)
+    assert CliRunner().invoke(app, ["leaderboard", "init", "boards"]).exit_code == 0
     result = CliRunner().invoke(app, [*command, "run"])
     assert result.exit_code == 2
     assert "run does not match its seal" in result.stderr

@@ -57,9 +57,11 @@ def add(
 @app.command("build")
 def build(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
     """Write every page and table again, the same bytes on every machine."""
+    from satbench.core.files import check_output_path
     from satbench.reporting import leaderboard
     from satbench.reporting.leaderboard_folder import read_leaderboard
 
+    check_output_path(folder, "--dir")
     for path in leaderboard.write(folder, **_shown(read_leaderboard(folder), folder, reports)):
         echo(f"{path}")
 

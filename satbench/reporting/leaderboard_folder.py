@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from satbench.core.bounded import MOST_JSON, read_bounded
 from satbench.core.eps import Threat, format_eps, parse_eps
 from satbench.core.errors import BadInput
-from satbench.core.files import check_output_folder, write_bytes, write_text
+from satbench.core.files import check_output_folder, check_output_path, write_bytes, write_text
 from satbench.core.names import check_inside
 from satbench.core.parameters import Count
 from satbench.core.parsing import parsed
@@ -148,6 +148,7 @@ def add(folder: Path, paths: Sequence[Path], norm: str | None = None) -> list[Ad
     `norm` is that of model-info files that do not lie in a folder named after it. Raises `BadInput` for a path without
     a run, and for a run that `read_run` or the settings of the leaderboard refuse.
     """
+    check_output_path(folder, "--dir")
     board = read_leaderboard(folder)
     found: dict[Path, tuple[Added, bytes]] = {}
     for path in paths:

@@ -26,8 +26,8 @@ from satbench.models.weights import (
     save_model,
     tensors_digest,
 )
+from satbench.reporting.run_file import Entry, encoded, read_entry
 from satbench.reporting.summary import summarise
-from satbench.reporting.summary_file import read_summary, write_summary
 from satbench.results.store import read_run, read_timing, seal_of
 from satbench.zoo.published import at_url
 from satbench.zoo.tf_bundle import Bundle
@@ -226,16 +226,23 @@ def forge_table(file: Path, source: random.Random) -> None:
     (file.parent / "manifest.json").write_text(to_json(manifest | {"seal": seal_of(file.parent, manifest)}))
 
 
-def write_runs_json(folder: Path) -> None:
+def write_entry(folder: Path) -> None:
     write_run_folder(folder)
-    write_summary(folder / "runs.json", summarise([read_run(folder / "run")]))
+    (folder / "entry.json").write_text(encoded(Entry(read_run(folder / "run"))))
 
 
-def read_runs_json(folder: Path) -> str:
-    return "\n".join(row.model_dump_json() for row in read_summary(folder / "runs.json"))
+def write_counts(folder: Path) -> None:
+    write_run_folder(folder)
+    (folder / "entry.json").write_text(encoded(Entry(rows=tuple(summarise([read_run(folder / "run")])))))
 
 
-def damage_runs_json(file: Path, source: random.Random) -> None:
+def read_entry_file(folder: Path) -> str:
+    entry = read_entry(folder / "entry.json")
+    rows = entry.rows if entry.run is None else summarise([entry.run])
+    return "\n".join(row.model_dump_json() for row in rows)
+
+
+def damage_entry(file: Path, source: random.Random) -> None:
     """As bytes, or one value of it as an editor would change it."""
     if source.random() < 0.5:
         damage_bytes(file, source)
@@ -270,5 +277,6 @@ SAVED: dict[str, Kind] = {
     "times": Kind(write_run_folder, ("run/timing.parquet",), read_run_folder),
     "forged manifest": Kind(write_run_folder, ("run/manifest.json",), read_run_folder, forge_manifest, covered=False),
     "forged records": Kind(write_run_folder, TABLES, read_run_folder, forge_table, covered=False),
-    "summary": Kind(write_runs_json, ("runs.json",), read_runs_json, damage_runs_json),
+    "run of a leaderboard": Kind(write_entry, ("entry.json",), read_entry_file, damage_entry),
+    "counts of a leaderboard": Kind(write_counts, ("entry.json",), read_entry_file, damage_entry),
 }

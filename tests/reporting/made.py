@@ -1,7 +1,9 @@
 """Small runs with countable records, stored and read back through the public doors."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -9,6 +11,9 @@ import pytest
 from satbench.attacks.base import info_of
 from satbench.core.eps import Threat
 from satbench.evaluation.migrate import attack_of
+from satbench.reporting.run_file import Entry, encoded, read_entry
+from satbench.reporting.summary import Row, canonical
+from satbench.reporting.summary_file import SEALED, summary_digest
 from satbench.results.schema import (
     SCHEMA_VERSION,
     TIMING,
@@ -123,6 +128,18 @@ def runs_in(folder: Path) -> MakeRun:
         return write_run(folder / f"run{count}", manifest, pd.DataFrame(rows), pd.DataFrame(columns=TIMING.names))
 
     return make
+
+
+def old_summary(rows: Iterable[Row], version: int = SEALED) -> dict[str, Any]:
+    """The rows as JSON holds them in the summary of an earlier version, in which all runs were in one file."""
+    held = json.loads(encoded(Entry(rows=tuple(rows))))
+    raw = {"schema_version": version, "attacks": held["attacks"], "rows": held["rows"]}
+    return raw | {"digest": summary_digest(raw["attacks"], raw["rows"])} if version == SEALED else raw
+
+
+def rows_in(folder: Path) -> list[Row]:
+    """The rows of all files of counts in a folder."""
+    return canonical([row for file in folder.glob("*.json") for row in read_entry(file).rows])
 
 
 def trust(verdict: str, sentence: str = "a sentence", next_attack: str | None = None) -> Trust:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from satbench.core.errors import BadInput
 from satbench.data import load_images
 from satbench.evaluation import evaluate
 from satbench.evaluation.migrate import UNCHECKED, migrate
@@ -18,13 +17,12 @@ from satbench.reporting import page, plots
 from satbench.reporting.leaderboard import build
 from satbench.reporting.lines import network_names
 from satbench.reporting.paired import compare_runs, to_markdown
-from satbench.reporting.summary import summarise
-from satbench.reporting.summary_file import merge, read_summary, write_summary
+from satbench.reporting.summary import merge, summarise
 from satbench.reporting.table_forms import to_csv
 from satbench.reporting.tables import accuracy_table
 from satbench.results.store import Run
 
-from .made import AA, EPS, PGD, MakeRun, first, trust
+from .made import AA, EPS, PGD, MakeRun, first, old_summary, rows_in, trust
 
 OTHER = {"recipe": None, "config": None, "seed": None, "method": None, "trained_for": None}  # not trained by satbench
 DIGESTS = ("sha256:3f2a91c0ffff", "sha256:77aa00bb0000")
@@ -215,17 +213,15 @@ def test_a_summary_of_version_1_keeps_its_seeds_together(make_run: MakeRun, tmp_
     runs = [make_run(name, first(9, 10), outcomes, seed=seed) for name in ("relu", "silu") for seed in (0, 1)]
     runs += build_networks(make_run)
     path = tmp_path / "runs.json"
-    write_summary(path, summarise(runs))
-    raw = json.loads(path.read_text())
+    raw = old_summary(summarise(runs), 1)
     for entry in raw["rows"]:
         for key in ("config", "group", "threats", "draws", "weighted", "bad_gradients"):
             del entry[key]
         entry["trust"] = None
     path.write_text(json.dumps({"schema_version": 1, "rows": raw["rows"]}))
-    with pytest.raises(BadInput, match=r"schema 1; run `satbench migrate .*runs.json`"):
-        read_summary(path)
-    assert [done for _, done in migrate(path)] == [f"schema 1 to 4; {UNCHECKED}"]
-    rows = read_summary(path)
+    assert [done for _, done in migrate(path)] == [f"schema 1 to 5, 6 files in {tmp_path / 'runs'}; {UNCHECKED}"]
+    assert not path.exists()
+    rows = rows_in(tmp_path / "runs")
     lines = accuracy_table(rows)
     assert [[line.model, line.activation, line.seeds] for line in lines] == [
         ["build (3f2a91c0)", "", 1],
@@ -234,9 +230,6 @@ def test_a_summary_of_version_1_keeps_its_seeds_together(make_run: MakeRun, tmp_
         ["digits-cnn", "silu", 2],
     ]
     assert {line.trust for line in lines} == {"not checked"}
-    write_summary(path, rows)
-    assert json.loads(path.read_text())["schema_version"] == 4
-    assert read_summary(path) == rows
 
 
 def test_two_sequentials_measured_from_python_are_two_lines(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from satbench.cli import app
 from satbench.reporting import page, plots
 from satbench.reporting.leaderboard import check, write
+from satbench.reporting.run_file import Entry, encoded, read_entry
 from satbench.reporting.summary import Row, summarise
-from satbench.reporting.summary_file import read_summary, write_summary
 from satbench.reporting.table_forms import readable, to_markdown
 from satbench.reporting.tables import accuracy_table
 from satbench.results.metrics import UNION, WORST, wilson
@@ -97,8 +97,8 @@ def test_the_page_has_the_union_in_its_headline_and_no_curve_of_it(make_run: Mak
 
 def test_a_union_has_a_leaderboard_of_its_own(make_run: MakeRun, tmp_path: Path) -> None:
     rows = two_norms(make_run)
-    write_summary(tmp_path / "runs.json", rows)
-    assert read_summary(tmp_path / "runs.json") == rows
+    (tmp_path / "counts.txt").write_text(encoded(Entry(rows=tuple(rows))))
+    assert list(read_entry(tmp_path / "counts.txt").rows) == rows
     write(tmp_path, rows)
     stored = json.loads((tmp_path / "digits-union-of_L2_0.5_Linf_8_255.json").read_text())
     assert stored["title"] == "digits, union of L2 0.5, Linf 8/255"
