@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from typer.testing import CliRunner
 from satbench.cli import app
 from satbench.core.errors import BadInput
 from satbench.recipes import RECIPES
-from satbench.results.training_log import METRICS
+from satbench.reporting.leaderboard_folder import training_of
+from satbench.results.store import read_run
+from satbench.results.training_log import METRICS, Epoch
 from satbench.training.checkpoint import read_logged, read_metrics
 from satbench.training.evaluators import evaluators_of
 from satbench.training.state import STATE
@@ -134,3 +137,17 @@ def test_a_log_is_read_while_the_training_goes_on_and_without_its_state(finished
     assert read_logged(folder) == rows[:2]
     (folder / METRICS).unlink()
     assert read_logged(folder) == []
+
+
+def test_the_file_of_a_leaderboard_has_the_log_of_the_networks_training(finished: Path, tmp_path: Path) -> None:
+    run = read_run(finished / "run")
+    assert training_of(run) == tuple(read_metrics(finished))
+    copy = shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("run"))
+
+    def of(**changes: object) -> tuple[Epoch, ...]:
+        model = run.manifest.model.model_copy(update={"ref": str(copy), **changes})
+        return training_of(replace(run, manifest=run.manifest.model_copy(update={"model": model})))
+
+    assert len(of()) == 3
+    assert of(ref=str(copy / "best.safetensors")) == of()
+    assert of(seed=99) == of(config="another") == of(ref="hf:owner/name") == ()

@@ -34,7 +34,7 @@ def _percent(value: object) -> object:
     return value
 
 
-Percent = Annotated[float | None, BeforeValidator(_percent), Field(ge=0, le=100)]
+Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidator(_percent)]
 Text = str | None
 
 
@@ -165,10 +165,8 @@ def chosen_rows(rows: Sequence[Row], label: str, threat: str | None) -> list[Row
         single = [row for row in single if row.norm == norm and abs(row.eps - radius) < 1e-9]
     places = sorted({(row.dataset, row.split, row.loader or "", row.norm, row.eps) for row in single})
     if len(places) != 1:
-        met = sorted({f"{row.norm}:{format_eps(row.eps)}" for row in here if not row.threats})
-        raise BadInput(
-            f"{label!r} has {len(places)} such rows; choose one of its threats with --threat: {', '.join(met)}"
-        )
+        met = ", ".join(sorted({f"{row.norm}:{format_eps(row.eps)}" for row in here if not row.threats}))
+        raise BadInput(f"{label!r} was measured at {len(places)} such threats; give one with --threat: {met}")
     return single
 
 

@@ -1,0 +1,176 @@
+"""What is given to others of a run: its commands, its model card, and its file for a leaderboard."""
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+from satbench.attacks.base import info_of
+from satbench.cli import app
+from satbench.evaluation import sweep
+from satbench.recipes import named, recipe
+from satbench.reporting.repeat import eval_command, train_command
+from satbench.reporting.run_details import details_of
+from satbench.reporting.run_file import Entry, encoded, file_name, read_entry
+from satbench.results.schema import ModelInfo
+from satbench.results.store import Run, read_run
+from satbench.specs.attack import ids
+
+N = 40
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, words)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    words = ["--attack", "fgsm", "--attack", "pgd:steps=3,restarts=2", "--eps", "0.1,0.2", "--n", N, "--save-examples"]
+    done = call("eval", "--model", "digits-silu", *words, "--device", "cpu", "--out", out)
+    assert done.exit_code == 0, done.output
+    return read_run(out)
+
+
+@pytest.fixture(scope="module")
+def entry_file(run: Run) -> Path:
+    path = run.path.parent / file_name(Entry(run))
+    path.write_text(encoded(Entry(run)))
+    return path
+
+
+# commands
+
+
+def test_the_command_of_a_run_finds_it_finished(run: Run) -> None:
+    words = shlex.split(eval_command(run.manifest))
+    assert words[:2] == ["satbench", "eval"]
+    done = call(*words[1:], "--device", "cpu", "--out", run.path)
+    assert "nothing was computed" in done.output
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fgsm",
+        "pgd:steps=7,loss=margin,restarts=2,momentum=0.75,early_stop=false",
+        "pgd:steps=4,step_size=2/255,keep=last,patience=3",
+        "sat-pgd:steps=10",
+        "autoattack",
+        "autoattack:version=rand",
+        "apgd-t",
+        "square",
+        "cascade",
+        "rapid",
+        "foolbox:LinfDeepFoolAttack,steps=20",
+    ],
+)
+def test_every_attack_is_spelled_as_the_command_line_reads_it(text: str, run: Run) -> None:
+    (attack,) = sweep.attacks([text], None, None)
+    words = shlex.split(eval_command(run.manifest.model_copy(update={"attacks": [info_of(attack)]})))
+    (again,) = sweep.attacks([words[words.index("--attack") + 1]], None, None)
+    assert info_of(again).id == info_of(attack).id
+
+
+@pytest.mark.parametrize("values", [{}, {"epochs": 3, "optimizer.lr": 0.05}, {"method": "trades", "method.beta": 3.0}])
+def test_the_command_of_a_training_makes_its_config(values: dict[str, object]) -> None:
+    config = named(recipe("digits-sat").with_values({"activation": "gelu", "seed": 4, **values}))
+    info = ModelInfo(ref="x", digest="d", label="l", recipe=config.recipe, activation="gelu", seed=4)
+    words = shlex.split(train_command(info) or "")
+    assert words[:3] == ["satbench", "train", "digits-sat"]
+    given = {"activation": words[words.index("--activation") + 1], "seed": words[words.index("--seed") + 1]}
+    given |= dict(words[place + 1].split("=", 1) for place, word in enumerate(words) if word == "--set")
+    assert named(recipe(words[2]).with_values(given)) == config
+
+
+def test_a_network_of_others_has_no_command_of_a_training(run: Run) -> None:
+    assert train_command(run.manifest.model.model_copy(update={"recipe": None})) is None
+
+
+# model cards
+
+
+def test_a_card_has_figures_that_the_hub_reads(run: Run) -> None:
+    done = call("card", run.path)
+    assert done.exit_code == 0, done.output
+    card = ModelCard(done.stdout)
+    assert (card.data.library_name, card.data.license, card.data.datasets) == ("satbench", "mit", ["digits"])
+    assert {"adversarial-robustness", "Linf-robust"} <= set(card.data.tags or ())
+    found = {one.metric_name: one for one in card.data.eval_results or ()}
+    assert {one.dataset_name for one in found.values()} == {"digits/test"}
+    first = run.records.drop_duplicates("sample_id")
+    clean = int((first["clean_prediction"] == first["label"]).sum())
+    assert found["clean accuracy"].metric_value == clean / N
+    fgsm = next(info for info in run.manifest.attacks if info.label == "FGSM")
+    for eps in (0.1, 0.2):
+        here = run.records[(run.records["attack"] == fgsm.id) & (run.records["eps"] == eps)]
+        robust = found[f"robust accuracy at Linf {eps:g} under FGSM"]
+        assert robust.metric_value == (N - int(here["broken"].sum())) / N
+        low, high = (robust.metric_args or {})["interval"]
+        assert low <= robust.metric_value <= high
+    for piece in (run.manifest.seal, run.manifest.model.digest, eval_command(run.manifest), "# cnn-small silu"):
+        assert piece in card.text
+
+
+def test_a_card_of_a_network_without_runs_says_so_and_is_written_where_asked(tmp_path: Path) -> None:
+    done = call("card", "digits-relu", "--out", tmp_path / "README.md")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "README.md").read_text()
+    assert ModelCard(text).data.eval_results is None
+    assert "Nothing was measured for this card." in text
+    assert "- architecture: `cnn-small`" in text
+
+
+def test_a_card_with_a_run_of_another_network_is_refused(run: Run) -> None:
+    done = call("card", "digits-relu", "--measured", run.path)
+    assert (done.exit_code, "measured another network than digits-relu" in done.stderr) == (2, True)
+
+
+# the file of a leaderboard
+
+
+def test_the_file_of_a_run_is_verified_with_its_stored_examples(run: Run, entry_file: Path) -> None:
+    done = call("verify", run.path, "--row", entry_file, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert f"{entry_file}: says what the run says" in done.stdout
+
+
+def test_a_file_with_better_figures_and_a_digest_of_its_own_is_a_fault(
+    run: Run, entry_file: Path, tmp_path: Path
+) -> None:
+    better = run.records.assign(broken=False)
+    forged = tmp_path / "forged.json"
+    forged.write_text(encoded(Entry(Run(run.path, run.manifest, better))))
+    assert read_entry(forged).run is not None
+    done = call("verify", run.path, "--row", forged, "--device", "cpu", "--sample", "1")
+    assert done.exit_code == 1
+    assert "FAULT" in done.stderr
+    assert "column broken differs in" in done.stderr
+
+
+def test_a_card_of_a_page_shows_what_the_records_say(run: Run, entry_file: Path) -> None:
+    (detail,) = details_of({entry_file.name: read_entry(entry_file)})
+    images = sorted(run.records["sample_id"].unique())
+    assert detail.images == hashlib.sha256(json.dumps(images).encode()).hexdigest()[:16]
+    assert detail.outcomes is not None
+    assert len(detail.outcomes) == 4
+    for (threat, attack), outcomes in detail.outcomes.items():
+        eps = float(threat.removeprefix("Linf "))
+        here = run.records[(run.records["attack"] == attack) & (run.records["eps"] == eps)].set_index("sample_id")
+        assert list(outcomes) == (~here["broken"]).loc[images].tolist()
+    worst = detail.standing("Linf 0.2", ids(run.manifest.attacks))
+    assert detail.classes_under == "Linf 0.2, worst case"
+    assert worst is not None
+    assert sum(one.robust for one in detail.classes) == sum(one is True for one in worst)
+    assert sum(one.n for one in detail.classes) == N
+    trust = run.manifest.trust
+    assert trust is not None
+    assert len(detail.evidence) == len(trust.findings)
+    assert ("run, seal", run.manifest.seal) in detail.provenance
+    assert detail.commands[-1] == eval_command(run.manifest)
+    assert detail.downloads == ((f"run file {entry_file.name}", f"runs/{entry_file.name}"),)
