@@ -73,12 +73,10 @@ def _classes(records: pd.DataFrame) -> tuple[str, tuple[ClassCount, ...]]:
     table = robust_table(records, norm, eps)
     attacks = [name for name in table if name != WORST]
     once = records.drop_duplicates("sample_id").set_index("sample_id").loc[table.index]
-    correct = once["clean_prediction"] == once["label"]
+    columns = {"n": 1, "clean": once["clean_prediction"] == once["label"], "robust": table[WORST]}
+    counts = once.assign(**columns).groupby("label")[list(columns)].sum()
     under = f"{threat_name(norm, eps)}, {WORST if len(attacks) > 1 else attacks[0]}"
-    return under, tuple(
-        ClassCount(str(label), len(here), int(correct[here].sum()), int(table.loc[here, WORST].sum()))
-        for label, here in once.groupby("label").groups.items()
-    )
+    return under, tuple(ClassCount(str(label), *map(int, row)) for label, *row in counts.itertuples(name=None))
 
 
 def _evidence(manifest: Manifest) -> list[str]:
