@@ -17,7 +17,7 @@ DEFAULT, DEFAULT_REPORTS = Path("leaderboards"), Path("reports")
 app = typer.Typer(no_args_is_help=True, help="Rank runs on pages of their own; torch is not needed.")
 
 
-@app.command("init")
+@app.command("init", epilog="Example: satbench leaderboard init boards --title Ours")
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Leaderboard",
@@ -30,7 +30,7 @@ def init(
     echo(f"{folder}: add a run with `satbench leaderboard add RUN --dir {folder}`")
 
 
-@app.command("add")
+@app.command("add", epilog="Example: satbench leaderboard add runs/silu --dir boards")
 def add(
     runs: Annotated[
         list[Path],
@@ -54,7 +54,7 @@ def add(
             echo(f"{added.file}")
 
 
-@app.command("build")
+@app.command("build", epilog="Example: satbench leaderboard build --dir boards")
 def build(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
     """Write every page and table again, the same bytes on every machine."""
     from satbench.core.files import check_output_path
@@ -66,7 +66,7 @@ def build(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
         echo(f"{path}")
 
 
-@app.command("check")
+@app.command("check", epilog="Example: satbench leaderboard check --dir boards")
 def check(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
     """Write nothing; exit 1 where a page is not what the runs give, and 2 where a file of a run was changed."""
     from satbench.reporting import leaderboard
@@ -82,7 +82,10 @@ def check(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
     echo(f"{folder}: every page is what the {len(board.entries)} {files} in {folder / 'runs'} give")
 
 
-@app.command("export")
+@app.command(
+    "export",
+    epilog='Example: satbench leaderboard export "cnn-small silu" --threat Linf:8/255 --dir boards --out Ours.json',
+)
 def export(
     label: Annotated[str, typer.Argument(help="Label of a network, or the start of its digest.")],
     folder: Folder = DEFAULT,

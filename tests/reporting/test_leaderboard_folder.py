@@ -149,14 +149,15 @@ def test_measured_rows_replace_counts(board: Path, make_run: MakeRun) -> None:
     assert {row.attack: row.robust for row in read_leaderboard(board).rows} == {PGD: 1, AA: 2, "worst case": 2}
 
 
-def test_no_command_but_export_of_a_leaderboard_needs_torch(tmp_path: Path) -> None:
-    run = runs_in(tmp_path)("silu", first(35, 40), {(PGD, "Linf", EPS): first(20, 40)})
+def test_no_command_of_a_leaderboard_needs_torch(tmp_path: Path) -> None:
+    run = runs_in(tmp_path)("silu", first(35, 40), {(AA, "Linf", EPS): first(20, 40)})
     board = tmp_path / "boards"
     commands = [
         ["init", str(board)],
         ["add", str(run.path), "--dir", str(board)],
         ["build", "--dir", str(board)],
         ["check", "--dir", str(board)],
+        ["export", "digits-cnn silu seed 0", "--dir", str(board)],
     ]
     program = f"""
 import sys
