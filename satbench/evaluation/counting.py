@@ -158,18 +158,27 @@ class Counted:
             if is_near:
                 return self.rows, None
             inside = self._lengths(moved) <= self.reach
-            if torch.equal(self._nearest(pixels), self.rows):
+            others = (self._nearest(pixels) != self.rows).nonzero()[:, 0]
+            if not len(others):
                 return self.rows, inside
-        gaps, images = torch.cdist(pixels, self.signature).topk(min(2, len(self.signature)), largest=False)
-        rows = images[:, 0]
-        inside = self._lengths(pixels - self.signature[rows]) <= self.reach
-        certain = inside | (gaps[:, 0] < gaps[:, -1] / 2)
-        if len(self.signature) > 1 and not certain.all():
+            found, _, certain = self._compared(pixels[others])
+            if not (certain & (found != self.rows[others])).any():
+                return self.rows, inside
+        rows, inside, certain = self._compared(pixels)
+        if not certain.all():
             same = len(rows) == len(self.rows) and torch.equal(rows[certain], self.rows[certain])
             return (self.rows, None) if same else (None, None)
         self._flush()
         self._expect(rows)
         return rows, inside
+
+    def _compared(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The image nearest to each row, int64 (M,); whether the row may be in its ball, and whether it is certain."""
+        gaps, images = torch.cdist(pixels, self.signature).topk(min(2, len(self.signature)), largest=False)
+        rows = images[:, 0]
+        inside = self._lengths(pixels - self.signature[rows]) <= self.reach
+        certain = inside | (gaps[:, 0] < gaps[:, -1] / 2) | (len(self.signature) == 1)
+        return rows, inside, certain
 
     def _expect(self, rows: Tensor) -> None:
         """Take the coming calls to be of these images, int64 (M,)."""
