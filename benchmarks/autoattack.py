@@ -84,7 +84,7 @@ class Share:
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        added = {"__call__": 1, "_count_backward": 1, "_note_gradient": 1, "watch": 1, "counts": 1, "_whole": -1}
+        added = {"__call__": 1, "_count_backward": 1, "watch": 1, "counts": 1, "_whole": -1}
         before = {name: getattr(Counted, name) for name in added}
         for name, sign in added.items():
             setattr(Counted, name, self._timed(before[name], sign))

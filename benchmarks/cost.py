@@ -13,14 +13,12 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-import satbench.training.dry_run as dry_run
 from satbench.data import load_images
 from satbench.evaluation import EvaluationSpec, evaluate
 from satbench.recipes import recipe
@@ -99,7 +97,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir(), "satbench-cost"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    dry_run.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
     options.work.mkdir(parents=True, exist_ok=True)
     enlarge(options.work)
     for kind in options.trainings:

@@ -95,6 +95,22 @@ def test_default_is_one_worker_for_each_core() -> None:
     assert make_engine("local").slots(Resources()) == len(os.sched_getaffinity(0))
 
 
+def test_workers_work_while_their_sender_does_something_else(local: Engine, tmp_path: Path) -> None:
+    done: list[int] = []
+
+    def wait() -> None:
+        end = time.monotonic() + 60
+        while unfinished(tmp_path, PIECES) and time.monotonic() < end:
+            time.sleep(0.05)
+        done.append(PIECES - len(unfinished(tmp_path, PIECES)))
+
+    for _ in range(2):  # the second time nothing is left to do
+        run_workers(
+            local, call_for(tmp_path, PIECES), Resources(), lambda: len(unfinished(tmp_path, PIECES)), meanwhile=wait
+        )
+    assert done == [PIECES]
+
+
 def test_bad_input_of_a_worker_ends_all(local: Engine, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"^recipe nope does not exist; give another$"):
         run_workers(local, Call("engine_work:refuse", {}, str(tmp_path)), Resources(), lambda: 1)

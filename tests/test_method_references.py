@@ -328,6 +328,7 @@ def aft(net: nn.Module, b: Batch, memory: Memory) -> Loss:
         net[1].momentum = 0.0  # the clean images alone move the running statistics
         adversarial = net(x_adv)
         net[1].momentum = 0.1
+        net[1].num_batches_tracked -= 1
         clean, anchor = net(b.x), eval_logits(network(), b.x)  # of the network as it was at first
         return (0.3 * ce(clean, b.hot) + 0.7 * ce(adversarial, b.hot) + 0.5 * kl(anchor, clean)).mean()
 

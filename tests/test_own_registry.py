@@ -12,6 +12,8 @@ import own_code
 import pytest
 import torch
 import yaml
+from click import Command
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import satbench
@@ -383,8 +385,21 @@ def test_plain_http_from_another_machine_needs_a_digest(monkeypatch) -> None:
     assert "http://zoo.example: plain HTTP is used only for files of known SHA-256; use https" in output
 
 
-def test_offline_a_registry_that_was_never_read_is_missing(monkeypatch) -> None:
-    for command in (("list",), ("show", "mine")):
-        code, output = run("models", *command, "--offline", "--zoo", "https://zoo.example/zoo.yaml")
-        assert code == 2
-        assert "offline, and the registry https://zoo.example/zoo.yaml is not on this machine" in output
+@pytest.mark.parametrize("words", ["", "list", "show mine", "pull mine", "import mine x", "verify", "rm mine", "gc"])
+def test_offline_a_registry_that_was_never_read_is_missing(words: str) -> None:
+    code, output = run("models", *words.split(), "--offline", "--zoo", "https://zoo.example/zoo.yaml")
+    assert code == 2
+    assert "offline, and the registry https://zoo.example/zoo.yaml is not on this machine" in output
+
+
+def test_every_command_that_takes_a_registry_has_offline() -> None:
+    options_of = {path: {one.name for one in command.params} for path, command in commands(get_command(app))}
+    with_registry = {path: names for path, names in options_of.items() if "zoo" in names}
+    assert len(with_registry) == 18
+    assert not {path for path, names in with_registry.items() if "offline" not in names}
+
+
+def commands(group: Command, path: str = "satbench") -> Iterator[tuple[str, Command]]:
+    yield path, group
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, f"{path} {name}")

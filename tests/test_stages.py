@@ -235,14 +235,15 @@ def test_moat_costs_what_it_says() -> None:
         METHODS["moat"](stages=[[1, "fast"]])
 
 
-def test_running_statistics_of_aft_with_both_halves_see_both() -> None:
+@pytest.mark.parametrize(("batch_norm", "batches"), [("both", 2), ("clean", 1)])
+def test_aft_counts_the_batches_that_move_the_running_statistics(batch_norm: str, batches: int) -> None:
     network = norm_network()
-    method = AFT(batch_norm="both", steps=2)
+    method = AFT(batch_norm=batch_norm, steps=2)
     step = step_of(network, method)
     network.train()
     method.loss(network, step.x, step)
     (norm,) = (module for module in network.modules() if isinstance(module, _BatchNorm))
-    assert norm.num_batches_tracked == 2
+    assert norm.num_batches_tracked == batches
 
 
 @pytest.mark.parametrize(

@@ -428,7 +428,7 @@ def test_a_study_file_whose_jobs_lie_elsewhere_is_refused(done: StudyFolder, tmp
 def test_a_terminal_shows_each_worker_and_a_file_gets_lines(
     done: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("satbench.study.watch.LOOK", 0)
+    monkeypatch.setattr("satbench.study.watch.LONGEST", 0)
     first, evaluation = done.jobs.trainings[0], done.jobs.evaluations[0]
     epochs = first.model_copy(update={"config": first.config.model_copy(update={"epochs": 4})})
     jobs = done.jobs.model_copy(update={"trainings": (epochs, *done.jobs.trainings[1:])})

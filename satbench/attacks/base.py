@@ -223,13 +223,13 @@ def uses_batch_statistics(model: nn.Module) -> bool:
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Let batch norms in eval mode normalise by the batch they see, and leave their running statistics untouched."""
+    """Let batch norms normalise by the batch they see; running statistics and the count of their batches stay."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    kept = [(norm, norm.running_mean, norm.running_var) for norm in norms]
+    kept = [(norm, norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.running_mean = norm.running_var = None
+        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
     try:
         yield
     finally:
-        for norm, mean, variance in kept:
-            norm.running_mean, norm.running_var = mean, variance
+        for norm, mean, variance, batches in kept:
+            norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, batches

@@ -26,7 +26,7 @@ app.add_typer(models_pins.app, name="pins")
 
 
 @app.callback()
-def everything(context: typer.Context, zoo: Zoo = None) -> None:
+def everything(context: typer.Context, offline: Offline = False, zoo: Zoo = None) -> None:
     """List the registry's networks, and the architectures and activations that can be trained."""
     if context.invoked_subcommand is not None:
         return

@@ -37,6 +37,7 @@ def import_(
     checkpoint_prefix: Annotated[Path, typer.Argument(help="The checkpoint's path without .index or .data-...")],
     out: Annotated[Path | None, typer.Option(help="Write a .safetensors file here instead of into the cache.")] = None,
     ema: Annotated[str, typer.Option(help="Moving averages: auto (as the card says), on or off.")] = "auto",
+    offline: Offline = False,
     zoo: Zoo = None,
 ) -> None:
     """Convert a checkpoint that is already on this machine."""
@@ -60,6 +61,7 @@ def verify(
     name: Annotated[
         str | None, typer.Argument(help="A name from `satbench models`; default: all that is there.")
     ] = None,
+    offline: Offline = False,
     zoo: Zoo = None,
 ) -> None:
     """Hash the files again and run every converted network on its probe batch; exit 1 when anything is wrong."""
@@ -83,6 +85,7 @@ def verify(
 
 def remove(
     names: Annotated[list[str], typer.Argument(help="Names from `satbench models`, also as patterns.")],
+    offline: Offline = False,
     zoo: Zoo = None,
 ) -> None:
     """Delete downloaded and converted files of networks; their pins stay."""
@@ -95,7 +98,7 @@ def remove(
         echo(f"{name}: {size_words(freed)} freed" if freed else f"{name}: nothing to delete")
 
 
-def collect(zoo: Zoo = None) -> None:
+def collect(offline: Offline = False, zoo: Zoo = None) -> None:
     """Delete what interrupted and refused downloads have left, out-of-date conversions, and long unread pixels."""
     from satbench.data.decoded import unread
     from satbench.zoo.cleaning import collect as clean

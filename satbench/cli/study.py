@@ -35,6 +35,7 @@ def command(
     Finished jobs are kept. Two commands on one folder help each other.
     """
     import json
+    from functools import partial
 
     from satbench.core.errors import BadInput
     from satbench.specs.study import Study, read_study
@@ -63,15 +64,15 @@ def command(
     here = here and not is_url(out)
     if here:
         check_output_folder(Path(out), STUDY)
-    costs = predict_study(jobs, Path(out), data_dir, device) if here else {}
-    runs = run_study(jobs, out, engine, device, data_dir)
+    predict = partial(predict_study, jobs, Path(out), data_dir, device)
+    runs = run_study(jobs, out, engine, device, data_dir, predict if here else lambda: None)
     if runs:
         echo_results(runs)
         echo(f"next: satbench report {out}")
     else:
         for training in jobs.trainings:
             echo(f"{out}/{training.name}/training")
-    for sentence in beside_measured(jobs, Path(out), costs):
+    for sentence in beside_measured(jobs, Path(out)) if here else ():
         echo(sentence)
 
 

@@ -25,13 +25,15 @@ def run_workers(
     resources: Resources,
     remaining: Callable[[], float],
     tick: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """Run as many workers as the engine has slots until `remaining()` is 0, then stop those that are left.
 
     `remaining` says how much work is left, in any unit; a change of it is progress. A worker that died is replaced. One
     that returned although work is left, because others do all of it, is started again after progress, or when no
-    worker is left. `tick` is called five times a second. Workers run in the current directory where their machine has
-    it, and relative paths in the call's arguments are relative to it.
+    worker is left. `tick` is called five times a second. `meanwhile` is called once, after the first workers were
+    started; until it returns, none is replaced. Workers run in the current directory where their machine has it, and
+    relative paths in the call's arguments are relative to it.
 
     Raises `BadInput` when the resources exceed every machine, a worker cannot see the folder, has other software or
     raised `BadInput`, or when more workers than `slots + 5` ended without progress. However it ends, Ctrl-C
@@ -43,6 +45,7 @@ def run_workers(
     with _order(call, resources) as order:
         jobs: list[Job] = []
         before: float | None = None
+        is_first = True
         in_vain = idle = 0
         try:
             while left := remaining():
@@ -66,6 +69,9 @@ def run_workers(
                 if (missing := slots - len(jobs) - idle) > 0:
                     jobs += engine.start(order, missing)
                 tick()
+                if is_first:
+                    is_first = False
+                    meanwhile()
                 time.sleep(POLL)
             _wait(jobs, LINGER)  # they see by themselves that nothing is left
         finally:

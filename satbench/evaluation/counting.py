@@ -47,6 +47,9 @@ class Counted:
     def watch(self, x: Tensor, y: Tensor, threat: ThreatModel) -> None:
         """Count from zero for these images (N, C, H, W) with labels (N,)."""
         self.clean, self.y, self.threat = x, y, threat
+        self.is_linf = threat.norm == "Linf"
+        self.size = math.prod(x.shape[1:])
+        self.step = max(1, self.size // PIXELS)
         self.signature = self._pixels(x)
         self.half_squares = self.signature.square().sum(1) / 2
         self.reach = threat.eps * 1.001 + 1e-6  # of a row that is surely in the ball around its image
@@ -67,16 +70,21 @@ class Counted:
             return self._logits(x)
         plain = x.detach() if x.requires_grad else x
         rows, inside = self._recognise(plain)
-        checked = x if rows is None else self._checked(x, rows)
-        logits = self._logits(checked)
         if rows is None:
+            logits = self._logits(x)
             self.spread.count(x, logits, _images_in(x, self.clean.ndim))
             return logits
+        if plain is not x and torch.is_grad_enabled():
+            x = x.view_as(x)  # a leaf that is passed again would keep the hooks of all passes
+            x.register_hook(lambda grad: self._count_backward(rows, grad))  # type: ignore[no-untyped-call]
+            logits = self._logits(x)
+        else:
+            logits = self._logits(x)
+            if logits.requires_grad:
+                logits.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
         self.calls += 1
-        if logits.requires_grad or checked is not x:  # votes of a kNN have no gradient, its representations do
-            ends = logits if logits.requires_grad else checked
-            ends.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
-        self._notice(plain, logits.detach(), inside)
+        if inside is None or inside.any():
+            self._notice(plain, logits, inside)
         if self.shown is not None:
             self.shown(plain, rows)
         return logits
@@ -127,8 +135,7 @@ class Counted:
             self.inside = False
 
     def _pixels(self, x: Tensor) -> Tensor:
-        size = math.prod(x.shape[1:])
-        step = max(1, size // PIXELS)
+        size, step = self.size, self.step
         if x.is_contiguous():
             return x.as_strided((len(x), -(-size // step)), (size, step)).float()  # one operation, not three
         return x.flatten(1)[:, ::step].float()
@@ -143,21 +150,35 @@ class Counted:
         pixels = self._pixels(x)
         if len(pixels) == len(self.rows):
             moved = pixels - self.expected
-            if self._longest(moved) <= self.reach:
+            if self.is_linf:
+                low, high = moved.aminmax()
+                is_near = high.item() <= self.reach and low.item() >= -self.reach
+            else:
+                is_near = self._lengths(moved).max().item() <= self.reach
+            if is_near:
                 return self.rows, None
             inside = self._lengths(moved) <= self.reach
-            if torch.equal(self._nearest(pixels), self.rows):
+            others = (self._nearest(pixels) != self.rows).nonzero()[:, 0]
+            if not len(others):
                 return self.rows, inside
-        gaps, images = torch.cdist(pixels, self.signature).topk(min(2, len(self.signature)), largest=False)
-        rows = images[:, 0]
-        inside = self._lengths(pixels - self.signature[rows]) <= self.reach
-        certain = inside | (gaps[:, 0] < gaps[:, -1] / 2)
-        if len(self.signature) > 1 and not certain.all():
+            found, _, certain = self._compared(pixels[others])
+            if not (certain & (found != self.rows[others])).any():
+                return self.rows, inside
+        rows, inside, certain = self._compared(pixels)
+        if not certain.all():
             same = len(rows) == len(self.rows) and torch.equal(rows[certain], self.rows[certain])
             return (self.rows, None) if same else (None, None)
         self._flush()
         self._expect(rows)
         return rows, inside
+
+    def _compared(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The image nearest to each row, int64 (M,); whether the row may be in its ball, and whether it is certain."""
+        gaps, images = torch.cdist(pixels, self.signature).topk(min(2, len(self.signature)), largest=False)
+        rows = images[:, 0]
+        inside = self._lengths(pixels - self.signature[rows]) <= self.reach
+        certain = inside | (gaps[:, 0] < gaps[:, -1] / 2) | (len(self.signature) == 1)
+        return rows, inside, certain
 
     def _expect(self, rows: Tensor) -> None:
         """Take the coming calls to be of these images, int64 (M,)."""
@@ -175,35 +196,18 @@ class Counted:
             return moved.abs_().amax(1)  # ten times as fast as the norm
         return torch.linalg.vector_norm(moved, ord=ORDERS[self.threat.norm], dim=1)  # type: ignore[no-any-return]
 
-    def _longest(self, moved: Tensor) -> float:
-        """The largest norm of a row of `moved` (M, D)."""
-        assert self.threat is not None
-        if self.threat.norm == "Linf":
-            low, high = moved.aminmax()
-            return max(high.item(), -low.item())
-        return self._lengths(moved).max().item()
-
     def _flush(self) -> None:
         self.forwards.index_add_(0, self.rows, torch.full_like(self.rows, self.calls))
         self.backwards.index_add_(0, self.rows, torch.full_like(self.rows, self.returns))
         self.calls = self.returns = 0
 
-    def _count_backward(self, rows: Tensor) -> None:
+    def _count_backward(self, rows: Tensor, grad: Tensor | None = None) -> None:
+        """Count a backward pass of these rows, and look at its gradient to the images where it has one."""
         if rows is self.rows:
             self.returns += 1
         else:
             self.backwards.index_add_(0, rows, torch.ones_like(rows))
-
-    def _checked(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The images, whose gradient is looked at when it arrives at them."""
-        if not (x.requires_grad and torch.is_grad_enabled()):
-            return x
-        x = x.view_as(x)  # a leaf that is passed again would keep the hooks of all passes
-        x.register_hook(lambda grad: self._note_gradient(grad, rows))  # type: ignore[no-untyped-call]
-        return x
-
-    def _note_gradient(self, grad: Tensor, rows: Tensor) -> None:
-        if not math.isfinite(grad.sum().item()):  # which may also overflow
+        if grad is not None and not math.isfinite(grad.sum().item()):  # which may also overflow
             self.bad_gradient[rows[~grad.isfinite().flatten(1).all(1)]] = True
 
     def _estimates(self) -> tuple[int, int]:

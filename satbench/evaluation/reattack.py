@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 import torch
-from scipy.stats import binom
 from torch import nn
 
 from satbench.attacks import Attack
@@ -154,6 +153,8 @@ def _again(
 
 def _more_than_rounding(flipped: int, n: int, level: float, name: str) -> list[str]:
     """Rounding decides whether an image is broken only where its margin is next to zero."""
+    from scipy.stats import binom
+
     if not n or float(binom.sf(flipped - 1, n, FLIPPED)) >= level:
         return []
     return [f"{name}: {flipped} of {n} images attacked again are broken in one of record and repetition alone"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 from satbench.results.metrics import Z95, wilson
 
@@ -60,7 +61,7 @@ def crossed_rate(outcomes: Outcomes) -> Rate:
     if min(seeds, n) > 1:
         variance, freedom = _variance(outcomes.astype(np.float64))
         if variance and 0 < mean < 1:
-            effective = min(effective, mean * (1 - mean) / variance * (Z95 / _quantile(freedom)) ** 2)
+            effective = min(effective, mean * (1 - mean) / variance * (Z95 / t_quantile(freedom)) ** 2)
     return Rate(seeds, n, mean, *wilson(mean * effective, effective))
 
 
@@ -79,11 +80,9 @@ def crossed_difference(ours: Outcomes, theirs: Outcomes) -> Crossed:
     variance, freedom = _variance(gaps)
     if not variance:  # all differences are equal
         return Crossed(seeds, n, mean, mean, mean, float(mean == 0), math.inf, 0.0)
-    from scipy.stats import t
-
     error, seed_sd = math.sqrt(variance), float(gaps.mean(axis=1).std(ddof=1))
-    half = _quantile(freedom) * error
-    p_value = float(2 * t.sf(abs(mean) / error, freedom))
+    half = t_quantile(freedom) * error
+    p_value = float(2 * stdtr(freedom, -abs(mean) / error))
     return Crossed(seeds, n, mean, max(-1.0, mean - half), min(1.0, mean + half), p_value, freedom, seed_sd)
 
 
@@ -130,11 +129,9 @@ def _variance(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return variance, freedom
 
 
-def _quantile(freedom: float) -> float:
-    """Of the t distribution, for a two-sided 95% interval."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, freedom))
+def t_quantile(freedom: float) -> float:
+    """The 97.5% quantile of the t distribution, for a two-sided 95% interval."""
+    return float(stdtrit(freedom, 0.975))
 
 
 def _gaps(ours: Outcomes, theirs: Outcomes) -> npt.NDArray[np.float64]:

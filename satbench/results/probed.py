@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from satbench.results.crossed import t_quantile
 from satbench.results.schema import ModelInfo
 
 
@@ -49,7 +50,7 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     mean = float(found.mean()) if n else math.nan
     if n < 2:
         return Estimate(mean, -math.inf, math.inf, n)
-    half = _quantile(n - 1) * float(found.std(ddof=1)) / math.sqrt(n)
+    half = t_quantile(n - 1) * float(found.std(ddof=1)) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n)
 
 
@@ -66,7 +67,7 @@ def mean_of_skewed(values: Sequence[float]) -> Estimate:
     away = found - plain.value
     skewness = float((away**3).mean() / (away**2).mean() ** 1.5) / math.sqrt(plain.n)
     half = (plain.high - plain.low) / 2
-    error = half / _quantile(plain.n - 1)
+    error = half / t_quantile(plain.n - 1)
 
     def bound(quantile: float) -> float:
         """Where the transformed mean has this quantile: the inverse of the cubic polynomial."""
@@ -85,7 +86,7 @@ def paired_ratio(a: Sequence[float], b: Sequence[float]) -> Estimate:
     one, other = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     n = len(one)
     spread = float((one / one.mean() - other / other.mean()).std(ddof=1)) / math.sqrt(n)
-    return _around(float(one.mean() / other.mean()), _quantile(n - 1) * spread, n)
+    return _around(float(one.mean() / other.mean()), t_quantile(n - 1) * spread, n)
 
 
 def ratio_of_seeds(a: Sequence[float], b: Sequence[float]) -> Estimate:
@@ -117,10 +118,4 @@ def _welch(a: np.ndarray, b: np.ndarray) -> float:
     if not variance:
         return 0.0
     freedom = variance**2 / sum(part**2 / (len(one) - 1) for part, one in zip(parts, (a, b), strict=True))
-    return _quantile(freedom) * math.sqrt(variance)
-
-
-def _quantile(freedom: float) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, freedom))
+    return t_quantile(freedom) * math.sqrt(variance)

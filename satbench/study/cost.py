@@ -1,7 +1,7 @@
 """What a training or an evaluation will cost: passes from its settings, seconds a pass measured on this device."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -141,7 +141,7 @@ def predict_training(config: TrainConfig, data_dir: Path | None = None, device: 
 
     Where a method lets images stop early, their passes are the most. Raises `BadInput` as `train` does.
     """
-    found = dry_run(config, device, data_dir)
+    found = dry_run(config, device, data_dir, Clock(resolve_device(device)))
     updates = sum(found.passes())
     measurements = -(-config.epochs // config.measure.every) if found.val_images else 0
     measured = [one.attack for one in evaluators_of(config) if one.attack is not None]
@@ -164,7 +164,8 @@ def predict_jobs(
 ) -> dict[str, Cost]:
     """The costs of those jobs of a study whose names are given, by their names.
 
-    Jobs that differ in nothing but seeds cost the same, and are looked at once. `runs` are finished runs of the same
+    Jobs that differ in nothing but seeds cost the same, and are looked at once. A training has as many threads as a
+    worker of the study. `runs` are finished runs of the same
     networks or of other seeds.
     """
     known: dict[str, Cost] = {}
@@ -182,31 +183,29 @@ def predict_jobs(
             known[name] = predict_evaluation(spec, data_dir, device, config, runs)
         return known[name]
 
-    costs = {one.name: trained(one.config) for one in jobs.trainings if one.name in names}
+    with using_threads(jobs.resources.cpus):
+        costs = {one.name: trained(one.config) for one in jobs.trainings if one.name in names}
     for one in jobs.evaluations:
         if one.name in names:
             costs[one.name] = evaluated(one.spec, configs.get(one.training or ""))
     return costs
 
 
-def predict_study(jobs: Jobs, folder: Path, data_dir: Path | None, device: str) -> dict[str, Cost]:
-    """The costs of the jobs that are left of the study in `folder`, and of those that were predicted before.
+def predict_study(jobs: Jobs, folder: Path, data_dir: Path | None, device: str) -> None:
+    """Write the costs of the jobs that are left of the study in `folder` into it, beside those predicted before.
 
-    They are kept in the folder, so that a study that goes on is compared with what was said at first.
+    A study that continues is compared with what was predicted at first.
     """
-    file = folder / HIDDEN / PREDICTED
-    costs: dict[str, Cost] = {}
-    if file.is_file():
-        costs = parsed(dict[str, Cost], read_bounded(file), str(file), "delete it")
+    costs = _predicted(folder)
     left = {one.name for one in StudyFolder(folder, jobs, "").unfinished()} - costs.keys()
     if left:
         costs |= predict_jobs(jobs, left, data_dir, device)
-        write_text(file, to_json({name: asdict(cost) for name, cost in costs.items()}))
-    return costs
+        write_text(folder / HIDDEN / PREDICTED, to_json({name: asdict(cost) for name, cost in costs.items()}))
 
 
-def beside_measured(jobs: Jobs, folder: Path, costs: Mapping[str, Cost]) -> list[str]:
-    """A sentence each for the trainings and the evaluations that were predicted: what they took, and what was said."""
+def beside_measured(jobs: Jobs, folder: Path) -> list[str]:
+    """A sentence each for the trainings and the evaluations that were predicted: measured and predicted seconds."""
+    costs = _predicted(folder)
     trained = {one.name: measured_training(folder / one.name / TRAINING) for one in jobs.trainings if one.name in costs}
     run = {one.name: measured_evaluation(folder / one.name) for one in jobs.evaluations if one.name in costs}
     said = []
@@ -281,6 +280,11 @@ def _most(stage: Attack, norm: str, classes: int, when_broken: float | None) -> 
     if isinstance(stage, PGD) and most.when_broken < 1 and when_broken is not None:
         return most._replace(when_broken=when_broken / stage.restarts)
     return most
+
+
+def _predicted(folder: Path) -> dict[str, Cost]:
+    file = folder / HIDDEN / PREDICTED
+    return parsed(dict[str, Cost], read_bounded(file), str(file), "delete it") if file.is_file() else {}
 
 
 def _rows(stage: Attack, position: int, size: int, n: int, shares: Shares) -> int:

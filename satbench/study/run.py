@@ -2,6 +2,7 @@
 
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,14 +20,20 @@ from satbench.study.watch import Watch
 
 
 def run_study(
-    jobs: Jobs, out: str | Path, engine: str = "local", device: str = "auto", data_dir: Path | None = None
+    jobs: Jobs,
+    out: str | Path,
+    engine: str = "local",
+    device: str = "auto",
+    data_dir: Path | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> list[Run]:
     """Compute every job that is not finished in `out`, a folder or a URL; returns the runs in the order of the jobs.
 
     A study that was stopped, or killed at any time, continues where it was when called again, and two on one folder
     help each other; the bytes are those of an uninterrupted one. Jobs that are finished are not computed again, also
     when the study asks for others beside them. `engine` is a name as `engines.make_engine` takes it; `device` and
-    `data_dir` are those of `train` and `evaluate`. Standard error shows how far the study is.
+    `data_dir` are those of `train` and `evaluate`. `meanwhile` is called once after the workers were started, and not
+    where everything is finished. Standard error shows how far the study is.
 
     Raises `BadInput` for a folder of something else and an engine that is not there before anything is written, and
     for the first job that cannot be computed.
@@ -51,7 +58,7 @@ def run_study(
         watch = Watch(folder)
         try:
             with shown(watch) as update:
-                run_workers(workers, call, resources_of(jobs, device), watch.remaining, update)
+                run_workers(workers, call, resources_of(jobs, device), watch.remaining, update, meanwhile)
         except BadInput:
             if not was_there and {one.name for one in path.iterdir()} <= {STUDY, HIDDEN}:
                 shutil.rmtree(path)  # nothing was computed

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from satbench.study.folder import Status, StudyFolder
 from satbench.study.jobs import Training
 
-LOOK = 1.0  # seconds between two looks at the folder
+REST = 50  # times as long as a look at the folder took, until the next
+LONGEST = 1.0  # seconds between two looks
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class View:
 
 
 class Watch:
-    """Looks at the folder of a study, at most once in `LOOK` seconds."""
+    """Looks at the folder of a study, for at most a fiftieth of the time and at least once a second."""
 
     def __init__(self, folder: StudyFolder) -> None:
         self.folder = folder
@@ -37,7 +38,7 @@ class Watch:
         self._began: dict[str, float] = {}  # when a worker began each job, on the clock of this process
         self._took: dict[bool, list[float]] = {True: [], False: []}  # seconds of trainings and of evaluations
         self._statuses: dict[str, Status] = {}
-        self._started = self._looked = time.monotonic()
+        self._started = self._next = time.monotonic()
 
     def remaining(self) -> float:
         """The jobs that are left; of those that run, the share that is left."""
@@ -56,7 +57,7 @@ class Watch:
 
     def _look(self) -> None:
         now = time.monotonic()
-        if now - self._looked < LOOK:
+        if now < self._next:
             return
         left = {job.name for job in self.folder.unfinished()}
         for name, job in list(self._unfinished.items()):
@@ -69,7 +70,8 @@ class Watch:
         for one in self._statuses.values():
             self._best[one.job] = max(one.fraction, self._best.get(one.job, 0.0))
             self._began.setdefault(one.job, now - one.seconds)
-        self._looked = time.monotonic()
+        looked = time.monotonic()
+        self._next = looked + min(REST * (looked - now), LONGEST)
 
     def _left(self) -> tuple[float, bool]:
         """Seconds, from the mean time of a training and of an evaluation, divided among the workers of now."""

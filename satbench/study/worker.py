@@ -23,7 +23,8 @@ from satbench.training.interrupt import interruptible
 
 REST = 4  # times as long as a look at an evaluation took, until the next
 LONGEST = 20.0  # seconds between two looks
-POLL = 1.0  # seconds between two looks for work, and between two writings of the status
+IDLE = 50  # times as long as a look for work took that found none, until the next, at most `POLL` seconds
+POLL = 1.0  # seconds between two writings of the status
 
 
 def software() -> dict[str, str]:
@@ -59,8 +60,9 @@ class _Worker:
             if self.folder.jobs.same_numerics:
                 self.folder.refuse_other_numerics(numerics_fingerprint())
             while self.folder.unfinished():
+                looked = time.monotonic()
                 if not (self.trains() or self.measures(alone=True) or self.measures(alone=False)):
-                    time.sleep(POLL)
+                    time.sleep(min(IDLE * (time.monotonic() - looked), POLL))
         finally:
             self.folder.write_status(None)
 

@@ -3,7 +3,9 @@
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -85,16 +87,22 @@ class DryRun:
         )
 
 
-def dry_run(config: TrainConfig, device: str = "auto", data_dir: Path | None = None) -> DryRun:
-    """Take the first updates of a training and one measurement, and time them; raises `BadInput` as `train` does."""
+def dry_run(
+    config: TrainConfig, device: str = "auto", data_dir: Path | None = None, clock: Callable[[], float] | None = None
+) -> DryRun:
+    """Take the first updates of a training and one measurement, and time them; raises `BadInput` as `train` does.
+
+    clock: tells the seconds, by default those that pass.
+    """
     with prepared(config, device, data_dir, Path()) as run:
-        stages = [_timed(run, index) for index in range(len(run.stages))]
-        started, val_images = _now(run.place), 0
+        clock = clock or partial(_now, run.place)
+        stages = [_timed(run, index, clock) for index in range(len(run.stages))]
+        started, val_images = clock(), 0
         if run.held_out is not None:
             val_images = len(run.held_out)
             shown = run.held_out.head(min(MEASURED, val_images))
             run.measured(run.net, shown, "the first updates")
-        elapsed = _now(run.place) - started
+        elapsed = clock() - started
         return DryRun(
             images=len(run.feed.images),
             extra=run.feed.extra,
@@ -152,7 +160,7 @@ def described(config: TrainConfig, found: DryRun) -> list[str]:
     ]
 
 
-def _timed(run: Training, index: int) -> TimedStage:
+def _timed(run: Training, index: int, clock: Callable[[], float]) -> TimedStage:
     """Take the first updates of a stage, with the network as it is."""
     if index:
         run.enter(index)
@@ -162,10 +170,10 @@ def _timed(run: Training, index: int) -> TimedStage:
     seconds: list[float] = []
     begun = time.monotonic()
     for step in islice(run.steps(position), min(UPDATES + 1, stage.last - stage.first)):
-        started = _now(run.place)
+        started = clock()
         run.learner.update(step, stage.learning_rate(step.number))
         position.step += 1
-        seconds.append(_now(run.place) - started)
+        seconds.append(clock() - started)
         if run.processes.count == 1 and time.monotonic() - begun > SECONDS:
             break
     return TimedStage(stage, run.crafted[index][1], sorted(seconds[1:] or seconds))  # the first one also allocates

@@ -1,7 +1,5 @@
 """Accuracy without an attack, against what the network's card claims, or against chance without one."""
 
-from scipy.stats import fisher_exact
-
 from satbench.results.metrics import is_at_chance
 from satbench.trust.seen import Seen, rate
 
@@ -10,6 +8,8 @@ FAR, APART = 0.10, 0.02  # of 1, where the difference is not due to chance
 
 def against_card(measured: tuple[int, int], expected: tuple[float, int]) -> Seen:
     """`measured`: right, and of how many images; `expected`: a share, and of how many (Fisher's exact test)."""
+    from scipy.stats import fisher_exact
+
     right, n = measured
     share, claimed_n = expected
     claimed = round(share * claimed_n)

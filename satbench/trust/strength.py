@@ -3,7 +3,6 @@
 import math
 from itertools import pairwise
 
-from scipy.stats import binomtest
 from torch import Tensor
 
 from satbench.attacks import PGD, Attack
@@ -80,6 +79,8 @@ def better_by(ours: int, theirs: int, least: float) -> bool:
 
     Luck is ruled out by the exact one-sided McNemar test at 1%.
     """
+    from scipy.stats import binomtest
+
     return ours - theirs > least and float(binomtest(ours, ours + theirs, alternative="greater").pvalue) < 0.01
 
 
