@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from satbench.reporting.differences import span
+from satbench.reporting.joined import Measured
 from satbench.reporting.lines import ModelLine, model_lines
 from satbench.reporting.rounding import down, outward
-from satbench.reporting.summary import Measured
 from satbench.reporting.verdict import Comparison
 from satbench.results.metrics import wilson
 

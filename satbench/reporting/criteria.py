@@ -15,10 +15,10 @@ import pandas as pd
 
 from satbench.core.errors import BadInput
 from satbench.reporting.claims_file import CriterionName
+from satbench.reporting.joined import Measured, attacks_of
 from satbench.reporting.names import threat_name
 from satbench.reporting.results_file import StudyResults
 from satbench.reporting.rounding import inward, outward
-from satbench.reporting.summary import Measured, attacks_of
 from satbench.reporting.verdict import Comparison, every_comparison
 from satbench.results.crossed import crossed_difference
 from satbench.results.metrics import WORST, robust_table

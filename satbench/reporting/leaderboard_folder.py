@@ -25,9 +25,10 @@ from satbench.core.parameters import Count
 from satbench.core.parsing import parsed
 from satbench.core.strict_json import parse_json
 from satbench.core.strict_yaml import read_mapping
+from satbench.reporting.joined import images_name
 from satbench.reporting.model_info import PublishedModel, is_model_info, read_model_info
 from satbench.reporting.run_file import Entry, differences, encoded, file_name, read_entry
-from satbench.reporting.summary import Row, images_name, merge, summarise
+from satbench.reporting.summary import Row, merge, summarise
 from satbench.results.store import MANIFEST, Run, read_run
 from satbench.results.training_log import METRICS, Epoch, read_log
 from satbench.specs.attack import ids

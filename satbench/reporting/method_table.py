@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from satbench.reporting.differences import difference_cell, main_question, span
+from satbench.reporting.joined import Measured
 from satbench.reporting.lines import model_lines
 from satbench.reporting.rounding import down, inward, outward
-from satbench.reporting.summary import Measured
 from satbench.reporting.table_forms import MISSING
 from satbench.reporting.verdict import NOISE, Comparison
 from satbench.results.crossed import Rate, crossed_rate

@@ -8,9 +8,10 @@ import yaml
 
 from satbench.core.escaping import markdown, one_line
 from satbench.core.names import NAME
+from satbench.reporting.joined import images_name
 from satbench.reporting.published import PublishedFigure
 from satbench.reporting.repeat import eval_command, train_command
-from satbench.reporting.summary import images_name, summarise
+from satbench.reporting.summary import summarise
 from satbench.reporting.table_forms import to_markdown
 from satbench.reporting.tables import Line, accuracy_table
 from satbench.results.schema import ModelInfo

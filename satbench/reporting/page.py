@@ -19,6 +19,7 @@ from satbench.reporting.claims import criteria_of, criteria_table
 from satbench.reporting.class_table import CLASS_NOTE, class_table
 from satbench.reporting.differences import BOOTSTRAP_NOTE, answer, difference_table, main_question
 from satbench.reporting.headline import headline_rows
+from satbench.reporting.joined import network_of
 from satbench.reporting.lines import model_lines, network_names
 from satbench.reporting.method_table import (
     CELL_NOTE,
@@ -36,7 +37,7 @@ from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.reported import REPORTED_NOTE, reported_lines
 from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
 from satbench.reporting.stages import stage_table
-from satbench.reporting.summary import NOT_CHECKED, Row, network_of, rows_of
+from satbench.reporting.summary import NOT_CHECKED, Row, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
 from satbench.reporting.verdict import RULE_NOTE, Comparison, every_comparison, sentences
 from satbench.results.store import Run

@@ -20,10 +20,11 @@ from matplotlib.ticker import MaxNLocator
 from satbench.core.escaping import figure_text
 from satbench.core.files import write_bytes
 from satbench.reporting.headline import headline_rows
+from satbench.reporting.joined import images_name
 from satbench.reporting.lines import group_rows, unseeded
 from satbench.reporting.method_table import MethodTable
 from satbench.reporting.names import strength
-from satbench.reporting.summary import Row, images_name
+from satbench.reporting.summary import Row
 from satbench.reporting.tables import accuracy_table
 from satbench.reporting.verdict import NOISE, Comparison
 from satbench.results.crossed import Rate

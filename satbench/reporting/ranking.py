@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from satbench.reporting.joined import images_name
 from satbench.reporting.lines import model_lines
 from satbench.reporting.names import strength
-from satbench.reporting.summary import Row, canonical, images_name, least_trusted
+from satbench.reporting.summary import Row, canonical, least_trusted
 from satbench.reporting.table_forms import interval, trust_words
 from satbench.reporting.tables import Line
 from satbench.specs.attack import TIERS, ids

@@ -21,9 +21,9 @@ from satbench.core.errors import FAULTS, BadInput
 from satbench.core.parameters import FromZero, Index
 from satbench.core.parsing import parsed
 from satbench.reporting.background import NOTHING, Background
+from satbench.reporting.joined import Measured, images_name, join_runs
 from satbench.reporting.packed import PackedRecords, Strict, pack_bytes, pack_records, unpack_bytes, unpack_records
 from satbench.reporting.pictures import Picture
-from satbench.reporting.summary import Measured, images_name, join_runs
 from satbench.reporting.trained import Trained
 from satbench.results.schema import Manifest
 from satbench.results.store import Run

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from satbench.reporting.details import ClassCount, Curve, Detail, Outcomes
+from satbench.reporting.joined import Measured, join_runs
 from satbench.reporting.names import threat_name
 from satbench.reporting.repeat import eval_command, train_command
 from satbench.reporting.run_file import Entry
-from satbench.reporting.summary import Measured, join_runs
 from satbench.results.metrics import WORST, robust_table
 from satbench.results.records import STEP
 from satbench.results.schema import Manifest

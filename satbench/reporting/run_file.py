@@ -22,6 +22,7 @@ from satbench.core.names import path_part
 from satbench.core.parameters import Count
 from satbench.core.parsing import parsed
 from satbench.core.strict_json import read_json
+from satbench.reporting.joined import infos_by_id
 from satbench.reporting.packed import (
     PackedRecords,
     Strict,
@@ -32,7 +33,7 @@ from satbench.reporting.packed import (
     unpack_records,
     unpack_text,
 )
-from satbench.reporting.summary import Row, canonical, infos_by_id, key
+from satbench.reporting.summary import Row, canonical, key
 from satbench.results.metrics import UNION
 from satbench.results.records import record_fault
 from satbench.results.schema import SCHEMA_VERSION, Manifest

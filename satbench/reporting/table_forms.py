@@ -7,8 +7,8 @@ import pandas as pd
 
 from satbench.core.escaping import csv_cell, latex, markdown
 from satbench.core.files import to_json as json_text
+from satbench.reporting.joined import images_name
 from satbench.reporting.rounding import down, outward, up
-from satbench.reporting.summary import images_name
 from satbench.reporting.tables import Line
 from satbench.results.metrics import UNION
 from satbench.specs.attack import ids

@@ -10,10 +10,10 @@ import pandas as pd
 
 from satbench.core.errors import BadInput
 from satbench.reporting.headline import headline_threats
+from satbench.reporting.joined import Measured, join_runs
 from satbench.reporting.lines import model_lines
 from satbench.reporting.names import display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import inward, outward
-from satbench.reporting.summary import Measured, join_runs
 from satbench.results.crossed import Outcomes as Matrix
 from satbench.results.crossed import crossed_difference, holm, two_level_bootstrap
 from satbench.results.metrics import WORST, mcnemar, paired_interval

@@ -8,7 +8,7 @@ import pytest
 from satbench.reporting import page, plots
 from satbench.reporting.class_table import class_table
 from satbench.reporting.differences import answer, difference_table, main_question
-from satbench.reporting.summary import join_runs
+from satbench.reporting.joined import join_runs
 from satbench.reporting.verdict import Comparison, comparisons
 from satbench.results.metrics import wilson
 from satbench.results.store import Run

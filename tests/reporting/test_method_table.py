@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from satbench.reporting import page, plots
+from satbench.reporting.joined import join_runs
 from satbench.reporting.method_table import (
     MethodTable,
     accuracies,
@@ -17,7 +18,6 @@ from satbench.reporting.method_table import (
 )
 from satbench.reporting.reported import reported_lines
 from satbench.reporting.results_file import RESULTS_FILE, read_results
-from satbench.reporting.summary import join_runs
 from satbench.reporting.trained import Trained, training_lines
 from satbench.reporting.verdict import comparisons
 from satbench.results.store import Run
