@@ -1,26 +1,23 @@
 """One self-contained page about a set of runs, with the table and the figures as files beside it."""
 
 import base64
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from satbench.core.errors import BadInput
 from satbench.core.files import write_bytes
 from satbench.reporting import background as aside
-from satbench.reporting import pictures, plots, table_forms, tables
+from satbench.reporting import pictures, plots, provenance, table_forms, tables
 from satbench.reporting.ablation import ABLATION_NOTE, ablation_table
 from satbench.reporting.background import NOTHING, Background
 from satbench.reporting.claims import criteria_of, criteria_table
 from satbench.reporting.class_table import CLASS_NOTE, class_table
 from satbench.reporting.differences import BOOTSTRAP_NOTE, answer, difference_table, main_question
 from satbench.reporting.headline import headline_rows
-from satbench.reporting.joined import network_of
-from satbench.reporting.lines import model_lines, network_names
+from satbench.reporting.lines import model_lines
 from satbench.reporting.method_table import (
     CELL_NOTE,
     HOLM_NOTE,
@@ -32,12 +29,10 @@ from satbench.reporting.method_table import (
     method_table,
 )
 from satbench.reporting.method_table import headline as headline_of_methods
-from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.reported import REPORTED_NOTE, reported_lines
 from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
-from satbench.reporting.stages import stage_table
-from satbench.reporting.summary import NOT_CHECKED, Row, rows_of
+from satbench.reporting.summary import Row, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
 from satbench.reporting.verdict import RULE_NOTE, Comparison, every_comparison, sentences
 from satbench.results.store import Run
@@ -146,13 +141,13 @@ def write_report(
             "file": RESULTS_FILE,
         },
         headline=table_forms.readable(headline),
-        headline_caption=_threats(headline),
+        headline_caption=provenance.threats(headline),
         whole=None if len(headline) == len(lines) else table_forms.readable(lines),
         table_notes=table_forms.notes(lines),
-        trust=_trust(runs),
-        trust_words=_trust_words(runs),
+        trust=provenance.trust_table(runs),
+        trust_words=provenance.trust_words(runs),
         doubts=table_forms.doubts(lines),
-        stages=_stages(runs),
+        stages=provenance.stages(runs),
         sentences=sentences(networks, reference),
         rule=RULE_NOTE,
         differences=difference_table(found),
@@ -161,9 +156,9 @@ def write_report(
         classes_of=asked[0].quantity if asked else "",
         class_note=CLASS_NOTE,
         figures=figures,
-        measured=_measured(lines, runs),
-        attacks=_attacks(rows),
-        models=_models(runs),
+        measured=provenance.facts(lines, runs),
+        attacks=provenance.attacks(rows),
+        models=provenance.networks(runs),
     )
     files = {index: page.encode()} | files  # first: the mark of a folder that a killed command has begun
     for path, content in files.items():
@@ -262,95 +257,11 @@ def _seen(headline: Sequence[tables.Line]) -> str:
     values = ", ".join(
         f"{line.name} {table_forms.interval(line.robust, line.robust_lo, line.robust_hi)}" for line in ordered
     )
-    return (
-        f"At {_threats(headline)} under {', '.join(sorted({line.attack for line in headline}))}, in percent: {values}."
-    )
+    attacks = ", ".join(sorted({line.attack for line in headline}))
+    return f"At {provenance.threats(headline)} under {attacks}, in percent: {values}."
 
 
 def _at(lines: Sequence[tables.Line], rows: Sequence[Row]) -> list[tables.Line]:
     """The lines at the threats of these rows."""
     chosen = {(row.dataset, row.split, row.norm, row.eps) for row in rows}
     return [line for line in lines if (line.dataset, line.split, line.norm, line.eps_value) in chosen]
-
-
-def _threats(lines: Sequence[tables.Line]) -> str:
-    ordered = sorted(lines, key=lambda line: (line.norm, line.eps_value, line.eps))
-    return ", ".join(dict.fromkeys(line.threat for line in ordered))
-
-
-def _measured(lines: Sequence[tables.Line], runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    manifests = [run.manifest for run in runs]
-    images = {
-        f"{item.data.name}/{item.data.split}: {item.data.n} images, digest {item.data.digest}" for item in manifests
-    }
-    versions = {f"{name} {version}" for item in manifests for name, version in item.versions.items()}
-    return [
-        ("Threats", [_threats(lines)]),
-        ("Images", sorted(images)),
-        ("Training seeds", [_listed({item.model.seed for item in manifests})]),
-        ("Evaluation seeds", [_listed({item.seed for item in manifests})]),
-        ("Versions", [", ".join(sorted(versions))]),
-        ("Device", sorted({item.device for item in manifests})),
-        ("Searched on", sorted({item.search.note for item in manifests})),
-        ("What the attacks said", sorted({note for item in manifests for note in item.notes}) or ["nothing"]),
-        ("Revision", sorted({item.revision or "unknown" for item in manifests})),
-    ]
-
-
-def _listed(values: set[int] | set[int | None]) -> str:
-    known = sorted(value for value in values if value is not None)
-    return ", ".join(map(str, known)) or "unknown"
-
-
-def _attacks(rows: Sequence[Row]) -> list[dict[str, str]]:
-    shorts = short_names(attack for row in rows for attack in row.attacks)
-    return [{"name": name, "identity": attack} for attack, name in sorted(shorts.items(), key=lambda item: item[1])]
-
-
-def _trust_words(runs: Sequence[Run]) -> str:
-    """How many runs have each verdict of the trust battery."""
-    counts = Counter(NOT_CHECKED if one.manifest.trust is None else one.manifest.trust.verdict for one in runs)
-    return f"Trust battery, {len(runs)} runs: {', '.join(f'{verdict} {n}' for verdict, n in counts.most_common())}."
-
-
-def _trust(runs: Sequence[Run]) -> pd.DataFrame:
-    """A line per run: how many checks of the trust battery it passed, and what they cost."""
-    lines, names = [], network_names(map(network_of, runs))
-    for run in runs:
-        manifest = run.manifest
-        threats, trust = ", ".join(threat_name(one.norm, one.eps) for one in manifest.threats), manifest.trust
-        if trust is None:
-            seen = (NOT_CHECKED, *[table_forms.MISSING] * 4)
-        else:
-            passed = sum(one.outcome == "pass" for one in trust.findings)
-            passes = f"{trust.forward} + {trust.backward}"
-            seen = (trust.verdict, trust.depth, str(len(trust.findings)), str(passed), passes)
-        attacks = ", ".join(sorted(short_names(manifest.attacks).values()))
-        lines.append((names[network_of(run)], threats, attacks, *seen))
-    columns = ["model", "threats", "attacks", "trust", "depth", "checks", "passed", "passes"]
-    return pd.DataFrame(sorted(lines), columns=columns)
-
-
-def _stages(runs: Sequence[Run]) -> pd.DataFrame:
-    names = network_names(map(network_of, runs))
-    found = [(names[network_of(run)], stage_table(run)) for run in runs]
-    labelled = [frame.assign(model=label)[["model", *frame.columns]] for label, frame in found if len(frame)]
-    ordered = sorted(labelled, key=lambda frame: str(frame.to_numpy().tolist()))
-    return pd.concat(ordered) if ordered else pd.DataFrame()
-
-
-def _models(runs: Sequence[Run]) -> pd.DataFrame:
-    networks = {network_of(run) for run in runs}
-    lines = sorted(
-        (
-            model.label,
-            model.group or table_forms.MISSING,
-            model.activation or table_forms.MISSING,
-            model.method or table_forms.MISSING,
-            _listed({model.seed}),
-            threat_name(model.trained_for.norm, model.trained_for.eps) if model.trained_for else table_forms.MISSING,
-            model.digest,
-        )
-        for model in networks
-    )
-    return pd.DataFrame(lines, columns=["model", "group", "activation", "method", "seed", "trained for", "digest"])
