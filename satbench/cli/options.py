@@ -67,6 +67,6 @@ Threads = Annotated[
 
 def spec_fields(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are fields of an `EvaluationSpec`, but for the model."""
-    from satbench.evaluation import EvaluationSpec
+    from satbench.specs.evaluation import EvaluationSpec
 
     return {name: options[name] for name in EvaluationSpec.model_fields if name in options and name != "model"}
