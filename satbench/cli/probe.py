@@ -59,7 +59,7 @@ def command(
         check_probe_folder(out)
     networks = []
     for ref in model:
-        with progress_bar(f"fetch {ref}", "bytes") as report:
+        with progress_bar(f"fetch {ref}") as report:
             networks.append(identified(load(ref, None, device, report)))
         if networks[-1].note:
             echo(networks[-1].note)
@@ -84,7 +84,7 @@ def command(
     for loaded in networks:
         batch = batch_size or usual_batch_size(loaded.model, images.shape, place)
         counts = threads or usual_threads(loaded.model, images.shape, place)
-        with using_threads(counts), progress_bar(f"probe {loaded.info.label}", "images") as report:
+        with using_threads(counts), progress_bar(f"probe {loaded.info.label}") as report:
             probed.append(probe(loaded.model, loaded.info, images, targets, seed, invert, batch, report))
     setting = Setting(
         data=data_info(images, images.digest),

@@ -45,7 +45,7 @@ def command(
     entry = None if row is None else read_entry(row)
     differing = [] if entry is None else [f"{row}: {one}" for one in differences(entry, read_run(run))]
 
-    with progress_bar(f"verify {run.name}", "examples") as report:
+    with progress_bar(f"verify {run.name}") as report:
         found = verify(run, model, dataset, data_dir, device, attack or (), source, sample, seal, report)
     faults = [*differing, *found.faults]
     for fault in faults[:MOST_SHOWN]:
