@@ -5,13 +5,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+import satbench
 from satbench.cli import app
 from satbench.core.devices import check_device
 from satbench.core.errors import BadInput
@@ -53,7 +53,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Standard output as a terminal of 80 columns."""
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
@@ -61,10 +61,13 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 
     class Terminal(Console):
         def __init__(self, **options: bool) -> None:
-            super().__init__(file=shown, width=80, force_terminal=True, color_system="standard")
+            if options.get("stderr"):
+                super().__init__(file=io.StringIO())
+            else:
+                super().__init__(file=shown, width=80, force_terminal=True, color_system="standard")
 
     monkeypatch.setattr("rich.console.Console", Terminal)
-    yield shown
+    return shown
 
 
 # refused before torch
@@ -172,14 +175,14 @@ def test_a_device_that_is_absent_is_one_short_line() -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("eval", "eval: Missing option '--model'; see satbench eval --help"),
-        ("eval --model x", "eval: Missing option '--attack'; see satbench eval --help"),
-        ("compare a", "compare: Missing argument 'run_b'; see satbench compare --help"),
-        ("eval --n x", "eval: Invalid value for '--n': "),
-        ("eval --foo", "eval: No such option: --foo"),
-        ("evl", "No such command 'evl'. Did you mean 'eval'?; see satbench --help"),
-        ("--foo", "No such option: --foo"),
-        ("models list --foo", "models list: No such option: --foo"),
+        ("eval", "eval: missing option '--model'; see satbench eval --help"),
+        ("eval --model x", "eval: missing option '--attack'; see satbench eval --help"),
+        ("compare a", "compare: missing argument 'run_b'; see satbench compare --help"),
+        ("eval --n x", "eval: invalid value for '--n': "),
+        ("eval --foo", "eval: no such option: --foo"),
+        ("evl", "no such command 'evl'. Did you mean 'eval'?; see satbench --help"),
+        ("--foo", "no such option: --foo"),
+        ("models list --foo", "models list: no such option: --foo"),
     ],
 )
 def test_wrong_options_are_one_line(words: str, line: str) -> None:
@@ -303,19 +306,11 @@ def test_bar_and_time_left_stay_at_80_columns(monkeypatch: pytest.MonkeyPatch) -
     assert all(len(line) <= 80 and re.search(r"━{6,}.* 50% +\S+ left an-attack", line) for line in lines), lines
 
 
-def test_the_bar_names_attacks_by_their_short_names() -> None:
-    import torch
-
-    from satbench.attacks import PGD
-    from satbench.data import load_images
-    from satbench.evaluation.compute import measure
-    from satbench.numerics.threat import ThreatModel
-
+def test_the_bar_names_attacks_by_their_short_names(tmp_path: Path) -> None:
     heard: list[str] = []
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    images, threat = load_images("digits").head(8), ThreatModel("Linf", 0.1)
-    measure(net, images, [PGD(steps=3)], [threat], 0, 8, progress=lambda done, total, what: heard.append(what))
-    assert set(heard) == {"PGD-3 Linf 0.1"}
+    settings = {"attack": ["pgd:steps=3,restarts=2"], "eps": 0.1, "n": 8, "trust": False, "device": "cpu"}
+    satbench.evaluate("digits-silu", tmp_path, **settings, progress=lambda done, total, what: heard.append(what))
+    assert set(heard) == {"PGD-3x2 Linf 0.1"}
 
 
 def test_a_dry_run_lists_the_jobs_before_their_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +318,7 @@ def test_a_dry_run_lists_the_jobs_before_their_costs(tmp_path: Path, monkeypatch
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "study.yaml").write_text(
-        "trainings:\n  - recipe: digits-quick\n    seeds: [0, 1]\nevaluations:\n  - attacks: fgsm\n    n: 8\n"
+        "trainings:\n  - recipes: digits-quick\n    seeds: [0, 1]\nevaluations:\n  - attacks: fgsm\n    n: 8\n"
     )
     before: list[str] = []
     predict = cost.predict_training

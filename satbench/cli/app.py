@@ -87,9 +87,10 @@ class _Group(TyperGroup):
 
 def _refused(error: Any) -> typer.Exit:
     """Say in one line what is wrong with the options of a command, and where its help is."""
-    command = error.ctx.command_path if error.ctx else "satbench"
+    words = error.ctx.command_path.split()[1:] if error.ctx else []  # without the program's own name
     message = error.format_message().strip().rstrip(".")
-    echo_error(f"{command.removeprefix('satbench').strip() or 'satbench'}: {message}; see {command} --help")
+    said = f"{message[:1].lower()}{message[1:]}; see {' '.join(['satbench', *words])} --help"
+    echo_error(f"{' '.join(words)}: {said}" if words else said)
     return typer.Exit(2)
 
 

@@ -124,4 +124,5 @@ ARCHITECTURES = (
     "resnext50-32x8d",
     "resnext152-32x8d",
     *(f"efficientnet-b{number}" for number in range(8)),
+    "efficientnet-l1",
 )
