@@ -27,7 +27,7 @@ from rich.console import Console
 from scipy.io import savemat
 from typer.testing import CliRunner
 
-from satbench.attacks.table import parse_attack
+from satbench.attacks import parse_attack
 from satbench.cli import app, main
 from satbench.cli.progress import progress_bar
 from satbench.core.bounded import gunzipped, read_bounded

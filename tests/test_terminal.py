@@ -337,3 +337,22 @@ def test_a_dry_run_lists_the_jobs_before_their_costs(tmp_path: Path, monkeypatch
     after = out.getvalue().splitlines()[4:]
     assert [line.partition(": ")[0] for line in after[:4]] == [line.split(": ")[0].split()[1] for line in lines]
     assert all(" passes, " in line for line in after[:4])
+
+
+def test_the_status_of_a_study_names_every_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from satbench.specs.study import read_study
+    from satbench.study import run_study
+    from satbench.study.jobs import jobs_of
+
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "study.yaml"
+    text = "trainings:\n  - recipes: digits-quick\n    overrides: [{epochs: 1}]\n"
+    file.write_text(text)
+    run_study(jobs_of(read_study(file), str(file)), "out", "local:1", "cpu")
+    file.write_text(text + "evaluations:\n  - attacks: fgsm\n    n: 8\n")
+    words = ["study", "study.yaml", "--out", "out", "--status"]
+    shown = json.loads(call(*words, "--json").stdout)
+    assert [(one["state"], one["done"]) for one in shown] == [("finished", 1.0), ("open", 0.0)]
+    assert call(*words).stdout.splitlines()[-1] == "out: 1 finished, 1 open"
+    assert call("study", "study.yaml", "--json").exit_code == 2
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["out", "study.yaml"]

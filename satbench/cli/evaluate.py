@@ -74,10 +74,10 @@ def command(
     asked = make_request(model, attack, norm, eps, steps, restarts, threat or (), options.spec_fields(ctx.params))
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
-    with progress_bar(f"fetch {model}", quiet) as report:
+    with progress_bar(f"fetch {model}", quiet=quiet) as report:
         loaded = load(model, checkpoint, device, report)
     words = ["satbench", *sys.argv[1:]]
-    with progress_bar(f"eval {loaded.info.label}", quiet) as report:
+    with progress_bar(f"eval {loaded.info.label}", quiet=quiet) as report:
         folder = out or Path("reports", "runs", _folder(name or loaded.info.label, asked.spec.digest, device))
         run = run_request(dataclasses.replace(asked, model=loaded), folder, data_dir, device, shlex.join(words), report)
     if as_json:

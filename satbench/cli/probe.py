@@ -38,7 +38,15 @@ def command(
     """Measure the information that networks keep: Fisher information, Jacobian, linear transfer and inversion."""
     import hashlib
 
-    from satbench.cli.progress import progress_bar
+    from satbench.cli.progress import announce, progress_bar
+    from satbench.core.devices import check_device
+    from satbench.specs.names import check_model
+
+    check_device(device)
+    for ref in model:
+        check_model(ref)
+    announce(f"probe {', '.join(model)}: time left follows")
+
     from satbench.core.errors import BadInput
     from satbench.core.names import path_part
     from satbench.core.parameters import Count, Index, check

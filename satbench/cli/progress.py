@@ -18,7 +18,7 @@ def announce(text: str, quiet: bool = False) -> None:
 
 
 @contextmanager
-def progress_bar(title: str, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
     """Yields `report(done, total, what)`; draws to standard error and only where that is a terminal.
 
     Of 80 columns, bar, share and time left keep theirs; title and what is running are cut.

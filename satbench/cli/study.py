@@ -9,6 +9,7 @@ import typer
 from satbench.cli import options
 from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo, echo_table, echo_verdict
+from satbench.cli.study_status import echo_status
 
 if TYPE_CHECKING:
     from satbench.results.store import Run
@@ -26,6 +27,8 @@ def command(
     device: options.Device = "auto",
     data_dir: options.DataDir = None,
     is_dry: Annotated[bool, typer.Option("--dry-run", help="List every job and write nothing.")] = False,
+    is_status: Annotated[bool, typer.Option("--status", help="Say which jobs are finished.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print --dry-run or --status for programs.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of study files.")] = False,
     zoo: Zoo = None,
     offline: Offline = False,
@@ -47,9 +50,16 @@ def command(
         return
     if file is None:
         raise BadInput("no study is named; give a file, such as satbench study FILE.yaml")
+    if is_status and is_dry:
+        raise BadInput("--status and --dry-run do not go together; give one of them")
+    if as_json and not (is_status or is_dry):
+        raise BadInput("--json needs --status or --dry-run; satbench report writes the results of a study")
     check_device(device)
     study = read_study(file)
-    announce(f"study {file}: {'the jobs, then what each costs' if is_dry else 'starting; time left follows'}")
+    if is_status:
+        announce(f"study {file}: which jobs are finished")
+    else:
+        announce(f"study {file}: {'the jobs, then what each costs' if is_dry else 'starting; time left follows'}")
 
     from satbench.core.files import check_output_folder
     from satbench.core.shared import is_url
@@ -64,7 +74,12 @@ def command(
     if here:
         make_engine(engine)
     if is_dry:
-        list_jobs(jobs, data_dir, device)
+        list_jobs(jobs, data_dir, device, as_json)
+        return
+    if is_status and is_url(out):
+        raise BadInput(f"--status reads a folder of this machine, and {out} is a URL; give --out FOLDER")
+    if is_status:
+        echo_status(jobs, Path(out), as_json)
         return
     here = here and not is_url(out)
     if here:

@@ -113,7 +113,7 @@ def command(
             for line in described(config, dry_run(config, str(place), data_dir)) if is_first else ():
                 echo(line)
             return
-        with progress_bar(f"train {config.label}", quiet) as report:
+        with progress_bar(f"train {config.label}", quiet=quiet) as report:
             trained = train(
                 config,
                 out,

@@ -93,7 +93,7 @@ def command(
     stated = None if eps is None else ThreatModel(norm, eps)
     if dataset is None and checkpoint is None:
         check_images(model, split, data_dir)
-    with progress_bar(f"fetch {model}", quiet) as report:
+    with progress_bar(f"fetch {model}", quiet=quiet) as report:
         loaded = identified(load(model, checkpoint, device, report))
         other = None if source is None else load(source, None, device, report)
     if loaded.note and not quiet and not as_json:
@@ -105,7 +105,7 @@ def command(
     images = images_for(loaded, dataset, split, image_size, data_dir, loader)
     images = images.head(min(USUAL, len(images)) if n is None else n)
     threads = threads or usual_threads(loaded.model, images.shape, resolve_device(device))
-    with using_threads(threads), progress_bar(f"trust {loaded.info.label}", quiet) as report:
+    with using_threads(threads), progress_bar(f"trust {loaded.info.label}", quiet=quiet) as report:
         trust = examine(
             loaded.model,
             images,
