@@ -209,7 +209,7 @@ def test_train_says_what_it_reached_and_what_comes_next(here: Path) -> None:
     right = round(best["val_clean"] * count)
     low, high = binomtest(right, count).proportion_ci(method="wilson")
     rate = f"{math.floor(1000 * right / count) / 10:.1f}"
-    assert lines[0] == "| epoch | clean % | robust % |"
+    assert lines[0] == "| epoch | clean % | fgsm % | robust % |"
     clean = f"{rate} [{math.floor(1000 * low) / 10:.1f}, {math.ceil(1000 * high) / 10:.1f}]"
     assert lines[2].replace("\\", "").startswith(f"| best, {best['epoch'] + 1} of 2 | {clean} | ")
     assert lines[3].startswith("| last, 2 of 2 | ")

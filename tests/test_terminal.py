@@ -346,7 +346,7 @@ def test_the_status_of_a_study_names_every_job(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "study.yaml"
-    text = "trainings:\n  - recipes: digits-quick\n    overrides: [{epochs: 1}]\n"
+    text = "trainings:\n  - recipes: digits-quick\n    overrides: {epochs: 1}\n"
     file.write_text(text)
     run_study(jobs_of(read_study(file), str(file)), "out", "local:1", "cpu")
     file.write_text(text + "evaluations:\n  - attacks: fgsm\n    n: 8\n")
