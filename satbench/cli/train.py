@@ -62,16 +62,13 @@ def command(
     config.json; a list is written 75+90, pairs 0:1+60:2. Code of your own stands in for every name, see `satbench
     plugins`. On several GPUs: torchrun --nproc-per-node N -m satbench train ...
     """
+    import os
+    from functools import partial
+
     from satbench.cli.progress import announce, progress_bar
-    from satbench.core.devices import check_device
-    from satbench.core.errors import BadInput
-    from satbench.core.plugins import is_reference, spelled
-    from satbench.specs.names import check_data_set, check_recipe
 
     check_amount(quiet, verbose)
-    check_device(device)
-    check_recipe(recipe)
-    values: dict[str, Any] = {
+    given: dict[str, Any] = {
         "model": model,
         "activation": activation,
         "method": method,
@@ -80,20 +77,10 @@ def command(
         "epochs": epochs,
         "seed": seed,
     }
-    values = {key: value for key, value in values.items() if value is not None}
-    for item in set_ or []:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise BadInput(f"--set {item!r} is not KEY=VALUE; write --set optimizer.lr=0.05")
-        if key.strip() in values:
-            raise BadInput(f"{key.strip()} is given twice; give it once")
-        values[key.strip()] = value.strip()
-    for key, table in (("model", ARCHITECTURES), ("method", METHODS)):
-        word, _ = spelled(str(values.get(key, "")), table)
-        if word and not is_reference(word):
-            find(dict.fromkeys(table), word, key)
-    if dataset is not None:
-        check_data_set(dataset)
+    given = {key: value for key, value in given.items() if value is not None}
+    settings = partial(_settings, recipe, device, given, set_ or [])
+    if "RANK" not in os.environ:  # processes of torchrun refuse below, where one of them reports it
+        settings()
     next_ = "a few updates say what it costs" if is_dry else "time left follows, --dry-run predicts it"
     announce(f"train {recipe}: {next_}", quiet)
 
@@ -106,7 +93,7 @@ def command(
     from satbench.training.dry_run import described, dry_run
 
     with joined(resolve_device(device)) as (processes, place):  # here, so that they report a refusal once
-        config = named(recipe_of(recipe).with_values(values))
+        config = named(recipe_of(recipe).with_values(settings()))
         out = out or Path("reports", "runs", _name(config))
         is_first = processes.rank == 0
         if is_dry:
@@ -127,6 +114,32 @@ def command(
     if not is_first:
         return
     _echo(trained, config, out, keep_every, quiet, verbose)
+
+
+def _settings(recipe: str, device: str, given: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """The settings of options and --set; raises `BadInput` for wrong names and spellings without importing torch."""
+    from satbench.core.devices import check_device
+    from satbench.core.errors import BadInput
+    from satbench.core.plugins import is_reference, spelled
+    from satbench.specs.names import check_data_set, check_recipe
+
+    check_device(device)
+    check_recipe(recipe)
+    values = dict(given)
+    for item in assignments:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise BadInput(f"--set {item!r} is not KEY=VALUE; write --set optimizer.lr=0.05")
+        if key.strip() in values:
+            raise BadInput(f"{key.strip()} is given twice; give it once")
+        values[key.strip()] = value.strip()
+    for key, table in (("model", ARCHITECTURES), ("method", METHODS)):
+        word, _ = spelled(str(values.get(key, "")), table)
+        if word and not is_reference(word):
+            find(dict.fromkeys(table), word, key)
+    if "dataset" in values:
+        check_data_set(values["dataset"])
+    return values
 
 
 def _echo(
