@@ -114,7 +114,8 @@ def _as_json(run: "Run") -> str:
 def _echo_brief(run: "Run", loaded: "Loaded", quiet: bool) -> None:
     """A table of few columns, what is in doubt, and the verdict."""
     from satbench.reporting.brief import TONES, brief_table, verdict, weakest
-    from satbench.reporting.summary import images_name, summarise
+    from satbench.reporting.joined import images_name
+    from satbench.reporting.summary import summarise
     from satbench.reporting.tables import accuracy_table
 
     lines = accuracy_table(summarise([run]))
