@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from refusals import refusal
 from tiny_training import contents, tiny, write_rows
 from typer.testing import CliRunner
 
@@ -164,4 +165,4 @@ def test_a_bad_file_is_refused_in_one_line_that_names_it(
     assert "\n" not in str(caught.value)
     for command in (["train", str(file), "--dry-run"], ["recipes", str(file)]):
         done = CliRunner().invoke(app, command)
-        assert (done.exit_code, done.stderr) == (2, f"satbench: {caught.value}\n")
+        assert (done.exit_code, refusal(done.stderr)) == (2, f"satbench: {caught.value}")

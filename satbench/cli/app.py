@@ -38,6 +38,8 @@ from satbench.cli.output import echo_error
 from satbench.core.errors import FAULTS, BadInput, ReportedElsewhere
 from satbench.core.plugins import raised_in
 
+_USAGE: Any = typer.BadParameter.__base__  # what typer raises for an option or argument that is wrong or missing
+
 
 class _Group(TyperGroup):
     """Exit 2 with one line for bad input, 130 for an interrupt; of several processes, one reports."""
@@ -50,9 +52,17 @@ class _Group(TyperGroup):
                 raise BadInput(f"an empty value is given after {given!r}; give a value, or leave it out")
         return super().resolve_command(ctx, args)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except _USAGE as error:
+            raise _refused(error) from None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except _USAGE as error:
+            raise _refused(error) from None
         except ReportedElsewhere:
             raise typer.Exit(2) from None
         except BadInput as error:
@@ -73,6 +83,15 @@ class _Group(TyperGroup):
             if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
                 echo_error("interrupted; run the same command again to resume")
             raise typer.Exit(130) from None
+
+
+def _refused(error: Any) -> typer.Exit:
+    """Say in one line what is wrong with the options of a command, and where its help is."""
+    words = error.ctx.command_path.split()[1:] if error.ctx else []  # without the program's own name
+    message = error.format_message().strip().rstrip(".")
+    said = f"{message[:1].lower()}{message[1:]}; see {' '.join(['satbench', *words])} --help"
+    echo_error(f"{' '.join(words)}: {said}" if words else said)
+    return typer.Exit(2)
 
 
 def _sentence(error: OSError) -> str:

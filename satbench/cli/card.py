@@ -48,7 +48,7 @@ def command(
         from satbench.evaluation.sources import identified
         from satbench.zoo import export, load
 
-        with progress_bar(f"fetch {name}", "bytes") as report:
+        with progress_bar(f"fetch {name}") as report:
             loaded = identified(load(name, progress=report))
         info, facts = loaded.info, network_facts(loaded)
         usage, colours = f"import satbench\n\nmodel = satbench.load_model({name!r})", export.colours(loaded)

@@ -1,12 +1,15 @@
 """`satbench compare`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from satbench.cli import options
-from satbench.cli.output import echo
+from satbench.cli.output import check_amount, echo, echo_table, echo_verdict
+
+if TYPE_CHECKING:
+    from satbench.reporting.paired import Comparison
 
 SIZE = 5.0  # points below which a difference does not matter, for --until-settled
 
@@ -26,22 +29,53 @@ def command(
     ] = False,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    as_json: options.Json = False,
 ) -> None:
     """Compare two runs image by image, with intervals and the exact McNemar test."""
+    from satbench.core.devices import check_device
     from satbench.core.errors import BadInput
-    from satbench.reporting.paired import compare_runs, to_markdown
-    from satbench.results.store import read_run
 
+    check_device(device)
+    check_amount(quiet, verbose, as_json)
+    if until_settled and (quiet or as_json):
+        raise BadInput(f"--until-settled and {'--quiet' if quiet else '--json'} do not go together; give one of them")
     if points is not None and not 0 < points <= 100:
         raise BadInput(f"--points {points:g} is no difference of two rates; give percent points above 0, at most 100")
+    from satbench.core.files import to_json
+    from satbench.reporting.paired import as_data, compare_runs, to_markdown
+    from satbench.results.store import read_run
+
+    compared = compare_runs(read_run(run_a), read_run(run_b))  # refuses what cannot be compared
     if not until_settled:
-        echo(to_markdown(compare_runs(read_run(run_a), read_run(run_b)), points), nl=False)
+        if as_json:
+            echo(to_json(as_data(compared)), nl=False)
+        elif verbose:
+            echo(to_markdown(compared, points), nl=False)
+        else:
+            _echo_brief(compared, points, quiet)
         return
     from satbench.study import settled
 
-    compare_runs(read_run(run_a), read_run(run_b))  # refuses what cannot be compared
     size = (SIZE if points is None else points) / 100
     for found in settled.until_settled(run_a, run_b, size, data_dir, device):
         left = sum(one.verdict == "open" for one in found)
         echo(f"{found[0].n} images; figures not settled: {left}", err=True)
     echo(settled.to_markdown(found, size), nl=False)
+
+
+def _echo_brief(compared: "Comparison", points: float | None, quiet: bool) -> None:
+    """Who is compared, a table of few columns, and the comparison at the last threat as the verdict."""
+    from satbench.reporting.brief import brief_comparison, settled_tone
+    from satbench.reporting.paired import shared_note, who
+
+    last = compared.figures[-1]
+    if not quiet:
+        for line in who(compared):
+            echo(line)
+        for note in shared_note(compared):
+            echo(note)
+        echo("")
+        echo_table(brief_comparison(compared))
+    echo_verdict(last.sentence(points), settled_tone(last))

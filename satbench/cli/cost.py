@@ -1,13 +1,16 @@
 """`satbench cost`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from satbench.cli import options
 from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo
+
+if TYPE_CHECKING:
+    from satbench.study.cost import Cost
 
 
 def command(
@@ -36,6 +39,7 @@ def command(
     draws: options.Draws = None,
     trust: options.Trust = True,
     threads: options.Threads = None,
+    as_json: options.Json = False,
     zoo: Zoo = None,
     offline: Offline = False,
 ) -> None:
@@ -44,26 +48,49 @@ def command(
     The options are those of `satbench eval`. With --recipe and no --attack it is the training; with both, the
     evaluation of the network that the recipe will train.
     """
+    from satbench.cli.asked import in_words, stated
+    from satbench.cli.progress import announce
+    from satbench.core.devices import check_device
     from satbench.core.errors import BadInput
+    from satbench.specs.names import check_recipe
+    from satbench.specs.study import read_study
+
+    if sum(one is not None for one in (study, model, recipe)) != 1:
+        raise BadInput("give --model, for an evaluation, or --recipe, for a training, or the file of a study")
+    check_device(device)
+    if study is not None:
+        plan = read_study(study)
+        announce(f"cost of {study}: the jobs, then what each costs, some seconds a job")
+
+        from satbench.cli.study import list_jobs
+        from satbench.study import jobs_of
+
+        list_jobs(jobs_of(plan, str(study)), data_dir, device, as_json)
+        return
+    if recipe is not None:
+        check_recipe(recipe)
+    is_training = recipe is not None and not attack
+    what = f"train {recipe}" if is_training else f"eval {model or recipe}, {in_words(stated(ctx.params))}"
+    announce(f"cost of {what}: a look at this device, some seconds")
+
     from satbench.evaluation import EvaluationSpec, make_request
     from satbench.recipes import recipe as recipe_of
     from satbench.study.cost import predict_evaluation, predict_training
 
-    if sum(one is not None for one in (study, model, recipe)) != 1:
-        raise BadInput("give --model, for an evaluation, or --recipe, for a training, or the file of a study")
-    if study is not None:
-        from satbench.cli.study import list_jobs
-        from satbench.specs.study import read_study
-        from satbench.study import jobs_of
-
-        list_jobs(jobs_of(read_study(study), str(study)), data_dir, device)
-        return
     config = None if recipe is None else recipe_of(recipe)
     if config is not None and not attack:
-        echo(f"train {config.recipe}, {config.epochs} epochs: {predict_training(config, data_dir, device)}")
+        _echo(f"train {config.recipe}, {config.epochs} epochs", predict_training(config, data_dir, device), as_json)
         return
     fields = options.spec_fields(ctx.params)
     asked = make_request(model or str(recipe), attack, norm, eps, steps, restarts, threat or (), fields)
     spec: EvaluationSpec = asked.spec if config is None else asked.spec.model_copy(update={"model": None})
-    what = f"eval {model or recipe}, {', '.join(str(one) for one in asked.attacks)}"
-    echo(f"{what}: {predict_evaluation(spec, data_dir, device, config)}")
+    named = f"eval {model or recipe}, {', '.join(str(one) for one in asked.attacks)}"
+    _echo(named, predict_evaluation(spec, data_dir, device, config), as_json)
+
+
+def _echo(what: str, cost: "Cost", as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from satbench.core.files import to_json
+
+    echo(to_json({"job": what, **asdict(cost)}) if as_json else f"{what}: {cost}\n", nl=False)

@@ -15,6 +15,10 @@ def command(
     """Train ReLU and two smooth activations on digits, attack all, and compare them in one page; it takes minutes."""
     import time
 
+    from satbench.cli.progress import announce
+
+    announce("demo: train and attack networks on digits, some minutes; time left follows")
+
     from satbench.cli.study import echo_results
     from satbench.core.strict_yaml import shipped
     from satbench.reporting.page import check_report_folder

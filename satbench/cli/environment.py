@@ -9,7 +9,7 @@ from satbench.core.environment import variable
 
 
 def _with_registry(ctx: typer.Context, given: str | None) -> None:
-    from satbench.zoo.registry import SEPARATOR, VARIABLE
+    from satbench.specs.names import SEPARATOR, VARIABLE
 
     if given is not None:
         others = os.environ.get(VARIABLE, "")

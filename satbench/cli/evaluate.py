@@ -1,13 +1,17 @@
 """`satbench eval`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from satbench.cli import options
 from satbench.cli.environment import Offline, Zoo
-from satbench.cli.output import echo
+from satbench.cli.output import check_amount, echo, echo_table, echo_verdict
+
+if TYPE_CHECKING:
+    from satbench.results.store import Run
+    from satbench.zoo import Loaded
 
 
 def command(
@@ -41,6 +45,9 @@ def command(
         Path | None,
         typer.Option(help="Run folder, default reports/runs/eval-<...>; one that is there already is continued."),
     ] = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    as_json: options.Json = False,
     zoo: Zoo = None,
     offline: Offline = False,
 ) -> None:
@@ -49,38 +56,104 @@ def command(
     import shlex
     import sys
 
-    from satbench.cli.progress import progress_bar
+    from satbench.cli.asked import in_words, stated
+    from satbench.cli.progress import announce, progress_bar
+
+    check_amount(quiet, verbose, as_json)
+    spec = stated(ctx.params)
+    announce(f"eval {model}: {in_words(spec)}; time left follows, satbench cost predicts it", quiet)
+
+    from satbench.results.store import check_run_folder
+
+    if out is not None:
+        check_run_folder(out)
+
     from satbench.evaluation import make_request, run_request
+    from satbench.zoo import load
+
+    asked = make_request(model, attack, norm, eps, steps, restarts, threat or (), options.spec_fields(ctx.params))
+    if dataset is None and checkpoint is None:
+        check_images(model, split, data_dir)
+    with progress_bar(f"fetch {model}", quiet=quiet) as report:
+        loaded = load(model, checkpoint, device, report)
+    words = ["satbench", *sys.argv[1:]]
+    with progress_bar(f"eval {loaded.info.label}", quiet=quiet) as report:
+        folder = out or Path("reports", "runs", _folder(name or loaded.info.label, asked.spec.digest, device))
+        run = run_request(dataclasses.replace(asked, model=loaded), folder, data_dir, device, shlex.join(words), report)
+    if as_json:
+        echo(_as_json(run))
+    elif verbose:
+        _echo_all(run, loaded)
+    else:
+        _echo_brief(run, loaded, quiet)
+
+
+def _as_json(run: "Run") -> str:
+    from satbench.core.files import to_json
+    from satbench.reporting.brief import verdict, weakest
+    from satbench.reporting.summary import summarise
+    from satbench.reporting.table_forms import json_line
+    from satbench.reporting.tables import accuracy_table
+
+    lines = accuracy_table(summarise([run]))
+    return to_json(
+        {
+            "run": str(run.path),
+            "seal": run.manifest.seal,
+            "reused": run.reused,
+            "model": run.manifest.model.model_dump(mode="json"),
+            "data": run.manifest.data.model_dump(mode="json"),
+            "verdict": verdict(weakest(lines)),
+            "rows": [json_line(line) for line in lines],
+            "trust": run.manifest.trust and run.manifest.trust.model_dump(mode="json"),
+            "notes": run.manifest.notes,
+        }
+    ).rstrip("\n")
+
+
+def _echo_brief(run: "Run", loaded: "Loaded", quiet: bool) -> None:
+    """A table of few columns, what is in doubt, and the verdict."""
+    from satbench.reporting.brief import TONES, brief_table, verdict, weakest
+    from satbench.reporting.joined import images_name
+    from satbench.reporting.summary import summarise
+    from satbench.reporting.tables import accuracy_table
+
+    lines = accuracy_table(summarise([run]))
+    lowest = weakest(lines)
+    if quiet:
+        echo_verdict(verdict(lowest), TONES[lowest.trust])
+        return
+    _echo_origin(run, loaded)
+    data = run.manifest.data
+    echo(f"{lowest.name or loaded.info.label} on {images_name(data.name, data.split, data.loader)}")
+    echo_table(brief_table(lines))
+    for finding in run.manifest.trust.findings if run.manifest.trust else ():
+        if finding.outcome in ("suspicious", "fail"):
+            echo(f"{finding.outcome}, {finding.check}: {finding.sentence}")
+    for note in run.manifest.notes:
+        echo(f"note: {note}")
+    echo_verdict(verdict(lowest), TONES[lowest.trust])
+    _echo_place(run)
+
+
+def _echo_all(run: "Run", loaded: "Loaded") -> None:
+    """Every column with its notes, the stages of ensembles, published figures, and what the trust battery found."""
+    from satbench.reporting.brief import TONES, verdict, weakest
     from satbench.reporting.claims_file import read_claims
     from satbench.reporting.published import compare
     from satbench.reporting.published import to_markdown as claims_table
     from satbench.reporting.stages import stage_table
     from satbench.reporting.summary import summarise
-    from satbench.reporting.table_forms import markdown_table, to_markdown
+    from satbench.reporting.table_forms import to_markdown
     from satbench.reporting.tables import accuracy_table
-    from satbench.results.store import check_run_folder
-    from satbench.zoo import load
 
-    if out is not None:
-        check_run_folder(out)
-    asked = make_request(model, attack, norm, eps, steps, restarts, threat or (), options.spec_fields(ctx.params))
-    if dataset is None and checkpoint is None:
-        check_images(model, split, data_dir)
-    with progress_bar(f"fetch {model}", "bytes") as report:
-        loaded = load(model, checkpoint, device, report)
-    if loaded.note:
-        echo(loaded.note)
-    words = ["satbench", *sys.argv[1:]]
-    with progress_bar(f"eval {loaded.info.label}", "image-attacks") as report:
-        folder = out or Path("reports", "runs", _folder(name or loaded.info.label, asked.spec.digest, device))
-        run = run_request(dataclasses.replace(asked, model=loaded), folder, data_dir, device, shlex.join(words), report)
-    if run.reused:
-        echo(f"read from {run.path}, measured on {run.manifest.created}; nothing was computed")
+    _echo_origin(run, loaded)
     rows = summarise([run])
-    echo(to_markdown(accuracy_table(rows)))
+    lines = accuracy_table(rows)
+    echo(to_markdown(lines))
     stages = stage_table(run)
     if len(stages):
-        echo(markdown_table(stages) + "\n")
+        echo_table(stages)
     claims = read_claims()
     compared = compare(claims, loaded.info.ref, loaded.loader, loaded.image_size, run.manifest.data, rows)
     if compared:
@@ -94,6 +167,20 @@ def command(
                 echo(f"- {finding.outcome}, {finding.check}: {finding.sentence}{tried}")
     for note in run.manifest.notes:
         echo(f"note: {note}")
+    lowest = weakest(lines)
+    echo_verdict(verdict(lowest), TONES[lowest.trust])
+    _echo_place(run)
+
+
+def _echo_origin(run: "Run", loaded: "Loaded") -> None:
+    """What is to be known before the figures."""
+    if loaded.note:
+        echo(loaded.note)
+    if run.reused:
+        echo(f"read from {run.path}, measured on {run.manifest.created}; nothing was computed")
+
+
+def _echo_place(run: "Run") -> None:
     echo(f"seal: {run.manifest.seal[:16]}")
     echo(f"{run.path}")
 

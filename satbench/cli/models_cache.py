@@ -27,7 +27,7 @@ def pull(
         total = sum(download_size(card) or 0 for card in absent.values())
         echo(f"{len(absent)} networks to download, at least {size_words(total)}: {', '.join(absent)}")
     for name, card in chosen.items():
-        with progress_bar(f"pull {name}", "bytes") as report:
+        with progress_bar(f"pull {name}") as report:
             path = fetch_weights(name, card, report)
         echo(f"{name}: {path}")
 

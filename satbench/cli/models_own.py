@@ -70,7 +70,7 @@ def export(
     if (Path(name) / "manifest.json").is_file():
         runs.insert(0, read_run(Path(name)))
         name = runs[0].manifest.model.ref
-    with progress_bar(f"fetch {name}", "bytes") as report:
+    with progress_bar(f"fetch {name}") as report:
         loaded = identified(load(name, progress=report))
     check_same_network(runs, loaded.info.digest, loaded.info.code, name)
     files = exports.export(loaded, name, to)

@@ -6,18 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
+from satbench.core.tables import ATTACKS, DATA_SETS
+
 NETWORK = (
     "A name from `satbench models`, timm:NAME, torchvision:NAME, robustbench:DATASET/THREAT/NAME, hf:OWNER/NAME, "
     "package.module:callable, a run folder, or a .safetensors, .pt2 or TorchScript file."
 )
 ATTACK = (
-    "fgsm, pgd, sat-pgd, rapid, cascade, autoattack, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, knn-guided, "
-    "foolbox:NAME, package.module:callable; with parameters: pgd:loss=margin,steps=20. May be repeated."
+    f"{', '.join(ATTACKS)}, foolbox:NAME, package.module:callable; with parameters: pgd:loss=margin,steps=20. May be "
+    "repeated."
 )
-DATASET = (
-    "digits, mnist, cifar10, cifar100, svhn or imagenet (all but digits also NAME:PATH), imagenet-sample, "
-    "image_folder:PATH or npz:PATH."
-)
+DATASET = f"{', '.join(DATA_SETS.values())} or package.module:callable."
 
 Norm = Annotated[str | None, typer.Option(help="Linf, L2, L1; comma list. Default: Linf.")]
 Eps = Annotated[str | None, typer.Option(help="Radius such as 8/255; comma list. Default: the training radius.")]
@@ -39,7 +38,7 @@ BatchSize = Annotated[
     int | None, typer.Option(help="Images at a time. Default: chosen from the network's size, at most 256.")
 ]
 Seed = Annotated[int, typer.Option(help="Decides every random number of the run.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; one of several: cuda:1.")]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(help="Other weights for it: a weights file or, for registry names, also a TensorFlow prefix."),
@@ -64,9 +63,13 @@ Threads = Annotated[
     typer.Option(help="Threads on the CPU. Default: one for a small network, else all; the last bits depend on it."),
 ]
 
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print the verdict alone, and no progress.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print every column and how to read them.")]
+Json = Annotated[bool, typer.Option("--json", help="Print an object for programs instead.")]
+
 
 def spec_fields(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are fields of an `EvaluationSpec`, but for the model."""
-    from satbench.evaluation import EvaluationSpec
+    from satbench.specs.evaluation import EvaluationSpec
 
     return {name: options[name] for name in EvaluationSpec.model_fields if name in options and name != "model"}

@@ -38,7 +38,15 @@ def command(
     """Measure the information that networks keep: Fisher information, Jacobian, linear transfer and inversion."""
     import hashlib
 
-    from satbench.cli.progress import progress_bar
+    from satbench.cli.progress import announce, progress_bar
+    from satbench.core.devices import check_device
+    from satbench.specs.names import check_model
+
+    check_device(device)
+    for ref in model:
+        check_model(ref)
+    announce(f"probe {', '.join(model)}: time left follows")
+
     from satbench.core.errors import BadInput
     from satbench.core.names import path_part
     from satbench.core.parameters import Count, Index, check
@@ -59,7 +67,7 @@ def command(
         check_probe_folder(out)
     networks = []
     for ref in model:
-        with progress_bar(f"fetch {ref}", "bytes") as report:
+        with progress_bar(f"fetch {ref}") as report:
             networks.append(identified(load(ref, None, device, report)))
         if networks[-1].note:
             echo(networks[-1].note)
@@ -84,7 +92,7 @@ def command(
     for loaded in networks:
         batch = batch_size or usual_batch_size(loaded.model, images.shape, place)
         counts = threads or usual_threads(loaded.model, images.shape, place)
-        with using_threads(counts), progress_bar(f"probe {loaded.info.label}", "images") as report:
+        with using_threads(counts), progress_bar(f"probe {loaded.info.label}") as report:
             probed.append(probe(loaded.model, loaded.info, images, targets, seed, invert, batch, report))
     setting = Setting(
         data=data_info(images, images.digest),

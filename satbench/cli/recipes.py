@@ -16,6 +16,11 @@ def command(
     ] = None,
 ) -> None:
     """List the named trainings; with a NAME show its sources, what to expect of it and every setting."""
+    from satbench.specs.names import check_recipe
+
+    if name is not None:
+        check_recipe(name)
+
     from satbench.recipes import RECIPES, recipe
     from satbench.training.schedule import drawing
     from satbench.training.stages import known_from, method_of, passes_of, rates_of, stage_configs, stages_of

@@ -1,6 +1,6 @@
 """`satbench study`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +8,8 @@ import typer
 
 from satbench.cli import options
 from satbench.cli.environment import Offline, Zoo
-from satbench.cli.output import echo
+from satbench.cli.output import echo, echo_table, echo_verdict
+from satbench.cli.study_status import echo_status
 
 if TYPE_CHECKING:
     from satbench.results.store import Run
@@ -26,6 +27,8 @@ def command(
     device: options.Device = "auto",
     data_dir: options.DataDir = None,
     is_dry: Annotated[bool, typer.Option("--dry-run", help="List every job and write nothing.")] = False,
+    is_status: Annotated[bool, typer.Option("--status", help="Say which jobs are finished.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print --dry-run or --status for programs.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of study files.")] = False,
     zoo: Zoo = None,
     offline: Offline = False,
@@ -37,6 +40,8 @@ def command(
     import json
     from functools import partial
 
+    from satbench.cli.progress import announce
+    from satbench.core.devices import check_device
     from satbench.core.errors import BadInput
     from satbench.specs.study import Study, read_study
 
@@ -45,6 +50,17 @@ def command(
         return
     if file is None:
         raise BadInput("no study is named; give a file, such as satbench study FILE.yaml")
+    if is_status and is_dry:
+        raise BadInput("--status and --dry-run do not go together; give one of them")
+    if as_json and not (is_status or is_dry):
+        raise BadInput("--json needs --status or --dry-run; satbench report writes the results of a study")
+    check_device(device)
+    study = read_study(file)
+    if is_status:
+        announce(f"study {file}: which jobs are finished")
+    else:
+        announce(f"study {file}: {'the jobs, then what each costs' if is_dry else 'starting; time left follows'}")
+
     from satbench.core.files import check_output_folder
     from satbench.core.shared import is_url
     from satbench.engines import make_engine
@@ -52,14 +68,18 @@ def command(
     from satbench.study.cost import beside_measured, predict_study
     from satbench.study.folder import STUDY
 
-    study = read_study(file)
     jobs = jobs_of(study, str(file))
     out = out or str(Path("reports", "studies", file.stem))
     here = engine.partition(":")[0] == "local"  # costs are measured on this machine
     if here:
         make_engine(engine)
     if is_dry:
-        list_jobs(jobs, data_dir, device)
+        list_jobs(jobs, data_dir, device, as_json)
+        return
+    if is_status and is_url(out):
+        raise BadInput(f"--status reads a folder of this machine, and {out} is a URL; give --out FOLDER")
+    if is_status:
+        echo_status(jobs, Path(out), as_json)
         return
     here = here and not is_url(out)
     if here:
@@ -76,24 +96,33 @@ def command(
         echo(sentence)
 
 
-def list_jobs(jobs: "Jobs", data_dir: Path | None, device: str) -> None:
-    """Print a line for each job: its name, what it trains or measures, and what it costs on this device."""
-    from satbench.core.eps import format_eps
-    from satbench.specs.attack import ids
-    from satbench.study.cost import duration, predict_jobs
+def list_jobs(jobs: "Jobs", data_dir: Path | None, device: str, as_json: bool = False) -> None:
+    """Print a line for each job with what it trains or measures, then what each costs on this device, as it is known.
 
-    costs = predict_jobs(jobs, jobs.names, data_dir, device)
-    for training in jobs.trainings:
-        config = training.config
-        what = f"{config.recipe}, {config.label}, {config.epochs} epochs"
-        echo(f"train {training.name}: {what}: {costs[training.name]}")
-    for evaluation in jobs.evaluations:
-        spec = evaluation.spec
-        threats = [one if isinstance(one, str) else f"{one.norm}:{format_eps(one.eps)}" for one in spec.threats]
-        images = "all images" if spec.n is None else f"{spec.n} images"
-        attacks = [one for one in spec.attacks if not isinstance(one, str)]
-        what = f"{', '.join(ids(attacks))} at {', '.join(threats)}, {images}"
-        echo(f"eval {evaluation.name}: {what}: {costs[evaluation.name]}")
+    As JSON only the costs are printed, by the names of the jobs.
+    """
+    from dataclasses import asdict
+
+    from satbench.cli.progress import progress_bar
+    from satbench.core.files import to_json
+    from satbench.study.cost import Cost, duration, predict_jobs
+
+    for line in () if as_json else _in_words(jobs):
+        echo(line)
+    with progress_bar("costs") as report:
+        known = 0
+
+        def found(name: str, cost: Cost) -> None:
+            nonlocal known
+            known += 1
+            report(known, len(jobs.names), name)
+            if not as_json:
+                echo(f"{name}: {cost}")
+
+        costs = predict_jobs(jobs, jobs.names, data_dir, device, found=found)
+    if as_json:
+        echo(to_json({name: asdict(cost) for name, cost in costs.items()}), nl=False)
+        return
     hours = sum(cost.core_hours for cost in costs.values())
     least, most = (sum(getattr(cost, end) * cost.cores for cost in costs.values()) for end in ("low", "high"))
     echo(
@@ -102,14 +131,30 @@ def list_jobs(jobs: "Jobs", data_dir: Path | None, device: str) -> None:
     )
 
 
+def _in_words(jobs: "Jobs") -> Iterator[str]:
+    """A line for each job: its name, and what it trains or measures."""
+    from satbench.core.eps import format_eps
+    from satbench.specs.attack import ids
+
+    for training in jobs.trainings:
+        config = training.config
+        yield f"train {training.name}: {config.recipe}, {config.label}, {config.epochs} epochs"
+    for evaluation in jobs.evaluations:
+        spec = evaluation.spec
+        threats = [one if isinstance(one, str) else f"{one.norm}:{format_eps(one.eps)}" for one in spec.threats]
+        images = "all images" if spec.n is None else f"{spec.n} images"
+        attacks = [one for one in spec.attacks if not isinstance(one, str)]
+        yield f"eval {evaluation.name}: {', '.join(ids(attacks))} at {', '.join(threats)}, {images}"
+
+
 def echo_results(runs: Sequence["Run"]) -> None:
-    """Print the table of the runs, and what may be concluded from them."""
+    """Print a small table of the runs, and what may be concluded from them."""
+    from satbench.reporting.brief import brief_table
     from satbench.reporting.headline import headline_rows
     from satbench.reporting.summary import summarise
-    from satbench.reporting.table_forms import to_markdown
     from satbench.reporting.tables import accuracy_table
-    from satbench.reporting.verdict import compare
+    from satbench.reporting.verdict import NOISE, compare
 
-    echo(to_markdown(accuracy_table(headline_rows(summarise(runs)))))
+    echo_table(brief_table(accuracy_table(headline_rows(summarise(runs)))))
     for sentence in compare(runs):
-        echo(sentence)
+        echo_verdict(sentence, "doubt" if NOISE in sentence else "good")

@@ -1,23 +1,33 @@
 """`satbench train`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from satbench.cli import options
 from satbench.cli.environment import Offline, Zoo
-from satbench.cli.output import echo
+from satbench.cli.output import check_amount, echo, echo_table, echo_verdict
+from satbench.core.lookup import find
+from satbench.core.tables import ARCHITECTURES, METHODS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from satbench.reporting.brief import Tone
+    from satbench.training import TrainConfig, Trained
 
 
 def command(
     recipe: Annotated[
         str, typer.Argument(help="Named run, or a config.json or YAML file; options replace parts of it.")
     ] = "digits-sat",
-    model: Annotated[str | None, typer.Option(help="Architecture, such as cnn-small.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help=f"{', '.join(ARCHITECTURES)}, timm:NAME or package.module:callable.")
+    ] = None,
     activation: Annotated[str | None, typer.Option(help="Activation, such as silu or relu.")] = None,
-    method: Annotated[str | None, typer.Option(help="Training algorithm, such as pgd_at.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="digits, image_folder:PATH or npz:PATH.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"{', '.join(METHODS)} or package.module:callable.")] = None,
+    dataset: Annotated[str | None, typer.Option(help=options.DATASET)] = None,
     train_n: Annotated[
         int | None, typer.Option(metavar="N", help="Train on N of the training images; by default on all.")
     ] = None,
@@ -40,6 +50,8 @@ def command(
         bool, typer.Option("--dry-run", help="Say what the run would do and cost, from a few updates; write nothing.")
     ] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting.")] = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     zoo: Zoo = None,
     offline: Offline = False,
 ) -> None:
@@ -50,25 +62,13 @@ def command(
     config.json; a list is written 75+90, pairs 0:1+60:2. Code of your own stands in for every name, see `satbench
     plugins`. On several GPUs: torchrun --nproc-per-node N -m satbench train ...
     """
-    from satbench.cli.progress import progress_bar
-    from satbench.core.errors import BadInput
-    from satbench.core.progress import silent
-    from satbench.methods.base import START
-    from satbench.numerics.device import resolve_device
-    from satbench.recipes import named
-    from satbench.recipes import recipe as recipe_of
-    from satbench.reporting.plots import save, training_curves
-    from satbench.reporting.rounding import inward
-    from satbench.training import train
-    from satbench.training.checkpoint import epoch_file
-    from satbench.training.distributed import joined
-    from satbench.training.dry_run import described, dry_run
-    from satbench.training.ending import in_words
-    from satbench.training.evaluators import evaluators_of, figures_of
-    from satbench.training.log import measuring_share
-    from satbench.zoo import BEST
+    import os
+    from functools import partial
 
-    values: dict[str, Any] = {
+    from satbench.cli.progress import announce, progress_bar
+
+    check_amount(quiet, verbose)
+    given: dict[str, Any] = {
         "model": model,
         "activation": activation,
         "method": method,
@@ -77,23 +77,30 @@ def command(
         "epochs": epochs,
         "seed": seed,
     }
-    values = {key: value for key, value in values.items() if value is not None}
+    given = {key: value for key, value in given.items() if value is not None}
+    settings = partial(_settings, recipe, device, given, set_ or [])
+    if "RANK" not in os.environ:  # processes of torchrun refuse below, where one of them reports it
+        settings()
+    next_ = "a few updates say what it costs" if is_dry else "time left follows, --dry-run predicts it"
+    announce(f"train {recipe}: {next_}", quiet)
+
+    from satbench.core.progress import silent
+    from satbench.numerics.device import resolve_device
+    from satbench.recipes import named
+    from satbench.recipes import recipe as recipe_of
+    from satbench.training import train
+    from satbench.training.distributed import joined
+    from satbench.training.dry_run import described, dry_run
+
     with joined(resolve_device(device)) as (processes, place):  # here, so that they report a refusal once
-        for item in set_ or []:
-            key, equals, value = item.partition("=")
-            if not equals:
-                raise BadInput(f"--set {item!r} is not KEY=VALUE; write --set optimizer.lr=0.05")
-            if key.strip() in values:
-                raise BadInput(f"{key.strip()} is given twice; give it once")
-            values[key.strip()] = value.strip()
-        config = named(recipe_of(recipe).with_values(values))
+        config = named(recipe_of(recipe).with_values(settings()))
         out = out or Path("reports", "runs", _name(config))
         is_first = processes.rank == 0
         if is_dry:
             for line in described(config, dry_run(config, str(place), data_dir)) if is_first else ():
                 echo(line)
             return
-        with progress_bar(f"train {config.label}", "steps") as report:
+        with progress_bar(f"train {config.label}", quiet=quiet) as report:
             trained = train(
                 config,
                 out,
@@ -106,47 +113,122 @@ def command(
             )
     if not is_first:
         return
+    _echo(trained, config, out, keep_every, quiet, verbose)
+
+
+def _settings(recipe: str, device: str, given: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """The settings of options and --set; raises `BadInput` for wrong names and spellings without importing torch."""
+    from satbench.core.devices import check_device
+    from satbench.core.errors import BadInput
+    from satbench.core.plugins import is_reference, spelled
+    from satbench.specs.names import check_data_set, check_recipe
+
+    check_device(device)
+    check_recipe(recipe)
+    values = dict(given)
+    for item in assignments:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise BadInput(f"--set {item!r} is not KEY=VALUE; write --set optimizer.lr=0.05")
+        if key.strip() in values:
+            raise BadInput(f"{key.strip()} is given twice; give it once")
+        values[key.strip()] = value.strip()
+    for key, table in (("model", ARCHITECTURES), ("method", METHODS)):
+        word, _ = spelled(str(values.get(key, "")), table)
+        if word and not is_reference(word):
+            find(dict.fromkeys(table), word, key)
+    if "dataset" in values:
+        check_data_set(values["dataset"])
+    return values
+
+
+def _echo(
+    trained: "Trained", config: "TrainConfig", out: Path, keep_every: int | None, quiet: bool, verbose: bool
+) -> None:
+    """The best and the last epoch as a table and as the verdict, what happened on the way, and what comes next."""
+    from satbench.reporting.plots import save, training_curves
+    from satbench.training.checkpoint import epoch_file
+    from satbench.training.ending import in_words
+    from satbench.training.log import measuring_share
+    from satbench.zoo import BEST
+
+    files = save(training_curves({config.label: trained.history}), out, "curves")
+    alarms = [row for row in trained.history if row.alarm]
+    sentence, tone = _verdict(trained, config)
+    if quiet:
+        echo_verdict(sentence, tone)
+        return
     if trained.was_finished:
         echo("the run was finished before: nothing was trained, logged or tracked")
-    best, last = trained.history[trained.best_epoch], trained.history[trained.last_epoch]
-    if best.val is not None and last.val is not None:
-        echo(
-            f"on {best.val.n} validation images, on which the best epoch was chosen, at {config.threat.norm} "
-            f"{_eps(config.threat.eps)}:"
-        )
-        rates, start = figures_of(evaluators_of(config)), last.method
-        found = {
-            f"best epoch {best.epoch + 1} of {config.epochs}": best.val.figures,
-            f"last epoch {last.epoch + 1} of {config.epochs}": last.val.figures,
-            "where its stage began": {name: start[f"{START}{name}"] for name in rates if f"{START}{name}" in start},
-        }
-        for where, figures in found.items():
-            said = [
-                f"{name} % {_rate(value, last.val.n)}" if rates[name] else f"{name} {value:.4g}"
-                for name, value in figures.items()
-            ]
-            if said:
-                echo(f"{where}: {', '.join(said)}")
-        first = trained.best.figures[0]
-        if rates[first]:
-            echo(f"best - last: {inward(best.val.figures[first] - last.val.figures[first])} points of {first}")
-    else:
-        echo("no validation split: nothing was measured, and the best epoch is the last one")
-    if trained.times:
+    table = _table(trained, config)
+    if len(table):
+        echo_table(table)
+    if trained.times and verbose:
         echo(f"measuring took {measuring_share(trained.times):.0%} of the time")
-    for row in trained.history:
-        if row.alarm:
-            echo(f"alarm in epoch {row.epoch + 1}, catastrophic overfitting: {row.alarm}")
+    for row in alarms:
+        echo(f"alarm in epoch {row.epoch + 1}, catastrophic overfitting: {row.alarm}")
     if ended := in_words(trained.history[-1].ended, config):
         echo(f"ended after epoch {len(trained.history)} of {config.epochs}: {ended}")
     if keep_every is not None:
         wanted = [epoch_file(out, epoch - 1) for epoch in range(keep_every, len(trained.history) + 1, keep_every)]
         for file in wanted:
             echo(f"{file}" if file.is_file() else f"{file} was not kept: that epoch was over before --keep-every")
-    for file in save(training_curves({config.label: trained.history}), out, "curves"):
+    echo_verdict(sentence, tone)
+    for file in (*files, out / BEST):
         echo(f"{file}")
-    echo(f"{out / BEST}")
     echo(f"next: satbench eval --model {out} --attack pgd --eps {_eps(config.threat.eps)} --steps 50")
+
+
+def _table(trained: "Trained", config: "TrainConfig") -> "pd.DataFrame":
+    """The figures on the validation split of the best and the last epoch, and of where the last stage began."""
+    import pandas as pd
+
+    from satbench.methods.base import START
+    from satbench.training.evaluators import evaluators_of, figures_of
+
+    best, last = trained.history[trained.best_epoch], trained.history[trained.last_epoch]
+    if best.val is None or last.val is None:
+        return pd.DataFrame()
+    n, rates, start = last.val.n, figures_of(evaluators_of(config)), last.method
+    found = {
+        f"best, {best.epoch + 1} of {config.epochs}": best.val.figures,
+        f"last, {last.epoch + 1} of {config.epochs}": last.val.figures,
+        "where its stage began": {name: start[f"{START}{name}"] for name in rates if f"{START}{name}" in start},
+    }
+    return pd.DataFrame(
+        {
+            "epoch": where,
+            **{
+                f"{name} %" if rates[name] else name: _figure(figures.get(name), n, rates[name])
+                for name in best.val.figures
+            },
+        }
+        for where, figures in found.items()
+        if figures
+    )
+
+
+def _verdict(trained: "Trained", config: "TrainConfig") -> tuple[str, "Tone"]:
+    """The figure by which the best epoch was chosen, and what the last epoch lost of it."""
+    from satbench.reporting.rounding import inward
+    from satbench.training.evaluators import evaluators_of, figures_of
+
+    best, last = trained.history[trained.best_epoch], trained.history[trained.last_epoch]
+    tone: Tone = "doubt" if any(row.alarm for row in trained.history) else "good"
+    if best.val is None or last.val is None:
+        return "no validation split: nothing was measured, and the best epoch is the last one", "doubt"
+    name = trained.best.figures[0]
+    is_rate = figures_of(evaluators_of(config))[name]
+    value = _figure(best.val.figures[name], best.val.n, is_rate)
+    lost = f", best - last {inward(best.val.figures[name] - last.val.figures[name])} points" if is_rate else ""
+    where = f"at {config.threat.norm} {_eps(config.threat.eps)} on {best.val.n} validation images"
+    return f"best epoch {best.epoch + 1}: {name} {value}{' %' * is_rate} {where}{lost}", tone
+
+
+def _figure(value: float | None, n: int, is_rate: bool) -> str:
+    if value is None:
+        return "-"
+    return _rate(value, n) if is_rate else f"{value:.4g}"
 
 
 def _name(config: Any) -> str:

@@ -35,17 +35,22 @@ def command(
     offline: Offline = False,
 ) -> None:
     """Compute a run again, in part, and compare; exit 1 when its records claim what does not hold."""
-    from satbench.cli.progress import progress_bar
+    from satbench.cli.progress import announce, progress_bar
+    from satbench.core.devices import check_device
     from satbench.core.parameters import Index, check
+
+    check_device(device)
+    check("--sample", sample, Index)
+    announce(f"verify {run}: time left follows")
+
     from satbench.evaluation.verify import verify
     from satbench.reporting.run_file import differences, read_entry
     from satbench.results.store import read_run
 
-    check("--sample", sample, Index)
     entry = None if row is None else read_entry(row)
     differing = [] if entry is None else [f"{row}: {one}" for one in differences(entry, read_run(run))]
 
-    with progress_bar(f"verify {run.name}", "examples") as report:
+    with progress_bar(f"verify {run.name}") as report:
         found = verify(run, model, dataset, data_dir, device, attack or (), source, sample, seal, report)
     faults = [*differing, *found.faults]
     for fault in faults[:MOST_SHOWN]:

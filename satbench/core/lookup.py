@@ -36,6 +36,15 @@ def find(table: Mapping[str, T], name: str, kind: str) -> T:
     return table[name]
 
 
+def imported_table(package: str, table: Mapping[str, str]) -> dict[str, Any]:
+    """The objects of a table whose values are `module:attribute` in `package`; all their modules are imported."""
+    found = {}
+    for name, where in table.items():
+        module, attribute = where.split(":")
+        found[name] = getattr(importlib.import_module(f"{package}.{module}"), attribute)
+    return found
+
+
 def pick(table: Mapping[str, Callable[..., Any]], name: str, kind: str, /, *args: Any, **params: Any) -> Any:
     """Call the named factory with `params`; an unknown name or key is refused with the nearest known ones.
 

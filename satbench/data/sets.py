@@ -20,6 +20,7 @@ from satbench.data.loaders import LOADERS
 from satbench.data.npz import npz
 from satbench.data.published import PUBLISHED
 from satbench.data.samples import imagenet_sample
+from satbench.specs.names import check_data_set
 
 EMBEDDED: dict[str, Callable[..., Images]] = {"digits": digits, "imagenet-sample": imagenet_sample}
 FROM_PATH: dict[str, Callable[..., Images]] = {
@@ -29,8 +30,6 @@ FROM_PATH: dict[str, Callable[..., Images]] = {
     "npz": npz,
     **PUBLISHED,
 }
-PATH_OPTIONAL = ("imagenet", *PUBLISHED)
-FORMS = (*EMBEDDED, *(f"{name}[:PATH]" if name in PATH_OPTIONAL else f"{name}:PATH" for name in FROM_PATH))
 LARGEST_SIDE = 4096
 SPLITS = ("train", "val", "test", "all")
 HELD_OUT = 0.01  # of ImageNet's training images, 12,800 or so
@@ -86,23 +85,17 @@ def _listed(
 
 def check_images(name: str, split: str | None = None, size: int | None = None, loader: str | None = None) -> None:
     """Raise `BadInput` for a name, split, size or loader that `load_images` does not know; nothing is read."""
-    kind, colon, path = name.partition(":")
-    known = {**EMBEDDED, **FROM_PATH}
-    if kind not in known and is_reference(spelled(name)[0]) and not is_own_data(name):
-        raise BadInput(f"unknown data set {kind!r}; {nearest(kind, known)}; a module of that name is not there either")
-    if not is_own_data(name):
-        find(known, kind, "data set")
+    check_data_set(name)
     if split not in (None, *SPLITS):
         raise BadInput(f"unknown split {split!r}; {nearest(str(split), SPLITS)}")
     if size is not None and not 1 <= size <= LARGEST_SIDE:
         raise BadInput(f"--image-size {size}; give 1 to {LARGEST_SIDE} pixels")
     if is_own_data(name):
         check_own(name, split)
-    elif bool(path) != (kind in FROM_PATH) and (colon or kind not in PATH_OPTIONAL):
-        raise BadInput(f"data set {name!r} is none of: {', '.join(FORMS)}")
     if loader is not None:
         find(LOADERS, loader, "loader")
         if not takes_loader(name):
+            kind = name.partition(":")[0]
             raise BadInput(f"--loader {loader}: {kind} has one way of reading its images; leave the loader out")
 
 

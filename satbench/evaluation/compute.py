@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from satbench.attacks import Attack
+from satbench.attacks.base import info_of
 from satbench.core.home import claimed
 from satbench.core.progress import Progress, silent
 from satbench.data import Images
@@ -75,7 +76,7 @@ def compute(plan: Plan, worker: Worker, progress: Progress = silent, patient: bo
                 time.sleep(PAUSE)
             elif job.step.attack is not None:
                 plan.look()
-                progress(*plan.done, f"{job.step.attack} {job.step.threat}")
+                progress(*plan.done, f"{info_of(job.step.attack).label} {job.step.threat}")
 
 
 def _done(job: Job, worker: Worker) -> bool:

@@ -17,6 +17,7 @@ from satbench.evaluation.sources import ADDRESS, identified
 from satbench.numerics.device import resolve_device
 from satbench.numerics.threat import ThreatModel
 from satbench.specs.evaluation import EvaluationSpec
+from satbench.specs.names import threats as stated_threats
 from satbench.zoo import NO_NETWORK, Loaded, from_module, load
 
 Network = str | nn.Module | Loaded
@@ -77,7 +78,7 @@ def make_request(
     for field in ("model", "attacks", "threats"):
         if field in fields:
             raise BadInput(f"field {field!r} is given beside the arguments that make it; give attack and threat")
-    threats = sweep.threats([threat] if isinstance(threat, str | ThreatModel) else threat, norm, _listed(eps))
+    threats = stated_threats([threat] if isinstance(threat, str | ThreatModel) else threat, norm, _listed(eps))
     stated = {"model": _name(model), "attacks": [info_of(one) for one in attacks], "threats": threats}
     spec = EvaluationSpec(**fields | stated | ({} if source is None else {"source": _name(source)}))
     return Request(

@@ -146,27 +146,58 @@ def _figure(quantity: str, ours: "pd.Series[bool]", theirs: "pd.Series[bool]") -
 
 def to_markdown(compared: Comparison, points: float | None = None) -> str:
     """Who was compared on what, a table of figures, each comparison in words, and how to read them."""
-    names = network_names([network_of(run) for run in (compared.a, compared.b)])
-    lines = [
-        f"{letter}: {markdown(_described(run, names[network_of(run)]))}"
-        for letter, run in zip("AB", (compared.a, compared.b), strict=True)
-    ]
+    lines = [*map(markdown, who(compared, with_reasons=True)), *shared_note(compared)]
+    table = markdown_table(pd.DataFrame([_line(figure) for figure in compared.figures]))
+    words = "\n".join(f"- {markdown(figure.sentence(points))}" for figure in compared.figures)
+    return "\n\n".join([*lines, table.rstrip("\n"), words, METHOD_NOTE]) + "\n"
+
+
+def who(compared: Comparison, with_reasons: bool = False) -> list[str]:
+    """A line for each run: its network, images, trust verdict and folder."""
+    runs = (compared.a, compared.b)
+    names = network_names([network_of(run) for run in runs])
+    lines = []
+    for letter, run in zip("AB", runs, strict=True):
+        data, trust = run.manifest.data, Trusted.of(run.manifest.trust)
+        images = f"{data.n} images of {images_name(data.name, data.split, data.loader)}"
+        said = ": ".join((trust.verdict, *(trust.reasons if with_reasons else ())))
+        lines.append(f"{letter}: {names[network_of(run)]}, {images}, trust {said} ({run.path})")
+    return lines
+
+
+def shared_note(compared: Comparison) -> list[str]:
+    """What keeps the runs from being compared on all that was measured."""
     counts = [run.manifest.data.n for run in (compared.a, compared.b)]
+    lines = []
     if counts != [compared.shared] * 2:
         lines.append(
             f"Compared on the {compared.shared} images that both have, of {counts[0]} in A and {counts[1]} in B."
         )
     if len(compared.figures) == 1:
         lines.append("The runs share no attack at the same threat, so only clean accuracy is compared.")
-    table = markdown_table(pd.DataFrame([_line(figure) for figure in compared.figures]))
-    words = "\n".join(f"- {markdown(figure.sentence(points))}" for figure in compared.figures)
-    return "\n\n".join([*lines, table.rstrip("\n"), words, METHOD_NOTE]) + "\n"
+    return lines
 
 
-def _described(run: Run, name: str) -> str:
-    data, trust = run.manifest.data, Trusted.of(run.manifest.trust)
-    images = f"{data.n} images of {images_name(data.name, data.split, data.loader)}"
-    return f"{name}, {images}, trust {': '.join((trust.verdict, *trust.reasons))} ({run.path})"
+def as_data(compared: Comparison) -> dict[str, object]:
+    """The comparison as plain values: differences are fractions, A - B, with their 95% intervals."""
+    figures = [
+        {
+            "figure": figure.quantity,
+            "n": figure.pair.n,
+            "right_a": figure.right_a,
+            "right_b": figure.right_b,
+            "only_a": figure.pair.only_a,
+            "only_b": figure.pair.only_b,
+            "difference": figure.pair.difference,
+            "difference_lo": figure.interval[0],
+            "difference_hi": figure.interval[1],
+            "p_value": figure.pair.p_value,
+            "verdict": figure.verdict,
+            "images_to_settle": figure.images_for(figure.pair.difference),
+        }
+        for figure in compared.figures
+    ]
+    return {"a": str(compared.a.path), "b": str(compared.b.path), "shared": compared.shared, "figures": figures}
 
 
 def _line(figure: Figure) -> dict[str, str]:

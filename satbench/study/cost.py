@@ -1,7 +1,7 @@
 """What a training or an evaluation will cost: passes from its settings, seconds a pass measured on this device."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -160,14 +160,20 @@ def predict_training(config: TrainConfig, data_dir: Path | None = None, device: 
 
 
 def predict_jobs(
-    jobs: Jobs, names: Collection[str], data_dir: Path | None = None, device: str = "auto", runs: Sequence[Run] = ()
+    jobs: Jobs,
+    names: Collection[str],
+    data_dir: Path | None = None,
+    device: str = "auto",
+    runs: Sequence[Run] = (),
+    found: Callable[[str, Cost], None] = lambda name, cost: None,
 ) -> dict[str, Cost]:
     """The costs of those jobs of a study whose names are given, by their names.
 
     Jobs that differ in nothing but seeds cost the same, and are looked at once. A training has as many threads as a
-    worker of the study. `runs` are finished runs of the same
-    networks or of other seeds.
+    worker of the study. `runs` are finished runs of the same networks or of other seeds. `found` is called with each
+    cost as it is known.
     """
+    costs: dict[str, Cost] = {}
     known: dict[str, Cost] = {}
     configs = {one.name: one.config for one in jobs.trainings}
 
@@ -184,10 +190,14 @@ def predict_jobs(
         return known[name]
 
     with using_threads(jobs.resources.cpus):
-        costs = {one.name: trained(one.config) for one in jobs.trainings if one.name in names}
+        for training in jobs.trainings:
+            if training.name in names:
+                costs[training.name] = trained(training.config)
+                found(training.name, costs[training.name])
     for one in jobs.evaluations:
         if one.name in names:
             costs[one.name] = evaluated(one.spec, configs.get(one.training or ""))
+            found(one.name, costs[one.name])
     return costs
 
 

@@ -18,11 +18,12 @@ from torch import nn
 from satbench.attacks import Attack
 from satbench.attacks.base import info_of
 from satbench.attacks.knn_guided import KNNGuided
-from satbench.attacks.table import ATTACKS, FOOLBOX, build_attack, parse_attack
+from satbench.attacks.table import build_attack
 from satbench.core import plugins
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest, pick
 from satbench.core.parameters import Count, Index, check_fields
+from satbench.core.tables import ATTACKS
 from satbench.data import Images
 from satbench.evaluation.compute import measure
 from satbench.evaluation.executor import Search
@@ -31,6 +32,7 @@ from satbench.models.classifier import Classifier
 from satbench.numerics.threat import ThreatModel
 from satbench.results.metrics import clean_table
 from satbench.results.training_log import RESERVED
+from satbench.specs.names import FOOLBOX, parse_attack
 from satbench.training.config import TrainConfig
 from satbench.training.readout import NEIGHBOURS, knn
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks.table import parse_attack
+from satbench.attacks import parse_attack
 from satbench.core.errors import BadInput
 from satbench.core.files import atomic_file
 from satbench.core.lookup import pick

@@ -17,13 +17,9 @@ from satbench.core.names import check_name
 from satbench.core.parsing import parsed
 from satbench.core.strict_yaml import PACKAGE, read_mapping, shipped
 from satbench.models import ARCHITECTURES
+from satbench.specs.names import GROUP, REGISTRY, SEPARATOR, VARIABLE
 from satbench.zoo.card import FORMATS, Alias, Card, ReleasedCard, SatbenchCard, StateDictCard
 from satbench.zoo.remote import is_url, text_file
-
-REGISTRY = "model_zoo.yaml"
-VARIABLE = "SATBENCH_ZOO"
-SEPARATOR = ";"  # which neither paths nor URLs usually hold
-GROUP = "satbench.zoo"  # of entry points, each of which names an installed package with a model_zoo.yaml in its folder
 
 
 @dataclass(frozen=True)
