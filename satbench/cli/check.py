@@ -11,7 +11,7 @@ import typer
 
 from satbench.cli import options
 from satbench.cli.environment import Offline, Zoo
-from satbench.cli.output import echo
+from satbench.cli.output import echo, echo_annotation
 
 if TYPE_CHECKING:
     from satbench.regression import NetworkVerdict, SuiteVerdict
@@ -157,7 +157,7 @@ class _Outputs:
             held = self.summary.read_bytes() if self.summary.exists() else b""
             write_bytes(self.summary, held + summary(checked, refused, len(held)).encode())
         for line in annotations(checked, refused) if self.annotated else ():
-            typer.echo(line, err=True)  # a command, whose texts are escaped already
+            echo_annotation(line)
 
 
 def _read(studies: Sequence[Path] | None) -> "list[Suite]":

@@ -25,6 +25,11 @@ def echo_error(text: str) -> None:
     typer.echo(_shown(f"satbench: {text}"), err=True)
 
 
+def echo_annotation(command: str) -> None:
+    """Print a workflow command of GitHub Actions on standard error; its texts are escaped already."""
+    typer.echo(command, err=True)
+
+
 def echo_table(frame: "pd.DataFrame") -> None:
     """Print texts under their names: in columns on a terminal, elsewhere in Markdown."""
     from rich.console import Console

@@ -286,7 +286,7 @@ def training_curves(curves: Mapping[str, Sequence[Epoch]]) -> Figure:
 
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
-    """Write `stem.png` and `stem.svg` atomically, without dates: the same figure gives the same bytes."""
+    """Write `stem.svg` and `stem.png` atomically, without dates: the same figure gives the same bytes."""
     files = {folder / f"{stem}.{suffix}": content for suffix, content in encoded(figure).items()}
     for path, content in files.items():
         write_bytes(path, content)

@@ -41,5 +41,5 @@ def test_training_curves_skip_what_was_not_measured() -> None:
 def test_saved_figures_are_the_same_bytes(tmp_path: Path) -> None:
     rows = [Epoch(epoch=epoch, lr=0.1, train_loss=1 / epoch) for epoch in (1, 2)]
     one, two = (plots.save(plots.training_curves({"a": rows}), tmp_path / name, "t") for name in "ab")
-    assert [path.name for path in one] == ["t.png", "t.svg"]
+    assert [path.name for path in one] == ["t.svg", "t.png"]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
