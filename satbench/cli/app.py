@@ -34,7 +34,7 @@ from satbench.cli import (
     trust,
     verify,
 )
-from satbench.cli.output import echo_error
+from satbench.cli.output import echo, echo_error
 from satbench.core.errors import FAULTS, BadInput, ReportedElsewhere
 from satbench.core.plugins import raised_in
 
@@ -145,7 +145,7 @@ def _say_version(asked: bool) -> None:
     if asked:
         from satbench.core.version import __version__
 
-        typer.echo(f"satbench {__version__}")
+        echo(f"satbench {__version__}")
         raise typer.Exit
 
 
