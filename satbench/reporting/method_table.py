@@ -1,6 +1,7 @@
 """Training methods by activations: accuracies, and their differences to one activation and to one method."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,9 @@ HOLM_NOTE = (
     "p-values are corrected by Holm's method over the activations of a line where activations are compared, and over "
     "the methods of a column where methods are; not over the whole table."
 )
+
+
+LENGTHS = ("budget.", "epochs=", "measure.", "stages=")  # changes that do not name a row
 
 
 @dataclass(frozen=True)
@@ -116,19 +120,26 @@ def row_names(methods: Mapping[str, str]) -> dict[str, str]:
     """What readers call each recipe, from the method of each.
 
     Changes of one recipe, as `digits-sat [epochs=9, method=trades, method.beta=3]`, are called by their method and its
-    parameters, `trades beta=3`, where that tells all of them apart; else each is called by its recipe.
+    parameters, `trades beta=3`, and those of one method also by what else was changed, but for lengths and budgets:
+    `pgd_at augment=affine`. Where that does not tell all of them apart, each is called by its recipe.
     """
-    names = {recipe: " ".join((method, *_parameters(recipe))) for recipe, method in methods.items()}
+    short = {recipe: " ".join((method, *_changes(recipe, "method."))) for recipe, method in methods.items()}
+    counts = Counter(short.values())
+    names = {
+        recipe: name if counts[name] == 1 else " ".join((name, *_changes(recipe, "", but=("method", *LENGTHS))))
+        for recipe, name in short.items()
+    }
     heads = {recipe.partition(" [")[0] for recipe in methods}
     if len(heads) > 1 or len(set(names.values())) < len(names) or not all(methods.values()):
         return {recipe: recipe for recipe in methods}
     return names
 
 
-def _parameters(recipe: str) -> list[str]:
+def _changes(recipe: str, prefix: str, but: tuple[str, ...] = ()) -> list[str]:
+    """The changes in a recipe's name that begin with `prefix`, without it, and not with one of `but`."""
     _, _, changes = recipe.removesuffix("]").partition(" [")
-    words = re.split(r", (?=[\w.]+=)", changes)  # a value may be a list
-    return [word.removeprefix("method.") for word in words if word.startswith("method.")]
+    words = re.split(r", (?=[\w.]+=)", changes) if changes else []  # a value may be a list
+    return [word.removeprefix(prefix) for word in words if word.startswith(prefix) and not word.startswith(but)]
 
 
 def _cell(networks: Sequence[Network]) -> Cell:

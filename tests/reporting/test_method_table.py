@@ -137,7 +137,9 @@ def test_what_a_source_reports_shows_or_does_not(table: MethodTable) -> None:
 def test_recipes_that_are_no_changes_of_one_keep_their_names() -> None:
     assert row_names({"a": "pgd_at", "b [method=mart]": "mart"}) == {"a": "a", "b [method=mart]": "b [method=mart]"}
     same = {"a": "pgd_at", "a [optimizer.lr=1]": "pgd_at"}
-    assert row_names(same) == {recipe: recipe for recipe in same}
+    assert row_names(same) == {"a": "pgd_at", "a [optimizer.lr=1]": "pgd_at optimizer.lr=1"}
+    length = {"a": "pgd_at", "a [epochs=9]": "pgd_at"}
+    assert row_names(length) == {recipe: recipe for recipe in length}
 
 
 def test_one_recipe_makes_no_such_table(study: list[Run]) -> None:
