@@ -9,12 +9,15 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
 import typer
+
 from satbench.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,28 +81,22 @@ def lines(text: str) -> Iterator[list[str]]:
         joined = ""
 
 
-def satbench_arguments(words: list[str]) -> list[list[str]]:
-    """The arguments of each `satbench` in a command line, also of `torchrun ... -m satbench`."""
-    found: list[list[str]] = []
-    taking = False
-    for word in words:
-        if word in ENDS:
-            taking = False
-        elif taking:
-            found[-1].append(word)
-        elif word == "satbench":
-            found.append([])
-            taking = True
-    return found
+def satbench_arguments(words: list[str]) -> list[str] | None:
+    """What a command line gives to satbench, also by `torchrun ... -m satbench`; None for another program."""
+    bare = list(dropwhile(lambda word: re.match(r"\w+=", word), words))
+    if "-m" in bare:
+        bare = bare[bare.index("-m") + 1 :]
+    return list(takewhile(lambda word: word not in ENDS, bare[1:])) if bare[:1] == ["satbench"] else None
 
 
 def parse(arguments: list[str]) -> None:
     """Parse the arguments as the command line does, without running the command; raises for an unknown option."""
     command: Any = typer.main.get_command(app)
-    context = command.make_context("satbench", list(arguments), resilient_parsing=False)
-    while hasattr(command, "resolve_command") and (rest := [*context._protected_args, *context.args]):
-        name, command, rest = command.resolve_command(context, rest)
-        context = command.make_context(name, rest, parent=context)
+    with suppress(typer.Exit):  # of --version and --help
+        context = command.make_context("satbench", list(arguments))
+        while hasattr(command, "resolve_command") and (rest := [*context._protected_args, *context.args]):
+            name, command, rest = command.resolve_command(context, rest)
+            context = command.make_context(name, rest, parent=context)
 
 
 @cache
