@@ -81,18 +81,6 @@ def test_the_training_page_has_every_method() -> None:
     assert {name for name in METHODS if f"`{name}`" not in page} == set()
 
 
-def test_the_guide_names_files_and_tables_that_exist() -> None:
-    """Paths and `TABLE` in `file` of CONTRIBUTING.md; a path with <name> stands for several."""
-    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for path in re.findall(r"`((?:satbench|tests|docs|leaderboards|benchmarks|examples)/[\w./-]*)", guide):
-        assert (ROOT / path).exists(), path
-    tables = re.findall(r"`([A-Z_]+)`(?:(?:, | or )`([A-Z_]+)`)*(?: there)? in `(\S+\.py)`", guide)
-    assert len(tables) >= 10
-    for *names, file in tables:
-        text = (ROOT / file).read_text(encoding="utf-8")
-        assert all(re.search(rf"^{name}\b", text, re.MULTILINE) for name in names if name), (names, file)
-
-
 @pytest.mark.slow
 def test_the_site_builds_and_requests_nothing_elsewhere(tmp_path: Path) -> None:
     words = ["-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
