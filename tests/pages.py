@@ -104,8 +104,8 @@ def make_targets() -> frozenset[str]:
     return frozenset(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def shell_environment(folder: Path) -> dict[str, str]:
-    """The environment of a page's commands: `satbench` of this checkout and `python` first on the PATH."""
+def shell_environment(folder: Path, work: Path) -> dict[str, str]:
+    """The environment of commands in the folder `work`: `satbench` of this checkout, even in a clone of it."""
     programs = folder / "programs"
     programs.mkdir()
     script = programs / "satbench"
@@ -115,7 +115,8 @@ def shell_environment(folder: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": path,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(work))),
+        "PYTHONSAFEPATH": "1",  # or `python` in a clone would import the clone's satbench
         "OMP_NUM_THREADS": "1",
         "SATBENCH_HOME": str(folder / "home"),
         "SATBENCH_OFFLINE": "1",

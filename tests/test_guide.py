@@ -62,5 +62,5 @@ def test_an_architecture_and_a_data_set_of_one_line_each_train_and_measure(
     words = ["eval", "--model", str(tmp_path / "run"), "--attack", "fgsm", "--eps", "0.1", "--no-trust"]
     measured = RUNNER.invoke(app, [*words, "--n", "20", "--out", str(tmp_path / "eval")])
     assert measured.exit_code == 0, measured.output
-    run = satbench.load_run(tmp_path / "eval")
+    run = satbench.load_run(str(tmp_path / "eval"))
     assert (run.manifest.data.name, len(run.records)) == ("halves", 20)

@@ -104,7 +104,7 @@ def test_the_site_builds_and_requests_nothing_elsewhere(tmp_path: Path) -> None:
 def test_every_command_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     """As pasted, in order. README's run in a clean clone, of which git then sees no change."""
     folder = tmp_path / "folder"
-    given = environment(tmp_path)
+    given = environment(tmp_path, folder)
     clean = page.name == "README.md"
     if clean:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
