@@ -117,5 +117,6 @@ def test_every_command_of_a_page_runs(page: Path, tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"{block.where}\n{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     if clone:
-        changed = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
-        assert changed.stdout == "", ".gitignore leaves out files that README's commands write"
+        words = ["git", "status", "--porcelain"]
+        changed = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout
+        assert changed == "", ".gitignore leaves out files that README's commands write"
