@@ -108,3 +108,20 @@ def test_the_files_of_the_container_build_the_wheel(tmp_path: Path) -> None:
     install(source, site)
     assert run(["-m", "satbench", "--version"], tmp_path, site) == f"satbench {satbench.__version__}\n"
     assert lines.index("USER satbench") < lines.index('ENTRYPOINT ["satbench"]')
+
+
+def test_the_citation_names_this_version_and_licence() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["title"], cited["version"], cited["license"]) == ("satbench", satbench.__version__, "MIT")
+
+
+def test_ci_runs_the_commands_of_the_makefile() -> None:
+    """On the systems and versions that are supported; actions are pinned by their major version."""
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    assert set(jobs["test"]["strategy"]["matrix"]["os"]) == {"ubuntu-latest", "macos-latest"}
+    assert jobs["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    targets = {step["run"].split()[1] for step in steps if "run" in step}
+    assert {"check", "test"} <= targets
+    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
