@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md says of one file and one table line holds.
+"""What CONTRIBUTING.md says of files and table lines holds.
 
 Attacks are added this way in test_attack_info.py, methods in test_new_method.py.
 """
@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 
 import satbench
 from satbench.cli import app
+from satbench.core import tables
 from satbench.data.images import ImageSet, carve, image_set
 from satbench.data.sets import EMBEDDED
 from satbench.models.table import ARCHITECTURES
+from satbench.specs import names
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNNER = CliRunner()
@@ -27,11 +29,11 @@ def test_the_guide_names_files_and_tables_that_exist() -> None:
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for path in re.findall(r"`((?:satbench|tests|docs|leaderboards|benchmarks|examples)/[\w./-]*)", guide):
         assert (ROOT / path).exists(), path
-    tables = re.findall(r"`([A-Z_]+)`(?:(?:, | or )`([A-Z_]+)`)*(?: there)? in `(\S+\.py)`", guide)
-    assert len(tables) >= 10
-    for *names, file in tables:
+    found = re.findall(r"`([A-Z_]+)`(?:(?:, | or )`([A-Z_]+)`)*(?: there)? in `(\S+\.py)`", guide)
+    assert len(found) >= 10
+    for *listed, file in found:
         text = (ROOT / file).read_text(encoding="utf-8")
-        assert all(re.search(rf"^{name}\b", text, re.MULTILINE) for name in names if name), (names, file)
+        assert all(re.search(rf"^{name}\b", text, re.MULTILINE) for name in listed if name), (listed, file)
 
 
 def pooled(act: Callable[[], nn.Module], channels: int, image_size: int, num_classes: int, width: int = 4) -> nn.Module:
@@ -50,11 +52,13 @@ def halves(split: str | None, size: int | None) -> ImageSet:
     return carve(image_set("halves", "all", x, y, [f"halves/{i}" for i in range(200)]), split or "test")
 
 
-def test_an_architecture_and_a_data_set_of_one_line_each_train_and_measure(
+def test_an_architecture_and_a_data_set_added_as_the_guide_says_train_and_measure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ARCHITECTURES, "pooled", pooled)
+    monkeypatch.setattr(names, "ARCHITECTURES", (*tables.ARCHITECTURES, "pooled"))
     monkeypatch.setitem(EMBEDDED, "halves", halves)
+    monkeypatch.setitem(tables.DATA_SETS, "halves", "halves")
     assert "Means over the image after one convolution." in RUNNER.invoke(app, ["models"]).output
     words = ["train", "digits-quick", "--model", "pooled", "--dataset", "halves", "--activation", "silu"]
     trained = RUNNER.invoke(app, [*words, "--epochs", "1", "--set", "model.width=2", "--out", str(tmp_path / "run")])

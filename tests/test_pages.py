@@ -25,7 +25,9 @@ ARGUMENTS = [
     for block, words in COMMANDS
     if (given := satbench_arguments(words)) is not None
 ]
-RUNNING = [page for page in PAGES if any(not one.needs for one in blocks(page) if one.language in RUN)]
+RUNNING = [  # test_example.py runs gate.md, in the folder of its example
+    page for page in PAGES if page.stem != "gate" and any(not one.needs for one in blocks(page) if one.language in RUN)
+]
 
 
 def test_every_block_names_its_language_and_what_it_needs() -> None:
