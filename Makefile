@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cpus test-slow test-tf check regress format docs leaderboard report clean lock
+.PHONY: help setup demo test test-cpus test-slow test-tf check regress format docs release-check leaderboard report clean lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -51,12 +51,18 @@ check: $(READY)  ## Lint, types, layers, and the committed leaderboards
 	$(BIN)/python -m pytest -q tests/test_layers.py
 	$(BIN)/satbench leaderboard check
 	$(BIN)/python docs/methods.py --check
+	$(BIN)/python docs/attacks.py --check
 
 regress: $(READY)  ## Measure the quick suite and compare with its baseline; under a minute on two cores
 	$(BIN)/satbench check
 
-docs: $(READY)  ## Rebuild docs/methods.md from the docstrings of the methods
+docs: $(READY)  ## Rebuild docs/methods.md and docs/attacks.md, and the site of docs/ in build/site
 	$(BIN)/python docs/methods.py
+	$(BIN)/python docs/attacks.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+release-check: $(READY)  ## Build wheel and sdist, install each in a folder elsewhere, and run it
+	$(BIN)/python -m pytest -q -m slow tests/test_wheel.py
 
 format: $(READY)  ## Format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix-only --quiet .
@@ -69,7 +75,7 @@ report: $(READY)  ## Make a page of the runs below reports/runs (or make report 
 	$(BIN)/satbench report $(RUNS)
 
 lock: $(READY)  ## Resolve the dependencies anew; wandb and mlflow (35 packages) are left to who tracks with them
-	$(BIN)/uv pip compile --quiet --universal --extra dev --generate-hashes --no-emit-index-url --no-header \
+	$(BIN)/uv pip compile --quiet --universal --extra dev --extra docs --generate-hashes --no-emit-index-url --no-header \
 		--upgrade pyproject.toml --output-file requirements.lock
 
 clean:  ## Remove the environment, caches and generated runs

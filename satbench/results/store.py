@@ -138,12 +138,13 @@ def _write_table(path: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
         pq.write_table(table, temporary, compression="zstd", write_statistics=False)
 
 
-def read_run(path: Path) -> Run:
-    """Load a run folder.
+def read_run(path: str | Path) -> Run:
+    """Load the run folder at `path`.
 
     Raises `BadInput` when it is missing, damaged, of another schema version, or changed since its seal was computed;
     for the version before it is an `Outdated`.
     """
+    path = Path(path)
     manifest_file = path / MANIFEST
     raw = read_manifest(path)
     version = raw["schema_version"]
