@@ -18,7 +18,6 @@ from satbench.core import tables
 from satbench.data.images import ImageSet, carve, image_set
 from satbench.data.sets import EMBEDDED
 from satbench.models.table import ARCHITECTURES
-from satbench.specs import names
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNNER = CliRunner()
@@ -56,7 +55,7 @@ def test_an_architecture_and_a_data_set_added_as_the_guide_says_train_and_measur
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ARCHITECTURES, "pooled", pooled)
-    monkeypatch.setattr(names, "ARCHITECTURES", (*tables.ARCHITECTURES, "pooled"))
+    monkeypatch.setattr("satbench.cli.train.ARCHITECTURES", (*tables.ARCHITECTURES, "pooled"))
     monkeypatch.setitem(EMBEDDED, "halves", halves)
     monkeypatch.setitem(tables.DATA_SETS, "halves", "halves")
     assert "Means over the image after one convolution." in RUNNER.invoke(app, ["models"]).output
