@@ -18,7 +18,8 @@ class Counted:
     """A network that counts the passes of every watched image, and when each was first misclassified.
 
     A row of a call belongs to the watched image whose pixels are nearest, where that is certain: it is inside the
-    threat's ball, or less than half as far away as any other image. Where it is not certain, as for shifted or scaled
+    threat's ball, or less than half as far away as any other image; or to the one image whose Linf ball it is in, where
+    another one is nearer in L2. Where it is not certain, as for shifted or scaled
     copies, the rows are those of the call before, if there are as many and the certain ones agree. Otherwise, and for
     resized images and calls under `torch.func`, the passes of the call are spread evenly over all images, and
     `estimated` is set.
@@ -178,6 +179,12 @@ class Counted:
         rows = images[:, 0]
         inside = self._lengths(pixels - self.signature[rows]) <= self.reach
         certain = inside | (gaps[:, 0] < gaps[:, -1] / 2) | (len(self.signature) == 1)
+        elsewhere = (~inside).nonzero()[:, 0]
+        if len(elsewhere) and self.is_linf:  # where the nearest image in L2 may be another one
+            near = torch.cdist(pixels[elsewhere], self.signature, p=math.inf) <= self.reach
+            alone = near.sum(1) == 1
+            found = elsewhere[alone]
+            rows[found], inside[found], certain[found] = near[alone].int().argmax(1), True, True
         return rows, inside, certain
 
     def _expect(self, rows: Tensor) -> None:
