@@ -41,6 +41,7 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = check(suite(folder), "--approve", "first figures")
     assert done.exit_code == 0, done.output
     assert "3 figures approved" in done.stdout
+    assert "mine, PGD-5: trust not checked; " in done.stdout
     return folder / "mine.baseline.json"
 
 
@@ -308,6 +309,10 @@ def test_two_runs_grow_until_it_is_settled_which_is_more_robust(tmp_path: Path) 
     assert 20 < n < 450
     assert read_run(tmp_path / "planted").manifest.data.n == n
     assert "higher" in done.stdout
+    evaluate("gate_networks:build:kind=masked", tmp_path / "masked", "pgd:steps=5", eps=0.05, dataset="digits", n=20)
+    believed = CliRunner().invoke(app, [*compare[:-1], str(tmp_path / "masked")])
+    assert "trust fail: gradients: " in believed.stdout
+    assert f"{tmp_path / 'masked'}: its trust verdict is fail; its figures cannot be believed" in believed.stdout
     evaluate("gate_networks:build", tmp_path / "fgsm", "fgsm", eps=0.05, dataset="digits", n=20)
     other = CliRunner().invoke(app, [*compare[:-1], str(tmp_path / "fgsm")])
     assert other.exit_code == 2

@@ -21,7 +21,7 @@ from satbench.regression import (
     write_baseline,
 )
 from satbench.regression.baseline import baseline_file
-from satbench.regression.compare import Expected, Seen, changes, check_figures, check_same, judge
+from satbench.regression.compare import Expected, Seen, changes, check_figures, check_same, judge, trust_state
 from satbench.regression.figures import figures_of
 from satbench.regression.table import figure_table, headline, sentences
 from satbench.regression.verdict import as_data
@@ -303,3 +303,10 @@ def test_approving_says_what_changes() -> None:
         "other: new",
     ]
     assert changes(baseline(), baseline()) == []
+
+
+def test_trust_that_was_not_checked_is_looked_at_again_where_a_figure_rose() -> None:
+    assert trust_state("not checked", "not checked", is_whole=False, rose=True) == "open"
+    assert trust_state("not checked", "not checked", is_whole=False) == "unchanged"
+    assert trust_state("not checked", "not checked", is_whole=True, rose=True) == "unchanged"
+    assert trust_state("not checked", "fail", is_whole=False, rose=True) == "changed"

@@ -186,6 +186,9 @@ def _compared(suites: "Sequence[Suite]", settings: _Settings, words: list[str], 
 
     baselines = [baseline_of(suite) for suite in suites]
     for suite, baseline in zip(suites, baselines, strict=True):
+        if baseline is not None and any(one.measurement.published for one in suite.members):
+            echo(f"{suite.file}: its published rates are not compared, because a baseline is there", err=True)
+    for suite, baseline in zip(suites, baselines, strict=True):
         with using_threads(suite.jobs.resources.cpus), settings.folder(suite) as folder:
             subjects = opened(suite, baseline, folder, settings.engine, settings.device, settings.data_dir, pictured)
             networks = settle(subjects, _report)
@@ -216,7 +219,7 @@ def _approve(suites: "Sequence[Suite]", reason: str, settings: _Settings) -> Non
     from satbench.numerics.device import using_threads
     from satbench.regression import baseline_file, read_baseline, write_baseline
     from satbench.regression.compare import changes
-    from satbench.study.gate import approved, measured, opened
+    from satbench.study.gate import approved, measured, opened, trust_sentences
 
     for suite in suites:
         check_output_file(baseline_file(suite.file), "the baseline")
@@ -226,6 +229,8 @@ def _approve(suites: "Sequence[Suite]", reason: str, settings: _Settings) -> Non
         with using_threads(suite.jobs.resources.cpus), settings.folder(suite) as folder:
             subjects = opened(suite, None, folder, settings.engine, settings.device, settings.data_dir)
             new = approved(reason, measured(subjects))
+        for line in trust_sentences(subjects):
+            echo(line)
         for line in changes(old, new) if old is not None else ():
             echo(line)
         write_baseline(file, new)

@@ -44,7 +44,7 @@ def command(
     if points is not None and not 0 < points <= 100:
         raise BadInput(f"--points {points:g} is no difference of two rates; give percent points above 0, at most 100")
     from satbench.core.files import to_json
-    from satbench.reporting.paired import as_data, compare_runs, to_markdown
+    from satbench.reporting.paired import as_data, compare_runs, to_markdown, who
     from satbench.results.store import read_run
 
     compared = compare_runs(read_run(run_a), read_run(run_b))  # refuses what cannot be compared
@@ -62,7 +62,13 @@ def command(
     for found in settled.until_settled(run_a, run_b, size, data_dir, device):
         left = sum(one.verdict == "open" for one in found)
         echo(f"{found[0].n} images; figures not settled: {left}", err=True)
+    for line in who(compare_runs(read_run(run_a), read_run(run_b)), with_reasons=True):
+        echo(line)
+    echo("")
     echo(settled.to_markdown(found, size), nl=False)
+    for run in (run_a, run_b):
+        if (trust := read_run(run).manifest.trust) is not None and trust.verdict == "fail":
+            echo(f"{run}: its trust verdict is fail; its figures cannot be believed, and no comparison with them holds")
 
 
 def _echo_brief(compared: "Comparison", points: float | None, quiet: bool) -> None:

@@ -112,8 +112,8 @@ def judge(pairs: Sequence[tuple[Expected, Seen]]) -> tuple[NetworkVerdict, ...]:
                 digest_now=seen.network,
                 trust_before=before,
                 trust_now=now,
-                trust_reasons=_reasons(seen.trust),
-                trust_state=trust_state(before, now, is_whole),
+                trust_reasons=reasons(seen.trust),
+                trust_state=trust_state(before, now, is_whole, any(one.rose for one in settled)),
                 figures=tuple(settled),
                 passes=seen.passes,
             )
@@ -121,8 +121,13 @@ def judge(pairs: Sequence[tuple[Expected, Seen]]) -> tuple[NetworkVerdict, ...]:
     return tuple(verdicts)
 
 
-def trust_state(before: TrustVerdict | None, now: TrustVerdict | None, is_whole: bool) -> State:
-    """Whether trust fell. Fewer images can look worse by their number, so only "fail" settles it before the last."""
+def trust_state(before: TrustVerdict | None, now: TrustVerdict | None, is_whole: bool, rose: bool = False) -> State:
+    """Whether trust fell. Fewer images can look worse by their number, so only "fail" settles it before the last.
+
+    rose: whether a figure rose; trust that could not be checked is then looked at on more images.
+    """
+    if rose and now == "not checked" and not is_whole:
+        return "open"
     if before is None or now is None or TRUST.index(now) <= TRUST.index(before):
         return "unchanged"
     return "changed" if is_whole or now == "fail" else "open"
@@ -184,7 +189,8 @@ def _tested(figure: FigureVerdict, adjusted: float) -> FigureVerdict:
     return replace(figure, p_value=adjusted, state="changed" if adjusted <= LEVEL else figure.state)
 
 
-def _reasons(trust: Trust | None) -> tuple[str, ...]:
+def reasons(trust: Trust | None) -> tuple[str, ...]:
+    """The sentences that a trust verdict rests on; none for a pass."""
     if trust is None or trust.verdict == "pass":
         return ()
     return tuple(f"{one.check}: {one.sentence}" for one in trust.findings if one.outcome == trust.verdict)

@@ -45,6 +45,11 @@ class FigureVerdict:
     is_excluded: bool
 
     @property
+    def rose(self) -> bool:
+        """Whether it changed for the better, which only a network that can be trusted may."""
+        return self.state == "changed" and self.now > self.before
+
+    @property
     def sentence(self) -> str:
         """Both values, n, what flipped, and why it is called changed or not."""
         rate = f"{down(self.now / self.n)}% {outward(*wilson(self.now, self.n))}"

@@ -24,7 +24,7 @@ from satbench.evaluation.sweep import threats_of
 from satbench.numerics.device import resolve_device, using_threads
 from satbench.regression import Baseline, Expected, Measured, NetworkVerdict, Outcomes, Seen, judge
 from satbench.regression.baseline import APPROVE, Right
-from satbench.regression.compare import check_figures, check_same
+from satbench.regression.compare import check_figures, check_same, reasons
 from satbench.regression.figures import CLEAN, figure_names, figures_of
 from satbench.results.sequential import looks
 from satbench.results.store import MANIFEST
@@ -231,6 +231,16 @@ def measured(subjects: Sequence[Subject], progress: Progress = silent) -> dict[s
             figures={name: Outcomes.of(right) for name, right in seen.figures.items()},
         )
     return found
+
+
+def trust_sentences(subjects: Sequence[Subject]) -> list[str]:
+    """A line for each network that was measured: its trust verdict, with what it rests on where that is no pass."""
+    lines = []
+    for one in subjects:
+        trust = None if one.seen is None else one.seen.trust
+        if trust is not None:
+            lines.append("; ".join((f"{one.member.measured}: trust {trust.verdict}", *reasons(trust))))
+    return lines
 
 
 def approved(reason: str, found: dict[str, Measured]) -> Baseline:
