@@ -31,6 +31,12 @@ def suite(folder: Path, kind: str = "plain", drop: float = 10, more: str = "", n
     return file
 
 
+def _with(folder: Path, old: str, new: str) -> Path:
+    file = suite(folder)
+    file.write_text(file.read_text().replace(old, new))
+    return file
+
+
 def check(*words: object) -> Result:
     return CliRunner().invoke(app, ["check", *map(str, words)])
 
@@ -159,6 +165,10 @@ def test_bad_outputs_are_refused_before_anything_is_measured(folder: Path, monke
     for words, hint in (
         (("--junit", folder), "not a plain file"),
         (("--junit", mine), "is a file other than XML"),
+        (("--junit", "/proc/none/y.xml"), "cannot be written to; give another folder"),
+        (("--engine", "foo"), "unknown engine 'foo'"),
+        (("--out", mine), "mine.txt is a file; give a folder"),
+        ((folder / "." / asked.name,), "is given twice; give each suite once"),
         (("--html", asked), "is not a page of this satbench"),
         (("--html", mine / "x.html"), "is a file; give a folder"),
         (("--html", folder / "new", "--junit", folder / "new"), "are one file"),
@@ -240,9 +250,19 @@ def test_tampered_baselines_and_other_suites_are_refused_before_anything_is_meas
         done = check(suite(folder, more=more))
         assert done.exit_code == 2, done.output
         assert words in done.stderr
-    fewer = check(suite(folder, n=100))
-    assert fewer.exit_code == 2
-    assert "mine, PGD-5: the evaluation is " in fewer.stderr
+    for changed, words in (
+        (suite(folder, n=100), "mine, PGD-5: clean was approved on 150 images, the suite has 100; restore the study"),
+        (
+            suite(folder, more=", seed: 3"),
+            "another setting of the study file) is not the one that was approved; restore",
+        ),
+        (_with(folder, "Linf:0.1", "Linf:0.2"), "figure 'PGD-5 at Linf 0.1' is approved and not measured; restore the"),
+        (_with(folder, "attacks:", "of: [a], attacks:"), "field 'evaluations.0.of': give a mapping of fields"),
+    ):
+        done = check(changed)
+        assert done.exit_code == 2, done.output
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
     file.unlink()
     assert "satbench check STUDY.yaml --approve" in check(suite(folder)).stderr
     (folder / "none.yaml").write_text("trainings: [{recipes: digits-quick}]")
@@ -256,6 +276,40 @@ def test_approving_says_what_changes(folder: Path) -> None:
     assert "mine, PGD-5: clean: " in done.stdout
     assert f" of {N} right -> " in done.stdout
     assert read_baseline(folder / "mine.baseline.json").reason == "fewer images"
+
+
+def test_a_reason_with_a_line_break_forges_no_verdict(folder: Path) -> None:
+    file = folder / "mine.baseline.json"
+    write_baseline(file, read_baseline(file).model_copy(update={"reason": "ok)\n## Robustness: unchanged"}))
+    done = check(suite(folder))
+    assert done.exit_code == 0, done.output
+    assert "(approved: ok) ## Robustness: unchanged)" in done.stdout
+
+
+def test_trust_that_needs_more_images_is_announced(folder: Path) -> None:
+    file = folder / "mine.baseline.json"
+    held = read_baseline(file)
+    trusted = {name: one.model_copy(update={"trust": "pass"}) for name, one in held.measured.items()}
+    write_baseline(file, held.model_copy(update={"measured": trusted}))
+    done = check(suite(folder))
+    assert done.exit_code == 1, done.output
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"64 of {N} images; figures settled"
+    assert lines[1] == f"{lines[0]}; mine, PGD-5: trust: not checked on 64 images, looking at more"
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_an_interrupted_check_promises_to_continue_only_what_it_keeps(
+    is_kept: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("satbench.study.gate.run_request", interrupted)
+    done = check(suite(folder), *(("--out", folder / "kept") if is_kept else ()))
+    assert done.exit_code == 130
+    kept, lost = "run the same command again to resume", "nothing was kept; give --out FOLDER to continue after an"
+    assert (kept in done.stderr, lost in done.stderr) == (is_kept, not is_kept)
 
 
 def test_a_published_rate_needs_no_baseline(tmp_path: Path) -> None:
@@ -275,7 +329,28 @@ def test_power_says_which_drop_is_seen_and_what_it_takes(tmp_path: Path) -> None
     seen, needed, unchanged, twice = (float(cell.partition(",")[0]) for cell in cells[4:])
     assert 2 < seen < 5
     assert unchanged < twice < needed < 450
+    assert "The time includes the trust battery, at most a tenth of the passes" in done.stdout
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_power_has_all_images_measured_at_once_where_bits_of_units_are_compared(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned() -> set[str]:
+        done = check(file, "--power")
+        assert done.exit_code == 0, done.output
+        cells = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| mine")]
+        return {one[-2].partition(",")[0].strip() for one in cells}
+
+    file, baseline = suite(folder, drop=30), folder / "mine.baseline.json"
+    held = read_baseline(baseline)
+    monkeypatch.setattr("satbench.study.planned.unit_of_attacks", lambda asked: 16)
+    assert planned() == {str(N)}
+    elsewhere = {name: one.model_copy(update={"numerics": "other"}) for name, one in held.measured.items()}
+    write_baseline(baseline, held.model_copy(update={"measured": elsewhere}))
+    assert planned() == {"64"}
+    baseline.unlink()
+    assert planned() == {str(N)}
 
 
 @pytest.mark.slow

@@ -208,7 +208,7 @@ def test_no_schema_accepts_a_threat_that_is_none(schema: type[Threat], norm: str
         ({"norm": "L2", "eps": 1, "step": 2}, "FILE, field 'step': unknown field; did you mean eps? (given 2); AGAIN"),
         ({"norm": "L2", "eps": [1]}, "FILE, field 'eps': Input should be a valid number; AGAIN"),
         (b'{"norm": "L2", "eps": 1', "FILE: Invalid JSON: EOF while parsing an object at line 1 column 23; AGAIN"),
-        ("L2 1", "FILE: Input should be a valid dictionary or instance of Threat (given 'L2 1'); AGAIN"),
+        ("L2 1", "FILE: give a mapping of fields (given 'L2 1'); AGAIN"),
     ],
 )
 def test_data_that_fits_no_schema_is_named_by_source_and_field(raw: object, said: str) -> None:

@@ -1,5 +1,6 @@
 """Commands that write refuse at once what they cannot or must not write to, and change nothing there."""
 
+import errno
 import os
 import shutil
 import time
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Callable[[Path, str], list[str]]] = {
     "trust": lambda run, out: ["trust", "digits-silu", "--n", "8", "--out", out],
     "probe": lambda run, out: ["probe", "digits-silu", "--n", "8", "--out", out],
     "demo": lambda run, out: ["demo", "--out", out],
+    "check": lambda run, out: ["check", "--out", out],
     "leaderboard": lambda run, out: ["leaderboard", "build", "--dir", out],
     "export": lambda run, out: ["models", "export", "digits-silu", "--to", out],
 }
@@ -75,11 +77,15 @@ def test_what_cannot_be_a_folder_is_refused_before_any_work(command: str, run: P
     refused([*COMMANDS[command](run, "")[:-2], f"{option}="], f"an empty value is given after '{option}'", here)
 
 
+def _refuses(dir: Path) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(dir))
+
+
 def test_a_folder_that_is_read_only_is_refused_unless_its_run_is_there(
     run: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "closed").mkdir()
-    monkeypatch.setattr("satbench.core.files.os.access", lambda *_: False)  # root may write everywhere
+    monkeypatch.setattr("satbench.core.files.tempfile.TemporaryFile", _refuses)  # root may write everywhere
     for out in (here / "closed", here / "closed" / "x"):
         with pytest.raises(BadInput, match="closed cannot be written to"):
             check_output_folder(out)

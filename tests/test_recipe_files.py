@@ -138,7 +138,7 @@ def changed(config: TrainConfig, **changes: object) -> str:
         ("a.yaml", "a: [", "cannot be read as YAML"),
         ("a.json", '{"schema_version": 1, "config": {}}', "has schema version 1, this satbench reads 2"),
         ("a.json", '{"schema_version": 2, "config": {}, "seed": 1}', "unknown field 'seed' beside config"),
-        ("a.json", '{"schema_version": 2, "config": 3}', "valid dictionary"),
+        ("a.json", '{"schema_version": 2, "config": 3}', "give a mapping"),
         ("a.json", {"epoch": 3}, "field 'epoch': unknown field; did you mean epochs"),
         ("a.json", {"epochs": 0}, "field 'epochs': .*given 0"),
         ("a.json", {"activation": "sillu"}, "field 'activation': unknown activation 'sillu'"),

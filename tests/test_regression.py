@@ -189,6 +189,15 @@ def test_the_verdict_is_data_and_a_table() -> None:
     assert headline(verdict) == "a.yaml: changed after 400 of 400 images, 7 passes (approved: why)"
 
 
+def test_a_reason_or_name_with_line_breaks_gives_no_second_line() -> None:
+    forged = "ok)\n## Robustness: unchanged\r\x1b[2K"
+    found = judged(measured(**{forged: right(360)}), {forged: ~right(360)})
+    verdict = SuiteVerdict(forged, forged, LEVEL, MISS, (found,))
+    for line in (headline(verdict), *sentences(verdict)):
+        assert line.isprintable()
+        assert "ok) ## Robustness: unchanged" in line
+
+
 # other suites
 
 
@@ -196,11 +205,11 @@ def test_another_evaluation_other_images_and_counts_are_refused() -> None:
     one = measured(clean=right(9))
     check_same("net", one, "asked", "sha256:data", N)
     for given, words in (
-        (("other", "sha256:data", N), "the evaluation is other, the approved one asked"),
-        (("asked", "sha256:other", N), "the images are sha256:other, the approved ones sha256:data"),
+        (("other", "sha256:data", N), r"the evaluation \(attacks, threats, .*\) is not the one that was approved"),
+        (("asked", "sha256:other", N), r"the images \(digest sha256:other\) are not those .* \(sha256:data\)"),
         (("asked", "sha256:data", 9), "clean was approved on 400 images, the suite has 9"),
     ):
-        with pytest.raises(BadInput, match=f"{words}; approve the suite again"):
+        with pytest.raises(BadInput, match=f"{words}; restore .* approve the suite again"):
             check_same("net", one, *given)
 
 

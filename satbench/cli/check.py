@@ -11,7 +11,8 @@ import typer
 
 from satbench.cli import options
 from satbench.cli.environment import Offline, Zoo
-from satbench.cli.output import echo, echo_annotation
+from satbench.cli.output import echo, echo_annotation, echo_error
+from satbench.core.escaping import one_line
 
 if TYPE_CHECKING:
     from satbench.regression import NetworkVerdict, SuiteVerdict
@@ -54,6 +55,8 @@ def command(
     figure is settled. On GitHub Actions changes are annotated, and the verdicts are added to the job's summary.
     """
     from satbench.core.errors import BadInput
+    from satbench.core.files import check_output_path
+    from satbench.engines import check_engine
 
     if approve is not None and not approve.strip():
         raise BadInput("--approve needs the reason why the figures moved")
@@ -61,6 +64,9 @@ def command(
         raise BadInput("--approve, --power and --json do not go together; give one of them")
     if (junit or html) and (power or approve is not None):
         raise BadInput("--junit and --html hold a verdict, which --approve and --power do not give; leave them out")
+    check_engine(engine)
+    if out is not None:
+        check_output_path(out)
     settings = _Settings(out, engine, device, data_dir)
     if approve is not None:
         _approve(_read(studies), approve, settings)
@@ -107,7 +113,11 @@ class _Settings:
             yield (self.out / suite.file.stem).absolute()
             return
         with tempfile.TemporaryDirectory(prefix="satbench-check-") as scratch:
-            yield Path(scratch)
+            try:
+                yield Path(scratch)
+            except KeyboardInterrupt:
+                echo_error("interrupted; nothing was kept; give --out FOLDER to continue after an interrupt")
+                raise typer.Exit(130) from None
 
 
 @dataclass(frozen=True)
@@ -161,10 +171,16 @@ class _Outputs:
 
 
 def _read(studies: Sequence[Path] | None) -> "list[Suite]":
+    from satbench.core.errors import BadInput
     from satbench.core.strict_yaml import shipped
     from satbench.study.gate import read_suite
 
-    return [read_suite(file) for file in studies or [shipped(QUICK)]]
+    files = studies or [shipped(QUICK)]
+    places = [file.resolve() for file in files]
+    for position, file in enumerate(files):
+        if places[position] in places[:position]:
+            raise BadInput(f"the suite {file} is given twice; give each suite once")
+    return [read_suite(file) for file in files]
 
 
 def _given(ctx: typer.Context) -> list[str]:
@@ -232,9 +248,9 @@ def _approve(suites: "Sequence[Suite]", reason: str, settings: _Settings) -> Non
         for line in trust_sentences(subjects):
             echo(line)
         for line in changes(old, new) if old is not None else ():
-            echo(line)
+            echo(one_line(line))
         write_baseline(file, new)
-        echo(f"{file}: {sum(len(one.figures) for one in new.measured.values())} figures approved")
+        echo(one_line(f"{file}: {sum(len(one.figures) for one in new.measured.values())} figures approved"))
 
 
 def _power(suites: "Sequence[Suite]", settings: _Settings) -> None:
@@ -243,15 +259,21 @@ def _power(suites: "Sequence[Suite]", settings: _Settings) -> None:
 
     for suite in suites:
         with using_threads(suite.jobs.resources.cpus):
-            echo(f"{suite.file}:\n")
+            echo(f"{one_line(str(suite.file))}:\n")
             echo(table(plan(suite, settings.data_dir, settings.device)))
 
 
 def _report(verdicts: "Sequence[NetworkVerdict]") -> None:
-    """A line a look, on standard error."""
+    """A line a look, on standard error, and one where trust is looked at on more images."""
     seen, images = (sum(getattr(one, name) for one in verdicts) for name in ("n", "images"))
     left = sum(figure.state == "open" for one in verdicts for figure in one.figures)
-    echo(f"{seen} of {images} images; figures not settled: {left}", err=True)
+    figures = f"figures not settled: {left}" if left else "figures settled"
+    trust = [
+        f"; {one.measured}: trust: {one.trust_now} on {one.n} images, looking at more"
+        for one in verdicts
+        if one.trust_state == "open"
+    ]
+    echo(one_line(f"{seen} of {images} images; {figures}{''.join(trust)}"), err=True)
 
 
 def _print(verdict: "SuiteVerdict") -> None:

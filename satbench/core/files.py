@@ -92,8 +92,10 @@ def check_output_path(out: Path, option: str = "--out") -> None:
             raise BadInput(f"{option} {out}: {error.strerror}; give another folder") from None
         if not is_folder:
             raise BadInput(f"{option} {out}: {path} is a file; give a folder")
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise BadInput(f"{option} {out}: {path} cannot be written to; give another folder")
+        try:
+            tempfile.TemporaryFile(dir=path).close()  # permissions do not tell: root has all, and /proc takes no file
+        except OSError:
+            raise BadInput(f"{option} {out}: {path} cannot be written to; give another folder") from None
         return
 
 

@@ -10,6 +10,12 @@ from satbench.core.lookup import nearest
 from satbench.core.parameters import wanted
 
 T = TypeVar("T")
+WORDS = {  # for what pydantic says in words of Python
+    "model_type": "give a mapping of fields",
+    "dict_type": "give a mapping",
+    "tuple_type": "give a list",
+    "list_type": "give a list",
+}
 
 
 class Wrong(NamedTuple):
@@ -52,7 +58,8 @@ def first_wrong(schema: Any, error: ValidationError) -> Wrong:
         return Wrong(field, f"unknown field; {nearest(place[-1], known)}", given, is_own=False)
     if wanted(kind) and first["type"] not in ("missing", "literal_error"):
         return Wrong(field, f"give {wanted(kind)}", given, is_own=False)
-    return Wrong(field, str(cause) if isinstance(cause, ValueError) else first["msg"], given, is_own=False)
+    said = str(cause) if isinstance(cause, ValueError) else WORDS.get(first["type"], first["msg"])
+    return Wrong(field, said, given, is_own=False)
 
 
 def _followed(schema: Any, place: Sequence[int | str]) -> tuple[list[str], Any, Sequence[int | str]]:

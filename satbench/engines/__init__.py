@@ -2,6 +2,6 @@
 
 from satbench.engines.base import Call, Ended, Engine, Job, Resources
 from satbench.engines.run import run_workers
-from satbench.engines.table import ENGINES, make_engine
+from satbench.engines.table import ENGINES, check_engine, make_engine
 
-__all__ = ["ENGINES", "Call", "Ended", "Engine", "Job", "Resources", "make_engine", "run_workers"]
+__all__ = ["ENGINES", "Call", "Ended", "Engine", "Job", "Resources", "check_engine", "make_engine", "run_workers"]

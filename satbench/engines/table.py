@@ -19,6 +19,11 @@ def make_engine(text: str) -> Engine:
     return find(ENGINES, name, "engine")(rest)
 
 
+def check_engine(text: str) -> None:
+    """Raise `BadInput` where `text` names no engine; nothing is started or asked."""
+    find(ENGINES, text.partition(":")[0], "engine")
+
+
 def _local(rest: str) -> Engine:
     return LocalEngine(_workers(rest, f"engine local:{rest}") if rest else None)
 

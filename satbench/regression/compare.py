@@ -23,6 +23,7 @@ from satbench.results.schema import Verdict as TrustVerdict
 from satbench.results.sequential import LEVEL, Steps, confidence, excludes, p_moved, p_published
 from satbench.specs.study import Published
 
+AGAIN = f"restore the study file and its baseline from version control, or approve the suite again with `{APPROVE}`"
 TRUST: tuple[TrustVerdict, ...] = get_args(TrustVerdict)
 
 
@@ -62,14 +63,19 @@ class Seen:
 
 def check_same(measured: str, approved: Measured, asked: str, data: str, n: int) -> None:
     """Raise `BadInput` where the suite asks for other figures, or has other images, than what was approved."""
-    advice = f"approve the suite again with `{APPROVE}`"
-    if asked != approved.asked:
-        raise BadInput(f"{measured}: the evaluation is {asked}, the approved one {approved.asked}; {advice}")
-    if data != approved.data:
-        raise BadInput(f"{measured}: the images are {data}, the approved ones {approved.data}; {advice}")
     for name, one in approved.figures.items():
         if one.n != n:
-            raise BadInput(f"{measured}: {name} was approved on {one.n} images, the suite has {n}; {advice}")
+            raise BadInput(f"{measured}: {name} was approved on {one.n} images, the suite has {n}; {AGAIN}")
+    if asked != approved.asked:
+        raise BadInput(
+            f"{measured}: the evaluation (attacks, threats, images or another setting of the study file) is not the "
+            f"one that was approved; {AGAIN}"
+        )
+    if data != approved.data:
+        raise BadInput(
+            f"{measured}: the images (digest {data}) are not those that were approved ({approved.data}); restore them, "
+            f"or approve the suite again with `{APPROVE}`"
+        )
 
 
 def check_figures(expected: Expected, found: Sequence[str]) -> None:
@@ -77,9 +83,7 @@ def check_figures(expected: Expected, found: Sequence[str]) -> None:
     if expected.approved is not None and set(expected.approved.figures) != set(found):
         first = min(set(expected.approved.figures) ^ set(found))
         where = "measured and not approved" if first in found else "approved and not measured"
-        raise BadInput(
-            f"{expected.measured}: the figure {first!r} is {where}; approve the suite again with `{APPROVE}`"
-        )
+        raise BadInput(f"{expected.measured}: the figure {first!r} is {where}; {AGAIN}")
     for name in (*expected.published, *expected.tolerance):
         if name not in found:
             raise BadInput(f"{expected.measured}: there is no figure {name!r}; the figures are {', '.join(found)}")

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from satbench.core.escaping import one_line
 from satbench.regression.verdict import FigureVerdict, SuiteVerdict, cases
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.table_forms import markdown_table
@@ -25,16 +26,17 @@ def figure_frame(verdict: SuiteVerdict) -> pd.DataFrame:
 
 
 def sentences(verdict: SuiteVerdict) -> list[str]:
-    """Why each trust verdict and figure that changed, or that was left open, is called so."""
-    return [f"{one.state}: {one.sentence}" for one in cases(verdict) if one.state != "unchanged"]
+    """Why each trust verdict and figure that changed, or that was left open, is called so; a line each."""
+    return [one_line(f"{one.state}: {one.sentence}") for one in cases(verdict) if one.state != "unchanged"]
 
 
 def headline(verdict: SuiteVerdict) -> str:
-    """The verdict on the suite, what it is compared with, and the images that it took."""
+    """The verdict on the suite, what it is compared with, and the images that it took, in one line."""
     seen, whole = (sum(getattr(one, name) for one in verdict.networks) for name in ("n", "images"))
     passes = sum(one.passes for one in verdict.networks)
     against = f"approved: {verdict.approved}" if verdict.approved else "against published rates"
-    return f"{verdict.study}: {verdict.state} after {seen} of {whole} images, {passes:,} passes ({against})"
+    said = f"{verdict.study}: {verdict.state} after {seen} of {whole} images, {passes:,} passes ({against})"
+    return one_line(said)
 
 
 def _line(one: FigureVerdict) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from satbench.attacks.base import stages_of, unit_of
 from satbench.core.errors import BadInput
@@ -23,8 +24,8 @@ from satbench.evaluation.run import run_request
 from satbench.evaluation.sweep import threats_of
 from satbench.numerics.device import resolve_device, using_threads
 from satbench.regression import Baseline, Expected, Measured, NetworkVerdict, Outcomes, Seen, judge
-from satbench.regression.baseline import APPROVE, Right
-from satbench.regression.compare import check_figures, check_same, reasons
+from satbench.regression.baseline import Right
+from satbench.regression.compare import AGAIN, check_figures, check_same, reasons
 from satbench.regression.figures import CLEAN, figure_names, figures_of
 from satbench.results.sequential import looks
 from satbench.results.store import MANIFEST
@@ -144,14 +145,12 @@ class Subject:
         That is a published rate, and bits where an attack draws for many images together.
         """
         whole = len(self.images)
-        at_once = self.expected.approved is None or (self.unit and self._is_exact)
-        return iter((whole,)) if at_once else looks(whole, self.unit)
+        return iter((whole,)) if at_once(self.expected.approved, self.numerics, self.unit) else looks(whole, self.unit)
 
-    @property
-    def _is_exact(self) -> bool:
-        """Whether bits will be compared; in units only those of all images are the same."""
-        approved = self.expected.approved
-        return approved is not None and bool(self.numerics) and approved.numerics == self.numerics
+
+def at_once(approved: Measured | None, numerics: str, unit: int) -> bool:
+    """Whether all images are measured in one look: for published rates, and where bits of units are compared."""
+    return approved is None or (unit > 0 and bool(numerics) and approved.numerics == numerics)
 
 
 def _right(known: list[bool]) -> Right:
@@ -187,7 +186,7 @@ def settle(
     The suite has changed as soon as one figure or trust verdict has. A network is done once all its figures are
     settled and its trust, which takes a tenth of its passes and is looked at only then, is not worse than approved;
     trust that looks worse on some of the images is looked at again on more of them, also of a network that has changed.
-    `report` gets what each look gave.
+    `report` gets what each look gave, and once more what trust is before it is looked at on more images.
     """
     left = {subject: subject.looks() for subject in subjects}
     done: set[Subject] = set()
@@ -204,7 +203,8 @@ def settle(
             _trusted(subject, verdict.n, progress)
             done.add(subject)
         for position, subject in enumerate(subjects):
-            while subject in done and _is_open(_judged(subjects)[position]):
+            while subject in done and _is_open((verdicts := _judged(subjects))[position]):
+                report(verdicts)
                 _trusted(subject, next(left[subject]), progress)
         verdicts = _judged(subjects)
         if broken or len(done) == len(subjects) or any(one.state == "changed" for one in verdicts):
@@ -269,6 +269,14 @@ def tolerances(member: Member, names: Sequence[str]) -> dict[str, float]:
     return {name: one / 100 for name, one in points.items()}
 
 
+def numerics_of(asked: Request, networks: Sequence[Loaded], images: Images, device: torch.device) -> str:
+    """The fingerprint of the arithmetic of an evaluation on this machine; "" where bits are not repeated."""
+    if device.type != "cpu":
+        return ""
+    with using_threads(asked.spec.threads or max(usual_threads(one.model, images.shape, device) for one in networks)):
+        return numerics_fingerprint()
+
+
 def unit_of_attacks(asked: Request) -> int:
     """How many images an attack of the evaluation draws for together, 0 where none does."""
     return max(unit_of(stage) or 0 for attack in asked.attacks for stage in stages_of(attack))
@@ -300,7 +308,7 @@ def check_members(suite: Suite, baseline: Baseline | None) -> None:
     if set(names) != set(baseline.measured):
         first = min(set(names) ^ set(baseline.measured))
         where = "not approved" if first in names else "approved and no more part of it"
-        raise BadInput(f"{suite.file}: {first!r} is {where}; approve the suite again with `{APPROVE}`")
+        raise BadInput(f"{suite.file}: {first!r} is {where}; {AGAIN}")
 
 
 def _open(
@@ -319,13 +327,8 @@ def _open(
     asked, place = resolved(spec), resolve_device(device)
     networks = asked.networks(device)
     names, images = figures_and_images(member, networks[0], data_dir)
-    threads = spec.threads or max(usual_threads(one.model, images.shape, place) for one in networks)
-    with using_threads(threads):
-        numerics = numerics_fingerprint() if place.type == "cpu" else ""
-    unit = unit_of_attacks(asked)
+    numerics, unit = numerics_of(asked, networks, images, place), unit_of_attacks(asked)
     held = None if baseline is None else baseline.measured[member.measured]
-    if held is not None:
-        check_same(member.measured, held, member.asked, images.digest, len(images))
     expected = Expected(
         measured=member.measured,
         approved=held,
@@ -336,5 +339,7 @@ def _open(
         by_units=unit > 0,
     )
     check_figures(expected, names)
+    if held is not None:
+        check_same(member.measured, held, member.asked, images.digest, len(images))
     opened = replace(asked, model=networks[0], source=networks[1] if len(networks) > 1 else None, images=images)
     return Subject(member, expected, opened, images, folder, numerics, unit, device)
