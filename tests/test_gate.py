@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -392,3 +394,17 @@ def test_two_runs_grow_until_it_is_settled_which_is_more_robust(tmp_path: Path) 
     other = CliRunner().invoke(app, [*compare[:-1], str(tmp_path / "fgsm")])
     assert other.exit_code == 2
     assert "share no attack at the same threat" in other.stderr
+
+
+@pytest.mark.parametrize(("name", "hint"), [("mine.yaml", "there is no baseline"), ("absent.yaml", "no such file")])
+def test_missing_files_are_refused_without_torch(name: str, hint: str, tmp_path: Path) -> None:
+    suite(tmp_path)
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from satbench.cli import app\n"
+        f"app(['check', {str(tmp_path / name)!r}], prog_name='satbench')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert hint in line

@@ -54,6 +54,7 @@ def command(
     A suite is a study file with a baseline, STUDY.baseline.json, beside it. Images come in growing batches until every
     figure is settled. On GitHub Actions changes are annotated, and the verdicts are added to the job's summary.
     """
+    from satbench.core.devices import check_device
     from satbench.core.errors import BadInput
     from satbench.core.files import check_output_path
     from satbench.engines import check_engine
@@ -67,6 +68,8 @@ def command(
     check_engine(engine)
     if out is not None:
         check_output_path(out)
+    check_device(device)
+    _check_files(studies or [], is_compared=approve is None and not power)
     settings = _Settings(out, engine, device, data_dir)
     if approve is not None:
         _approve(_read(studies), approve, settings)
@@ -93,6 +96,17 @@ def command(
     outputs.write(checked)
     if any(one.verdict.state != "unchanged" for one in checked):
         raise typer.Exit(1)
+
+
+def _check_files(studies: Sequence[Path], is_compared: bool) -> None:
+    """Raise `BadInput`, before torch is imported, for a file that is no study and, to be compared, has no baseline."""
+    from satbench.regression import baseline_file, read_baseline
+    from satbench.specs.study import read_study
+
+    for file in studies:
+        is_published = any(one.published for one in read_study(file).evaluations)
+        if is_compared and (not is_published or baseline_file(file).is_file()):
+            read_baseline(baseline_file(file))
 
 
 @dataclass(frozen=True)
