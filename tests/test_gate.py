@@ -33,12 +33,6 @@ def suite(folder: Path, kind: str = "plain", drop: float = 10, more: str = "", n
     return file
 
 
-def _with(folder: Path, old: str, new: str) -> Path:
-    file = suite(folder)
-    file.write_text(file.read_text().replace(old, new))
-    return file
-
-
 def check(*words: object) -> Result:
     return CliRunner().invoke(app, ["check", *map(str, words)])
 
@@ -252,16 +246,19 @@ def test_tampered_baselines_and_other_suites_are_refused_before_anything_is_meas
         done = check(suite(folder, more=more))
         assert done.exit_code == 2, done.output
         assert words in done.stderr
-    for changed, words in (
-        (suite(folder, n=100), "mine, PGD-5: clean was approved on 150 images, the suite has 100; restore the study"),
+    for old, new, words in (
         (
-            suite(folder, more=", seed: 3"),
-            "another setting of the study file) is not the one that was approved; restore",
+            f"n: {N}",
+            "n: 100",
+            "was approved on 150 images, the suite has 100; restore the study file",
         ),
-        (_with(folder, "Linf:0.1", "Linf:0.2"), "figure 'PGD-5 at Linf 0.1' is approved and not measured; restore the"),
-        (_with(folder, "attacks:", "of: [a], attacks:"), "field 'evaluations.0.of': give a mapping of fields"),
+        (f"n: {N}", f"n: {N}, seed: 3", "another setting of the study file) is not the one that was approved; restore"),
+        ("Linf:0.1]", "Linf:0.2]", "the figure 'PGD-5 at Linf 0.1' is approved and not measured; restore the study"),
+        ("{dataset", "{of: [a], dataset", "field 'evaluations.0.of': give a mapping of fields"),
     ):
-        done = check(changed)
+        asked = suite(folder)
+        asked.write_text(asked.read_text().replace(old, new))
+        done = check(asked)
         assert done.exit_code == 2, done.output
         assert words in done.stderr
         assert done.stderr.count("\n") == 1
@@ -304,7 +301,7 @@ def test_trust_that_needs_more_images_is_announced(folder: Path) -> None:
 def test_an_interrupted_check_promises_to_continue_only_what_it_keeps(
     is_kept: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("satbench.study.gate.run_request", interrupted)
