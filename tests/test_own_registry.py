@@ -395,7 +395,7 @@ def test_offline_a_registry_that_was_never_read_is_missing(words: str) -> None:
 def test_every_command_that_takes_a_registry_has_offline() -> None:
     options_of = {path: {one.name for one in command.params} for path, command in commands(get_command(app))}
     with_registry = {path: names for path, names in options_of.items() if "zoo" in names}
-    assert len(with_registry) == 18
+    assert len(with_registry) == 19
     assert not {path for path, names in with_registry.items() if "offline" not in names}
 
 

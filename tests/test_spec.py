@@ -143,7 +143,10 @@ def test_no_more_than_a_dozen_parameters_are_not_fields() -> None:
         "ctx",
         "zoo",
         "offline",
-    }  # of the process, not of what is measured
+        "quiet",
+        "verbose",
+        "as_json",
+    }  # of the process and the terminal, not of what is measured
     beside = given - set(EvaluationSpec.model_fields)
     assert beside == {
         *("out", "attack", "threat", "norm", "eps", "steps", "restarts", "data_dir", "device", "command", "progress"),

@@ -10,6 +10,9 @@ from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import check_amount, echo, echo_table, echo_verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from satbench.reporting.summary import Row
     from satbench.results.store import Run
     from satbench.zoo import Loaded
 
@@ -118,7 +121,8 @@ def _echo_brief(run: "Run", loaded: "Loaded", quiet: bool) -> None:
     from satbench.reporting.summary import summarise
     from satbench.reporting.tables import accuracy_table
 
-    lines = accuracy_table(summarise([run]))
+    rows = summarise([run])
+    lines = accuracy_table(rows)
     lowest = weakest(lines)
     if quiet:
         echo_verdict(verdict(lowest), TONES[lowest.trust])
@@ -127,6 +131,7 @@ def _echo_brief(run: "Run", loaded: "Loaded", quiet: bool) -> None:
     data = run.manifest.data
     echo(f"{lowest.name or loaded.info.label} on {images_name(data.name, data.split, data.loader)}")
     echo_table(brief_table(lines))
+    _echo_published(run, loaded, rows)
     for finding in run.manifest.trust.findings if run.manifest.trust else ():
         if finding.outcome in ("suspicious", "fail"):
             echo(f"{finding.outcome}, {finding.check}: {finding.sentence}")
@@ -139,9 +144,6 @@ def _echo_brief(run: "Run", loaded: "Loaded", quiet: bool) -> None:
 def _echo_all(run: "Run", loaded: "Loaded") -> None:
     """Every column with its notes, the stages of ensembles, published figures, and what the trust battery found."""
     from satbench.reporting.brief import TONES, verdict, weakest
-    from satbench.reporting.claims_file import read_claims
-    from satbench.reporting.published import compare
-    from satbench.reporting.published import to_markdown as claims_table
     from satbench.reporting.stages import stage_table
     from satbench.reporting.summary import summarise
     from satbench.reporting.table_forms import to_markdown
@@ -154,10 +156,7 @@ def _echo_all(run: "Run", loaded: "Loaded") -> None:
     stages = stage_table(run)
     if len(stages):
         echo_table(stages)
-    claims = read_claims()
-    compared = compare(claims, loaded.info.ref, loaded.loader, loaded.image_size, run.manifest.data, rows)
-    if compared:
-        echo(claims_table(claims, compared) + "\n")
+    _echo_published(run, loaded, rows)
     if run.manifest.trust:
         checked = run.manifest.trust
         echo(f"trust, {checked.depth} form: {checked.verdict}")
@@ -170,6 +169,17 @@ def _echo_all(run: "Run", loaded: "Loaded") -> None:
     lowest = weakest(lines)
     echo_verdict(verdict(lowest), TONES[lowest.trust])
     _echo_place(run)
+
+
+def _echo_published(run: "Run", loaded: "Loaded", rows: "Sequence[Row]") -> None:
+    """Every published figure of the network beside the measured one."""
+    from satbench.reporting.claims_file import read_claims
+    from satbench.reporting.published import compare, to_markdown
+
+    claims = read_claims()
+    compared = compare(claims, loaded.info.ref, loaded.loader, loaded.image_size, run.manifest.data, rows)
+    if compared:
+        echo(to_markdown(claims, compared) + "\n")
 
 
 def _echo_origin(run: "Run", loaded: "Loaded") -> None:

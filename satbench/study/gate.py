@@ -185,7 +185,7 @@ def settle(
 
     The suite has changed as soon as one figure or trust verdict has. A network is done once all its figures are
     settled and its trust, which takes a tenth of its passes and is looked at only then, is not worse than approved;
-    trust that looks worse on some of the images is looked at again on more of them, also of a network that has changed.
+    trust that looks worse on some of the images is looked at again on more of them, and on all where a figure changed.
     `report` gets what each look gave, and once more what trust is before it is looked at on more images.
     """
     left = {subject: subject.looks() for subject in subjects}
@@ -205,7 +205,7 @@ def settle(
         for position, subject in enumerate(subjects):
             while subject in done and _is_open((verdicts := _judged(subjects))[position]):
                 report(verdicts)
-                _trusted(subject, next(left[subject]), progress)
+                _trusted(subject, len(subject.images) if broken else next(left[subject]), progress)
         verdicts = _judged(subjects)
         if broken or len(done) == len(subjects) or any(one.state == "changed" for one in verdicts):
             return verdicts
