@@ -270,7 +270,7 @@ def test_an_edited_summary_is_not_migrated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("damage", "message"), [
     (lambda raw: raw["attacks"].pop(), "row .*'attacks'.*is not in the list of attacks"),
     (lambda raw: raw["attacks"][0].pop("kind"), "list of attacks"),
-    (lambda raw: raw.update(attacks={}), "list of attacks: Input should be a valid list"),
+    (lambda raw: raw.update(attacks={}), "list of attacks: give a list"),
     (lambda raw: raw["rows"][0].update(attacks=[["x"]]), "is not in the list of attacks"),
 ])  # fmt: skip
 def test_a_summary_whose_attacks_are_missing_is_refused(damage: Any, message: str, tmp_path: Path) -> None:

@@ -69,8 +69,9 @@ def command(
     if out is not None:
         check_output_path(out)
     check_device(device)
-    _check_files(studies or [], is_compared=approve is None and not power)
     settings = _Settings(out, engine, device, data_dir)
+    if approve is not None or power:
+        _check_files(studies or [], is_compared=False)
     if approve is not None:
         _approve(_read(studies), approve, settings)
         return
@@ -80,6 +81,7 @@ def command(
     outputs = _Outputs.of(junit, html)
     checked: list[Checked] = []
     try:
+        _check_files(studies or [], is_compared=True)
         for one in _compared(_read(studies), settings, _given(ctx), html is not None):
             checked.append(one)
             if not as_json:
