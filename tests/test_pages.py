@@ -85,6 +85,7 @@ def test_the_training_page_has_every_method() -> None:
 
 @pytest.mark.slow
 def test_the_site_builds_and_requests_nothing_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed, see the extra docs")
     words = ["-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     given = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(
