@@ -55,9 +55,9 @@ def test_an_architecture_and_a_data_set_added_as_the_guide_says_train_and_measur
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ARCHITECTURES, "pooled", pooled)
-    monkeypatch.setattr("satbench.cli.train.ARCHITECTURES", (*tables.ARCHITECTURES, "pooled"))
+    monkeypatch.setitem(tables.ARCHITECTURES, "pooled", "pooled:pooled")
     monkeypatch.setitem(EMBEDDED, "halves", halves)
-    monkeypatch.setitem(tables.DATA_SETS, "halves", "halves")
+    monkeypatch.setitem(tables.DATA_SETS, "halves", tables.DataSet("halves:halves"))
     assert "Means over the image after one convolution." in RUNNER.invoke(app, ["models"]).output
     words = ["train", "digits-quick", "--model", "pooled", "--dataset", "halves", "--activation", "silu"]
     trained = RUNNER.invoke(app, [*words, "--epochs", "1", "--set", "model.width=2", "--out", str(tmp_path / "run")])

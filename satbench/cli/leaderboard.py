@@ -1,7 +1,7 @@
 """`satbench leaderboard`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +26,7 @@ def init(
     from satbench.reporting import leaderboard, leaderboard_folder
 
     leaderboard_folder.init(folder, title)
-    leaderboard.write(folder, [], title=title)
+    leaderboard.write(folder, leaderboard.build([], title=title))
     echo(f"{folder}: add a run with `satbench leaderboard add RUN --dir {folder}`")
 
 
@@ -62,7 +62,7 @@ def build(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
     from satbench.reporting.leaderboard_folder import read_leaderboard
 
     check_output_path(folder, "--dir")
-    for path in leaderboard.write(folder, **_shown(read_leaderboard(folder), folder, reports)):
+    for path in leaderboard.write(folder, _files(read_leaderboard(folder), folder, reports)):
         echo(f"{path}")
 
 
@@ -73,7 +73,7 @@ def check(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
     from satbench.reporting.leaderboard_folder import read_leaderboard
 
     board = read_leaderboard(folder)
-    different = leaderboard.check(folder, **_shown(board, folder, reports))
+    different = leaderboard.check(folder, _files(board, folder, reports))
     for name in different:
         echo(f"{folder / name} is not what the runs give; run `satbench leaderboard build --dir {folder}`", err=True)
     if different:
@@ -110,8 +110,9 @@ def export(
     echo(f"empty, to be filled in: {', '.join(TO_FILL)}", err=True)
 
 
-def _shown(board: "Leaderboard", folder: Path, reports: Path) -> dict[str, Any]:
-    """What the pages are made of, as `leaderboard.build` takes it."""
+def _files(board: "Leaderboard", folder: Path, reports: Path) -> dict[str, str]:
+    """Names and texts of the pages and tables of a leaderboard."""
+    from satbench.reporting import leaderboard
     from satbench.reporting.claims import claims_with_states
     from satbench.reporting.claims_file import read_claims
     from satbench.reporting.leaderboard_folder import CLAIMS
@@ -121,10 +122,10 @@ def _shown(board: "Leaderboard", folder: Path, reports: Path) -> dict[str, Any]:
 
     claims = read_claims(folder / CLAIMS) if (folder / CLAIMS).is_file() else None
     stated = [] if claims is None else published_lines(claims, board.rows)
-    return {
-        "rows": board.rows,
-        "claims": [] if claims is None else claims_with_states(claims, reports),
-        "published": [*stated, *(published_line(one, board.rows) for one in board.published)],
-        "details": details_of(board.entries),
-        "title": board.settings.title,
-    }
+    return leaderboard.build(
+        board.rows,
+        claims=[] if claims is None else claims_with_states(claims, reports),
+        published=[*stated, *(published_line(one, board.rows) for one in board.published)],
+        details=details_of(board.entries),
+        title=board.settings.title,
+    )

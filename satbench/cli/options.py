@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from satbench.core.tables import ATTACKS, DATA_SETS
+from satbench.core.tables import ATTACKS, data_set_forms
 
 NETWORK = (
     "A name from `satbench models`, timm:NAME, torchvision:NAME, robustbench:DATASET/THREAT/NAME, hf:OWNER/NAME, "
@@ -16,7 +16,7 @@ ATTACK = (
     f"{', '.join(ATTACKS)}, foolbox:NAME, package.module:callable; with parameters: pgd:loss=margin,steps=20. May be "
     "repeated."
 )
-DATASET = f"{', '.join(DATA_SETS.values())} or package.module:callable."
+DATASET = f"{', '.join(data_set_forms())} or package.module:callable."
 
 Norm = Annotated[str | None, typer.Option(help="Linf, L2, L1; comma list. Default: Linf.")]
 Eps = Annotated[str | None, typer.Option(help="Radius such as 8/255; comma list. Default: the training radius.")]

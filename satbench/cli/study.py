@@ -153,8 +153,8 @@ def echo_results(runs: Sequence["Run"]) -> None:
     from satbench.reporting.headline import headline_rows
     from satbench.reporting.summary import summarise
     from satbench.reporting.tables import accuracy_table
-    from satbench.reporting.verdict import NOISE, compare
+    from satbench.reporting.verdict import UNDECIDED, compare
 
     echo_table(brief_table(accuracy_table(headline_rows(summarise(runs)))))
     for sentence in compare(runs):
-        echo_verdict(sentence, "doubt" if NOISE in sentence else "good")
+        echo_verdict(sentence, "doubt" if any(word in sentence for word in UNDECIDED) else "good")

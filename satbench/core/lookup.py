@@ -37,11 +37,15 @@ def find(table: Mapping[str, T], name: str, kind: str) -> T:
 
 
 def imported_table(package: str, table: Mapping[str, str]) -> dict[str, Any]:
-    """The objects of a table whose values are `module:attribute` in `package`; all their modules are imported."""
+    """The objects of a table whose values are `module:attribute` in `package`; all their modules are imported.
+
+    Where the attribute is a table itself, the object is what it holds under the name.
+    """
     found = {}
     for name, where in table.items():
         module, attribute = where.split(":")
-        found[name] = getattr(importlib.import_module(f"{package}.{module}"), attribute)
+        there = getattr(importlib.import_module(f"{package}.{module}"), attribute)
+        found[name] = there[name] if isinstance(there, dict) else there
     return found
 
 

@@ -1,8 +1,10 @@
 """Every name of satbench's own that a command takes, so that a wrong one is refused before torch is imported.
 
-The rooms that the names belong to build their tables from these. A value is `module:attribute` in that room; of a data
-set it is how the name is given, with a path or without.
+The rooms that the names belong to build their tables from these. A value is `module:attribute` in that room; the
+attribute is what the name stands for, or a table that holds it. A data set also says whether a path follows its name.
 """
+
+from typing import NamedTuple
 
 ATTACKS = {  # a module is imported at the first use of its attack: some are slow to import
     "fgsm": "gradient:fgsm",
@@ -97,32 +99,46 @@ RECIPES = {
     "imagenet-sat-resnet50": "imagenet:imagenet_sat_resnet50",
     "imagenet-relu-resnet50": "imagenet:imagenet_relu_resnet50",
 }
+
+
+class DataSet(NamedTuple):
+    """Where a data set lies in its room, and what follows its name."""
+
+    where: str
+    path: str = ""
+
+
 DATA_SETS = {
-    "digits": "digits",
-    "imagenet-sample": "imagenet-sample",
-    "mnist": "mnist[:PATH]",
-    "cifar10": "cifar10[:PATH]",
-    "cifar100": "cifar100[:PATH]",
-    "svhn": "svhn[:PATH]",
-    "imagenet": "imagenet[:PATH]",
-    "cifar10-jpeg": "cifar10-jpeg:PATH",
-    "image_folder": "image_folder:PATH",
-    "npz": "npz:PATH",
+    "digits": DataSet("digits:digits"),
+    "imagenet-sample": DataSet("samples:imagenet_sample"),
+    "mnist": DataSet("published:PUBLISHED", "[:PATH]"),
+    "cifar10": DataSet("published:PUBLISHED", "[:PATH]"),
+    "cifar100": DataSet("published:PUBLISHED", "[:PATH]"),
+    "svhn": DataSet("published:PUBLISHED", "[:PATH]"),
+    "imagenet": DataSet("imagenet:imagenet", "[:PATH]"),
+    "cifar10-jpeg": DataSet("cifar10_jpeg:cifar10_jpeg", ":PATH"),
+    "image_folder": DataSet("image_folder:image_folder", ":PATH"),
+    "npz": DataSet("npz:npz", ":PATH"),
 }
-ARCHITECTURES = (
-    "mlp",
-    "cnn-small",
-    "preact-resnet18",
-    "preact-resnet34",
-    "preact-resnet50",
-    "resnet18-cifar",
-    "wide-resnet",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50-32x4d",
-    "resnext50-32x8d",
-    "resnext152-32x8d",
-    *(f"efficientnet-b{number}" for number in range(8)),
-    "efficientnet-l1",
-)
+ARCHITECTURES = {
+    "mlp": "mlp:mlp",
+    "cnn-small": "cnn:cnn_small",
+    "preact-resnet18": "preact_resnet:PREACT_RESNETS",
+    "preact-resnet34": "preact_resnet:PREACT_RESNETS",
+    "preact-resnet50": "preact_resnet:PREACT_RESNETS",
+    "resnet18-cifar": "resnet_cifar:resnet18_cifar",
+    "wide-resnet": "wide_resnet:wide_resnet",
+    "resnet50": "resnet:RESNETS",
+    "resnet101": "resnet:RESNETS",
+    "resnet152": "resnet:RESNETS",
+    "resnext50-32x4d": "resnet:RESNETS",
+    "resnext50-32x8d": "resnet:RESNETS",
+    "resnext152-32x8d": "resnet:RESNETS",
+    **{f"efficientnet-b{number}": "efficientnet:EFFICIENTNETS" for number in range(8)},
+    "efficientnet-l1": "efficientnet:EFFICIENTNETS",
+}
+
+
+def data_set_forms() -> list[str]:
+    """How each data set is given, such as `cifar10[:PATH]`."""
+    return [f"{name}{one.path}" for name, one in DATA_SETS.items()]

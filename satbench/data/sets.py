@@ -7,29 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from satbench.core.errors import BadInput
-from satbench.core.lookup import find, nearest
+from satbench.core.lookup import find, imported_table, nearest
 from satbench.core.plugins import is_findable, is_reference, spelled
+from satbench.core.tables import DATA_SETS
 from satbench.data.arrays import as_images, check_own, own_images
-from satbench.data.cifar10_jpeg import cifar10_jpeg
 from satbench.data.decoded import settled
-from satbench.data.digits import digits
-from satbench.data.image_folder import image_folder
-from satbench.data.imagenet import imagenet
 from satbench.data.images import SHARES, Images, carve, together
 from satbench.data.loaders import LOADERS
-from satbench.data.npz import npz
 from satbench.data.published import PUBLISHED
-from satbench.data.samples import imagenet_sample
 from satbench.specs.names import check_data_set
 
-EMBEDDED: dict[str, Callable[..., Images]] = {"digits": digits, "imagenet-sample": imagenet_sample}
-FROM_PATH: dict[str, Callable[..., Images]] = {
-    "cifar10-jpeg": cifar10_jpeg,
-    "image_folder": image_folder,
-    "imagenet": imagenet,
-    "npz": npz,
-    **PUBLISHED,
-}
+_ALL = imported_table("satbench.data", {name: one.where for name, one in DATA_SETS.items()})
+EMBEDDED: dict[str, Callable[..., Images]] = {name: make for name, make in _ALL.items() if not DATA_SETS[name].path}
+FROM_PATH: dict[str, Callable[..., Images]] = {name: make for name, make in _ALL.items() if DATA_SETS[name].path}
 LARGEST_SIDE = 4096
 SPLITS = ("train", "val", "test", "all")
 HELD_OUT = 0.01  # of ImageNet's training images, 12,800 or so

@@ -9,28 +9,15 @@ from torch.overrides import TorchFunctionMode
 
 from satbench.core import plugins
 from satbench.core.errors import BadInput
+from satbench.core.lookup import imported_table
 from satbench.core.parameters import check
+from satbench.core.tables import ARCHITECTURES as NAMES
 from satbench.models.activations import activation
 from satbench.models.classifier import Classifier, ModelSpec, Size
-from satbench.models.cnn import cnn_small
-from satbench.models.efficientnet import EFFICIENTNETS
 from satbench.models.knn import install
-from satbench.models.mlp import mlp
-from satbench.models.preact_resnet import PREACT_RESNETS
-from satbench.models.resnet import RESNETS
-from satbench.models.resnet_cifar import resnet18_cifar
 from satbench.models.timm_network import PREFIX, timm_network
-from satbench.models.wide_resnet import wide_resnet
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "mlp": mlp,
-    "cnn-small": cnn_small,
-    **PREACT_RESNETS,
-    "resnet18-cifar": resnet18_cifar,
-    "wide-resnet": wide_resnet,
-    **RESNETS,
-    **EFFICIENTNETS,
-}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = imported_table("satbench.models", NAMES)
 
 
 def build_model(spec: ModelSpec) -> Classifier:

@@ -7,7 +7,7 @@ from statistics import fmean
 import pandas as pd
 
 from satbench.reporting.rounding import down, inward, outward
-from satbench.reporting.verdict import NOISE, Comparison
+from satbench.reporting.verdict import UNDECIDED, Comparison
 
 BOOTSTRAP_NOTE = (
     "Bootstrap: the 95% percentile interval when seeds and images are both drawn with replacement, 10,000 times. It is "
@@ -36,7 +36,7 @@ def main_question(found: Sequence[Comparison]) -> list[Comparison]:
 def answer(asked: Sequence[Comparison]) -> str:
     """One sentence on the comparisons of `main_question`: which are higher, lower or undecided, with intervals."""
     parts = []
-    for verdict in ("higher", "lower", NOISE):
+    for verdict in ("higher", "lower", *UNDECIDED):
         group = [
             f"{one.activation} {inward(one.difference)} {outward(one.low, one.high)}"
             for one in sorted(asked, key=lambda one: -one.difference)

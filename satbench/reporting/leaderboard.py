@@ -1,7 +1,7 @@
 """Leaderboards: files made of summary rows, the same bytes on every machine."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -65,7 +65,8 @@ def build(
         files[f"{stem}.csv"] = _csv(here)
         files[f"{stem}.md"] = _markdown(heading, here, notes(lines))
     boards = _boards(lists, published)
-    known, looked_up = cards(rows, by_network(details)), by_network(details)
+    looked_up = by_network(details)
+    known = cards(rows, looked_up)
     for board in boards:
         name = f"{board.stem}.html"
         if name in files or name == "index.html":
@@ -74,21 +75,13 @@ def build(
     return files | {"index.html": index_page(boards, claims, title)}
 
 
-def write(
-    folder: Path,
-    rows: Sequence[Row],
-    claims: Sequence[ClaimState] = (),
-    published: Sequence[PublishedLine] = (),
-    details: Sequence[Detail] = (),
-    title: str = TITLE,
-) -> list[Path]:
-    """Write every file of `build` into `folder` and remove generated files that no row explains any more.
+def write(folder: Path, files: Mapping[str, str]) -> list[Path]:
+    """Write the files of `build` into `folder` and remove generated files that are not among them.
 
     Files with other names, such as leaderboard.yaml and claims.yaml, are left alone. Raises `BadInput`, and
     changes nothing, where a page would replace one that satbench did not write.
     """
     check_page_folder(folder, option="--dir")
-    files = build(rows, claims, published, details, title)
     for name in files:
         if name.endswith(".html") and (folder / name).exists() and not is_own_page(folder / name):
             raise BadInput(f"{folder / name} is not a page of this satbench; remove it, or give another folder")
@@ -99,16 +92,8 @@ def write(
     return [folder / name for name in files]
 
 
-def check(
-    folder: Path,
-    rows: Sequence[Row],
-    claims: Sequence[ClaimState] = (),
-    published: Sequence[PublishedLine] = (),
-    details: Sequence[Detail] = (),
-    title: str = TITLE,
-) -> list[str]:
-    """Names of the generated files that differ from `build`, are missing, or should not be there; [] when all agree."""
-    files = build(rows, claims, published, details, title)
+def check(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """Names of the generated files that differ from those of `build`, are missing, or should not be there."""
     present = _generated(folder)
     wrong = present ^ set(files)
     wrong |= {name for name in present & set(files) if read_bounded(folder / name) != files[name].encode()}

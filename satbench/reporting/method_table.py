@@ -12,7 +12,7 @@ from satbench.reporting.joined import Measured
 from satbench.reporting.lines import model_lines
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.table_forms import MISSING
-from satbench.reporting.verdict import NOISE, Comparison
+from satbench.reporting.verdict import UNDECIDED, Comparison
 from satbench.results.crossed import Rate, crossed_rate
 from satbench.results.schema import ModelInfo
 
@@ -188,12 +188,12 @@ def method_differences(table: MethodTable, found: Iterable[Comparison]) -> pd.Da
 
 
 def in_words(table: MethodTable, found: Iterable[Comparison]) -> list[str]:
-    """A sentence a column of `method_differences`: where it is higher, where lower, and where inside the noise."""
+    """A sentence a column of `method_differences`: where it is higher, lower, and not decided."""
     names = {row.recipe: row.name for row in table.rows}
     sentences = []
     for column, group in _columns(table, found).items():
         parts = []
-        for verdict in ("higher", "lower", NOISE):
+        for verdict in ("higher", "lower", *UNDECIDED):
             there = sorted((one for one in group.values() if one.verdict == verdict), key=lambda one: -one.difference)
             listed = [f"{names[one.of[0]]} {inward(one.difference)} {outward(one.low, one.high)}" for one in there]
             parts.append(f"{verdict} in {len(there)}" + (f": {', '.join(listed)}" if listed else ""))
@@ -211,8 +211,10 @@ def headline(table: MethodTable) -> str:
         for verdict in ("higher", "lower"):
             there = sorted((one for one in group.values() if one.verdict == verdict), key=lambda one: -one.difference)
             parts += [f"{verdict}: {', '.join(names[one.of[0]] for one in there)}"] if there else []
-        rest = sum(one.verdict == NOISE for one in group.values())
-        sentences.append(f"{column[0].upper()}{column[1:]}: {'; '.join([*parts, f'{NOISE}: {rest} of {len(group)}'])}.")
+        rest = sum(one.verdict in UNDECIDED for one in group.values())
+        sentences.append(
+            f"{column[0].upper()}{column[1:]}: {'; '.join([*parts, f'not decided: {rest} of {len(group)}'])}."
+        )
     return f"{table.quantity[0].upper()}{table.quantity[1:]}. {' '.join(sentences)}"
 
 

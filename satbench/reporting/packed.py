@@ -7,6 +7,7 @@ Margins, distances, wrong predictions and pixel hashes are left out.
 import base64
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from satbench.core.bounded import MIB
 from satbench.core.parameters import Count, FromZero, Index
 from satbench.results.records import STEP
+from satbench.results.schema import Manifest
 from satbench.results.store import Run, read_timing
 
+KEPT = 2  # parts of the path of a network, STUDY_JOB/training
 UNKNOWN = -1  # the prediction in place of a wrong one
 TIMED = ["attack", "stage", "norm", "eps"]
 SUMMED = ["images", "forward", "backward", "seconds"]
@@ -67,6 +70,15 @@ class PackedRecords(Strict):
     share: str | None
     violations: dict[int, str]
     timing: list[_Times]
+
+
+def portable(manifest: Manifest) -> dict[str, Any]:
+    """The manifest for a file that is published: of a network in an absolute path only the last parts are said."""
+    said = manifest.model_dump(mode="json")
+    ref = PurePath(said["model"]["ref"])
+    if ref.is_absolute():
+        said["model"]["ref"] = PurePath(*ref.parts[-KEPT:]).as_posix()
+    return said
 
 
 def pack_records(run: Run, positions: Mapping[str, int]) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def check_report_folder(folder: Path) -> None:
 def _differences(asked: Sequence[Comparison]) -> list[tuple[str, str, str, Figure]]:
     if not asked:
         return []
-    caption = "Differences of the mean over seeds, with 95% intervals over images and seeds; hollow: inside the noise."
+    caption = "Differences of the mean over seeds, with 95% intervals over images and seeds; hollow: not decided."
     names = ", ".join(one.activation for one in asked)
     alt = f"Differences in {asked[0].quantity} for {names}. They are in a table below."
     return [("differences", caption, alt, plots.differences(asked))]

@@ -26,7 +26,7 @@ from satbench.reporting.method_table import MethodTable
 from satbench.reporting.names import strength
 from satbench.reporting.summary import Row
 from satbench.reporting.tables import accuracy_table
-from satbench.reporting.verdict import NOISE, Comparison
+from satbench.reporting.verdict import UNDECIDED, Comparison
 from satbench.results.crossed import Rate
 from satbench.results.metrics import UNION, WORST
 from satbench.results.training_log import Epoch
@@ -209,7 +209,7 @@ def differences(asked: Sequence[Comparison]) -> Figure:
         axes.axvline(0, color="#555555", lw=1)
         for place, one in enumerate(asked):
             arms = [[(one.difference - one.low) * 100], [(one.high - one.difference) * 100]]
-            face = "white" if one.verdict == NOISE else COLOURS[0]
+            face = "white" if one.verdict in UNDECIDED else COLOURS[0]
             axes.errorbar(
                 one.difference * 100, place, xerr=arms, fmt="o", color=COLOURS[0], markerfacecolor=face, capsize=3
             )

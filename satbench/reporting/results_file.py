@@ -22,7 +22,15 @@ from satbench.core.parameters import FromZero, Index
 from satbench.core.parsing import parsed
 from satbench.reporting.background import NOTHING, Background
 from satbench.reporting.joined import Measured, images_name, join_runs
-from satbench.reporting.packed import PackedRecords, Strict, pack_bytes, pack_records, unpack_bytes, unpack_records
+from satbench.reporting.packed import (
+    PackedRecords,
+    Strict,
+    pack_bytes,
+    pack_records,
+    portable,
+    unpack_bytes,
+    unpack_records,
+)
 from satbench.reporting.pictures import Picture
 from satbench.reporting.trained import Trained
 from satbench.results.schema import Manifest
@@ -197,7 +205,7 @@ def _images(runs: Sequence[Run]) -> dict[str, dict[str, tuple[str, int]]]:
 
 def _encoded(run: Run, images: int, positions: Mapping[str, int]) -> dict[str, Any]:
     return {
-        "manifest": run.manifest.model_dump(mode="json"),
+        "manifest": portable(run.manifest),
         "images": images,
         **pack_records(run, positions),
     }

@@ -29,6 +29,7 @@ from satbench.reporting.packed import (
     pack,
     pack_records,
     pack_text,
+    portable,
     unpack,
     unpack_records,
     unpack_text,
@@ -94,7 +95,7 @@ def encoded(entry: Entry) -> str:
         once = entry.run.records.drop_duplicates("sample_id")
         positions = {sample: place for place, sample in enumerate(once["sample_id"])}
         content = {
-            "manifest": entry.run.manifest.model_dump(mode="json"),
+            "manifest": portable(entry.run.manifest),
             "images": {
                 "n": len(once),
                 "ids": pack_text(json.dumps(list(positions), separators=(",", ":"))),
@@ -160,7 +161,8 @@ def differences(entry: Entry, run: Run) -> list[str]:
         return ["it holds counts alone, and no records to compare"]
     ours, theirs = entry.run, _as_read(run)
     if ours.manifest != theirs.manifest:
-        fields = [name for name in Manifest.model_fields if getattr(ours.manifest, name) != getattr(run.manifest, name)]
+        said = (ours.manifest, theirs.manifest)
+        fields = [name for name in Manifest.model_fields if len({repr(getattr(one, name)) for one in said}) > 1]
         return [f"its manifest is of another run: {', '.join(fields)} differ"]
     if len(ours.records) != len(theirs.records):
         return [f"it has {len(ours.records)} records, the run has {len(theirs.records)}"]

@@ -21,11 +21,14 @@ from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
 from satbench.specs.attack import AttackInfo, Strength
 
-NOISE = "inside the noise"
+NOISE = "inside the noise"  # the interval reaches 0
+OPEN = "not separable"  # the interval excludes 0, and the corrected p-value does not reach the level
+UNDECIDED = (OPEN, NOISE)
 LEVEL = 0.05
 RULE_NOTE = (
-    'A difference is called "higher" or "lower" only when its 95% interval excludes 0 and its p-value is below 0.05 '
-    "after Holm's correction for all activations, or all changes of the recipe, that are compared with the same "
+    f'A difference is "{NOISE}" when its 95% interval reaches 0, and "higher" or "lower" when the interval excludes 0 '
+    f'and the p-value is below 0.05 after correction; between the two it is "{OPEN}". The correction is '
+    "Holm's, for all activations, or all changes of the recipe, that are compared with the same "
     "reference in the same quantity. With several seeds both "
     "take images and seeds as random: the variance of the mean difference is that of the seeds' means over their "
     "number plus that of the images' means over theirs. With one seed they are Tango's score interval of paired rates "
@@ -83,9 +86,11 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`higher`, `lower` or `inside the noise`."""
-        if self.p_value >= LEVEL or self.low <= 0 <= self.high:
+        """`higher`, `lower`, `not separable` or `inside the noise`."""
+        if self.low <= 0 <= self.high:
             return NOISE
+        if self.p_value >= LEVEL:
+            return OPEN
         return "higher" if self.difference > 0 else "lower"
 
     def sentence(self) -> str:
@@ -97,8 +102,8 @@ class Comparison:
             f"p = {self.p_value:.2g}{adjusted}"
         )
         what = f"{self.where}: {self.quantity} of {self.activation}"
-        if self.verdict == NOISE:
-            return f"{what} against {self.reference} is {NOISE}: {points} ({counts})."
+        if self.verdict in UNDECIDED:
+            return f"{what} against {self.reference} is {self.verdict}: {points} ({counts})."
         alone = " One seed cannot show what another seed would give." if len(self.seeds) == 1 else ""
         return f"{what} is {self.verdict} than that of {self.reference}: {points} ({counts}).{alone}"
 

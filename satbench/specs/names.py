@@ -13,7 +13,7 @@ from satbench.core.errors import BadInput
 from satbench.core.lookup import find, keywords, literal, nearest
 from satbench.core.plugins import is_findable, is_reference, spelled
 from satbench.core.strict_yaml import read_mapping, shipped
-from satbench.core.tables import ARCHITECTURES, ATTACKS, DATA_SETS, RECIPES
+from satbench.core.tables import ARCHITECTURES, ATTACKS, DATA_SETS, RECIPES, data_set_forms
 
 FOOLBOX = "foolbox"
 DEFAULT_NORM = "Linf"
@@ -61,8 +61,10 @@ def check_data_set(name: str) -> None:
         if not is_findable(reference):
             known = nearest(kind, DATA_SETS)
             raise BadInput(f"unknown data set {kind!r}; {known}; a module of that name is not there either")
-    elif (not path and (colon or DATA_SETS[kind].endswith(":PATH"))) or (path and DATA_SETS[kind] == kind):
-        raise BadInput(f"data set {name!r} is none of: {', '.join(DATA_SETS.values())}")
+        return
+    given = DATA_SETS[kind].path
+    if (not path and (colon or given == ":PATH")) or (path and not given):
+        raise BadInput(f"data set {name!r} is none of: {', '.join(data_set_forms())}")
 
 
 def check_recipe(name: str) -> None:

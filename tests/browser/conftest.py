@@ -110,7 +110,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     published = [
         PublishedLine("digits", "test", "Linf", "8/255", "theirs", 96.0, 60.0, "PGD-20", "a paper", "not measured here")
     ]
-    leaderboard.write(folder / "boards", summarise(runs), (), published, details)
+    leaderboard.write(folder / "boards", leaderboard.build(summarise(runs), (), published, details))
     return folder / "boards"
 
 

@@ -381,7 +381,7 @@ def test_a_page_of_someone_else_is_not_overwritten(runs: list[Run], tmp_path: Pa
     before = {file: file.read_bytes() for file in folder.iterdir()}
     for write in (
         lambda: page.write_report(folder, runs, {}, "T", []),
-        lambda: leaderboard.write(folder, summarise(runs)),
+        lambda: leaderboard.write(folder, leaderboard.build(summarise(runs))),
     ):
         with pytest.raises(Exception, match="not a page of this satbench"):
             write()

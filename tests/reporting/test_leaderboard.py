@@ -144,11 +144,11 @@ def test_outcomes_of_images_are_joined_over_attacks_and_packed() -> None:
 
 def test_a_page_of_another_program_is_kept(rows: list[Row], tmp_path: Path) -> None:
     (tmp_path / "notes.html").write_text("by hand")
-    write(tmp_path, rows)
+    write(tmp_path, build(rows))
     assert (tmp_path / "notes.html").read_text() == "by hand"
     (tmp_path / "digits.html").write_text("by hand")
     with pytest.raises(BadInput, match=r"digits\.html is not a page of this satbench"):
-        write(tmp_path, rows)
+        write(tmp_path, build(rows))
     assert (tmp_path / "digits.html").read_text() == "by hand"
 
 
@@ -160,18 +160,18 @@ def test_the_order_of_the_rows_does_not_matter(rows: list[Row]) -> None:
 
 
 def test_check_names_changed_missing_and_stale_files(rows: list[Row], tmp_path: Path) -> None:
-    assert len(check(tmp_path / "none", rows)) == len(build(rows))
+    assert len(check(tmp_path / "none", build(rows))) == len(build(rows))
     for name in ("baselines.yaml", "claims.yaml", "runs.json", "README.md"):
         (tmp_path / name).write_text("by hand")
-    write(tmp_path, rows)
-    assert check(tmp_path, rows) == []
+    write(tmp_path, build(rows))
+    assert check(tmp_path, build(rows)) == []
     board = tmp_path / "digits-Linf-8_255.csv"
     board.write_bytes(board.read_bytes().replace(b"gelu", b"gelv", 1))
     (tmp_path / "index.html").unlink()
     (tmp_path / "digits-L1-12.json").write_text("{}")
-    assert check(tmp_path, rows) == ["digits-L1-12.json", "digits-Linf-8_255.csv", "index.html"]
-    write(tmp_path, rows)
-    assert check(tmp_path, rows) == []
+    assert check(tmp_path, build(rows)) == ["digits-L1-12.json", "digits-Linf-8_255.csv", "index.html"]
+    write(tmp_path, build(rows))
+    assert check(tmp_path, build(rows)) == []
     assert not (tmp_path / "digits-L1-12.json").exists()
     assert (tmp_path / "runs.json").read_text() == (tmp_path / "baselines.yaml").read_text() == "by hand"
 

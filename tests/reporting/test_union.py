@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from satbench.cli import app
 from satbench.reporting import page, plots
-from satbench.reporting.leaderboard import check, write
+from satbench.reporting.leaderboard import build, check, write
 from satbench.reporting.run_file import Entry, encoded, read_entry
 from satbench.reporting.summary import Row, summarise
 from satbench.reporting.table_forms import readable, to_markdown
@@ -99,14 +99,14 @@ def test_a_union_has_a_leaderboard_of_its_own(make_run: MakeRun, tmp_path: Path)
     rows = two_norms(make_run)
     (tmp_path / "counts.txt").write_text(encoded(Entry(rows=tuple(rows))))
     assert list(read_entry(tmp_path / "counts.txt").rows) == rows
-    write(tmp_path, rows)
+    write(tmp_path, build(rows))
     stored = json.loads((tmp_path / "digits-union-of_L2_0.5_Linf_8_255.json").read_text())
     assert stored["title"] == "digits, union of L2 0.5, Linf 8/255"
     assert [row["robust"] for row in stored["boards"][0]["rows"]] == [0.3]
-    assert check(tmp_path, rows) == []
+    assert check(tmp_path, build(rows)) == []
     alone = [row for row in rows if row.norm != UNION]
-    assert check(tmp_path, alone)
-    write(tmp_path, alone)
+    assert check(tmp_path, build(alone))
+    write(tmp_path, build(alone))
     assert not list(tmp_path.glob("*union*"))
 
 
