@@ -12,7 +12,7 @@ from satbench.reporting.joined import Measured
 from satbench.reporting.lines import model_lines
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.table_forms import MISSING
-from satbench.reporting.verdict import UNDECIDED, Comparison
+from satbench.reporting.verdict import OPEN, UNDECIDED, Comparison
 from satbench.results.crossed import Rate, crossed_rate
 from satbench.results.schema import ModelInfo
 
@@ -196,7 +196,8 @@ def in_words(table: MethodTable, found: Iterable[Comparison]) -> list[str]:
         for verdict in ("higher", "lower", *UNDECIDED):
             there = sorted((one for one in group.values() if one.verdict == verdict), key=lambda one: -one.difference)
             listed = [f"{names[one.of[0]]} {inward(one.difference)} {outward(one.low, one.high)}" for one in there]
-            parts.append(f"{verdict} in {len(there)}" + (f": {', '.join(listed)}" if listed else ""))
+            if there or verdict != OPEN:
+                parts.append(f"{verdict} in {len(there)}" + (f": {', '.join(listed)}" if listed else ""))
         quantity = next(iter(group.values())).quantity
         sentences.append(f"{column}, {quantity}, in points: {'; '.join(parts)}.")
     return sentences

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -208,3 +209,15 @@ def test_damaged_missing_and_other_files_are_refused(make_run: MakeRun, tmp_path
         path.write_text(text)
         with pytest.raises(BadInput, match=expected):
             read_entry(path)
+
+
+@pytest.mark.parametrize(
+    ("ref", "said"),
+    [("/home/me/study/job-1/training", "job-1/training"), ("digits-silu", "digits-silu"), ("runs/a", "runs/a")],
+)
+def test_a_file_does_not_say_where_a_machine_keeps_its_networks(make_run: MakeRun, ref: str, said: str) -> None:
+    run = make_run("relu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})
+    model = run.manifest.model.model_copy(update={"ref": ref})
+    run = replace(run, manifest=run.manifest.model_copy(update={"model": model}))
+    assert json.loads(encoded(Entry(run)))["manifest"]["model"]["ref"] == said
+    assert "/home/me" not in encoded(Entry(run))
