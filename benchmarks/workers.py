@@ -5,8 +5,9 @@
 `evaluation` is AutoAttack standard on a network for digits: one `satbench eval`, against two of them at the same time
 on one folder. `study` is six trainings of `--epochs` with their evaluations, by one worker process and by two. Every
 process has one thread. Printed is the ratio of the wall times of whole commands, start-up included: median, minimum and
-maximum over the rounds. The records must be equal bytes. On a busy machine the ratio of wall times says little; the CPU
-seconds of all processes, also printed, then tell what the second worker adds.
+maximum over the rounds. The records must be equal bytes. The speed of a shared machine
+changes between two commands, and the ratio of wall times with it. CPU seconds by wall time, the cores in use, do not
+depend on that speed.
 
 A study has some ten seconds that a second worker does not shorten: every process imports torch, and torch's optimizers
 import its compiler. So the ratio grows with the size of the trainings.
@@ -89,7 +90,8 @@ def main() -> None:
                 assert records(scratch / "1") == records(scratch / "2")
             ratios.append(seconds[1] / seconds[2])
             words = (f"{seconds[count]:.1f} s ({cpu[count]:.1f} s of CPU) with {count}" for count in (1, 2))
-            print(f"{kind}: {', '.join(words)}", flush=True)
+            busy = " and ".join(f"{cpu[count] / seconds[count]:.2f}" for count in (1, 2))
+            print(f"{kind}: {', '.join(words)}; cores in use {busy}", flush=True)
         print(f"{kind}: ratio {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]", flush=True)
 
 
