@@ -16,16 +16,17 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the cases of a test marked `one_in(k)`, every k-th runs by default; the others are slow and `left_out`."""
+    """Tests marked `left_out` are slow, and of a test marked `one_in(k)` all cases but every k-th are `left_out`."""
     seen: Counter[str] = Counter()
     for item in items:
         mark = item.get_closest_marker("one_in")
         if mark is not None and item.get_closest_marker("slow") is None:
             test = item.nodeid.partition("[")[0]
             if seen[test] % mark.args[0]:
-                item.add_marker(pytest.mark.slow)
                 item.add_marker(pytest.mark.left_out)
             seen[test] += 1
+        if item.get_closest_marker("left_out") is not None:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -141,6 +141,7 @@ def small(name: str) -> Foolbox:
     return Foolbox(name, {key: min(value, 5) if key in few else value for key, value in params.items()})  # type: ignore[call-overload]
 
 
+@pytest.mark.left_out
 def test_foolboxes_kinds_are_what_its_attacks_ask_the_network_for() -> None:
     kinds: dict[str, str] = {}
     for name in names():

@@ -476,6 +476,7 @@ def test_a_misclassified_image_is_left_alone(name: str) -> None:
     assert torch.equal(x_adv, x)
 
 
+@pytest.mark.left_out
 def test_nothing_is_printed_or_logged_that_nobody_must_know(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -71,6 +71,7 @@ def test_the_list_for_programs_has_every_card_with_what_was_published() -> None:
     assert entries["digits-silu"]["state"] == "packaged"
 
 
+@pytest.mark.left_out
 def test_conditions_of_the_list_hold_together() -> None:
     cards = read_cards()
     assert listed("resnet50-*") == [name for name in cards if name.startswith("resnet50-")]
@@ -209,6 +210,7 @@ def test_a_shared_cache_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPat
 # pins
 
 
+@pytest.mark.left_out
 def test_pins_travel_in_a_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load(NAME)
     file = tmp_path / "pins.json"

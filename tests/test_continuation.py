@@ -303,6 +303,7 @@ def test_a_kill_before_the_folder_changed_leaves_the_shorter_run(
 # the command
 
 
+@pytest.mark.left_out
 def test_the_command_continues_a_finished_run(dataset: str, tmp_path: Path) -> None:
     words = ["train", "digits-standard", "--dataset", dataset, "--device", "cpu", "--set", "schedule=constant"]
     words += ["--set", "model.width=4", "--set", "batch_size=36"]

@@ -232,6 +232,7 @@ def test_slurm_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -
         make_engine("slurm:2")
 
 
+@pytest.mark.left_out
 def test_workers_of_an_array_leave_the_same_bytes(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     engine, kills = make_engine("slurm:2,cluster=local"), [0]

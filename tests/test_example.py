@@ -78,6 +78,7 @@ def test_the_gate_of_the_example_passes(example: Path) -> None:
     assert {one["state"] for one in network["figures"]} == {"unchanged"}
 
 
+@pytest.mark.left_out
 @pytest.mark.parametrize("kind", [pytest.param(one, marks=SLOW.get(one, ())) for one in BREAKS])
 def test_what_is_broken_on_purpose_fails_with_the_right_words(kind: str, example: Path) -> None:
     change, words = BREAKS[kind]

@@ -665,6 +665,7 @@ def fetch_and_pin(home: Path, mirror: str, number: int) -> None:
         cache.pin(NAME, {file: sha256_file(cache.folder(NAME) / file) for file in SOURCES}, None)
 
 
+@pytest.mark.left_out
 def test_two_processes_download_once_and_lose_no_pin(
     mirror: Site, home: Path, processes: multiprocessing.context.ForkServerContext
 ) -> None:

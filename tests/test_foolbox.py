@@ -201,6 +201,7 @@ def test_images_without_a_start_stand(name: str, caplog: pytest.LogCaptureFixtur
     assert f"foolbox:{name} found no example to start from" in caplog.text
 
 
+@pytest.mark.left_out
 @pytest.mark.parametrize("name", ["LinfAdditiveUniformNoiseAttack", "PointwiseAttack"])
 def test_the_streams_decide_every_draw(name: str) -> None:
     """The second draws from numpy's generator."""

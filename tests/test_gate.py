@@ -79,6 +79,7 @@ def test_a_broken_network_is_caught_early_and_its_flipped_images_are_named(kind:
     assert "lost" in done.stderr
 
 
+@pytest.mark.left_out
 def test_a_masked_network_fails_though_its_number_rose_and_every_output_says_so(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +286,7 @@ def test_a_reason_with_a_line_break_forges_no_verdict(folder: Path) -> None:
     assert "(approved: ok) ## Robustness: unchanged)" in done.stdout
 
 
+@pytest.mark.left_out
 def test_trust_that_needs_more_images_is_announced(folder: Path) -> None:
     file = folder / "mine.baseline.json"
     held = read_baseline(file)
@@ -319,6 +321,7 @@ def test_a_published_rate_needs_no_baseline(tmp_path: Path) -> None:
         assert (figure["basis"], figure["n"]) == ("published", N)
 
 
+@pytest.mark.left_out
 def test_power_says_which_drop_is_seen_and_what_it_takes(tmp_path: Path) -> None:
     done = check(suite(tmp_path, n=450), "--power")
     assert done.exit_code == 0, done.output
@@ -332,6 +335,7 @@ def test_power_says_which_drop_is_seen_and_what_it_takes(tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.json"))
 
 
+@pytest.mark.left_out
 def test_power_has_all_images_measured_at_once_where_bits_of_units_are_compared(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +376,7 @@ def test_the_gate_trains_and_fails_on_a_planted_change_of_the_recipe(
     assert "beyond the accepted +5.0 points" in changed.stderr
 
 
+@pytest.mark.left_out
 def test_two_runs_grow_until_it_is_settled_which_is_more_robust(tmp_path: Path) -> None:
     for kind in ("plain", "planted"):
         evaluate(f"gate_networks:build:kind={kind}", tmp_path / kind, "pgd:steps=5", eps=0.05, dataset="digits", n=20)

@@ -425,6 +425,7 @@ def test_names_are_read_in_one_way(text: str, parts: tuple[str, str]) -> None:
     assert spelled(text) == parts
 
 
+@pytest.mark.left_out
 def test_a_study_of_ones_own_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(TESTS)
     study = Study(

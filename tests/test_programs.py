@@ -99,6 +99,7 @@ def test_an_exported_network_of_a_fixed_batch_says_how_to_export_it(tmp_path: Pa
         load(str(exported(tmp_path / "net.pt2", None)))
 
 
+@pytest.mark.left_out
 def test_a_program_without_gradients_is_told_to_a_gradient_attack(tmp_path: Path) -> None:
     file = traced(tmp_path / "net.pt", Detached())
     words = ["eval", "--model", str(file), "--dataset", "digits", "--eps", "0.1", "--n", "4", "--no-trust"]

@@ -160,6 +160,7 @@ def test_a_linear_network_falls_one_percent_beyond_its_boundary_and_not_before(n
             assert wrong(model, x_adv, y[one]).item() is falls
 
 
+@pytest.mark.left_out
 def test_digits_that_pgd_20_breaks_are_broken() -> None:
     model, data = load_model("digits-silu"), load_images("digits", "test")
     x, y, threat = data.x[:80], data.y[:80], ThreatModel("Linf", 0.2)

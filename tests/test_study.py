@@ -394,6 +394,7 @@ def test_the_page_calls_recipes_as_the_configs_say(done: StudyFolder, tmp_path: 
     assert page == write_page(done.path, tmp_path / "page").index.read_text(encoding="utf-8")
 
 
+@pytest.mark.left_out
 def test_the_page_of_results_is_that_of_the_study(done: StudyFolder, tmp_path: Path) -> None:
     (tmp_path / "plan.md").write_text("The plan.\n\n## Departures\nOne.\n", encoding="utf-8")
     words = ["report", str(done.path), "--out", str(tmp_path / "a"), "--plan", str(tmp_path / "plan.md")]

@@ -140,6 +140,7 @@ def test_an_honest_run_verifies_again_and_again(honest: Run, model: Loaded) -> N
         assert seen.broken == broken_by_attack(honest.records).sum() > 0
 
 
+@pytest.mark.left_out
 def test_a_small_sample_is_whole_batches(honest: Run, model: Loaded) -> None:
     """PGD's images are attacked 16 at a time, APGD's all together."""
     for _ in range(3):
@@ -185,6 +186,7 @@ def test_an_honest_run_of_another_processor_verifies(tmp_path: Path) -> None:
         assert (run.records["margin"].head(40) != again.records["margin"]).any(), "the processors computed the same"
 
 
+@pytest.mark.left_out
 def test_an_honest_run_on_more_threads_verifies(model: Loaded, tmp_path: Path) -> None:
     run = measured(model, tmp_path, attack=ATTACKS[0], threads=2)
     seen = checked(run.path, model)

@@ -38,6 +38,7 @@ def test_the_default_pgd_does_not_stop_at_the_sources_first_error(tmp_path: Path
     assert rapid <= apgd
 
 
+@pytest.mark.left_out
 def test_the_cheap_stages_of_an_ensemble_do_not_stop_either(tmp_path: Path) -> None:
     records = transfer(tmp_path / "cascade", "cascade", n=12).records
     stages = set(records["stage"]) - {""}

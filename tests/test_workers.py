@@ -149,6 +149,7 @@ def test_lock_files_of_killed_workers_are_deleted(tmp_path: Path) -> None:
 # machines that round differently
 
 
+@pytest.mark.left_out
 def test_a_machine_of_other_arithmetic_joins_a_run(alone: Run, tmp_path: Path) -> None:
     out = tmp_path / "run"
 

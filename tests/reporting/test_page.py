@@ -93,6 +93,7 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere(runs: list[Run], rep
     assert "<dc:date>" not in svg
 
 
+@pytest.mark.left_out
 def test_equal_runs_give_equal_bytes(runs: list[Run], report: page.Report, tmp_path: Path) -> None:
     again = written(tmp_path, runs[::-1])
     for left, right in zip(report.files, again.files, strict=True):
