@@ -58,6 +58,7 @@ class Counting(Method):
     scale: float = 1.0
 
     crafts = False
+    awp_source = "this test"
 
     @property
     def passes(self) -> Passes:

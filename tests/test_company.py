@@ -1,16 +1,17 @@
-"""The newer methods with averages of the weights and with weight perturbation, and what is refused in their company."""
+"""The newer methods with averages of the weights, and weight perturbation around those that a source joins it to."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import BATCHES, tiny, write_rows
+from tiny_training import BATCHES, BEGUN, tiny, write_rows
 from torch import nn
 
 from satbench import train
 from satbench.attacks.base import batch_statistics
 from satbench.core.errors import BadInput
+from satbench.methods import METHODS
 from satbench.methods.adr import ADR
 from satbench.methods.base import Step, second_network, weights_of
 from satbench.numerics.threat import ThreatModel
@@ -31,6 +32,10 @@ COMPANY: dict[str, dict[str, object]] = {
     "swa": {"averaging": "swa", "averaging.start": 0},
     "awp": {},
 }
+PAIRS = [(name, company) for name in NEWER for company in COMPANY if company != "awp" or METHODS[name]().awp_source]
+
+
+ONE = "method=pgd_at or trades or mart or adr"  # the works of Wu et al. 2020, and of Wu et al. 2024
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +46,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 def changes(name: str, company: str) -> dict[str, object]:
     params = {f"method.{key}": value for key, value in NEWER[name].items()}
     around = {"method": "awp", "method.method": name} if company == "awp" else {"method": name}
-    return {**around, **params, **COMPANY[company]}
+    begun = BEGUN if METHODS[name]().needs_trained else {}
+    return {**around, **params, **COMPANY[company], **begun}
 
 
 @pytest.mark.one_in(2)
-@pytest.mark.parametrize("company", COMPANY)
-@pytest.mark.parametrize("name", NEWER)
+@pytest.mark.parametrize(("name", "company"), PAIRS)
 def test_every_newer_method_trains_in_company(name: str, company: str, dataset: str, tmp_path: Path) -> None:
     """An average is kept and differs from the network; AWP takes the passes of one more loss."""
     config = tiny(dataset, **changes(name, company))
@@ -74,7 +79,20 @@ def test_every_newer_method_trains_in_company(name: str, company: str, dataset: 
         ({"method": "adr", "method.base": "mart"}, "pgd_at or trades; its source joins it to no other method"),
         ({"method": "adr", "method.beta": 6}, "beta of adr is the weight of TRADES' divergence"),
         ({"method": "adr", "method.interpolation": 1.2}, "interpolation of adr is 1.2; give a number from 0 to 1"),
-        ({"method": "awp", "method.method": "awp"}, "is not defined; wrap a method of one update a batch"),
+        *(
+            ({"method": "awp", "method.method": name}, rf"awp around {kind} is undefined: no source joins them; give {ONE}")
+            for name, kind in (
+                ("awp", "AWP"),
+                ("simclr", "SimCLR"),
+                ("ssl_at", "SSLAT"),
+                ("aft", "AFT"),
+                ("moat", "MOAT"),
+                ("te", "TemporalEnsembling"),
+                ("sglr", "SGLR"),
+                ("fgsm_rs", "FGSMRS"),
+            )
+        ),
+        ({"method": "awp", "method.warmup_epochs": 2}, "awp starts after epoch 2 of 2; set method.warmup_epochs below"),
     ],
 )
 def test_what_no_source_defines_is_refused(change: dict[str, object], hint: str, dataset: str, tmp_path: Path) -> None:

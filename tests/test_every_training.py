@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import BATCHES, WAYS, contents, tiny, write_rows
+from tiny_training import BATCHES, BEGUN, WAYS, contents, tiny, write_rows
 
 from satbench import train
 from satbench.core.errors import BadInput
@@ -123,12 +123,30 @@ def test_resident_images_are_the_same_images(dataset: str, tmp_path: Path) -> No
         ({"method": "simclr"}, "augment=none with simclr, which learns from 2 views of every image that differ; set"),
         ({"method": "ssl_at", "speed.compile": True}, "speed.compile with ssl_at, which reads the representation"),
         ({"method": "ssl_at", "accumulation": 2}, "accumulation with ssl_at"),
-        ({"method": "ssl_at"}, "the best epoch is chosen by 'knn_robust', which no evaluator gives"),
+        ({"method": "ssl_at", **BEGUN}, "the best epoch is chosen by 'knn_robust', which no evaluator gives"),
+        ({"method": "ssl_at"}, "ssl_at of an untrained network; set init_from to a trained one, or give stages"),
+        ({"method": "aft"}, "aft of an untrained network; set init_from to a trained one, or give stages"),
+        (
+            {"stages": [{"epochs": 1, "changes": {"method": "aft"}}, {}]},
+            "aft of an untrained network; set init_from to a trained one",
+        ),
+        (
+            {"method": "aft", "measure.every": 2, **BEGUN},
+            "measure.every=2 with aft, which reads clean of the validation split after every epoch; set measure.every=1",
+        ),
         ({"measure.evaluators": "clean+fgsm+pgd+knn"}, "k=75 of knn is more than the 72 training images"),
         ({"method": "awp", "method.method": "mart", "label_smoothing.amount": 0.1}, "defined for hard labels"),
         ({"method": "free", "threat.warmup_epochs": 1}, "crafts no image from the start"),
         ({"method": "te"}, "te that starts after epoch 89 of 2; set method.start_epoch"),
-        ({"method": "awp", "method.method": "sglr"}, "awp that starts after epoch 89 of 2; set method"),
+        ({"method": "sglr"}, "sglr that starts after epoch 89 of 2; set method.start_epoch"),
+        (
+            {"method": "moat"},
+            "moat reaches its last stage, multi, after 4 epochs, and the run, or its stage, has 2; give more epochs",
+        ),
+        (
+            {"method": "moat", "method.unit": "updates", "method.stages": [[10, "single"], [1, "multi"]]},
+            "multi, after 10 updates, and the run, or its stage, has 10",
+        ),
         (
             {"method": "te", "method.start_epoch": 0, "label_smoothing.amount": 0.1},
             "te, whose loss is defined for hard",
@@ -141,17 +159,13 @@ def test_resident_images_are_the_same_images(dataset: str, tmp_path: Path) -> No
             {"method": "sglr", "method.start_epoch": 0, "method.weighted": True, "accumulation": 2},
             "accumulation with sglr, whose loss weighs the images of a batch against each other",
         ),
-        ({"method": "awp", "method.method": "free"}, "not defined"),
+        ({"method": "awp", "method.method": "free"}, "awp around Free is undefined"),
         ({"method": "n_fgsm", "threat.norm": "L2"}, "Linf"),
         ({"method": "gradalign", "threat.norm": "L1"}, "Linf"),
         ({"averaging": "swa"}, "start"),
         ({"averaging": "swa", "averaging.start": 2}, "start before its end"),
         ({"averaging": "emma"}, "ema"),
         ({"averaging.decay": 0.9}, "takes none"),
-        (
-            {"method": "awp", "method.method": "standard", "attack_bn_mode": "train"},
-            "awp around standard, which crafts",
-        ),
         ({"method": "standard", "threat.warmup_epochs": 1}, "crafts no image"),
         ({"data.val": "none", "stop.patience": 2}, "both look at the validation split"),
         ({"data.val": "none", "stop.collapse": "stop"}, "both look at the validation split"),

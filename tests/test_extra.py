@@ -54,7 +54,7 @@ def extras(batch: Batch) -> int:
 # the feed
 
 
-@pytest.mark.parametrize(("fraction", "each"), [(0.7, 7), (0.25, 2), (0.01, 0), (0.95, 10)])
+@pytest.mark.parametrize(("fraction", "each"), [(0.7, 7), (0.25, 2), (0.06, 1), (0.94, 9)])
 def test_every_batch_has_the_stated_share(fraction: float, each: int) -> None:
     """An epoch keeps its updates and images: extra ones replace original ones."""
     batches = list(feed(fraction).epoch(0))
@@ -64,6 +64,13 @@ def test_every_batch_has_the_stated_share(fraction: float, each: int) -> None:
     for batch in batches:
         assert torch.equal(batch.x, pixels[batch.rows])
         assert torch.equal(batch.y, labels[batch.rows])
+
+
+@pytest.mark.parametrize(("fraction", "made"), [(0.01, 0), (0.96, 10)])
+def test_a_share_without_images_of_both_kinds_is_refused(fraction: float, made: int) -> None:
+    hint = f"data.extra_fraction={fraction} makes {made} of the 10 images of a batch extra ones; give a share from 0.1 to 0.9"
+    with pytest.raises(BadInput, match=re.escape(hint)):
+        feed(fraction)
 
 
 def test_no_image_comes_twice_until_all_have_come() -> None:

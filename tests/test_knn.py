@@ -245,6 +245,8 @@ def test_a_linear_read_out_is_the_logistic_regression_of_scikit_learn(run: Path,
     ("readout", "out", "said"),
     [
         ("knn:k=73", "a.safetensors", "k=73 of a kNN read-out is more than the 72 representations"),
+        ("knn:k=0", "a.safetensors", "k of a kNN read-out is 0; give a whole number from 1"),
+        ("knn:k=2.5", "a.safetensors", "k of a kNN read-out is 2.5; give a whole number from 1"),
         ("nearest", "a.safetensors", "unknown read-out 'nearest'; did you mean linear"),
         ("knn:n=3", "a.safetensors", "unknown parameter 'n' of read-out 'knn'"),
         ("knn:k=3", "a.pt", "give the name of a new .safetensors file"),
@@ -275,7 +277,7 @@ def test_an_evaluation_attacks_the_read_out_that_is_used(run: Path, tmp_path: Pa
     assert (records["clean_prediction"] == records["label"]).mean() == pytest.approx(row["val_knn"])
     assert (~records["broken"]).mean() == pytest.approx(row["val_knn_robust"])
     assert (records["backward"] > 0).any()
-    with pytest.raises(BadInput, match="no gradient to its input"):
+    with pytest.raises(BadInput, match="no gradient to its input; .* for a kNN read-out --attack knn-guided"):
         evaluate(str(file), tmp_path / "pgd", ["pgd"], split="val", device="cpu")
 
 
@@ -284,8 +286,27 @@ def test_trust_says_that_votes_have_no_gradient(run: Path) -> None:
     assert isinstance(net, Classifier)
     found = examine(knn(net, images, torch.device("cpu"), 3), images, ThreatModel("Linf", 0.1))
     (seen,) = (one for one in found.findings if one.check == "gradients")
-    assert (found.verdict, seen.outcome, seen.next_attack) == ("fail", "fail", "square")
+    assert (found.verdict, seen.outcome, seen.next_attack) == ("fail", "fail", "knn-guided")
     assert "no gradient to its input" in seen.sentence
+
+
+def test_training_without_labels_says_what_is_clean_and_how_to_measure_it(tmp_path: Path) -> None:
+    dataset, out = write_rows(tmp_path / "rows.npz"), tmp_path / "run"
+    settings = ("epochs=1", "augment=crop-flip", "batch_size=16", "model.width=4", "measure.evaluators=knn:k=3,steps=1")
+    words = [f"--set={one}" for one in settings]
+    done = CliRunner().invoke(
+        app, ["train", "digits-simclr", "--dataset", dataset, *words, "--out", str(out), "--device", "cpu"]
+    )
+    assert done.exit_code == 0, done.output
+    (verdict,) = [line for line in done.stdout.splitlines() if line.startswith("best epoch 1: knn ")]
+    assert " % without an attack on 12 validation images, best - last 0.0 points" in verdict
+    following = done.stdout.splitlines()[-1].removeprefix("next: ")
+    first, then = following.split(", as its last layer is untrained; then ")
+    assert first == f"satbench readout {out} knn:k=3 --out {out / 'knn.safetensors'}"
+    assert CliRunner().invoke(app, first.split()[1:]).exit_code == 0
+    assert then == f"satbench eval --model {out / 'knn.safetensors'} --attack knn-guided --eps 0.2 --steps 50"
+    again = CliRunner().invoke(app, [*then.split()[1:], "--n", "4", "--out", str(tmp_path / "eval"), "--device", "cpu"])
+    assert again.exit_code == 0, again.output
 
 
 @pytest.mark.slow

@@ -48,7 +48,6 @@ EVERY: dict[str, dict[str, Any]] = {
     "sglr": {"steps": 3, "start_epoch": 0},
     "sglr interp": {"steps": 3, "start_epoch": 1, "anchor": "interp", "clean_bn_mode": "eval"},
     "sglr trades": {"base": "trades", "steps": 3, "start_epoch": 0},
-    "awp sglr": {"method": "sglr", "steps": 3, "start_epoch": 0},
     "te": {"steps": 3, "start_epoch": 0, "end_epoch": 1},
     "te trades": {"base": "trades", "steps": 3, "start_epoch": 0, "end_epoch": 1},
     "adr": {"steps": 3, "end_epoch": 1, "decay": 0.7},

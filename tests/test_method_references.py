@@ -393,7 +393,6 @@ CASES: dict[str, tuple[Callable[[nn.Module, Batch, Memory], Loss], dict[str, Any
     "simclr": (simclr, {"temperature": 0.3}),
     "ssl_at": (ssl_at, {"steps": 4}),
     "awp trades": (trades, {"method": "trades", "gamma": 0.005}),
-    "awp te": (te, {"method": "te", **LATE, "end_epoch": 3}),
 }
 
 

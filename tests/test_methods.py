@@ -54,12 +54,8 @@ CASES: dict[str, list[dict[str, Any]]] = {  # parameters to try, beside the defa
 }
 
 
-def wrapped_by_awp(name: str) -> bool:
-    method = METHODS[name]()
-    return not isinstance(method, AWP) and method.replays == 1 and not method.second_order
-
-
-CASES["awp"] += [{"method": name} for name in METHODS if wrapped_by_awp(name)]
+JOINED = ("pgd_at", "trades", "mart", "adr")  # to AWP by a source
+CASES["awp"] += [{"method": name} for name in JOINED]
 EVERY = [
     pytest.param(name, params, id=f"{name}-{params.get('method', '')}{i}")
     for name in METHODS
@@ -128,9 +124,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def test_every_method_is_under_contract() -> None:
     assert set(CASES) <= set(METHODS)
     assert {param.values[0] for param in EVERY} == set(METHODS)
-    wrapped = {params["method"] for params in CASES["awp"]}
-    assert wrapped == {name for name in METHODS if wrapped_by_awp(name)}
-    assert not wrapped & {"awp", "free", "gradalign"}
+    assert {name for name in METHODS if METHODS[name]().awp_source} == set(JOINED)
     assert [name for name in EXACT if build(name, {}).norms == ("Linf",)] == ["n_fgsm", "gradalign", "free"]
 
 
@@ -855,12 +849,12 @@ def test_awp_says_of_itself_what_its_inner_method_says() -> None:
         ("te", {"start_epoch": 5, "end_epoch": 5}, "end_epoch of te is 5; give more than start_epoch, 5"),
         ("te", {"weight": -1}, "weight of te is -1; give a positive number"),
         ("te", {"beta": 6}, "beta of te is the weight of TRADES"),
-        (
-            "awp",
-            {"method": "free"},
-            r"awp around Free\(replays=8\) is not defined; wrap a method of one update a batch",
+        *(
+            ("awp", {"method": name}, "is undefined: no source joins them; give method=pgd_at or trades or mart or adr")
+            for name in METHODS
+            if name not in JOINED
         ),
-        ("awp", {"method": "awp"}, "awp around AWP.* is not defined"),
+        ("moat", {"stages": [[0, "single"]]}, "stages of moat is .*; give pairs of a length above 0 and kinds of examples"),
         ("awp", {"method": "trade"}, "unknown method 'trade'; did you mean trades"),
         ("awp", {"gama": 0.1}, "unknown parameter 'gama' of method 'awp' around 'pgd_at'; did you mean gamma"),
         ("awp", {"method": "trades", "betta": 1}, "unknown parameter 'betta' .* around 'trades'; did you mean beta"),

@@ -12,8 +12,10 @@ from tiny_training import BATCHES, tiny, write_rows
 from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from typer.testing import CliRunner
 
 from satbench import evaluate, train
+from satbench.cli import app
 from satbench.core.errors import BadInput
 from satbench.methods import METHODS
 from satbench.methods.aft import AFT
@@ -21,6 +23,7 @@ from satbench.methods.base import Step
 from satbench.methods.moat import MOAT
 from satbench.numerics.threat import ThreatModel
 from satbench.recipes import RECIPES
+from satbench.training.build import check_start
 from satbench.training.settings import StageConfig
 from satbench.training.stages import known_from, stage_of, stages_of
 
@@ -111,8 +114,15 @@ def test_a_run_begins_with_the_weights_it_is_given(dataset: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("stages", "changes", "hint"),
     [
-        ([{}, {}], {}, "stage 1 needs a length, in epochs or in updates"),
-        ([{"epochs": 1, "updates": 2}, {}], {}, "stage 1 needs a length"),
+        ([{}, {}], {}, "stage 1 needs a length; give it epochs or updates"),
+        *(
+            (
+                [{"updates": 2}, {"keep_optimizer": True, "changes": {f"optimizer.{key}": value}}],
+                {},
+                f"undefined: keep_optimizer in stage 2, whose optimizer is {ours} and the one before sgd filters",
+            )
+            for key, value, ours in (("name", "adamw", "adamw filters"), ("decay", "all", "sgd all"))
+        ),
         ([{"epochs": 1}], {}, "the last stage lasts until the run ends; leave its length out"),
         ([{"epochs": 2}, {}], {}, r"stage 2 of 2 begins at update 10 and ends at 10 of the 10 of 2 epochs"),
         ([{"epochs": 0.01}, {}], {}, "stage 1 of 2 begins at update 0 and ends at 0"),
@@ -139,6 +149,60 @@ def test_stages_that_cannot_be_are_refused(
     with pytest.raises(BadInput, match=hint):
         train(tiny(dataset, stages=stages, **changes), tmp_path / "run", "cpu")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_start_with_another_activation_is_told_and_another_architecture_refused(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card tells both before anything is downloaded: its weights do not exist."""
+    registry = tmp_path / "cards.yaml"
+    card = {
+        "format": "safetensors",
+        "summary": "",
+        "architecture": "cnn-small",
+        "activation": "relu",
+        "parameters": 1,
+        "licence": "MIT",
+        "dataset": "digits",
+        "recipe": "digits-sat",
+        "method": "pgd_at",
+        "trained_for": {"norm": "Linf", "eps": 0.2},
+        "weights": "missing.safetensors",
+        "sha256": "0" * 64,
+        "seed": 0,
+    }
+    registry.write_text(json.dumps({"mine": card}))
+    monkeypatch.setenv("SATBENCH_ZOO", str(registry))
+    from_card = tiny(dataset, init_from="mine")
+    said = "init_from mine: its activation is relu, and this run trains its weights with silu; set activation to train"
+    assert check_start(from_card).startswith(said)
+    assert check_start(from_card.with_values({"activation": "relu"})) == ""
+    with pytest.raises(BadInput, match="init_from mine: its architecture is 'cnn-small', and that of the config is 'mlp'"):
+        train(from_card.with_values({"model": "mlp"}), tmp_path / "run", "cpu")
+    train(tiny(dataset, epochs=1), tmp_path / "first", "cpu")
+    words = ["--dataset", dataset, "--activation", "relu", "--set", "model.width=4", "--set", "method.steps=1"]
+    words += ["--set", f"init_from={tmp_path / 'first'}", "--set", "batch_size=16", "--dry-run", "--device", "cpu"]
+    done = CliRunner().invoke(app, ["train", "digits-sat", *words])
+    assert done.exit_code == 0, done.output
+    assert "its activation is silu, and this run trains its weights with relu" in done.stderr
+
+
+def test_the_scale_of_a_regulated_attack_is_shown_at_the_end(dataset: str, tmp_path: Path) -> None:
+    """Of an epoch, that under which its images were crafted: it begins at 0.5, and rises after the first by 0.2."""
+    recipe = tiny(
+        dataset,
+        **{"method": "aft", "method.steps": 1, "method.early_stop": [], "optimizer.lr": 1e-30, "epochs": 3},
+        **{"method.start": 0.5, "method.up": 0.2, "stages": [{"epochs": 1, "changes": {"method": "standard"}}, {}]},
+    )
+    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+    words = ["train", str(tmp_path / "recipe.json"), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row.get("method", {}).get("scale") for row in rows] == [None, 0.5, pytest.approx(0.7)]
+    head, _, best, last, begun = (line.split(" | ") for line in done.stdout.splitlines()[:5])
+    assert head[-1] == "scale |"
+    assert [one[-1] for one in (best, last, begun)] == ["0.5 |", "0.7 |", "- |"]
 
 
 def norm_network() -> nn.Module:

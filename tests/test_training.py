@@ -640,13 +640,17 @@ def test_values_are_read_as_the_type_of_their_field() -> None:
         ("measure.evaluators", "clean", "the best epoch is chosen by 'robust', which no evaluator gives"),
         ("measure.evaluators", "fgsm:name=n", "'n' is no free name"),
         ("measure.best", "robusst", "chosen by 'robusst'"),
-        ("measure.alarm", "fgsm", "alarm"),
+        ("measure.alarm", "fgsm", r"field 'measure.alarm': give two figures, fgsm\+robust on the command line"),
+        ("stages", "foo", "stages are 'foo'; give a list in a recipe file, such as .* or null for none"),
+        ("stages", [{"epochs": 1, "changes": "foo"}, {}], "changes of a stage are 'foo'; give a mapping of settings"),
+        ("stages", [{"epochs": 1, "updates": 2}, {}], "stage 1 has epochs=1 and updates=2; give one of them"),
+        ("stages", [{"epochs": 1, "changes": {"optimizer": 3}}, {}], "stage 1: 'optimizer' has parts; set one"),
         ("measure.alarm", "fgsm+clear", "no evaluator gives an accuracy 'clear'"),
         ("method.steps", "--3", "steps"),
         ("method.steps", "²", "steps"),
     ],
 )
-def test_wrong_settings_are_refused(key: str, value: str, hint: str, config: TrainConfig, tmp_path: Path) -> None:
+def test_wrong_settings_are_refused(key: str, value: object, hint: str, config: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=hint):
         train(config.with_values({key: value}), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()

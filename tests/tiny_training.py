@@ -16,6 +16,7 @@ BATCHES = 5  # an epoch: 72 of the images are for training
 TINY = ("model.width=8", "measure.evaluators=clean+fgsm+pgd:steps=1", "method.steps=1")
 SMALL = ["--model", "mlp", *(word for setting in TINY for word in ("--set", setting))]
 
+BEGUN: dict[str, object] = {"stages": [{"updates": 2, "changes": {"method": "standard"}}, {}]}  # then fine-tuned
 READ_OUT = {"measure.evaluators": "clean+knn:k=3,steps=2"}  # of methods that learn no classes
 
 # how a training differs from PGD training with two steps; beside what no test has to name
@@ -32,7 +33,7 @@ WAYS: dict[str, dict[str, object]] = {
     "gradalign": {"method": "gradalign"},
     "free": {"method": "free", "method.replays": 3},
     "moat": {"method": "moat", "method.stages": [[0.4, "single"], [0.4, "benign&multi"]], "method.steps": 2},
-    "aft": {"method": "aft", "method.steps": 2, "method.anchor": 0.5, "method.early_stop": []},
+    "aft": {"method": "aft", "method.steps": 2, "method.anchor": 0.5, "method.early_stop": [], **BEGUN},
     "stages": {
         "stages": [
             {"updates": 2, "changes": {"method": "standard", "optimizer.lr": 0.05}},
@@ -83,14 +84,6 @@ WAYS: dict[str, dict[str, object]] = {
         "drop_last": False,
         "augment": "crop-flip",
     },
-    "awp around sglr": {"method": "awp", "method.method": "sglr", "method.steps": 2, "method.start_epoch": 1},
-    "awp around te": {
-        "method": "awp",
-        "method.method": "te",
-        "method.steps": 2,
-        "method.start_epoch": 0,
-        "method.end_epoch": 1,
-    },
     "sglr with ema": {"method": "sglr", "method.steps": 2, "method.start_epoch": 1, "averaging": "ema"},
     "te with swa": {
         "method": "te",
@@ -101,8 +94,7 @@ WAYS: dict[str, dict[str, object]] = {
         "averaging.start": 0,
     },
     "simclr": {"method": "simclr", "augment": "crop-flip", **READ_OUT},
-    "ssl_at": {"method": "ssl_at", "method.steps": 2, **READ_OUT},
-    "awp around ssl_at": {"method": "awp", "method.method": "ssl_at", "method.steps": 2, **READ_OUT},
+    "ssl_at": {"method": "ssl_at", "method.steps": 2, **READ_OUT, **BEGUN},
     "self-supervised stages": {
         "augment": "crop-flip",
         "stages": [

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from satbench.attacks.base import Attack, Described, MostPasses, describe, info_of, later
 from satbench.attacks.foreign import UNIT, in_units
+from satbench.attacks.gradient import BLACK_BOX
 from satbench.attacks.hyperplane import project_linf
 from satbench.attacks.losses import margin, margin_targeted
 from satbench.attacks.stages import run_stages
@@ -190,7 +191,7 @@ class _Network:
     def __call__(self, images: Tensor) -> Tensor:
         logits: Tensor = self.model(images)
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
-            raise BadInput("the model's logits have no gradient to its input; fix the model, or use --attack square")
+            raise BadInput(f"the model's logits have no gradient to its input; {BLACK_BOX}")
         return logits
 
 

@@ -21,7 +21,7 @@ from satbench.numerics.threat import ThreatModel
 from satbench.specs.attack import AttackInfo, Tier, effort, label_with_counts
 
 GAUSSIAN_SIGMA = 0.001  # the start of the TRADES authors' code
-BLACK_BOX = "fix the model, or use a black-box attack: --attack square"
+BLACK_BOX = "fix the model, or use --attack square, or for a kNN read-out --attack knn-guided"
 INITS = ("zero", "uniform", "uniform-unclipped", "gaussian")
 KEEPS = ("best", "last")
 Step = Annotated[Positive | Literal["sat"], Field(description="a positive number such as 2/255, or sat")]

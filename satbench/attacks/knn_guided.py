@@ -127,8 +127,13 @@ class KNNGuided(Described):
         return total
 
 
+def readouts(model: nn.Module) -> list[nn.Module]:
+    """The layers of a network that classify by the nearest stored representations."""
+    return [one for one in model.modules() if all(hasattr(one, name) for name in ("bank", "labels", "k"))]
+
+
 def _readout(model: nn.Module) -> Any:
-    found = [one for one in model.modules() if all(hasattr(one, name) for name in ("bank", "labels", "k"))]
+    found = readouts(model)
     if len(found) != 1:
         raise BadInput(
             "knn-guided is for networks that classify by the nearest stored representations, and this one has "

@@ -89,6 +89,7 @@ def command(
     from satbench.recipes import named
     from satbench.recipes import recipe as recipe_of
     from satbench.training import train
+    from satbench.training.build import check_start
     from satbench.training.distributed import joined
     from satbench.training.dry_run import described, dry_run
 
@@ -96,6 +97,8 @@ def command(
         config = named(recipe_of(recipe).with_values(settings()))
         out = out or Path("reports", "runs", _name(config))
         is_first = processes.rank == 0
+        if note := check_start(config):
+            announce(note, quiet)
         if is_dry:
             for line in described(config, dry_run(config, str(place), data_dir)) if is_first else ():
                 echo(line)
@@ -176,11 +179,14 @@ def _echo(
     echo_verdict(sentence, tone)
     for file in (*files, out / BEST):
         echo(f"{file}")
-    echo(f"next: satbench eval --model {out} --attack pgd --eps {_eps(config.threat.eps)} --steps 50")
+    echo(f"next: {_next(config, out)}")
 
 
 def _table(trained: "Trained", config: "TrainConfig") -> "pd.DataFrame":
-    """The figures on the validation split of the best and the last epoch, and of where the last stage began."""
+    """The figures on the validation split of the best and the last epoch, and of where the last stage began.
+
+    Beside them is what the method logged of both epochs.
+    """
     import pandas as pd
 
     from satbench.methods.base import START
@@ -190,12 +196,13 @@ def _table(trained: "Trained", config: "TrainConfig") -> "pd.DataFrame":
     if best.val is None or last.val is None:
         return pd.DataFrame()
     n, rates, start = last.val.n, figures_of(evaluators_of(config)), last.method
+    said = {name: [best.method.get(name), last.method.get(name)] for name in start if not name.startswith(START)}
     found = {
         f"best, {best.epoch + 1} of {config.epochs}": best.val.figures,
         f"last, {last.epoch + 1} of {config.epochs}": last.val.figures,
         "where its stage began": {name: start[f"{START}{name}"] for name in rates if f"{START}{name}" in start},
     }
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "epoch": where,
             **{
@@ -206,6 +213,9 @@ def _table(trained: "Trained", config: "TrainConfig") -> "pd.DataFrame":
         for where, figures in found.items()
         if figures
     )
+    for name, values in said.items():  # such as the scale of a regulated attack
+        table[name] = [_figure(value, n, is_rate=False) for value in [*values, None][: len(table)]]
+    return table
 
 
 def _verdict(trained: "Trained", config: "TrainConfig") -> tuple[str, "Tone"]:
@@ -217,12 +227,27 @@ def _verdict(trained: "Trained", config: "TrainConfig") -> tuple[str, "Tone"]:
     tone: Tone = "doubt" if any(row.alarm for row in trained.history) else "good"
     if best.val is None or last.val is None:
         return "no validation split: nothing was measured, and the best epoch is the last one", "doubt"
-    name = trained.best.figures[0]
-    is_rate = figures_of(evaluators_of(config))[name]
+    name, evaluators = trained.best.figures[0], evaluators_of(config)
+    is_rate = figures_of(evaluators)[name]
     value = _figure(best.val.figures[name], best.val.n, is_rate)
     lost = f", best - last {inward(best.val.figures[name] - last.val.figures[name])} points" if is_rate else ""
-    where = f"at {config.threat.norm} {_eps(config.threat.eps)} on {best.val.n} validation images"
-    return f"best epoch {best.epoch + 1}: {name} {value}{' %' * is_rate} {where}{lost}", tone
+    is_attacked = any(name in one.under_attack for one in evaluators)
+    where = f"at {config.threat.norm} {_eps(config.threat.eps)}" if is_attacked else "without an attack"
+    n = best.val.n
+    return f"best epoch {best.epoch + 1}: {name} {value}{' %' * is_rate} {where} on {n} validation images{lost}", tone
+
+
+def _next(config: "TrainConfig", out: Path) -> str:
+    """The command that measures the run; first the one that reads it out, where its last layer learnt nothing."""
+    from satbench.training.evaluators import Neighbours, evaluators_of
+    from satbench.training.stages import method_of, stage_configs
+
+    model, attack, readout = out, "pgd", ""
+    if not method_of(stage_configs(config)[-1]).labelled:
+        k = next((f":k={one.k}" for one in evaluators_of(config) if isinstance(one, Neighbours)), "")
+        model, attack = out / "knn.safetensors", "knn-guided"
+        readout = f"satbench readout {out} knn{k} --out {model}, as its last layer is untrained; then "
+    return f"{readout}satbench eval --model {model} --attack {attack} --eps {_eps(config.threat.eps)} --steps 50"
 
 
 def _figure(value: float | None, n: int, is_rate: bool) -> str:

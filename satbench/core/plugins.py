@@ -62,7 +62,8 @@ SOCKETS: dict[str, Socket] = {
         "satbench train",
         "--method",
         "build(**params) -> satbench.methods.Method",
-        "usually a frozen dataclass below Method, which says what it overrides",
+        "usually a frozen dataclass below Method with perturb(model, step), the images to train on, loss(model, x_adv, "
+        "step), a scalar, and passes, of an image and update",
     ),
     "augmentation": Socket(
         "satbench train",
@@ -75,7 +76,8 @@ SOCKETS: dict[str, Socket] = {
         "satbench train",
         "--set measure.evaluators=clean+",
         "build(**params) -> satbench.training.evaluators.Evaluator",
-        "a frozen dataclass below Evaluator, which gives one value an image by name",
+        "a frozen dataclass below Evaluator with names, of its figures, and values(look), an array with a value for each "
+        "of look.images by each name",
     ),
     "data set": Socket(
         "satbench train, satbench eval",

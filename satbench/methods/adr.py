@@ -50,7 +50,7 @@ class ADR(Extension):
     decay: ShareBelow1 = 0.995
 
     called = "adr"
-    paper = "Wu et al. 2024, ICLR, arXiv 2305.12118"
+    paper = awp_source = "Wu et al. 2024, ICLR, arXiv 2305.12118"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,7 +32,8 @@ class AFT(Method):
     It starts from a trained network: `init_from`, or an earlier stage of the run. x' is the last iterate of PGD, of
     which an image takes no more steps once it has been misclassified `early_stop` times, inside `scale` times the
     radius. After every epoch the scale falls by `down` where clean validation accuracy is more than `budget` below that
-    of f_0, and rises by `up` elsewhere. The network is measured at the full radius.
+    of f_0, and rises by `up` elsewhere; so every epoch has to be measured. The network is measured at the full radius.
+    The log has the scale of every epoch.
 
     mix: 1 is adversarial fine-tuning alone. budget: a share of the images. start, least: of the scale.
     early_stop: pairs of an epoch of the stage and the patience of PGD from there on, as in `pgd_at`.
@@ -52,6 +53,7 @@ class AFT(Method):
     batch_norm: Literal["clean", "both"] = "clean"
 
     reads = ("clean",)
+    needs_trained = True
 
     paper = "Hou et al. 2022, arXiv 2204.13232"
     known_from = "reconstruction"

@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation (Wu et al. 2020, arXiv 2004.05884) around any other method."""
+"""Adversarial weight perturbation (Wu et al. 2020, arXiv 2004.05884) around another method."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from satbench.core.plugins import is_reference
 from satbench.methods.base import Method, Passes, Step
 
 INHERITED = (
-    *("known_from", "chosen_by", "crafts", "labelled", "loss_passes", "norms", "reads"),
+    *("known_from", "chosen_by", "crafts", "labelled", "loss_passes", "needs_trained", "norms", "reads"),
     *("separable", "two_modes", "soft_targets", "start_epoch", "views"),
 )
 
@@ -29,6 +29,9 @@ class AWP(Method):
     images crafted before. Loss, backward and the optimizer's step, with its momentum and weight decay, see the moved
     weights; afterwards they move back, and an update by nothing leaves every bit as it was. The running statistics see
     only the forward passes of the update.
+
+    The authors have it around PGD training, TRADES and MART, Wu et al. 2024 (arXiv 2305.12118) around ADR. Any other
+    inner method is refused; one of the user's own states its source as `awp_source`.
 
     gamma: 0.01 of the released code around PGD training; it has 0.005 around TRADES.
     warmup_epochs: how long the weights stay where they are; 0 there around PGD training. Around TRADES it has 10 and
@@ -43,11 +46,11 @@ class AWP(Method):
 
     def __post_init__(self) -> None:
         check_fields(self, "awp")
-        if isinstance(self.inner, AWP) or self.inner.replays > 1 or self.inner.second_order:
-            raise BadInput(
-                f"awp around {self.inner!r} is not defined; wrap a method of one update a batch whose loss holds no "
-                "gradient, such as pgd_at"
-            )
+        name = type(self.inner).__name__
+        if not self.inner.awp_source:
+            raise BadInput(f"awp around {name} is undefined: no source joins them; give method={' or '.join(_joined())}")
+        if self.inner.replays > 1 or self.inner.second_order:
+            raise BadInput(f"awp around {name} is undefined: it needs one update a batch, and a loss without gradients")
         inner = self.inner.paper
         object.__setattr__(self, "paper", f"Wu et al. 2020, arXiv 2004.05884{f', around {inner}' if inner else ''}")
         for name in INHERITED:
@@ -59,12 +62,19 @@ class AWP(Method):
         return Passes(whole.forward + again.forward, whole.backward + again.backward)
 
     def mean_passes(self, epochs: float) -> Passes:
-        whole, again = self.inner.mean_passes(epochs), self.inner.mean_loss_passes(epochs)
+        whole, again = self.inner.mean_passes(epochs), self.inner.loss_passes
         return Passes(whole.forward + again.forward, whole.backward + again.backward)
 
     @property
     def crafting(self) -> Passes:
         return self.inner.crafting
+
+    def refuse_length(self, epochs: float, updates: int) -> None:
+        self.inner.refuse_length(epochs, updates)
+        if self.warmup_epochs >= epochs:
+            raise BadInput(
+                f"awp starts after epoch {self.warmup_epochs:g} of {epochs:g}; set method.warmup_epochs below that"
+            )
 
     def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
         return self.inner.initial_state(images, classes, batch)
@@ -118,6 +128,13 @@ class AWP(Method):
             for buffer, kept in buffers:
                 buffer.copy_(kept)
         return gradients
+
+
+def _joined() -> list[str]:
+    """The names of the methods around which a source defines it."""
+    from satbench.methods import METHODS
+
+    return [name for name, make in METHODS.items() if name != "awp" and make().awp_source]
 
 
 def awp(method: str = "pgd_at", gamma: float = 0.01, warmup_epochs: float = 0, **inner: Any) -> AWP:

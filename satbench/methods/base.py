@@ -165,6 +165,8 @@ class Method(ABC):
     second_order = False  # whether the loss itself is differentiated on the way to its value
     two_modes = False  # whether the loss runs batch norms in two ways, which recomputed activations cannot repeat
     separable = True  # whether the loss is a mean over images of what each gives alone, batch norm aside
+    needs_trained = False  # whether it starts from a trained network: `init_from`, or an earlier stage
+    awp_source = ""  # the work that defines adversarial weight perturbation around it; "" refuses `awp`
     start_epoch = 0  # passes over the data before it does more than the method that it extends
 
     @property
@@ -175,10 +177,6 @@ class Method(ABC):
     def mean_passes(self, epochs: float) -> Passes:
         """`passes`, as a mean over the updates of so many epochs."""
         return self.passes
-
-    def mean_loss_passes(self, epochs: float) -> Passes:
-        """`loss_passes`, as a mean over the updates of so many epochs."""
-        return self.loss_passes
 
     @property
     def crafting(self) -> Passes:
@@ -203,6 +201,9 @@ class Method(ABC):
             name = type(self).__name__
             raise BadInput(f"{name} is defined for {', '.join(self.norms)}, not {threat.norm}; use pgd_at")
 
+    def refuse_length(self, epochs: float, updates: int) -> None:  # noqa: B027  # most take any
+        """Raise `BadInput` for a run or stage of so many epochs and updates if it ends before the method is complete."""
+
     def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
         """What `step.state` holds before the first update; `batch` is the shape (N, C, H, W) of the largest batch."""
         return {}
@@ -217,7 +218,7 @@ class Method(ABC):
         """Write to the state what the figures of an epoch that was measured teach; the same on every process."""
 
     def logged(self, state: Mapping[str, Tensor]) -> dict[str, float]:
-        """What the log of an epoch shows of the state."""
+        """What the log of an epoch shows of the state under which it was trained, before `after_epoch`."""
         return {}
 
     @contextmanager

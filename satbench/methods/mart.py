@@ -34,6 +34,7 @@ class MART(Method):
     soft_targets = False
 
     paper = "Wang et al. 2020, ICLR"
+    awp_source = "Wu et al. 2020, arXiv 2004.05884"
 
     def __post_init__(self) -> None:
         check_fields(self, "mart")

@@ -22,7 +22,7 @@ from satbench.methods.standard import Standard
 
 Stages = Annotated[
     Sequence[Annotated[tuple[Positive, str], Field(strict=False)]],
-    Field(min_length=1, description="pairs of a length and examples, such as 4:single+2:multi"),
+    Field(min_length=1, description="pairs of a length above 0 and kinds of examples, such as 4:single+2:multi"),
 ]
 
 
@@ -52,6 +52,14 @@ class MOAT(Method):
         for kind in (kind for _, kinds in self.stages for kind in kinds.split("&")):
             if kind not in known:
                 raise BadInput(f"unknown examples {kind!r} in stages of moat; known: {', '.join(known)}, joined by &")
+
+    def refuse_length(self, epochs: float, updates: int) -> None:
+        there = epochs if self.unit == "epochs" else updates
+        if (before := sum(length for length, _ in self.stages[:-1])) >= there:
+            raise BadInput(
+                f"moat reaches its last stage, {self.stages[-1][1]}, after {before:g} {self.unit}, and the run, or its "
+                f"stage, has {there:g}; give more epochs, or shorter lengths in method.stages"
+            )
 
     @property
     def passes(self) -> Passes:

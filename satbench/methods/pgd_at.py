@@ -49,6 +49,7 @@ class PGDAT(Method):
     early_stop: EarlyStop = ()
 
     paper = "Madry et al. 2018, arXiv 1706.06083"
+    awp_source = "Wu et al. 2020, arXiv 2004.05884"
 
     def __post_init__(self) -> None:
         self._attack(None)

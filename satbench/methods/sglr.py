@@ -39,8 +39,6 @@ class SGLR(SoftLabels):
     known from a summary of the final paper alone; its weight there is unknown, and 0.8 is a choice made here. How the
     authors join the method to TRADES is unknown; "trades" is a reconstruction. The weights are those of the released
     code of self-adaptive training, which has them with TRADES.
-
-    With AWP around it both passes refine the labels, and the table keeps those of the second one, at the moved weights.
     """
 
     start_epoch: Index = 89
@@ -69,9 +67,6 @@ class SGLR(SoftLabels):
     def passes(self) -> Passes:
         crafting = self.steps + (self.base == "trades")
         return Passes(crafting + self.loss_passes.forward, self.steps + self.loss_passes.backward)
-
-    def mean_loss_passes(self, epochs: float) -> Passes:
-        return Passes(self.loss_passes.forward - self.waited(epochs), self.loss_passes.backward)
 
     def perturb(self, model: nn.Module, step: Step) -> Tensor:
         return self._attack()(model, step.x, step.y, step.threat, step.randomness)

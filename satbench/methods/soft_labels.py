@@ -21,11 +21,8 @@ class SoftLabels(Extension):
 
     def mean_passes(self, epochs: float) -> Passes:
         """Without the clean pass that pgd_at takes from `start_epoch` on, in the epochs before."""
-        return Passes(self.passes.forward - self.waited(epochs), self.passes.backward)
-
-    def waited(self, epochs: float) -> float:
-        """The share of the updates of so many epochs that lack the clean pass of pgd_at."""
-        return min(self.start_epoch, epochs) / epochs if self.base == "pgd_at" else 0.0
+        without = min(self.start_epoch, epochs) / epochs if self.base == "pgd_at" else 0.0
+        return Passes(self.passes.forward - without, self.passes.backward)
 
     def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
         return {TABLE: torch.zeros(images, classes)}

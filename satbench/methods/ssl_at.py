@@ -38,6 +38,7 @@ class SSLAT(Method):
     paper = "Chen et al. 2020, ICASSP, arXiv 1911.06470"
     known_from = "reconstruction"
     chosen_by = ("knn_robust", "knn")
+    needs_trained = True
     loss_passes = Passes(2, 2)
     labelled = soft_targets = separable = False
 

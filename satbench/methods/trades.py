@@ -31,6 +31,7 @@ class TRADES(Method):
     loss_passes = Passes(2, 2)
 
     paper = "Zhang et al. 2019, arXiv 1901.08573"
+    awp_source = "Wu et al. 2020, arXiv 2004.05884"
 
     def __post_init__(self) -> None:
         check_fields(self, "trades")

@@ -12,12 +12,19 @@ from satbench.core.parameters import Count, check
 from satbench.models.classifier import Classifier, Readout
 
 
+def check_neighbours(k: int, images: int) -> None:
+    """Raise `BadInput` for a `k` that is no whole number from 1 to the number of stored representations."""
+    check("k of a kNN read-out", k, Count)
+    if k > images:
+        raise BadInput(f"k={k} of a kNN read-out is more than the {images} representations that it stores; give less")
+
+
 class KNN(nn.Module):
     """Votes of the `k` nearest of `images` stored representations, by class, float (N, K).
 
     bank: float32 (M, D). labels: int64 (M,). Distances are Euclidean; every neighbour has one vote, and of classes with
     equal votes argmax takes the first, as scikit-learn does. Votes have no gradient.
-    Raises `BadInput` for a `k` that is no number from 1 to `images`.
+    Raises `BadInput` as `check_neighbours` does.
     """
 
     bank: Tensor
@@ -25,9 +32,7 @@ class KNN(nn.Module):
 
     def __init__(self, k: int, images: int, width: int, classes: int) -> None:
         super().__init__()
-        check("k of a kNN read-out", k, Count)
-        if k > images:
-            raise BadInput(f"k={k} of a kNN read-out is more than the {images} representations that it stores")
+        check_neighbours(k, images)
         self.k, self.classes = k, classes
         self.register_buffer("bank", torch.zeros(images, width))
         self.register_buffer("labels", torch.zeros(images, dtype=torch.int64))
@@ -56,7 +61,7 @@ def install(model: Classifier, readout: Readout) -> KNN:
 def with_knn(model: Classifier, layer: nn.Linear, bank: Tensor, labels: Tensor, k: int) -> Classifier:
     """A copy of the network that votes by kNN over `bank` (M, D) and `labels` (M,) in the place of `layer`.
 
-    In eval mode, on the device of the bank. Raises `BadInput` for a `k` above M.
+    In eval mode, on the device of the bank. Raises `BadInput` as `check_neighbours` does.
     """
     name = next(name for name, module in model.named_modules() if module is layer)
     made = copy.deepcopy(model)

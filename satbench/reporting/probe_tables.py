@@ -17,6 +17,7 @@ from satbench.results.probed import (
     Probed,
     difference_of_seeds,
     mean_interval,
+    mean_of_seeds,
     mean_of_skewed,
     paired_ratio,
     ratio_of_seeds,
@@ -106,7 +107,7 @@ def of_line(networks: Sequence[Probed], quantity: str) -> Estimate:
     """The mean over seeds with the interval of seeds; of a single network, over images."""
     if len(networks) == 1:
         return of_images(networks[0], quantity)
-    return mean_interval([of_images(one, quantity).value for one in networks])
+    return mean_of_seeds([of_images(one, quantity).value for one in networks])
 
 
 def compared(networks: Sequence[Probed], reference: Sequence[Probed], quantity: str) -> Estimate | None:
@@ -187,7 +188,7 @@ def layer_table(networks: Sequence[Probed]) -> pd.DataFrame:
         cells = {"layer": layer}
         for name, group in groups.items():
             means = [mean_of_skewed(one.layers[layer].tolist()) for one in group if layer in one.layers]
-            found = means[0] if len(means) == 1 else mean_interval([mean.value for mean in means]) if means else None
+            found = means[0] if len(means) == 1 else mean_of_seeds([mean.value for mean in means]) if means else None
             cells[_counted(name, len(group))] = MISSING if found is None else shown(found)
         rows.append(cells)
     return pd.DataFrame(rows)

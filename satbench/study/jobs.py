@@ -21,7 +21,7 @@ from satbench.specs.attack import AttackInfo
 from satbench.specs.study import Choice, Reported, Resources, Study
 from satbench.training import TrainConfig
 from satbench.training.combinations import refuse_undefined
-from satbench.training.stages import method_of, stage_configs
+from satbench.training.stages import stage_configs
 from satbench.zoo import is_own_network
 
 TRAINING = "training"  # the folder of a network's training, beside those of its evaluations
@@ -199,6 +199,5 @@ def _training(choice: Choice, recipes: dict[str, TrainConfig], checked: set[str]
         for name in filter(None, (config.dataset, config.data.extra)):
             check_images(name, size=config.image_size)
         checked.add(what_is_built)
-    for stage in stage_configs(config):
-        refuse_undefined(stage, method_of(stage))
+    refuse_undefined(config)
     return Training(name=job_name(config), config=config)

@@ -16,6 +16,7 @@ from satbench.numerics.seeding import derive
 from satbench.training.augment import WHILE_DECODING
 from satbench.training.config import TrainConfig
 from satbench.zoo import load
+from satbench.zoo.registry import find_card, is_card
 
 
 def splits(config: TrainConfig, data_dir: Path | None, data: object = None) -> tuple[Images, Images | None]:
@@ -60,26 +61,56 @@ def network(config: TrainConfig, images: Images) -> Classifier:
     return model
 
 
+def check_start(config: TrainConfig) -> str:
+    """A line on `init_from` that is to be read before the run, "" for none: that its network has another activation.
+
+    Raises `BadInput` for a network of another architecture. A card of the registry says both, and its weights are not
+    downloaded.
+    """
+    name = config.init_from
+    if name is None:
+        return ""
+    plugins.allow(config.own_code)  # of which the other network may be made too
+    there = find_card(name)[1] if is_card(name) else _starting_network(name)[0].spec
+    _refuse_other(name, "architecture", there.architecture, config.model.name)
+    if there.activation == config.activation:
+        return ""
+    return (
+        f"init_from {name}: its activation is {there.activation}, and this run trains its weights with "
+        f"{config.activation}; set activation to train with the same one"
+    )
+
+
 def begin_with(net: Classifier, name: str) -> str:
     """Give a network the weights of another one, by its name as `zoo.load` takes it; returns their digest.
 
-    The normalisation of the images comes with them. Raises `BadInput` for a network of another architecture.
+    The normalisation of the images comes with them. The activation may be another one, see `check_start`. Raises
+    `BadInput` for a network of another architecture.
     """
+    (start, digest), wanted = _starting_network(name), net.spec
+    for field in ("architecture", "params", "num_classes", "channels"):
+        _refuse_other(name, field, getattr(start.spec, field), getattr(wanted, field))
+    load_strictly(net, start.state_dict(), name)
+    net.spec = replace(wanted, mean=start.spec.mean, std=start.spec.std)
+    return digest
+
+
+def _starting_network(name: str) -> tuple[Classifier, str]:
+    """The network that `init_from` names, and the digest of its weights."""
     loaded = load(name)
     if not isinstance(loaded.model, Classifier):
         raise BadInput(
             f"init_from {name}: it is none of satbench's own architectures; give a run folder or a registry name"
         )
-    there, wanted = loaded.model.spec, net.spec
-    for field in ("architecture", "params", "num_classes", "channels"):
-        if getattr(there, field) != getattr(wanted, field):
-            raise BadInput(
-                f"init_from {name}: its {field} is {getattr(there, field)!r}, and that of the config is "
-                f"{getattr(wanted, field)!r}; give settings of model and data set that agree with it"
-            )
-    load_strictly(net, loaded.model.state_dict(), name)
-    net.spec = replace(wanted, mean=there.mean, std=there.std)
-    return loaded.info.digest
+    return loaded.model, loaded.info.digest
+
+
+def _refuse_other(name: str, field: str, there: object, wanted: object) -> None:
+    if there != wanted:
+        raise BadInput(
+            f"init_from {name}: its {field} is {there!r}, and that of the config is {wanted!r}; give settings of model "
+            "and data set that agree with it"
+        )
 
 
 def optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -1,15 +1,41 @@
 """Settings that make no sense together, refused before anything is written. It knows no method by name."""
 
+from itertools import pairwise
+
 from satbench.core.errors import BadInput
 from satbench.methods import Method
 from satbench.numerics.threat import ThreatModel
 from satbench.training.attacked import excluded
 from satbench.training.config import TrainConfig
 from satbench.training.settings import DataConfig
+from satbench.training.stages import Stage, method_of, stage_configs
 
 
-def refuse_undefined(config: TrainConfig, method: Method) -> None:
-    """Raise `BadInput` for the first combination that no source defines or that could have no effect."""
+def refuse_undefined(config: TrainConfig) -> None:
+    """Raise `BadInput` for the first combination of a run, or of one of its stages, that is undefined.
+
+    No source defines it, or it could have no effect.
+    """
+    stages = stage_configs(config)
+    methods = [method_of(one) for one in stages]
+    for stage, method in zip(stages, methods, strict=True):
+        _refuse_within(stage, method)
+    if methods[0].needs_trained and config.init_from is None:
+        raise BadInput(
+            f"undefined: {stages[0].method.name} of an untrained network; set init_from to a trained one, or give stages "
+            "of which an earlier one trains it"
+        )
+    for number, (before, now) in enumerate(pairwise(stages), 2):
+        ours, theirs = ((one.optimizer.name, one.optimizer.decay) for one in (now, before))
+        if config.stages[number - 1].keep_optimizer and ours != theirs:
+            raise BadInput(
+                f"undefined: keep_optimizer in stage {number}, whose optimizer is {' '.join(ours)} and the one before "
+                f"{' '.join(theirs)} (name, decay); leave it out, or give equal ones"
+            )
+
+
+def _refuse_within(config: TrainConfig, method: Method) -> None:
+    """Raise `BadInput` for the first such combination within a stage, or a run without stages."""
     method.refuse(ThreatModel(config.threat.norm, config.threat.eps))
     surrogate, speed = config.surrogate, config.speed
     inner = config.method.params.get("method")
@@ -83,6 +109,11 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             "stop.patience or stop.collapse with data.val=none, since both look at the validation split",
         ),
         (
+            config.measure.every > 1 and len(method.reads) > 0,
+            f"measure.every={config.measure.every} with {name}, which reads {', '.join(method.reads)} of the validation "
+            "split after every epoch; set measure.every=1",
+        ),
+        (
             config.measure.every > 1 and config.stop.collapse == "rollback",
             "stop.collapse=rollback with measure.every above 1: the epoch before was not measured",
         ),
@@ -91,11 +122,9 @@ def refuse_undefined(config: TrainConfig, method: Method) -> None:
             raise BadInput(f"undefined: {what}")
 
 
-def refuse_late_starts(config: TrainConfig, method: Method, epochs: float) -> None:
-    """Raise `BadInput` where a warm-up, or what the method waits with, is still to come after the `epochs` of a stage.
-
-    epochs: of the stage, or of a run without stages.
-    """
+def refuse_late_starts(stage: Stage) -> None:
+    """Raise `BadInput` where a warm-up, or what the method waits with, is still to come when the stage ends."""
+    config, method, epochs = stage.config, stage.method, stage.epochs
     if max(config.threat.warmup_epochs, config.optimizer.warmup_epochs) >= epochs:
         raise BadInput(f"undefined: a warm-up that is not over before the {epochs:g} epochs are; shorten it")
     if method.start_epoch >= epochs:
@@ -103,6 +132,7 @@ def refuse_late_starts(config: TrainConfig, method: Method, epochs: float) -> No
             f"undefined: {config.method.name} that starts after epoch {method.start_epoch} of {epochs:g}; set "
             "method.start_epoch"
         )
+    method.refuse_length(epochs, stage.last - stage.first)
 
 
 def refuse_small_parts(config: TrainConfig, images: int, processes: int) -> None:

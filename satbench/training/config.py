@@ -111,8 +111,13 @@ class TrainConfig(Settings):
 
     @field_validator("stages", mode="before")
     @classmethod
-    def _none(cls, value: object) -> object:
-        return () if value is None else value
+    def _listed(cls, value: object) -> object:
+        if value is not None and not isinstance(value, list | tuple):
+            raise BadInput(
+                f"stages are {value!r}; give a list in a recipe file, such as [{{epochs: 10, changes: {{method: standard}}}}, "
+                "{}], or null for none"
+            )
+        return value or ()
 
     @field_validator("stages")
     @classmethod
@@ -121,8 +126,10 @@ class TrainConfig(Settings):
             given = (one.epochs is not None) + (one.updates is not None)
             if number == len(stages) and given:
                 raise ValueError("the last stage lasts until the run ends; leave its length out")
-            if number < len(stages) and given != 1:
-                raise ValueError(f"stage {number} needs a length, in epochs or in updates")
+            if number < len(stages) and given == 0:
+                raise ValueError(f"stage {number} needs a length; give it epochs or updates")
+            if given == 2:
+                raise ValueError(f"stage {number} has epochs={one.epochs:g} and updates={one.updates}; give one of them")
         return stages
 
     @field_validator("activation")

@@ -98,6 +98,11 @@ class Evaluator(ABC):
     def refuse(self, train: Images) -> None:  # noqa: B027  # most refuse none
         """Raise `BadInput` for training images with which it cannot measure."""
 
+    @property
+    def under_attack(self) -> tuple[str, ...]:
+        """Those of `names` that are measured under an attack at the radius of the training, the others without one."""
+        return () if self.attack is None else self.names
+
     @abstractmethod
     def values(self, look: Look) -> Values:
         """An array (n,) by each name, with a value for each of `look.images`; it leaves the network as it was."""
@@ -148,6 +153,10 @@ class Neighbours(Evaluator):
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name, f"{self.name}_robust") if self.steps else (self.name,)
+
+    @property
+    def under_attack(self) -> tuple[str, ...]:
+        return self.names[1:]
 
     def refuse(self, train: Images) -> None:
         if self.k > len(train):

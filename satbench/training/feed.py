@@ -87,11 +87,19 @@ class Feed:
             part.x.to(self.device if resident else "cpu") if isinstance(part, ImageSet) else None for part in parts
         ]
         self._y = torch.cat([part.y for part in parts])
-        if extra is not None and (most := extra.count(self.largest[0])) > len(extra.images):
-            raise BadInput(
-                f"a batch takes {most} of the {len(extra.images)} images of data.extra, and none twice; give more "
-                "images, a smaller batch_size or a smaller data.extra_fraction"
-            )
+        if extra is not None:
+            size = self.largest[0]
+            most = extra.count(size)
+            if most > len(extra.images):
+                raise BadInput(
+                    f"a batch takes {most} of the {len(extra.images)} images of data.extra, and none twice; give more "
+                    "images, a smaller batch_size or a smaller data.extra_fraction"
+                )
+            if not 0 < most < size:
+                raise BadInput(
+                    f"data.extra_fraction={extra.fraction:g} makes {most} of the {size} images of a batch extra ones; give "
+                    f"a share from {1 / size:.2g} to {1 - 1 / size:.2g}, or a larger batch_size"
+                )
         self._stream: torch.cuda.Stream | None = None
         if self.device.type == "cuda" and not resident:
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]

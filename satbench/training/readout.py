@@ -16,7 +16,7 @@ from satbench.core.plugins import check_allowed
 from satbench.data import Images, is_own_data, training_splits
 from satbench.models.classifier import Classifier
 from satbench.models.features import represented
-from satbench.models.knn import with_knn
+from satbench.models.knn import check_neighbours, with_knn
 from satbench.models.weights import Provenance, load_model_file, save_model
 from satbench.numerics.device import resolve_device
 from satbench.numerics.modes import evaluating
@@ -29,7 +29,11 @@ NEIGHBOURS = 75  # of Chen et al. 2020, ICASSP, arXiv 1911.06470
 
 
 def knn(net: Classifier, images: Images, device: torch.device, k: int = NEIGHBOURS) -> Classifier:
-    """A copy of the network that votes by the `k` nearest representations of the images; see `models.knn`."""
+    """A copy of the network that votes by the `k` nearest representations of the images; see `models.knn`.
+
+    Raises `BadInput` for a `k` that is no whole number from 1 to the number of images.
+    """
+    check_neighbours(k, len(images))
     return with_knn(net, *_of_images(net, images, device), k)
 
 

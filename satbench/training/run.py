@@ -86,7 +86,7 @@ class Training:
         refuse_small_parts(config, len(images), processes.count)
         self.stages = stages_of(config, self.feed.batches_an_epoch)
         for one in self.stages:
-            refuse_late_starts(one.config, one.method, one.epochs)
+            refuse_late_starts(one)
         self.updates = self.stages[0].updates  # of an epoch
         self.replays = self.stages[0].method.replays
         self.images_an_epoch = self.feed.images_an_epoch * self.replays
@@ -301,6 +301,9 @@ class Training:
         assert isinstance(kept, Classifier)
         lr = self.stage.learning_rate((position.epoch + 1) * self.updates - 1)
         row = trained(position, lr, self.images_an_epoch, counted=not self.config.speed.compile)
+        said = self.stage.method.logged(self.run.method)  # under which the epoch was trained
+        where = f"logged by {self.stage.config.method.name} after epoch {position.epoch + 1}"
+        row = row.model_copy(update={"method": parsed(dict[str, Number], said, where)})
         started = time.monotonic()
         if self.held_out is not None and is_measured(self.config, position.epoch):
             done = (position.epoch + 1) * self.updates
@@ -312,9 +315,6 @@ class Training:
                 row = row.model_copy(update={"alarm": collapse([*position.history, row], *self.alarmed_by)})
             row = row.model_copy(update={"ended": ending(self.config, self.best, [*position.history, row])})
             self.stage.method.after_epoch(self.run.method, val.figures)
-        said = self.stage.method.logged(self.run.method)
-        where = f"logged by {self.stage.config.method.name} after epoch {position.epoch + 1}"
-        row = row.model_copy(update={"method": parsed(dict[str, Number], said, where)})
         position.history.append(row)
         position.times.append(timed(position, self.images_an_epoch, time.monotonic() - started))
         position.begin_epoch()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from satbench.core.eps import Norm, Threat, parse_eps
+from satbench.core.errors import BadInput
 from satbench.core.lookup import keywords
 from satbench.core.parameters import Count, FromZero, Number, Positive, ShareBelow1, Whole
 from satbench.core.plugins import spelled
@@ -152,7 +153,14 @@ class MeasureConfig(Settings):
     every: Count = 1
     evaluators: Words = ("clean", "fgsm", "pgd")
     best: Words | None = None
-    alarm: Annotated[tuple[str, str], _SPLIT] | None = None
+    alarm: (
+        Annotated[
+            tuple[str, ...],
+            _SPLIT,
+            Field(min_length=2, max_length=2, description="two figures, fgsm+robust on the command line"),
+        ]
+        | None
+    ) = None
 
 
 class BudgetConfig(Settings):
@@ -180,11 +188,15 @@ class StageConfig(Settings):
     changes: dict[str, Any] = {}
     keep_optimizer: bool = False
 
-    @field_validator("changes")
+    @field_validator("changes", mode="before")
     @classmethod
-    def _of_a_stage(cls, changes: dict[str, Any]) -> dict[str, Any]:
+    def _of_a_stage(cls, changes: object) -> object:
+        if not isinstance(changes, dict):
+            raise BadInput(
+                f"changes of a stage are {changes!r}; give a mapping of settings, such as {{optimizer.lr: 0.01}}"
+            )
         for key in changes:
-            if key.partition(".")[0] not in STAGED:
+            if str(key).partition(".")[0] not in STAGED:
                 raise ValueError(f"{key} cannot change between stages; {', '.join(STAGED)} can")
         return changes
 

@@ -52,9 +52,15 @@ def method_of(config: TrainConfig) -> Method:
 
 
 def stage_configs(config: TrainConfig) -> list[TrainConfig]:
-    """The settings of every stage; those of the run where it has none."""
+    """The settings of every stage; those of the run where it has none. Raises `BadInput` naming a stage's number."""
     alone = config.model_copy(update={"stages": (), "budget": BudgetConfig()})
-    return [alone.with_values({"recipe": config.recipe, **one.changes}) for one in config.stages] or [alone]
+    found = []
+    for number, one in enumerate(config.stages, 1):
+        try:
+            found.append(alone.with_values({"recipe": config.recipe, **one.changes}))
+        except BadInput as error:
+            raise BadInput(f"stage {number}: {error}") from None
+    return found or [alone]
 
 
 def known_from(config: TrainConfig) -> str:

@@ -14,7 +14,7 @@ from satbench.core.progress import Progress, silent
 from satbench.numerics.device import resolve_device
 from satbench.results.training_log import Epoch, Times
 from satbench.training import checkpoint
-from satbench.training.build import splits
+from satbench.training.build import check_start, splits
 from satbench.training.combinations import refuse_undefined
 from satbench.training.config import TrainConfig
 from satbench.training.distributed import joined
@@ -23,7 +23,7 @@ from satbench.training.extra import extra_of
 from satbench.training.log import Best, best_epoch, last_epoch
 from satbench.training.run import Training
 from satbench.training.schedule import lr_factor
-from satbench.training.stages import method_of, stage_configs
+from satbench.training.stages import stage_configs
 from satbench.training.state import CONFIG
 from satbench.training.trackers import Tracker
 from satbench.training.tracking import Tracking
@@ -121,10 +121,11 @@ def prepared(
     The arguments and errors are those of `train`. torch's global generators are afterwards as they were.
     """
     wanted = resolve_device(device)
+    refuse_undefined(config)
     for stage in stage_configs(config):
-        refuse_undefined(stage, method_of(stage))
         lr_factor(stage.schedule.name, stage.schedule.params, 0.0)  # refused here when it is unknown
     evaluators = evaluators_of(config)
+    check_start(config)
     images, held_out = splits(config, data_dir, data)
     extra = extra_of(config, images, held_out, data_dir, is_named=data is None)
     with (

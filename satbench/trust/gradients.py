@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from satbench.attacks.knn_guided import readouts
 from satbench.attacks.losses import ce, margin
 from satbench.core.errors import FAULTS, reason
 from satbench.numerics.seeding import generator, normal
@@ -25,9 +26,10 @@ def gradients(subject: Subject, count: int) -> Seen:
     """Share of images whose gradient is missing, not finite, zero or tiny, for cross-entropy and for the margin."""
     cross, plain = _slopes(subject, subject.x[:count], subject.y[:count], (ce, margin))
     if cross is None or plain is None:
-        return Seen(
-            "fail", "Its logits have no gradient to its input: nothing for a white-box attack to follow.", "square"
-        )
+        said = "Its logits have no gradient to its input"
+        if readouts(subject.network):
+            return Seen("fail", f"{said}: they are votes; knn-guided follows the representations.", "knn-guided")
+        return Seen("fail", f"{said}: nothing for a white-box attack to follow.", "square")
     if count < FEWEST:
         subject.moves = True
         return Seen("not checked", f"There is a gradient, but {count} images are too few; measure {FEWEST} or more.")
