@@ -80,7 +80,10 @@ def test_every_newer_method_trains_in_company(name: str, company: str, dataset: 
         ({"method": "adr", "method.beta": 6}, "beta of adr is the weight of TRADES' divergence"),
         ({"method": "adr", "method.interpolation": 1.2}, "interpolation of adr is 1.2; give a number from 0 to 1"),
         *(
-            ({"method": "awp", "method.method": name}, rf"awp around {kind} is undefined: no source joins them; give {ONE}")
+            (
+                {"method": "awp", "method.method": name},
+                rf"awp around {kind} is undefined: no source joins them; give {ONE}",
+            )
             for name, kind in (
                 ("awp", "AWP"),
                 ("simclr", "SimCLR"),

@@ -132,7 +132,7 @@ def test_resident_images_are_the_same_images(dataset: str, tmp_path: Path) -> No
         ),
         (
             {"method": "aft", "measure.every": 2, **BEGUN},
-            "measure.every=2 with aft, which reads clean of the validation split after every epoch; set measure.every=1",
+            "measure.every=2 with aft, which reads clean of the validation split after every epoch; set measure.every",
         ),
         ({"measure.evaluators": "clean+fgsm+pgd+knn"}, "k=75 of knn is more than the 72 training images"),
         ({"method": "awp", "method.method": "mart", "label_smoothing.amount": 0.1}, "defined for hard labels"),

@@ -68,7 +68,7 @@ def test_every_batch_has_the_stated_share(fraction: float, each: int) -> None:
 
 @pytest.mark.parametrize(("fraction", "made"), [(0.01, 0), (0.96, 10)])
 def test_a_share_without_images_of_both_kinds_is_refused(fraction: float, made: int) -> None:
-    hint = f"data.extra_fraction={fraction} makes {made} of the 10 images of a batch extra ones; give a share from 0.1 to 0.9"
+    hint = f"={fraction} makes {made} of the 10 images of a batch extra ones; give a share from 0.1 to 0.9"
     with pytest.raises(BadInput, match=re.escape(hint)):
         feed(fraction)
 

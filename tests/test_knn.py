@@ -277,7 +277,7 @@ def test_an_evaluation_attacks_the_read_out_that_is_used(run: Path, tmp_path: Pa
     assert (records["clean_prediction"] == records["label"]).mean() == pytest.approx(row["val_knn"])
     assert (~records["broken"]).mean() == pytest.approx(row["val_knn_robust"])
     assert (records["backward"] > 0).any()
-    with pytest.raises(BadInput, match="no gradient to its input; .* for a kNN read-out --attack knn-guided"):
+    with pytest.raises(BadInput, match=r"no gradient to its input; .* for a kNN read-out --attack knn-guided"):
         evaluate(str(file), tmp_path / "pgd", ["pgd"], split="val", device="cpu")
 
 
@@ -299,9 +299,9 @@ def test_training_without_labels_says_what_is_clean_and_how_to_measure_it(tmp_pa
     )
     assert done.exit_code == 0, done.output
     (verdict,) = [line for line in done.stdout.splitlines() if line.startswith("best epoch 1: knn ")]
-    assert " % without an attack on 12 validation images, best - last 0.0 points" in verdict
+    assert " % without an attack on 18 validation images, best - last 0.0 points" in verdict
     following = done.stdout.splitlines()[-1].removeprefix("next: ")
-    first, then = following.split(", as its last layer is untrained; then ")
+    first, then = following.split(", as its last layer was not trained; then ")
     assert first == f"satbench readout {out} knn:k=3 --out {out / 'knn.safetensors'}"
     assert CliRunner().invoke(app, first.split()[1:]).exit_code == 0
     assert then == f"satbench eval --model {out / 'knn.safetensors'} --attack knn-guided --eps 0.2 --steps 50"

@@ -854,7 +854,11 @@ def test_awp_says_of_itself_what_its_inner_method_says() -> None:
             for name in METHODS
             if name not in JOINED
         ),
-        ("moat", {"stages": [[0, "single"]]}, "stages of moat is .*; give pairs of a length above 0 and kinds of examples"),
+        (
+            "moat",
+            {"stages": [[0, "single"]]},
+            "stages of moat is .*; give pairs of a length above 0 and kinds of examples",
+        ),
         ("awp", {"method": "trade"}, "unknown method 'trade'; did you mean trades"),
         ("awp", {"gama": 0.1}, "unknown parameter 'gama' of method 'awp' around 'pgd_at'; did you mean gamma"),
         ("awp", {"method": "trades", "betta": 1}, "unknown parameter 'betta' .* around 'trades'; did you mean beta"),

@@ -643,7 +643,7 @@ def test_values_are_read_as_the_type_of_their_field() -> None:
         ("measure.alarm", "fgsm", r"field 'measure.alarm': give two figures, fgsm\+robust on the command line"),
         ("stages", "foo", "stages are 'foo'; give a list in a recipe file, such as .* or null for none"),
         ("stages", [{"epochs": 1, "changes": "foo"}, {}], "changes of a stage are 'foo'; give a mapping of settings"),
-        ("stages", [{"epochs": 1, "updates": 2}, {}], "stage 1 has epochs=1 and updates=2; give one of them"),
+        ("stages", [{"epochs": 1, "updates": 2}, {}], "stage 1 has epochs=1 and updates=2; give one"),
         ("stages", [{"epochs": 1, "changes": {"optimizer": 3}}, {}], "stage 1: 'optimizer' has parts; set one"),
         ("measure.alarm", "fgsm+clear", "no evaluator gives an accuracy 'clear'"),
         ("method.steps", "--3", "steps"),

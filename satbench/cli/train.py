@@ -196,26 +196,24 @@ def _table(trained: "Trained", config: "TrainConfig") -> "pd.DataFrame":
     if best.val is None or last.val is None:
         return pd.DataFrame()
     n, rates, start = last.val.n, figures_of(evaluators_of(config)), last.method
-    said = {name: [best.method.get(name), last.method.get(name)] for name in start if not name.startswith(START)}
+    logged = [name for name in start if not name.startswith(START)]  # such as the scale of a regulated attack
+    rates |= dict.fromkeys(logged, False)
     found = {
-        f"best, {best.epoch + 1} of {config.epochs}": best.val.figures,
-        f"last, {last.epoch + 1} of {config.epochs}": last.val.figures,
+        f"best, {best.epoch + 1} of {config.epochs}": best.val.figures | best.method,
+        f"last, {last.epoch + 1} of {config.epochs}": last.val.figures | last.method,
         "where its stage began": {name: start[f"{START}{name}"] for name in rates if f"{START}{name}" in start},
     }
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "epoch": where,
             **{
                 f"{name} %" if rates[name] else name: _figure(figures.get(name), n, rates[name])
-                for name in best.val.figures
+                for name in (*best.val.figures, *logged)
             },
         }
         for where, figures in found.items()
         if figures
     )
-    for name, values in said.items():  # such as the scale of a regulated attack
-        table[name] = [_figure(value, n, is_rate=False) for value in [*values, None][: len(table)]]
-    return table
 
 
 def _verdict(trained: "Trained", config: "TrainConfig") -> tuple[str, "Tone"]:
@@ -246,7 +244,7 @@ def _next(config: "TrainConfig", out: Path) -> str:
     if not method_of(stage_configs(config)[-1]).labelled:
         k = next((f":k={one.k}" for one in evaluators_of(config) if isinstance(one, Neighbours)), "")
         model, attack = out / "knn.safetensors", "knn-guided"
-        readout = f"satbench readout {out} knn{k} --out {model}, as its last layer is untrained; then "
+        readout = f"satbench readout {out} knn{k} --out {model}, as its last layer was not trained; then "
     return f"{readout}satbench eval --model {model} --attack {attack} --eps {_eps(config.threat.eps)} --steps 50"
 
 

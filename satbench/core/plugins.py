@@ -76,8 +76,8 @@ SOCKETS: dict[str, Socket] = {
         "satbench train",
         "--set measure.evaluators=clean+",
         "build(**params) -> satbench.training.evaluators.Evaluator",
-        "a frozen dataclass below Evaluator with names, of its figures, and values(look), an array with a value for each "
-        "of look.images by each name",
+        "a frozen dataclass below Evaluator with names, of its figures, and values(look), an array with a value for "
+        "each of look.images by each name",
     ),
     "data set": Socket(
         "satbench train, satbench eval",

@@ -48,7 +48,9 @@ class AWP(Method):
         check_fields(self, "awp")
         name = type(self.inner).__name__
         if not self.inner.awp_source:
-            raise BadInput(f"awp around {name} is undefined: no source joins them; give method={' or '.join(_joined())}")
+            raise BadInput(
+                f"awp around {name} is undefined: no source joins them; give method={' or '.join(_joined())}"
+            )
         if self.inner.replays > 1 or self.inner.second_order:
             raise BadInput(f"awp around {name} is undefined: it needs one update a batch, and a loss without gradients")
         inner = self.inner.paper

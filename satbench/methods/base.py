@@ -202,7 +202,7 @@ class Method(ABC):
             raise BadInput(f"{name} is defined for {', '.join(self.norms)}, not {threat.norm}; use pgd_at")
 
     def refuse_length(self, epochs: float, updates: int) -> None:  # noqa: B027  # most take any
-        """Raise `BadInput` for a run or stage of so many epochs and updates if it ends before the method is complete."""
+        """Raise `BadInput` where a run or stage of so many epochs and updates ends before the method is complete."""
 
     def initial_state(self, images: int, classes: int, batch: tuple[int, ...]) -> dict[str, Tensor]:
         """What `step.state` holds before the first update; `batch` is the shape (N, C, H, W) of the largest batch."""

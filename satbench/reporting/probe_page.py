@@ -26,8 +26,9 @@ from satbench.results.schema import DataInfo
 
 PROBE_FILE = "probe.json"
 SEEDS_NOTE = (
-    "A model with several seeds shows the mean of its networks and Student's t interval over them; a model of one "
-    "network the interval over images (Hall 1992, for skewed figures), which says nothing about training it again. "
+    "A model with several seeds shows the mean of its networks and Student's t interval over them, of the logarithm of "
+    "the mean, since no figure is negative; a model of one network the interval over images (Hall 1992, for skewed "
+    "figures, cut at 0), which says nothing about training it again. "
     "Accuracies have Wilson intervals over images."
 )
 AGAINST_NOTE = (

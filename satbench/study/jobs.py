@@ -21,7 +21,6 @@ from satbench.specs.attack import AttackInfo
 from satbench.specs.study import Choice, Reported, Resources, Study
 from satbench.training import TrainConfig
 from satbench.training.combinations import refuse_undefined
-from satbench.training.stages import stage_configs
 from satbench.zoo import is_own_network
 
 TRAINING = "training"  # the folder of a network's training, beside those of its evaluations

@@ -22,8 +22,8 @@ def refuse_undefined(config: TrainConfig) -> None:
         _refuse_within(stage, method)
     if methods[0].needs_trained and config.init_from is None:
         raise BadInput(
-            f"undefined: {stages[0].method.name} of an untrained network; set init_from to a trained one, or give stages "
-            "of which an earlier one trains it"
+            f"undefined: {stages[0].method.name} of an untrained network; set init_from to a trained one, or give "
+            "stages of which an earlier one trains it"
         )
     for number, (before, now) in enumerate(pairwise(stages), 2):
         ours, theirs = ((one.optimizer.name, one.optimizer.decay) for one in (now, before))
@@ -110,8 +110,8 @@ def _refuse_within(config: TrainConfig, method: Method) -> None:
         ),
         (
             config.measure.every > 1 and len(method.reads) > 0,
-            f"measure.every={config.measure.every} with {name}, which reads {', '.join(method.reads)} of the validation "
-            "split after every epoch; set measure.every=1",
+            f"measure.every={config.measure.every} with {name}, which reads {', '.join(method.reads)} of the "
+            "validation split after every epoch; set measure.every=1",
         ),
         (
             config.measure.every > 1 and config.stop.collapse == "rollback",

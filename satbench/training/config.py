@@ -114,8 +114,8 @@ class TrainConfig(Settings):
     def _listed(cls, value: object) -> object:
         if value is not None and not isinstance(value, list | tuple):
             raise BadInput(
-                f"stages are {value!r}; give a list in a recipe file, such as [{{epochs: 10, changes: {{method: standard}}}}, "
-                "{}], or null for none"
+                f"stages are {value!r}; give a list in a recipe file, such as "
+                "[{epochs: 10, changes: {method: standard}}, {}], or null for none"
             )
         return value or ()
 
@@ -129,7 +129,9 @@ class TrainConfig(Settings):
             if number < len(stages) and given == 0:
                 raise ValueError(f"stage {number} needs a length; give it epochs or updates")
             if given == 2:
-                raise ValueError(f"stage {number} has epochs={one.epochs:g} and updates={one.updates}; give one of them")
+                raise ValueError(
+                    f"stage {number} has epochs={one.epochs:g} and updates={one.updates}; give one of them"
+                )
         return stages
 
     @field_validator("activation")

@@ -97,8 +97,8 @@ class Feed:
                 )
             if not 0 < most < size:
                 raise BadInput(
-                    f"data.extra_fraction={extra.fraction:g} makes {most} of the {size} images of a batch extra ones; give "
-                    f"a share from {1 / size:.2g} to {1 - 1 / size:.2g}, or a larger batch_size"
+                    f"data.extra_fraction={extra.fraction:g} makes {most} of the {size} images of a batch extra ones; "
+                    f"give a share from {1 / size:.2g} to {1 - 1 / size:.2g}, or a larger batch_size"
                 )
         self._stream: torch.cuda.Stream | None = None
         if self.device.type == "cuda" and not resident:
