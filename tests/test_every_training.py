@@ -159,7 +159,7 @@ def test_resident_images_are_the_same_images(dataset: str, tmp_path: Path) -> No
             {"method": "sglr", "method.start_epoch": 0, "method.weighted": True, "accumulation": 2},
             "accumulation with sglr, whose loss weighs the images of a batch against each other",
         ),
-        ({"method": "awp", "method.method": "free"}, "awp around Free is undefined"),
+        ({"method": "awp", "method.method": "free"}, "awp around free is undefined"),
         ({"method": "n_fgsm", "threat.norm": "L2"}, "Linf"),
         ({"method": "gradalign", "threat.norm": "L1"}, "Linf"),
         ({"averaging": "swa"}, "start"),

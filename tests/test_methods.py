@@ -19,6 +19,7 @@ from satbench.core.lookup import pick
 from satbench.methods import METHODS, Method, Processes, Step
 from satbench.methods.awp import AWP
 from satbench.methods.base import NO_LABEL
+from satbench.methods.free import Free
 from satbench.methods.pgd_at import PGDAT
 from satbench.numerics.seeding import generator, uniform
 from satbench.numerics.threat import ThreatModel
@@ -806,6 +807,15 @@ def test_awp_climbs_by_the_gradient_of_all_processes() -> None:
         with method.around_update(model, step.x, step):
             ways.append(model[4].weight.detach() - before)
     torch.testing.assert_close(ways[0], -ways[1], rtol=1e-3, atol=1e-6)
+
+
+class FreeWithSource(Free):
+    awp_source = "this test"
+
+
+def test_awp_needs_one_update_a_batch_whatever_a_method_of_ones_own_says() -> None:
+    with pytest.raises(BadInput, match="awp around FreeWithSource is undefined: it is for methods with one update"):
+        AWP(FreeWithSource())
 
 
 def test_awp_says_of_itself_what_its_inner_method_says() -> None:

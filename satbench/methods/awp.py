@@ -46,13 +46,18 @@ class AWP(Method):
 
     def __post_init__(self) -> None:
         check_fields(self, "awp")
-        name = type(self.inner).__name__
         if not self.inner.awp_source:
-            raise BadInput(
-                f"awp around {name} is undefined: no source joins them; give method={' or '.join(_joined())}"
-            )
+            from satbench.methods import METHODS
+
+            names = {make: name for name, make in METHODS.items()}
+            joined = " or ".join(name for make, name in names.items() if getattr(make, "awp_source", ""))
+            inner = names.get(type(self.inner), type(self.inner).__name__)
+            raise BadInput(f"awp around {inner} is undefined: no source joins them; give method={joined}")
         if self.inner.replays > 1 or self.inner.second_order:
-            raise BadInput(f"awp around {name} is undefined: it needs one update a batch, and a loss without gradients")
+            raise BadInput(
+                f"awp around {type(self.inner).__name__} is undefined: it is for methods with one update a batch, and a "
+                "loss without a gradient in it"
+            )
         inner = self.inner.paper
         object.__setattr__(self, "paper", f"Wu et al. 2020, arXiv 2004.05884{f', around {inner}' if inner else ''}")
         for name in INHERITED:
@@ -130,13 +135,6 @@ class AWP(Method):
             for buffer, kept in buffers:
                 buffer.copy_(kept)
         return gradients
-
-
-def _joined() -> list[str]:
-    """The names of the methods around which a source defines it."""
-    from satbench.methods import METHODS
-
-    return [name for name, make in METHODS.items() if name != "awp" and make().awp_source]
 
 
 def awp(method: str = "pgd_at", gamma: float = 0.01, warmup_epochs: float = 0, **inner: Any) -> AWP:
