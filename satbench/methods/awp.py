@@ -55,8 +55,8 @@ class AWP(Method):
             raise BadInput(f"awp around {inner} is undefined: no source joins them; give method={joined}")
         if self.inner.replays > 1 or self.inner.second_order:
             raise BadInput(
-                f"awp around {type(self.inner).__name__} is undefined: it is for methods with one update a batch, and a "
-                "loss without a gradient in it"
+                f"awp around {type(self.inner).__name__} is undefined: it is for methods with one update a batch and a "
+                "loss without a gradient"
             )
         inner = self.inner.paper
         object.__setattr__(self, "paper", f"Wu et al. 2020, arXiv 2004.05884{f', around {inner}' if inner else ''}")
