@@ -10,6 +10,7 @@ from scipy.special import expit, ndtr
 from torch import nn
 
 from satbench.core.errors import BadInput
+from satbench.core import tables
 from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, canonical, empty_model
 from satbench.models.activations import Activation, activation
 
@@ -318,6 +319,7 @@ def test_every_architecture_takes_any_activation_at_every_site(
         return made[-1]
 
     monkeypatch.setitem(ACTIVATIONS, "in turn", Activation(next_one, 0, ""))
+    monkeypatch.setitem(tables.ACTIVATIONS, "in turn", {})
     model = empty_model(ModelSpec(architecture, "in turn", 3, 1, 8, (0.5,), (0.5,)))
     types = {type(make()) for make in kinds}
     found = [module for module in model.modules() if type(module) in types]

@@ -312,6 +312,30 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "imported:"
 
 
+WITHOUT_TORCH = """
+import sys
+for heavy in ("torch", "torchvision", "timm"): sys.modules[heavy] = None
+from satbench.cli import main
+sys.argv = ["satbench", *sys.argv[1:]]
+main()
+"""
+
+
+def listed_without_torch(*words: str) -> str:
+    program = [sys.executable, "-c", WITHOUT_TORCH, "models", "list", *words]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_registry_is_listed_without_torch() -> None:
+    silu = [name for name, card in read_cards().items() if card.activation == "silu"]
+    assert "digits-silu" in silu
+    assert [one["name"] for one in json.loads(listed_without_torch("--activation", "silu", "--json"))] == silu
+    table = listed_without_torch("digits-*", "--fetched").splitlines()
+    assert [line.split()[-1] for line in table[2:]] == ["packaged"] * 3
+
+
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, satbench; print('torch' in sys.modules, *satbench.__all__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

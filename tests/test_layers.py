@@ -88,7 +88,7 @@ def test_packages_only_re_export() -> None:
     for file in ROOT.rglob("__init__.py"):
         allowed = (ast.Import, ast.ImportFrom, ast.Expr, ast.Assign)
         kinds = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if not isinstance(node, allowed)]
-        assert not kinds or file.parent == ROOT, file  # the public names are resolved at first use
+        assert not kinds or file.parent in (ROOT, ROOT / "zoo"), file  # these resolve their names at first use
 
 
 def test_only_the_adapter_imports_autoattack() -> None:

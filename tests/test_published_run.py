@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from satbench.attacks.base import info_of
 from satbench.cli import app
 from satbench.evaluation import sweep
+from satbench.evaluation.pictures import pictures_of
 from satbench.recipes import named, recipe
+from satbench.reporting.pictures import small
 from satbench.reporting.repeat import eval_command, train_command
 from satbench.reporting.run_details import details_of
 from satbench.reporting.run_file import Entry, encoded, file_name, read_entry
@@ -174,3 +176,29 @@ def test_a_card_of_a_page_shows_what_the_records_say(run: Run, entry_file: Path)
     assert ("run, seal", run.manifest.seal) in detail.provenance
     assert detail.commands[-1] == eval_command(run.manifest)
     assert detail.downloads == ((f"run file {entry_file.name}", f"runs/{entry_file.name}"),)
+
+
+def test_the_examples_of_a_run_are_on_its_card(run: Run, tmp_path: Path) -> None:
+    board = tmp_path / "boards"
+    assert call("leaderboard", "init", board).exit_code == 0
+    bare = call("leaderboard", "add", run.path, "--dir", board)
+    (file,) = (board / "runs").iterdir()
+    assert bare.stdout == f"{file}\n"
+    assert read_entry(file).examples == ()
+    added = call("leaderboard", "add", run.path, "--examples", "--dir", board)
+    assert (added.stdout, added.stderr) == (f"{file}\n", f"{file}: is there already; its examples are added\n")
+    for words in (["--examples"], []):
+        again = call("leaderboard", "add", run.path, *words, "--dir", board)
+        assert (again.stdout, again.stderr) == ("", f"{file}: is there already\n")
+    entry = read_entry(file)
+    expected = tuple(map(small, pictures_of(run)))
+    assert entry.examples == expected
+    assert len({one.sample for one in expected}) == len(expected) > 0
+    (detail,) = details_of({file.name: entry})
+    assert detail.examples == expected
+    assert call("leaderboard", "build", "--dir", board).exit_code == 0
+    page = (board / "digits.html").read_text()
+    assert all(png in page for one in expected for png in (one.image, one.perturbation, one.attacked))
+    file.write_text(file.read_text().replace(expected[0].attacked, expected[0].image, 1))
+    changed = call("leaderboard", "check", "--dir", board)
+    assert (changed.exit_code, "does not match its digest: it was changed" in changed.stderr) == (2, True)

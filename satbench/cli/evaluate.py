@@ -199,8 +199,7 @@ def check_images(model: str, split: str | None, data_dir: Path | None) -> None:
     """Refuse images that are not there before a gigabyte of weights is fetched for them."""
     from satbench.data import load_images
     from satbench.zoo.registry import find_card, is_card
-    from satbench.zoo.released import state
-    from satbench.zoo.weights_file import ABSENT
+    from satbench.zoo.local import ABSENT, state
 
     if is_card(model):
         own, card = find_card(model)

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from satbench.cli import options
 from satbench.cli.output import echo
 
 if TYPE_CHECKING:
-    from satbench.reporting.leaderboard_folder import Leaderboard
+    from satbench.reporting.leaderboard_folder import ExamplesOf, Leaderboard
 
 Folder = Annotated[Path, typer.Option("--dir", help="The leaderboard's folder.")]
 Reports = Annotated[Path, typer.Option(help="Where reports of studies lie, which decide the claims of claims.yaml.")]
@@ -43,11 +44,18 @@ def add(
     norm: Annotated[
         str | None, typer.Option(help="Of a model-info JSON that does not lie in a folder Linf or L2.")
     ] = None,
+    examples: Annotated[
+        bool,
+        typer.Option(
+            "--examples", help="Show pictures of images that were broken, of runs of `satbench eval --save-examples`."
+        ),
+    ] = False,
+    data_dir: options.DataDir = None,
 ) -> None:
     """Check runs and write one small JSON file for each into DIR/runs; `build` then makes the pages."""
     from satbench.reporting import leaderboard_folder
 
-    for added in leaderboard_folder.add(folder, runs, norm):
+    for added in leaderboard_folder.add(folder, runs, norm, _examples_of(data_dir) if examples else None):
         for note in added.notes:
             echo(f"{added.file}: {note}", err=True)
         if added.is_new:
@@ -108,6 +116,13 @@ def export(
         write_text(out, text)
         echo(f"{out}")
     echo(f"empty, to be filled in: {', '.join(TO_FILL)}", err=True)
+
+
+def _examples_of(data_dir: Path | None) -> "ExamplesOf":
+    from satbench.evaluation.pictures import pictures_of
+    from satbench.reporting.pictures import small
+
+    return lambda run: tuple(map(small, pictures_of(run, data_dir)))
 
 
 def _files(board: "Leaderboard", folder: Path, reports: Path) -> dict[str, str]:

@@ -30,6 +30,7 @@ def everything(context: typer.Context, offline: Offline = False, zoo: Zoo = None
     """List the registry's networks, and the architectures and activations that can be trained."""
     if context.invoked_subcommand is not None:
         return
+    from satbench.core.tables import ACTIVATIONS as DEFAULTS
     from satbench.models import ACTIVATIONS, ARCHITECTURES
     from satbench.zoo.registry import read_aliases, read_cards
 
@@ -43,7 +44,7 @@ def everything(context: typer.Context, offline: Offline = False, zoo: Zoo = None
     echo("Activations (satbench train --activation NAME or NAME:key=value):")
     for name, entry in ACTIVATIONS.items():
         smoothness = "∞" if entry.smoothness == float("inf") else int(entry.smoothness)
-        defaults = "".join(f"; {key} = {value:g}" for key, value in entry.defaults.items())
+        defaults = "".join(f"; {key} = {value:g}" for key, value in DEFAULTS[name].items())
         echo(f"  {name:<20} C{smoothness}  {entry.formula}{defaults}")
 
 
@@ -64,10 +65,9 @@ def list_(
     from satbench.core.files import to_json
     from satbench.core.lookup import nearest
     from satbench.core.parsing import parsed
-    from satbench.models import canonical
+    from satbench.specs.activation import canonical
     from satbench.zoo.registry import entries, read_cards
-    from satbench.zoo.released import state
-    from satbench.zoo.weights_file import ABSENT
+    from satbench.zoo.local import ABSENT, state
 
     wanted = None if activation is None else canonical(activation)
     norm, colon, eps = (threat or "").partition(":")
@@ -114,7 +114,8 @@ def show(
     from satbench.zoo import cache
     from satbench.zoo.card import ReleasedCard
     from satbench.zoo.registry import entries, find_card
-    from satbench.zoo.released import known_digests, state
+    from satbench.zoo.local import state
+    from satbench.zoo.released import known_digests
 
     own, card = find_card(name)
     known = known_digests(own, card) if isinstance(card, ReleasedCard) else None
@@ -142,7 +143,7 @@ def show(
 def _print_table(cards: "dict[str, Card]") -> None:
     from satbench.reporting.claims_file import read_claims
     from satbench.reporting.published import headline, published
-    from satbench.zoo.released import state
+    from satbench.zoo.local import state
 
     claims = read_claims()
     echo("Registry (satbench eval --model NAME); accuracies in percent as published, not measured here:")
@@ -155,7 +156,7 @@ def _print_table(cards: "dict[str, Card]") -> None:
 def _described(name: str, card: "Card", registry: str) -> dict[str, Any]:
     from satbench.reporting.claims_file import read_claims
     from satbench.reporting.published import published
-    from satbench.zoo.released import state
+    from satbench.zoo.local import state
 
     claims = [
         {"figure": claim.figure, "steps": claim.steps, "percent": claim.percent, "source": claim.source}

@@ -18,8 +18,8 @@ def pull(
     from satbench.cli.progress import progress_bar
     from satbench.zoo.loading import fetch_weights
     from satbench.zoo.registry import matching
-    from satbench.zoo.released import state
-    from satbench.zoo.weights_file import ABSENT, download_size, size_words
+    from satbench.zoo.local import ABSENT, state
+    from satbench.zoo.weights_file import download_size, size_words
 
     chosen = {name: card for pattern in names for name, card in matching(pattern).items()}
     absent = {name: card for name, card in chosen.items() if state(name, card) == ABSENT}
@@ -66,8 +66,8 @@ def verify(
 ) -> None:
     """Hash the files again and run every converted network on its probe batch; exit 1 when anything is wrong."""
     from satbench.zoo.registry import find_card, read_cards
-    from satbench.zoo.released import faults, state
-    from satbench.zoo.weights_file import ABSENT
+    from satbench.zoo.local import ABSENT, state
+    from satbench.zoo.released import faults
 
     wrong = False
     for own, card in (dict([find_card(name)]) if name is not None else read_cards()).items():

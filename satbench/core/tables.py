@@ -2,6 +2,7 @@
 
 The rooms that the names belong to build their tables from these. A value is `module:attribute` in that room; the
 attribute is what the name stands for, or a table that holds it. A data set also says whether a path follows its name.
+Of an activation the values are its parameters; loaders are names alone.
 """
 
 from typing import NamedTuple
@@ -136,6 +137,22 @@ ARCHITECTURES = {
     "resnext152-32x8d": "resnet:RESNETS",
     **{f"efficientnet-b{number}": "efficientnet:EFFICIENTNETS" for number in range(8)},
     "efficientnet-l1": "efficientnet:EFFICIENTNETS",
+}
+LOADERS = ("opencv-cubic", "tf1-bicubic", "torchvision")
+ACTIVATIONS: dict[str, dict[str, float]] = {  # with their parameters at their defaults
+    "relu": {},
+    "silu": {},
+    "gelu": {},
+    "gelu_exact": {},
+    "softplus": {},
+    "parametric_softplus": {"alpha": 10.0},
+    "leaky_relu": {"negative_slope": 0.01},
+    "elu": {"alpha": 1.0},
+    "celu": {"alpha": 1.0},
+    "mish": {},
+    "smoothrelu": {},
+    "psilu": {"alpha": 1.0},
+    "pssilu": {"alpha": 1.0, "beta": 1e-8},
 }
 
 

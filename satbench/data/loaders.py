@@ -13,6 +13,7 @@ from PIL import Image
 
 from satbench.core.bounded import MIB, check_plain, read_bounded
 from satbench.core.errors import FAULTS, BadInput
+from satbench.core.tables import LOADERS as NAMES
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")  # some other formats of Pillow start programs
 MOST_BYTES = 256 * MIB  # of a file
@@ -116,11 +117,7 @@ def torchvision_bilinear(file: ImageFile, size: int) -> np.ndarray:
     return _planes(np.asarray(image.crop((left, top, left + size, top + size))))
 
 
-LOADERS: dict[str, Loader] = {
-    "opencv-cubic": opencv_cubic,
-    "tf1-bicubic": tf1_bicubic,
-    "torchvision": torchvision_bilinear,
-}
+LOADERS: dict[str, Loader] = dict(zip(NAMES, (opencv_cubic, tf1_bicubic, torchvision_bilinear), strict=True))
 DEFAULT_LOADER = "torchvision"
 DEFAULT_SIZE = 224
 

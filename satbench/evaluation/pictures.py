@@ -12,15 +12,14 @@ from satbench.core.errors import BadInput
 from satbench.core.plugins import check_allowed
 from satbench.data import Images, is_own_data, load_images
 from satbench.evaluation.stored import example
+from satbench.reporting.examples import EACH
 from satbench.reporting.names import short_names, threat_name
 from satbench.reporting.pictures import Picture
 from satbench.results.store import Run, read_examples
 
-EACH = 3  # pictures of a run
-
 
 def pictures_of(run: Run, data_dir: Path | None = None, count: int = EACH) -> list[Picture]:
-    """The first `count` images of the run's strongest attack whose example broke them, in the run's order.
+    """The first `count` images that the run's strongest attack broke, in the order of the records, each once.
 
     The images are read again from where `load_images` finds them. Raises `BadInput` where the run kept no examples, no
     image was broken, or the images are others than those of the run.
@@ -34,7 +33,7 @@ def pictures_of(run: Run, data_dir: Path | None = None, count: int = EACH) -> li
         raise BadInput(f"the images of {images.name} are not those of {run.path}: ids, labels or pixels differ")
     strongest = max(run.manifest.attacks, key=lambda one: (one.strength, one.id))
     chosen = run.records.merge(examples, on=["attack", "norm", "eps", "sample_id"])
-    chosen = chosen[(chosen["attack"] == strongest.id) & (chosen["clean_prediction"] == chosen["label"])].head(count)
+    chosen = chosen[(chosen["attack"] == strongest.id) & (chosen["clean_prediction"] == chosen["label"])].drop_duplicates("sample_id").head(count)
     if chosen.empty:
         raise BadInput(f"{run.path} has no example of {strongest.label} that broke an image; give another run")
     attack = short_names(run.manifest.attacks)[strongest.id]

@@ -1,12 +1,8 @@
-"""The activation functions under comparison: parameters, smoothness, and how an activation is spelled.
-
-`celu`, or `celu:alpha=2` with parameters. The canonical spelling of an activation leaves out parameters at their
-defaults, sorts the others by name, and writes each number as Python does, whole ones without a point.
-"""
+"""The activation functions under comparison, with their parameters and smoothness."""
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -15,7 +11,9 @@ from torch.nn import functional
 
 from satbench.core import plugins
 from satbench.core.errors import BadInput
-from satbench.core.lookup import check_keywords, find, keywords, nearest
+from satbench.core.lookup import check_keywords
+from satbench.core.tables import ACTIVATIONS as DEFAULTS
+from satbench.specs.activation import parse_activation
 
 
 class SmoothReLU(nn.Module):
@@ -79,16 +77,15 @@ def parametric_softplus(alpha: float) -> nn.Module:
 
 @dataclass(frozen=True)
 class Activation:
-    """One row of `ACTIVATIONS`: `make` gives a fresh module for one site.
+    """One row of `ACTIVATIONS`: `make` gives a fresh module for one site, with the parameters of `core.tables`.
 
-    `smoothness` is the number of continuous derivatives at every point: 0 for a kink, `math.inf` for a smooth function.
-    `defaults` are the keyword parameters of `make`, positive numbers; smoothness is stated for the defaults.
+    `smoothness` is the number of continuous derivatives at every point: 0 for a kink, `math.inf` for a smooth function;
+    it is stated for the default parameters.
     """
 
     make: Callable[..., nn.Module]
     smoothness: float
     formula: str
-    defaults: Mapping[str, float] = field(default_factory=dict)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -97,20 +94,17 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu": Activation(partial(nn.GELU, approximate="tanh"), math.inf, "x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))"),
     "gelu_exact": Activation(nn.GELU, math.inf, "x Phi(x)"),
     "softplus": Activation(nn.Softplus, math.inf, "log(1 + exp(x))"),
-    "parametric_softplus": Activation(parametric_softplus, math.inf, "log(1 + exp(alpha x)) / alpha", {"alpha": 10.0}),
-    "leaky_relu": Activation(nn.LeakyReLU, 0, "max(x, 0) + negative_slope min(x, 0)", {"negative_slope": 0.01}),
-    "elu": Activation(nn.ELU, 1, "x for x >= 0, alpha (exp(x) - 1) below; C0 unless alpha = 1", {"alpha": 1.0}),
-    "celu": Activation(
-        nn.CELU, 1, "x for x >= 0, alpha (exp(x / alpha) - 1) below; C1 for every alpha", {"alpha": 1.0}
-    ),
+    "parametric_softplus": Activation(parametric_softplus, math.inf, "log(1 + exp(alpha x)) / alpha"),
+    "leaky_relu": Activation(nn.LeakyReLU, 0, "max(x, 0) + negative_slope min(x, 0)"),
+    "elu": Activation(nn.ELU, 1, "x for x >= 0, alpha (exp(x) - 1) below; C0 unless alpha = 1"),
+    "celu": Activation(nn.CELU, 1, "x for x >= 0, alpha (exp(x / alpha) - 1) below; C1 for every alpha"),
     "mish": Activation(nn.Mish, math.inf, "x tanh(log(1 + exp(x)))"),
     "smoothrelu": Activation(SmoothReLU, 1, "x - log(1 + r^2 x) / r^2 for x >= 0, 0 below; r learnable, one a site"),
-    "psilu": Activation(PSiLU, math.inf, "x sigmoid(|alpha| x); alpha learnable, one a site", {"alpha": 1.0}),
+    "psilu": Activation(PSiLU, math.inf, "x sigmoid(|alpha| x); alpha learnable, one a site"),
     "pssilu": Activation(
         PSSiLU,
         math.inf,
         "x (sigmoid(|alpha| x) - |beta|) / (1 - |beta|); alpha and beta learnable, a pair a site",
-        {"alpha": 1.0, "beta": 1e-8},
     ),
 }
 
@@ -121,35 +115,10 @@ def activation(text: str) -> Callable[[], nn.Module]:
     One of the user's own is `package.module:callable:key=value`. Raises `BadInput` for an unknown name or parameter,
     for a value that is no positive number, and for code of the user's own that gives no module.
     """
-    name, given = _parse(text)
+    name, given = parse_activation(text)
     if plugins.is_reference(name):
         return _own(name, given)
-    row = ACTIVATIONS[name]
-    return partial(row.make, **{**row.defaults, **given})
-
-
-def canonical(text: str) -> str:
-    """The one spelling of an activation, so that equal ones have equal names; raises as `activation` does.
-
-    One of the user's own is not imported, so that its defaults are not known and nothing is left out.
-    """
-    name, given = _parse(text)
-    defaults = {} if plugins.is_reference(name) else ACTIVATIONS[name].defaults
-    words = [f"{key}={_spelled(value)}" for key, value in sorted(given.items()) if value != defaults.get(key)]
-    return ":".join([name, *([",".join(words)] if words else [])])
-
-
-def _parse(text: str) -> tuple[str, dict[str, float]]:
-    name, tail = plugins.spelled(text, ACTIVATIONS)
-    given = keywords(tail, f"activation {text!r}", "celu:alpha=2")
-    if plugins.is_reference(name):
-        return name, {key: _number(text, key, value) for key, value in given.items()}
-    defaults = find(ACTIVATIONS, name, "activation").defaults
-    for key in given:
-        if key not in defaults:
-            hint = nearest(key, defaults) if defaults else "it takes none"
-            raise BadInput(f"unknown parameter {key!r} of activation {name!r}; {hint}")
-    return name, {key: _positive(text, key, value) for key, value in given.items()}
+    return partial(ACTIVATIONS[name].make, **{**DEFAULTS[name], **given})
 
 
 def _own(reference: str, given: Mapping[str, float]) -> Callable[[], nn.Module]:
@@ -160,25 +129,3 @@ def _own(reference: str, given: Mapping[str, float]) -> Callable[[], nn.Module]:
         wanted = plugins.SOCKETS["activation"].wanted
         raise BadInput(f"activation {reference} returned a {type(first).__name__}; {wanted}")
     return partial(build, **given)
-
-
-def _positive(text: str, key: str, value: str) -> float:
-    number = _number(text, key, value)
-    if number <= 0:
-        raise BadInput(f"activation {text!r}: {key} is {value!r}; give a positive number, such as 2 or 1/3")
-    return number
-
-
-def _number(text: str, key: str, value: str) -> float:
-    numerator, slash, denominator = value.partition("/")
-    try:
-        number = float(numerator) / float(denominator if slash else 1)
-    except (ValueError, ZeroDivisionError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise BadInput(f"activation {text!r}: {key} is {value!r}; give a positive number, such as 2 or 1/3")
-    return number
-
-
-def _spelled(number: float) -> str:
-    return repr(int(number)) if number.is_integer() and number < 1e15 else repr(number)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.core.parameters import Count, Number, Positive, Whole
 from satbench.core.parsing import parsed
-from satbench.models.activations import canonical
 from satbench.models.features import features_of
 from satbench.numerics.modes import evaluating
+from satbench.specs.activation import canonical
 
 # far beyond any classifier's, because a file may ask for any network
 Classes = Annotated[int, Field(gt=0, le=1_000_000, description="a whole number from 1 to 1000000")]

@@ -15,7 +15,8 @@ from satbench.core.tables import ARCHITECTURES as NAMES
 from satbench.models.activations import activation
 from satbench.models.classifier import Classifier, ModelSpec, Size
 from satbench.models.knn import install
-from satbench.models.timm_network import PREFIX, timm_network
+from satbench.models.timm_network import timm_network
+from satbench.specs.names import TIMM
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = imported_table("satbench.models", NAMES)
 
@@ -34,8 +35,8 @@ def build_model(spec: ModelSpec) -> Classifier:
             raise BadInput(f"{key} of a model comes from its data set; leave it out")
         if spec.architecture not in own:
             check(f"parameter {key!r} of model {spec.architecture!r}", value, Size)
-    if spec.architecture.startswith(PREFIX):
-        net = timm_network(spec.architecture.removeprefix(PREFIX), make, **shape, **spec.params)
+    if spec.architecture.startswith(TIMM):
+        net = timm_network(spec.architecture.removeprefix(TIMM), make, **shape, **spec.params)
     else:
         net = plugins.make(ARCHITECTURES, spec.architecture, "model", nn.Module, make, **shape, **spec.params)
     model = Classifier(net, spec)
@@ -47,7 +48,7 @@ def build_model(spec: ModelSpec) -> Classifier:
 def own_code(spec: ModelSpec) -> list[str]:
     """The names of a spec, of architecture and activation, that are `package.module:callable`."""
     names = [spec.architecture, plugins.spelled(spec.activation)[0]]
-    return [one for one in names if plugins.is_reference(one) and not one.startswith(PREFIX)]
+    return [one for one in names if plugins.is_reference(one) and not one.startswith(TIMM)]
 
 
 class _Uninitialised(TorchFunctionMode):
@@ -64,7 +65,7 @@ def empty_model(spec: ModelSpec) -> Classifier:
 
     One of timm's or of the user's own has memory, for not all that it computes with is in its state dict.
     """
-    if spec.architecture.startswith(PREFIX) or own_code(spec):
+    if spec.architecture.startswith(TIMM) or own_code(spec):
         with torch.random.fork_rng(devices=[]):
             return build_model(spec)
     with torch.device("meta"), _Uninitialised():

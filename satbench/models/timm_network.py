@@ -10,8 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.core.lookup import nearest
+from satbench.specs.names import TIMM
 
-PREFIX = "timm:"
 # classes of torch, timm and its networks, in lower case without "me" (memory efficient); gates such as sigmoid stay
 REPLACED = {
     *("relu", "relu6", "leakyrelu", "prelu", "rrelu", "squaredrelu", "starrelu", "elu", "celu", "selu", "softplus"),
@@ -29,7 +29,7 @@ def timm_network(
     has to show logits (1, `num_classes`), no activation that is called as a function, and no site called twice whose
     activation learns. Raises `BadInput` otherwise, without timm, and for a name that timm does not know.
     """
-    ref = f"{PREFIX}{name}"
+    ref = f"{TIMM}{name}"
     try:
         import timm
     except ModuleNotFoundError:

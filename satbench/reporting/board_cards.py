@@ -1,7 +1,6 @@
 """Cards: what a page of a leaderboard knows of each model, as JSON for its script."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from satbench.reporting.details import Detail
@@ -137,7 +136,7 @@ def _detail(name: str, detail: Detail) -> dict[str, Any]:
             for curve in detail.training
             for epoch, value in zip(curve.epochs, curve.values, strict=True)
         ],
-        "pictures": [asdict(one) for one in detail.pictures],
+        "examples": [one.model_dump() for one in detail.examples],
         "provenance": [list(one) for one in detail.provenance],
         "commands": list(detail.commands),
         "downloads": [list(one) for one in detail.downloads],

@@ -15,6 +15,7 @@ from satbench.reporting import browser, charts
 from satbench.reporting.board_cards import Details, Key, key_of
 from satbench.reporting.claims import CLAIMS_NOTE, ClaimState
 from satbench.reporting.details import packed
+from satbench.reporting.examples import CHOICE_NOTE
 from satbench.reporting.published import PublishedLine
 from satbench.reporting.ranking import RANKING_NOTE, Place, Ranking, headline, separable
 from satbench.reporting.render import render
@@ -26,6 +27,7 @@ SCRIPTS = ("charts.js", "cards.js", "paired.js", "board.js")  # of one module, i
 TABLES = ("lines", "networks")  # the parts of a card of which every model has some
 TITLE = "satbench leaderboards"  # of the index
 MOST_OUTCOMES = 1_000_000  # characters of a page for outcomes by image; a page is to stay under 3 MB
+MOST_EXAMPLES = 300_000  # characters of a page for pictures: some 200 models of 8 x 8 digits, 10 of 32 x 32 RGB images
 PUBLISHED_NOTE = (
     "Published figures are what authors state of their own networks. They are hatched in the chart and have no rank: "
     "their images, attacks and counts are not this project's."
@@ -37,7 +39,7 @@ PAIRED_NOTE = (
 )
 CHART_NOTE = (
     "In the chart, lines through the marks are 95% intervals. A dashed line joins models of one recipe that differ in "
-    "their activation alone."
+    "their activation alone. Models that the search or the filters of the table leave out are faint."
 )
 
 
@@ -105,7 +107,7 @@ def board_page(board: Board, cards: Mapping[Key, dict[str, Any]], details: Detai
     keys = list(dict.fromkeys(key_of(line) for part in board.parts for line in part.ranking.lines))
     places = {key: place for place, key in enumerate(keys)}
     lines = [line for part in board.parts for line in part.ranking.lines]
-    columns, shown = _more(lines), [cards[key] for key in keys]
+    columns, shown = _more(lines), _with_room([cards[key] for key in keys])
     return render(
         "board.html.j2",
         title=f"{board.dataset}: robust accuracy",
@@ -120,6 +122,7 @@ def board_page(board: Board, cards: Mapping[Key, dict[str, Any]], details: Detai
                 "models": [{name: value for name, value in one.items() if name not in TABLES} for one in shown],
                 **{name: browser.columns(_of_all(shown, name)) for name in TABLES},
                 "first": board.first.id,
+                "chosen": CHOICE_NOTE,
                 "scatter": charts.scatter(True),
                 "published": charts.scatter(False),
                 "eps": charts.curves("eps", "robust accuracy, %"),
@@ -150,6 +153,21 @@ def index_page(boards: Sequence[Board], claims: Sequence[ClaimState], title: str
 def _of_all(cards: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
     """The rows of a part of all cards, each with the place of its card."""
     return [{"model": place, **row} for place, card in enumerate(cards) for row in card[name]]
+
+
+def _with_room(cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cards with the pictures of the first ones; details of the others say in `left_out` how many there are."""
+    room, found = MOST_EXAMPLES, []
+    for card in cards:
+        details = []
+        for detail in card.get("details", ()):
+            room -= len(json.dumps(detail.get("examples", ())))
+            if room < 0 and "examples" in detail:
+                kept = {name: value for name, value in detail.items() if name != "examples"}
+                detail = {**kept, "left_out": len(detail["examples"])}
+            details.append(detail)
+        found.append({**card, "details": details} if details else card)
+    return found
 
 
 def _strongest_parts(board: Board) -> list[Part]:

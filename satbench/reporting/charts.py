@@ -36,10 +36,11 @@ def scatter(is_measured: bool) -> dict[str, Any]:
 
     The data set `points` has rows with id, clean, clean_lo, clean_hi, robust, robust_lo, robust_hi, activation, method,
     twins (equal for models that differ in the activation alone, else ""), and published (a text, "" for what was
-    measured). The signal `by` is the column that decides the colour, `near` the id of the point under the mouse.
+    measured). The signal `by` is the column that decides the colour, `near` the id of the point under the mouse, and
+    `kept` an object with the ids of the models that are not faint, null for all.
     """
     layers = [*_measured(), _published()] if is_measured else [_published()]
-    params = [{"name": "by", "value": "activation"}, {"name": "near", "value": -1}]
+    params = [{"name": "by", "value": "activation"}, {"name": "near", "value": -1}, {"name": "kept", "value": None}]
     shown = {"calculate": "datum[by]", "as": "shown"}
     return compiled(_spec(height=340, params=params, transform=[shown], layer=layers))
 
@@ -47,9 +48,10 @@ def scatter(is_measured: bool) -> dict[str, Any]:
 def _measured() -> list[dict[str, object]]:
     shown = {"field": "shown", "type": "nominal"}
     edge = {"condition": {"test": _NEAR, "value": "var(--ink)"}, "value": "var(--paper)"}
+    faint = {"condition": {"test": _FAINT, "value": 0.12}, "value": 1}
     return [
         {
-            "transform": [{"filter": "datum.twins"}],
+            "transform": [{"filter": f"datum.twins && !({_FAINT})"}],
             "mark": {"type": "line", "stroke": "var(--soft)", "strokeDash": [4, 3], "strokeWidth": 1.2},
             "encoding": {**_PLACE, "detail": {"field": "twins"}, "order": {"field": "clean"}},
         },
@@ -57,8 +59,8 @@ def _measured() -> list[dict[str, object]]:
         _interval("robust"),
         {
             "transform": [{"filter": "!datum.published"}],
-            "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1, "cursor": "pointer"},
-            "encoding": {**_PLACE, "color": shown, "shape": shown, "stroke": edge},
+            "mark": {"type": "point", "filled": True, "size": 110, "cursor": "pointer"},
+            "encoding": {**_PLACE, "color": shown, "shape": shown, "stroke": edge, "opacity": faint},
         },
     ]
 
@@ -106,16 +108,18 @@ def _percent(field: str) -> dict[str, object]:
 
 _PLACE = {"x": _percent("clean"), "y": _percent("robust")}
 _NEAR = "datum.id === near"
+_FAINT = "kept && !kept[datum.id]"
 
 
 def _interval(field: str) -> dict[str, object]:
-    """The 95% interval of each point, clear under the mouse and faint otherwise; published figures have none."""
+    """The 95% interval of each point, clear under the mouse and pale otherwise; published figures have none."""
     across = "x" if field == "clean" else "y"
+    pale = [{"test": _NEAR, "value": 1}, {"test": _FAINT, "value": 0.03}]
     place = {**_PLACE, across: {**_PLACE[across], "field": f"{field}_lo"}, f"{across}2": {"field": f"{field}_hi"}}
     return {
         "transform": [{"filter": "!datum.published"}],
         "mark": {"type": "rule", "strokeWidth": 1.5, "stroke": "var(--ink)"},
-        "encoding": {**place, "opacity": {"condition": {"test": _NEAR, "value": 1}, "value": 0.16}},
+        "encoding": {**place, "opacity": {"condition": pale, "value": 0.16}},
     }
 
 

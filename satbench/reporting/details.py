@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from satbench.reporting.examples import Example
+
 Outcomes = tuple[bool | None, ...]  # whether each image stands, in the order of `Detail.images`; None: not attacked
 
 
@@ -29,14 +31,6 @@ class ClassCount:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Images as data addresses in one row: original, perturbation, attacked; the caption says what is seen."""
-
-    caption: str
-    images: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Detail:
     """More of one network on one set of images.
 
@@ -56,7 +50,7 @@ class Detail:
     classes_under: str = ""
     evidence: tuple[str, ...] = ()
     training: tuple[Curve, ...] = ()
-    pictures: tuple[Picture, ...] = ()
+    examples: tuple[Example, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
     commands: tuple[str, ...] = ()
     downloads: tuple[tuple[str, str], ...] = ()

@@ -8,7 +8,7 @@ index.html and tables  generated, see `leaderboard`
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from satbench.core.parameters import Count
 from satbench.core.parsing import parsed
 from satbench.core.strict_json import parse_json
 from satbench.core.strict_yaml import read_mapping
+from satbench.reporting.examples import Example
 from satbench.reporting.joined import images_name
 from satbench.reporting.model_info import PublishedModel, is_model_info, read_model_info
 from satbench.reporting.run_file import Entry, differences, encoded, file_name, read_entry
@@ -38,6 +39,7 @@ RUNS = "runs"
 PUBLISHED = "published"
 CLAIMS = "claims.yaml"
 README = "README.md"
+ExamplesOf = Callable[[Run], tuple[Example, ...]]
 
 STARTING_SETTINGS = """\
 title: {title}
@@ -142,18 +144,22 @@ def read_settings(folder: Path) -> Settings:
     return parsed(Settings, read_mapping(file), str(file))
 
 
-def add(folder: Path, paths: Sequence[Path], norm: str | None = None) -> list[Added]:
+def add(
+    folder: Path, paths: Sequence[Path], norm: str | None = None, examples_of: ExamplesOf | None = None
+) -> list[Added]:
     """Write a file for each run in `paths`: run folders, folders that hold some, run files, model-info files.
 
-    Every run is read and checked before the first file is written. A file that is there already is left as it is.
-    `norm` is that of model-info files that do not lie in a folder named after it. Raises `BadInput` for a path without
-    a run, and for a run that `read_run` or the settings of the leaderboard refuse.
+    Every run is read and checked before the first file is written. A file that is there already is left as it is,
+    unless it only lacks the examples. `norm` is that of model-info files that do not lie in a folder named after it.
+    `examples_of` gives the examples of a run, by default none: they show images of a data set to every reader, and
+    making them needs the data set and torch. Raises `BadInput` for a path without a run, for one that is no run folder
+    where examples are asked for, and for a run that `read_run` or the settings of the leaderboard refuse.
     """
     check_output_path(folder, "--dir")
     board = read_leaderboard(folder)
     found: dict[Path, tuple[Added, bytes]] = {}
     for path in paths:
-        for added, content in _found(folder, path, norm):
+        for added, content in _found(folder, path, norm, examples_of):
             if added.entry is not None and (fault := unaccepted(board.settings, added.entry)):
                 raise BadInput(f"{path}: {fault}, as {folder / SETTINGS} asks; add another run")
             found[added.file] = _checked(board, added, content), content
@@ -163,8 +169,12 @@ def add(folder: Path, paths: Sequence[Path], norm: str | None = None) -> list[Ad
     return [added for added, _ in found.values()]
 
 
-def _found(folder: Path, path: Path, norm: str | None) -> list[tuple[Added, bytes]]:
+def _found(
+    folder: Path, path: Path, norm: str | None, examples_of: ExamplesOf | None
+) -> list[tuple[Added, bytes]]:
     """What is to be added of one path, with the bytes of its file."""
+    if path.is_file() and examples_of is not None:
+        raise BadInput(f"{path} is a file, but examples are in run folders; give the run folder or leave out --examples")
     if path.is_file():
         content = read_bounded(path, MOST_JSON)
         if is_model_info(_json(path, content)):
@@ -176,13 +186,16 @@ def _found(folder: Path, path: Path, norm: str | None) -> list[tuple[Added, byte
     runs = sorted({manifest.parent for manifest in path.rglob(MANIFEST)})
     if not runs:
         raise BadInput(f"no run in {path}; give a run folder of `satbench eval`, or a model-info JSON of RobustBench")
-    entries = [Entry(run, training_of(run)) for run in map(read_run, runs)]
+    entries = [Entry(run, training_of(run), examples_of(run) if examples_of else ()) for run in map(read_run, runs)]
     return [(Added(folder / RUNS / file_name(one), entry=one), encoded(one).encode()) for one in entries]
 
 
 def _checked(board: Leaderboard, added: Added, content: bytes) -> Added:
     """With a note where its file is there already, or where other runs count together with it."""
     there = board.entries.get(added.file.name)
+    if added.file.is_file() and there is not None and added.entry is not None and not there.examples:
+        if added.entry.examples and _is_same(replace(there, examples=added.entry.examples), added.entry):
+            return replace(added, notes=("is there already; its examples are added",))
     if added.file.is_file():
         same = read_bounded(added.file) == content or (there is not None and _is_same(there, added.entry))
         note = "is there already" if same else "is there already, with other content; remove it to add this one"
@@ -205,7 +218,9 @@ def _is_same(there: Entry, given: Entry | None) -> bool:
     """Whether two entries say the same; zlib of another version gives other bytes."""
     if given is None or there.run is None or given.run is None:
         return False
-    return there.training == given.training and not differences(there, given.run)
+    if there.training != given.training or given.examples not in ((), there.examples):
+        return False
+    return not differences(there, given.run)
 
 
 def _measured(run: Run) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Examples as a figure: the image, the perturbation, the attacked image, and what the network says of both."""
+"""Examples as a figure: the image, the perturbation, the attacked image, and the predictions on both images."""
 
 import base64
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from satbench.core.escaping import figure_text
+from satbench.reporting.examples import SIDE, Example
 
 CELL = 1.5  # inches
 COLUMNS = ("image", "perturbation", "attacked")
@@ -40,7 +41,7 @@ def drawn(pictures: Sequence[Picture]) -> Figure:
     """A line a picture; the perturbation is shown on grey, scaled to its largest entry."""
     figure = Figure(figsize=(CELL * 4.2, (CELL + 0.45) * len(pictures) + 0.2), layout="constrained")
     for line, one in enumerate(pictures):
-        shown = (one.image, ((one.perturbation.astype(int) + 127) * 255 // 254).astype(np.uint8), one.attacked)
+        shown = (one.image, on_grey(one.perturbation), one.attacked)
         said = (f"{one.clean}", f"largest: {one.largest * 255:.1f}/255", f"{one.predicted}")
         for place, (column, pixels, words) in enumerate(zip(COLUMNS, shown, said, strict=True)):
             axes = figure.add_subplot(len(pictures), 3, 3 * line + place + 1)
@@ -62,6 +63,19 @@ def caption(pictures: Sequence[Picture]) -> str:
     )
 
 
+def on_grey(perturbation: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    """A perturbation in 1/127 of its largest entry as pixels, 0 in the middle grey."""
+    return ((perturbation.astype(int) + 127) * 255 // 254).astype(np.uint8)
+
+
+def small(one: Picture) -> Example:
+    """The picture as a card of a leaderboard shows it."""
+    step = -(-max(one.image.shape[:2]) // SIDE)
+    said = {name: getattr(one, name) for name in ("attack", "sample", "label", "clean", "predicted", "largest")}
+    pixels = {"image": one.image, "perturbation": on_grey(one.perturbation), "attacked": one.attacked}
+    return Example(**said, step=step, **{name: _text(png(drawn[::step, ::step])) for name, drawn in pixels.items()})
+
+
 def png(picture: npt.NDArray[np.uint8]) -> bytes:
     """A picture (H, W, C) as PNG; its first channel alone where it has neither 1 nor 3."""
     buffer = BytesIO()
@@ -71,4 +85,8 @@ def png(picture: npt.NDArray[np.uint8]) -> bytes:
 
 def png_address(content: bytes) -> str:
     """A PNG file as an address that holds all of it."""
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return "data:image/png;base64," + _text(content)
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

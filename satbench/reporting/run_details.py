@@ -51,6 +51,7 @@ def _detail(measured: Measured, entries: Mapping[str, Entry]) -> Detail:
         classes_under=under,
         evidence=tuple(dict.fromkeys(sentence for manifest in manifests for sentence in _evidence(manifest))),
         training=tuple(_curves(training)),
+        examples=tuple(one for name in sorted(files) for one in files[name].examples),
         provenance=tuple(pair for manifest in manifests for pair in _provenance(manifest)),
         commands=tuple(dict.fromkeys([*([train] if train else []), *map(eval_command, manifests)])),
         downloads=tuple((f"run file {name}", f"runs/{name}") for name in sorted(files)),

@@ -1,7 +1,8 @@
 """One entry of a leaderboard as a small JSON file with a digest of everything in it.
 
 A file holds one of two things. `Entry.run` is a run: its manifest, what `packed` keeps of its records image by image,
-and the log of the network's training where that was found. `Entry.rows` are counts alone, of runs whose records are no
+the log of the network's training where that was found, and pictures of some images that it broke, where these were
+asked for. `Entry.rows` are counts alone, of runs whose records are no
 longer known.
 """
 
@@ -11,10 +12,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from satbench.core.eps import Threat, format_eps
 from satbench.core.errors import BadInput
@@ -22,6 +23,7 @@ from satbench.core.names import path_part
 from satbench.core.parameters import Count
 from satbench.core.parsing import parsed
 from satbench.core.strict_json import read_json
+from satbench.reporting.examples import EACH, Example
 from satbench.reporting.joined import infos_by_id
 from satbench.reporting.packed import (
     PackedRecords,
@@ -49,7 +51,7 @@ HASH_BITS = "<u2"  # of the hash of each image's pixels, enough to notice that i
 
 @dataclass(frozen=True)
 class Entry:
-    """What one file holds: a run with the log of its network's training, or rows of counts.
+    """What one file holds: a run with the log of its network's training and some examples, or rows of counts.
 
     The run of an entry that was read has the file as its path. Its records lack what `packed` leaves out, and a
     `sample_hash` is shortened to 16 bits.
@@ -57,6 +59,7 @@ class Entry:
 
     run: Run | None = None
     training: tuple[Epoch, ...] = ()
+    examples: tuple[Example, ...] = ()
     rows: tuple[Row, ...] = ()
 
 
@@ -75,6 +78,7 @@ class _RunFile(Strict):
     images: _Images
     records: PackedRecords
     training: list[Epoch]
+    examples: Annotated[list[Example], Field(max_length=EACH)] = []
 
 
 class _CountsFile(Strict):
@@ -105,6 +109,8 @@ def encoded(entry: Entry) -> str:
             "records": pack_records(entry.run, positions),
             "training": [one.to_dict() for one in entry.training],
         }
+        if entry.examples:
+            content["examples"] = [one.model_dump() for one in entry.examples]
     content = json.loads(json.dumps({"schema_version": VERSION, **content}))  # as a reader has it
     return _laid_out({**content, "digest": _digest(content)})
 
@@ -203,7 +209,7 @@ def _run(where: str, path: Path, raw: Mapping[str, Any]) -> Entry:
         raise BadInput(f"{where}, fields 'images' and 'records': damaged ({type(error).__name__}); {RESTORE}") from None
     if fault := record_fault(file.manifest, records):
         raise BadInput(f"{where}: {fault}; {RESTORE}")
-    return Entry(Run(path, file.manifest, records, timing=timing), tuple(file.training))
+    return Entry(Run(path, file.manifest, records, timing=timing), tuple(file.training), tuple(file.examples))
 
 
 def _counts(where: str, raw: Mapping[str, Any]) -> Entry:

@@ -16,6 +16,7 @@ from satbench.core.strict_yaml import read_mapping, shipped
 from satbench.core.tables import ARCHITECTURES, ATTACKS, DATA_SETS, RECIPES, data_set_forms
 
 FOOLBOX = "foolbox"
+TIMM = "timm:"  # before the name of an architecture
 DEFAULT_NORM = "Linf"
 REGISTRY = "model_zoo.yaml"
 VARIABLE = "SATBENCH_ZOO"  # names registries of the user's own

@@ -1,6 +1,6 @@
-"""The cards of a registry: one typed entry a model."""
+"""The cards of a registry: one typed entry a model. They are read without torch."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -9,9 +9,12 @@ from satbench.core.errors import BadInput
 from satbench.core.extra import ExtraData
 from satbench.core.lookup import find
 from satbench.core.plugins import is_reference, spelled
-from satbench.data.loaders import LOADERS
-from satbench.models import ARCHITECTURES, ModelSpec, canonical
-from satbench.models.timm_network import PREFIX
+from satbench.core.tables import ARCHITECTURES, LOADERS
+from satbench.specs.activation import canonical
+from satbench.specs.names import TIMM
+
+if TYPE_CHECKING:
+    from satbench.models import ModelSpec
 
 CLASSES = 1000
 
@@ -33,7 +36,7 @@ class _Network(_Strict):
     @field_validator("architecture")
     @classmethod
     def _known_architecture(cls, name: str) -> str:
-        if name.startswith(PREFIX):
+        if name.startswith(TIMM):
             return name
         reference, tail = spelled(name)
         if not is_reference(reference):
@@ -105,8 +108,10 @@ class StateDictCard(_Network, _WeightsFile):
         return self
 
     @property
-    def spec(self) -> ModelSpec:
+    def spec(self) -> "ModelSpec":
         """How its network is built."""
+        from satbench.models import ModelSpec
+
         shape = (self.num_classes, self.channels, self.image_size)
         return ModelSpec(self.architecture, self.activation, *shape, self.mean, self.std, self.params)
 
@@ -181,8 +186,10 @@ class ReleasedCard(_Network, _Training):
         return self.architecture.replace("-l1", "-bL1") if self.architecture.startswith("efficientnet") else ""
 
     @property
-    def spec(self) -> ModelSpec:
+    def spec(self) -> "ModelSpec":
         """The network as released: 1,000 classes of RGB images, scaled to [-1, 1]."""
+        from satbench.models import ModelSpec
+
         half = (0.5, 0.5, 0.5)
         return ModelSpec(self.architecture, self.activation, CLASSES, 3, self.image_size, half, half)
 

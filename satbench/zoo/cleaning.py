@@ -8,9 +8,9 @@ from satbench.core.errors import BadInput
 from satbench.core.home import home
 from satbench.zoo import cache
 from satbench.zoo.card import Card, ReleasedCard
+from satbench.zoo.local import state
 from satbench.zoo.registry import read_cards
 from satbench.zoo.released import is_current, leftovers
-from satbench.zoo.weights_file import file_state
 
 
 @dataclass
@@ -32,7 +32,7 @@ def remove(name: str, card: Card) -> int:
 
     Raises `BadInput` for a network whose weights are no download.
     """
-    if not isinstance(card, ReleasedCard) and file_state(name, card) in ("packaged", "file"):
+    if not isinstance(card, ReleasedCard) and state(name, card) in ("packaged", "file"):
         raise BadInput(f"{name} was not downloaded, its weights are {card.weights}; nothing is deleted")
     folder, converted = cache.folder(name), cache.converted(name)
     with cache.locked(name):

@@ -13,8 +13,8 @@ from satbench.core.errors import BadInput
 from satbench.core.files import atomic_file, to_json, write_text
 from satbench.core.offline import need_network
 from satbench.models.classifier import Classifier, channels_of
-from satbench.models.timm_network import PREFIX
 from satbench.models.weights import HEADER, read_metadata, write_safetensors
+from satbench.specs.names import TIMM
 from satbench.zoo.fetch import sha256_file
 from satbench.zoo.hub import CONFIG, ENDPOINT, REPOSITORY, WEIGHTS, asking, endpoint
 from satbench.zoo.libraries import ITS_OWN
@@ -55,10 +55,10 @@ def _layout(model: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
     if not isinstance(model, Classifier):
         return model, {"library_name": "satbench"}
     spec = model.spec
-    if not spec.architecture.startswith(PREFIX) or spec.activation != ITS_OWN:
+    if not spec.architecture.startswith(TIMM) or spec.activation != ITS_OWN:
         return model.net, {"library_name": "satbench", "spec": spec.to_dict()}
     return model.net, {
-        "architecture": spec.architecture.removeprefix(PREFIX),
+        "architecture": spec.architecture.removeprefix(TIMM),
         "num_classes": spec.num_classes,
         "pretrained_cfg": {
             "input_size": [spec.channels, spec.image_size, spec.image_size],
@@ -73,7 +73,7 @@ def usage(loaded: Loaded, ref: str, pushed_to: str | None) -> str:
     where = "DIR/model.safetensors"
     if weights_file(ref) is not None:
         call = f'satbench.load_model("{f"hf:{pushed_to}" if pushed_to else where}")'
-    elif isinstance(loaded.model, Classifier) and loaded.model.spec.architecture.startswith(PREFIX):
+    elif isinstance(loaded.model, Classifier) and loaded.model.spec.architecture.startswith(TIMM):
         name = loaded.model.spec.architecture
         call = f'satbench.load_model("hf:{pushed_to}")' if pushed_to else f'satbench.load_model("{name}", "{where}")'
     else:

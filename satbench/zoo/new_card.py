@@ -17,8 +17,8 @@ from satbench.core.names import check_name
 from satbench.core.parsing import parsed
 from satbench.models import ARCHITECTURES, ModelSpec, empty_model
 from satbench.models.classifier import check_logits
-from satbench.models.timm_network import PREFIX
 from satbench.models.weights import Conversion, is_of_satbench, load_model_file, read_weights
+from satbench.specs.names import TIMM
 from satbench.zoo.card import SatbenchCard, StateDictCard
 from satbench.zoo.fetch import sha256_file
 from satbench.zoo.loading import weights_of
@@ -142,7 +142,7 @@ def architecture_of(path: Path, tensors: Mapping[str, Tensor], fields: Fields) -
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     fitting = [name for name in ARCHITECTURES if _shapes(name, fields) == shapes]
     for name in fitting:
-        twin = f"{PREFIX}{name.replace('-', '_')}"
+        twin = f"{TIMM}{name.replace('-', '_')}"
         if _shapes(twin, fields) == shapes:
             raise BadInput(
                 f"{path} fits {name}, as the SAT release pads it, and {twin}, as timm and torchvision pad it; say "

@@ -16,7 +16,7 @@ from satbench.core.lookup import nearest
 from satbench.core.names import check_name
 from satbench.core.parsing import parsed
 from satbench.core.strict_yaml import PACKAGE, read_mapping, shipped
-from satbench.models import ARCHITECTURES
+from satbench.core.tables import ARCHITECTURES
 from satbench.specs.names import GROUP, REGISTRY, SEPARATOR, VARIABLE
 from satbench.zoo.card import FORMATS, Alias, Card, ReleasedCard, SatbenchCard, StateDictCard
 from satbench.zoo.remote import is_url, text_file

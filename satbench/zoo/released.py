@@ -28,7 +28,7 @@ from satbench.zoo.fetch import fetch, sha256_file
 from satbench.zoo.registry import read_cards
 from satbench.zoo.tf_bundle import Bundle
 from satbench.zoo.tf_graph import activation_of
-from satbench.zoo.weights_file import ABSENT, announce_download, checked_weights, file_state
+from satbench.zoo.weights_file import announce_download, checked_weights
 
 
 @dataclass(frozen=True)
@@ -286,16 +286,6 @@ def _fault(check: Callable[[], object]) -> list[str]:
     except BadInput as error:
         return [str(error)]
     return []
-
-
-def state(name: str, card: Card) -> str:
-    """What of a model is on this machine: "packaged", "file", "converted", "fetched", or `ABSENT`."""
-    if not isinstance(card, ReleasedCard):
-        return file_state(name, card)
-    if cache.found(cache.converted(name)).is_file():
-        return "converted"
-    files = [cache.found(cache.folder(name) / file) for file in card.files]
-    return "fetched" if all(file.is_file() for file in files) else ABSENT
 
 
 def _conversion(name: str, card: ReleasedCard, digests: dict[str, str], converted: Converted) -> Conversion:

@@ -7,28 +7,17 @@ from satbench.core.errors import BadInput
 from satbench.core.offline import is_offline
 from satbench.core.plugins import check_allowed
 from satbench.core.progress import Progress, silent
-from satbench.core.strict_yaml import PACKAGE
 from satbench.models import Classifier, build_model, own_code
 from satbench.models.weights import load_strictly, read_weights
-from satbench.zoo import cache
 from satbench.zoo.card import Card, FileCard, ReleasedCard, StateDictCard
-from satbench.zoo.fetch import fetch_url, sha256_file, url_target
+from satbench.zoo.fetch import fetch_url, sha256_file
+from satbench.zoo.local import is_packaged, weights_path
 from satbench.zoo.remote import is_url
-
-ABSENT = "no"
-
-
-def weights_path(name: str, card: FileCard) -> Path:
-    """Where the card's weights are, or would be once they are downloaded."""
-    if is_url(card.weights):
-        return cache.found(url_target(name, card.weights, card.sha256))
-    return Path(card.weights)
-
 
 def checked_weights(name: str, card: FileCard) -> Path:
     """The card's weights file on this machine; raises `BadInput` unless it hashes to the card's digest."""
     path = weights_path(name, card)
-    again = "install satbench again" if _is_packaged(path) else "restore it, or correct its card"
+    again = "install satbench again" if is_packaged(path) else "restore it, or correct its card"
     if not path.is_file():
         raise BadInput(f"the weights {path} are missing; {again}")
     found = sha256_file(path)
@@ -81,17 +70,3 @@ def announce_download(name: str, card: Card) -> None:
 def size_words(size: int) -> str:
     """A number of bytes in MB, or in kB where it is less than one."""
     return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
-
-
-def file_state(name: str, card: FileCard) -> str:
-    """Whether the weights came with satbench, are a file of this machine, or were fetched; else `ABSENT`."""
-    path = weights_path(name, card)
-    if not path.is_file():
-        return ABSENT
-    if _is_packaged(path):
-        return "packaged"
-    return "fetched" if is_url(card.weights) else "file"
-
-
-def _is_packaged(path: Path) -> bool:
-    return path.is_relative_to(PACKAGE)

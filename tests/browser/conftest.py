@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reporting.made import AA, EPS, PGD, first, runs_in, trust
+from reporting.made import AA, EPS, PGD, first, picture, runs_in, trust
 
 from satbench.reporting import leaderboard
-from satbench.reporting.details import ClassCount, Curve, Detail, Picture
+from satbench.reporting.details import ClassCount, Curve, Detail
+from satbench.reporting.pictures import small
 from satbench.reporting.published import PublishedLine
 from satbench.reporting.summary import summarise
 
@@ -20,7 +21,6 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 AXE = "axe-core@4.10.2"
 N = 400
 SILU, GELU = first(220, N), [40 <= i < 250 for i in range(N)]  # 40 of them only silu has right, 30 only gelu
-PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -100,7 +100,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             classes_under="Linf 8/255",
             evidence=("gradients: gradients are there",),
             training=(Curve("val_clean", (0, 1, 2), (0.1, 0.5, 0.9)),),
-            pictures=(Picture("Original, perturbation x 10, attacked", (PIXEL,) * 3),),
+            examples=(small(picture(8, 1)), small(picture(224))),
             provenance=(("host", "somewhere"),),
             commands=("satbench eval --model x",),
             downloads=(("records", "runs/records.parquet"), ("bad", "javascript:alert(1)")),

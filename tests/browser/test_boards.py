@@ -76,6 +76,29 @@ def test_sort_search_and_filter(visit: Visit, board: Path) -> None:
     assert "No model fits the filters" in page.locator(ROWS).inner_text()
 
 
+CLEAR = """names => {
+    const marks = [...document.querySelectorAll(".list:not([hidden]) .chart .mark-symbol.role-mark path")];
+    const clear = marks.filter((mark) => Number(mark.getAttribute("opacity") ?? 1) === 1);
+    return clear.map((mark) => mark.__data__.datum.activation).sort().join() === names.sort().join();
+}"""
+
+
+def test_the_chart_dims_the_models_that_the_filters_hide(visit: Visit, board: Path) -> None:
+    published = ""  # a published figure has no activation, and no row that could be hidden
+    page = visit(board).page
+    page.wait_for_function(CLEAR, arg=["silu", "gelu", "relu", "softplus", published])
+    page.select_option("#activation", "gelu")
+    page.wait_for_function(CLEAR, arg=["gelu", published])
+    again = visit(board, address="#" + page.url.partition("#")[2]).page
+    again.wait_for_function(CLEAR, arg=["gelu", published])
+    page.select_option("#activation", "")
+    page.wait_for_function(CLEAR, arg=["silu", "gelu", "relu", "softplus", published])
+    page.fill("#q", "relu")
+    page.wait_for_function(CLEAR, arg=["relu", published])
+    page.select_option("#list", label="Linf 8/255, PGD (digits/test)")
+    page.wait_for_function(CLEAR, arg=["elu", "silu", "gelu", "relu", published])
+
+
 def test_each_evaluation_is_a_list_of_its_own(visit: Visit, board: Path) -> None:
     page = visit(board).page
     page.select_option("#list", label="Linf 8/255, PGD (digits/test)")
@@ -123,7 +146,7 @@ def test_a_row_opens_its_card_by_keyboard_and_a_link_keeps_it(visit: Visit, boar
         assert part in text
     for part in ("Training", "Provenance", "satbench eval --model x", "sha256:silu-0", "abc1234", "75.0 [59.8, 85.9]"):
         assert part in text
-    assert card.locator("img").count() == 3
+    assert card.locator("a", has_text="records").count() == 1
     assert card.locator("a", has_text="records").get_attribute("href") == "runs/records.parquet"
     assert card.locator("a").count() == 1
     assert "bad: javascript:alert(1)" in text
@@ -133,6 +156,26 @@ def test_a_row_opens_its_card_by_keyboard_and_a_link_keeps_it(visit: Visit, boar
     page.keyboard.press("Escape")
     assert page.locator("dialog[open]").count() == 0
     assert "card=" not in page.url
+
+
+def test_a_card_has_pictures_with_both_predictions(visit: Visit, board: Path) -> None:
+    page = visit(board).page
+    page.locator(f"{ROWS} th a").first.click()
+    pictures = page.locator("dialog[open] .pictures")
+    assert pictures.count() == 2
+    for one, side in ((pictures.nth(0), 8), (pictures.nth(1), 45)):  # the second shows one in five of 224 pixels
+        images = one.locator("img").all()
+        assert [image.evaluate("i => [i.naturalWidth, i.naturalHeight]") for image in images] == [[side, side]] * 3
+        assert len({image.get_attribute("alt") for image in images}) == 3
+        assert one.locator("figcaption").all_inner_texts() == [
+            "original: predicted cat",
+            "perturbation magnified, largest entry 8.0/255",
+            "attacked: predicted dog",
+        ]
+    captions = page.locator("dialog[open] figure:has(.pictures) > figcaption").all_inner_texts()
+    assert captions[0] == "test/00000, cat, under PGD-50 at Linf 8/255"
+    assert captions[1] == f"{captions[0]}; one in 5 pixels of each direction is shown"
+    assert "The first 3 examples of the run's strongest attack" in page.locator("dialog[open]").inner_text()
 
 
 def test_a_card_leaves_out_what_is_not_known(visit: Visit, board: Path) -> None:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from satbench.attacks.base import info_of
 from satbench.core.eps import Threat
 from satbench.evaluation.migrate import attack_of
+from satbench.reporting.pictures import Picture
 from satbench.reporting.run_file import Entry, encoded, read_entry
 from satbench.reporting.summary import Row, canonical
 from satbench.reporting.summary_file import SEALED, summary_digest
@@ -153,6 +155,14 @@ def trust(verdict: str, sentence: str = "a sentence", next_attack: str | None = 
     return Trust.model_validate(
         {"verdict": verdict, "depth": "quick", "findings": findings, "forward": 30, "backward": 20}
     )
+
+
+def picture(side: int, channels: int = 3, seed: int = 0) -> Picture:
+    """An image of coins, an attack of it, and the perturbation: what PNG can least compress."""
+    draw = np.random.default_rng(seed)
+    pixels = draw.integers(0, 256, (3, side, side, channels))
+    arrays = pixels[0].astype("u1"), (pixels[1] - 128).clip(-127).astype("i1"), pixels[2].astype("u1")
+    return Picture("net", "PGD-50 at Linf 8/255", "test/00000", "cat", "cat", "dog", EPS, *arrays)
 
 
 def first(count: int, n: int) -> list[bool]:

@@ -12,14 +12,16 @@ from typer.testing import CliRunner
 from satbench.cli import app
 from satbench.core.errors import BadInput
 from satbench.reporting.details import Detail, packed
+from satbench.reporting.examples import EACH
 from satbench.reporting.leaderboard import build, check, write
+from satbench.reporting.pictures import small
 from satbench.reporting.published import PublishedLine
 from satbench.reporting.ranking import headline, rankings
 from satbench.reporting.summary import Row, Trusted, summarise
 from satbench.reporting.tables import accuracy_table
 from satbench.results.metrics import WORST
 
-from .made import AA, EPS, PGD, MakeRun, first, known, trust
+from .made import AA, EPS, PGD, MakeRun, first, known, picture, trust
 
 
 @pytest.fixture
@@ -140,6 +142,20 @@ def test_outcomes_of_images_are_joined_over_attacks_and_packed() -> None:
     assert packed(joined) == {"stands": "gA==", "met": "4A=="}  # 1000 0000 and 1110 0000
     assert detail.standing("Linf 8/255", ["a", "c"]) is None
     assert detail.standing("Linf 4/255", ["a"]) is None
+
+
+def test_a_page_has_the_pictures_for_which_it_has_room() -> None:
+    """1,000 models with pictures of 30 MB: the first ones of the list have theirs, the others say why not."""
+    examples = tuple(small(picture(32, 3, seed)) for seed in range(EACH))
+    made = [counted(place, robust=5000 - place) for place in range(1000)]
+    details = [Detail(row.model_digest, row.dataset, row.split, examples=examples) for row in made]
+    page = build(made, details=details)["digits.html"]
+    assert len(page.encode()) < 3_000_000
+    models = json.loads(re.findall('id="data">(.*?)</script>', page)[0])["models"]
+    shown = ["examples" in model["details"][0] for model in models]
+    assert 5 < sum(shown) < 20
+    assert shown == sorted(shown, reverse=True)
+    assert [model["details"][0].get("left_out") for model in models] == [None if has else EACH for has in shown]
 
 
 def test_a_page_of_another_program_is_kept(rows: list[Row], tmp_path: Path) -> None:

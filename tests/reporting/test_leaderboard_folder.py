@@ -140,6 +140,14 @@ def test_what_is_no_leaderboard_or_no_run_is_refused(board: Path, run: Run, tmp_
     refused("threat 'Linf' is not NORM:EPS", "check", "--dir", board)
 
 
+def test_examples_are_asked_of_run_folders_that_kept_some(board: Path, run: Run) -> None:
+    refused("kept no examples; run `satbench eval` with --save-examples", "add", run.path, "--examples", "--dir", board)
+    assert list((board / "runs").iterdir()) == []
+    done("add", run.path, "--dir", board)
+    (file,) = (board / "runs").iterdir()
+    refused("give the run folder or leave out --examples", "add", file, "--examples", "--dir", board)
+
+
 def test_measured_rows_replace_counts(board: Path, make_run: MakeRun) -> None:
     """Counts of runs whose records are gone stay for what was not measured again."""
     old = [make_run("silu", first(4, 4), {(a, "Linf", EPS): first(2, 4)}, digest="d") for a in (PGD, AA)]

@@ -1,21 +1,26 @@
 """Files of runs: they give the rows of the runs, stay small, and are refused after any edit."""
 
+import base64
 import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from satbench.core.errors import BadInput
+from satbench.reporting.pictures import Picture, png, small
 from satbench.reporting.run_file import Entry, differences, encoded, file_name, read_entry
 from satbench.reporting.summary import Row, summarise
 from satbench.results.store import Run, read_timing
 from satbench.results.training_log import Epoch, Validated
 
-from .made import AA, EPS, FGSM, PGD, MakeRun, first, old_summary, rows_in, trust
+from .made import AA, EPS, FGSM, PGD, MakeRun, first, old_summary, picture, rows_in, trust
 
 LOG = tuple(
     Epoch(epoch=e, lr=0.1 / (e + 1), train_loss=2.0, val=Validated(n=10, figures={"clean": 0.5, "robust": 0.1 * e}))
@@ -86,8 +91,49 @@ def test_a_run_of_a_thousand_images_takes_less_than_40_kb(make_run: MakeRun, tmp
     steps = [(PGD, "Linf", k / 255) for k in range(1, 6)] + [(AA, "Linf", 4 / 255)]
     run = make_run("silu", first(1000, 1000), {step: [source.random() < 0.5 for _ in range(1000)] for step in steps})
     log = tuple(LOG[0].model_copy(update={"epoch": e, "train_loss": source.random()}) for e in range(100))
-    size = stored(tmp_path, Entry(run, log)).stat().st_size
-    assert size < 40_000
+    assert stored(tmp_path, Entry(run, log)).stat().st_size < 40_000
+
+
+@pytest.mark.parametrize(("side", "limit"), [(8, 4_000), (32, 40_000), (224, 80_000)])
+def test_examples_come_back_and_stay_small(side: int, limit: int, make_run: MakeRun, tmp_path: Path) -> None:
+    """RGB noise takes three bytes a pixel, in base64 four, with 100 bytes for PNG: 3 x 3 pictures of 8, 32, 45 pixels."""
+    run = make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})
+    bare = stored(tmp_path, Entry(run)).stat().st_size
+    examples = tuple(small(picture(side, 3, seed)) for seed in range(3))
+    entry = Entry(run, examples=examples)
+    assert stored(tmp_path, entry).stat().st_size - bare < limit
+    assert kept(tmp_path, entry).examples == examples
+    step = 5 if side == 224 else 1
+    for seed, one in enumerate(examples):
+        assert one.step == step
+        shown = np.asarray(Image.open(BytesIO(base64.b64decode(one.attacked))))
+        assert np.array_equal(shown, picture(side, 3, seed).attacked[::step, ::step])
+    names = "label", "clean", "predicted", "attack", "sample", "largest"
+    assert [getattr(examples[0], name) for name in names] == [getattr(picture(side), name) for name in names]
+
+
+def test_a_perturbation_is_shown_on_grey() -> None:
+    delta = np.array([[[-127], [0], [127]]], dtype=np.int8)
+    grey = np.zeros_like(delta, dtype=np.uint8)
+    one = small(Picture("net", "a", "0", "x", "x", "y", 0.5, grey, delta, grey))
+    assert np.asarray(Image.open(BytesIO(base64.b64decode(one.perturbation)))).tolist() == [[0, 127, 255]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data:image/png;base64,AAAA",
+        base64.b64encode(b"<svg/>").decode(),
+        base64.b64encode(png(np.zeros((8, 49, 3), np.uint8))).decode(),
+        base64.b64encode(png(np.zeros((8, 8, 3), np.uint8)) + bytes(10_000)).decode(),
+    ],
+)
+def test_only_small_png_files_are_pictures(text: str, make_run: MakeRun, tmp_path: Path) -> None:
+    """The digest of the file is that of its content, so that only the pictures can be refused."""
+    run = make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})
+    entry = Entry(run, examples=(small(picture(8)).model_copy(update={"image": text}),))
+    with pytest.raises(BadInput, match=r"field 'examples\.0\.image': "):
+        kept(tmp_path, entry)
 
 
 def test_names_come_from_the_content(make_run: MakeRun) -> None:
@@ -136,7 +182,8 @@ def other(value: object) -> object:
 @pytest.mark.parametrize("kind", ["run", "counts"])
 def test_no_edit_of_a_file_is_accepted(kind: str, make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)}, trust=trust("pass"))
-    path = stored(tmp_path, Entry(run, LOG) if kind == "run" else Entry(rows=tuple(summarise([run]))))
+    whole_run = Entry(run, LOG, (small(picture(8)),))
+    path = stored(tmp_path, whole_run if kind == "run" else Entry(rows=tuple(summarise([run]))))
     whole = path.read_text()
     places = list(leaves(json.loads(whole)))
     assert len(places) > 60

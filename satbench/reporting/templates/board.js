@@ -76,6 +76,10 @@ function applyFilters() {
     table.column(indexOf(name)).search(state[name], { exact: Boolean(state[name]) });
   }
   table.search(state.q).draw();
+  const section = query(`#${CSS.escape(state.list)}`);
+  const ids = table.rows({ search: "applied" }).nodes().toArray().map((row) => Number(row.dataset.id));
+  const kept = ids.length < section.rowsById.size ? Object.fromEntries(ids.map((id) => [id, true])) : null;
+  views.get(query(".chart", section)).signal("kept", kept).runAsync();
 }
 
 /* ---- controls ---- */

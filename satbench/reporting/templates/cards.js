@@ -54,6 +54,20 @@ function figure(alt) {
   return where;
 }
 
+/* An example: the image, its perturbation and the attacked image, with the predictions. */
+function pictured(example) {
+  const { attack, sample, label, clean, predicted, largest, step } = example;
+  const shown = [
+    [example.image, `Image ${sample}`, `original: predicted ${clean}`],
+    [example.perturbation, `Perturbation of ${sample} on grey`, `perturbation magnified, largest entry ${(largest * 255).toFixed(1)}/255`],
+    [example.attacked, `Image ${sample} after the attack`, `attacked: predicted ${predicted}`],
+  ];
+  const every = step > 1 ? `; one in ${step} pixels of each direction is shown` : "";
+  return element("figure", {}, element("figcaption", { textContent: `${sample}, ${label}, under ${attack}${every}` }),
+    element("div", { className: "pictures" }, ...shown.map(([png, alt, caption]) => element("figure", {},
+      element("img", { src: `data:image/png;base64,${png}`, alt }), element("figcaption", { textContent: caption })))));
+}
+
 function detailParts(detail, charts) {
   const found = [];
   if (detail.classes) found.push(...titled(`By class, ${detail.under}`, asTable("Accuracy of each class in percent, with 95% intervals", ["class", "n", "clean", "robust"], detail.classes, ["robust"])));
@@ -63,10 +77,8 @@ function detailParts(detail, charts) {
     charts.push([where, page.epochs, detail.training]);
     found.push(...titled("Training", where));
   }
-  for (const picture of detail.pictures ?? []) {
-    found.push(element("p", { textContent: picture.caption }), element("div", { className: "pictures" },
-      ...picture.images.map((src, place) => element("img", { src, alt: `${picture.caption}, picture ${place + 1}` }))));
-  }
+  if (detail.examples) found.push(...titled("Pictures", element("p", { className: "note", textContent: page.chosen }), ...detail.examples.map(pictured)));
+  if (detail.left_out) found.push(...titled("Pictures", element("p", { textContent: `The run file has pictures of ${detail.left_out} images. This page has room for those of the models that come first in its lists.` })));
   if (detail.provenance) found.push(...titled("Provenance", pairs(detail.provenance)));
   if (detail.commands) found.push(...titled("The same number again", ...detail.commands.map((text) => element("pre", { textContent: text }))));
   if (detail.downloads) found.push(...titled("Downloads", element("ul", {}, ...detail.downloads.map(([label, href]) =>
