@@ -9,8 +9,8 @@ import torch
 from scipy.special import expit, ndtr
 from torch import nn
 
-from satbench.core.errors import BadInput
 from satbench.core import tables
+from satbench.core.errors import BadInput
 from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, canonical, empty_model
 from satbench.models.activations import Activation, activation
 

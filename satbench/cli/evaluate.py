@@ -198,8 +198,8 @@ def _echo_place(run: "Run") -> None:
 def check_images(model: str, split: str | None, data_dir: Path | None) -> None:
     """Refuse images that are not there before a gigabyte of weights is fetched for them."""
     from satbench.data import load_images
-    from satbench.zoo.registry import find_card, is_card
     from satbench.zoo.local import ABSENT, state
+    from satbench.zoo.registry import find_card, is_card
 
     if is_card(model):
         own, card = find_card(model)

@@ -66,8 +66,8 @@ def list_(
     from satbench.core.lookup import nearest
     from satbench.core.parsing import parsed
     from satbench.specs.activation import canonical
-    from satbench.zoo.registry import entries, read_cards
     from satbench.zoo.local import ABSENT, state
+    from satbench.zoo.registry import entries, read_cards
 
     wanted = None if activation is None else canonical(activation)
     norm, colon, eps = (threat or "").partition(":")
@@ -113,8 +113,8 @@ def show(
     from satbench.reporting.published import published
     from satbench.zoo import cache
     from satbench.zoo.card import ReleasedCard
-    from satbench.zoo.registry import entries, find_card
     from satbench.zoo.local import state
+    from satbench.zoo.registry import entries, find_card
     from satbench.zoo.released import known_digests
 
     own, card = find_card(name)

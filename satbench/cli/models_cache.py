@@ -17,8 +17,8 @@ def pull(
     """Download networks and convert them where needed; size and licence are printed before."""
     from satbench.cli.progress import progress_bar
     from satbench.zoo.loading import fetch_weights
-    from satbench.zoo.registry import matching
     from satbench.zoo.local import ABSENT, state
+    from satbench.zoo.registry import matching
     from satbench.zoo.weights_file import download_size, size_words
 
     chosen = {name: card for pattern in names for name, card in matching(pattern).items()}
@@ -65,8 +65,8 @@ def verify(
     zoo: Zoo = None,
 ) -> None:
     """Hash the files again and run every converted network on its probe batch; exit 1 when anything is wrong."""
-    from satbench.zoo.registry import find_card, read_cards
     from satbench.zoo.local import ABSENT, state
+    from satbench.zoo.registry import find_card, read_cards
     from satbench.zoo.released import faults
 
     wrong = False

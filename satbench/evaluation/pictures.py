@@ -33,7 +33,8 @@ def pictures_of(run: Run, data_dir: Path | None = None, count: int = EACH) -> li
         raise BadInput(f"the images of {images.name} are not those of {run.path}: ids, labels or pixels differ")
     strongest = max(run.manifest.attacks, key=lambda one: (one.strength, one.id))
     chosen = run.records.merge(examples, on=["attack", "norm", "eps", "sample_id"])
-    chosen = chosen[(chosen["attack"] == strongest.id) & (chosen["clean_prediction"] == chosen["label"])].drop_duplicates("sample_id").head(count)
+    is_shown = (chosen["attack"] == strongest.id) & (chosen["clean_prediction"] == chosen["label"])
+    chosen = chosen[is_shown].drop_duplicates("sample_id").head(count)
     if chosen.empty:
         raise BadInput(f"{run.path} has no example of {strongest.label} that broke an image; give another run")
     attack = short_names(run.manifest.attacks)[strongest.id]

@@ -19,9 +19,9 @@ SIDE = 48  # pixels of a side of a picture at most; of larger images every secon
 MOST_TEXT = 11_000  # characters of a picture: more than base64 of 48 x 48 RGB pixels that PNG cannot compress
 SIGNATURE = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"  # of every PNG file; width and height follow, in 4 bytes each
 CHOICE_NOTE = (
-    f"The first {EACH} examples of the run's strongest attack, by norm, then radius, then place in the data set; images "
-    "that the network misclassifies without an attack are left out. Of an image that no attack broke a run keeps no "
-    "example. Grey is no perturbation; its colours are scaled to its largest entry."
+    f"The first {EACH} examples of the run's strongest attack, by norm, then radius, then place in the data set; "
+    "images that the network misclassifies without an attack are left out. A run keeps no example of an image that no "
+    "attack broke. Perturbations are scaled to their largest entry; grey is no change."
 )
 
 

@@ -169,12 +169,10 @@ def add(
     return [added for added, _ in found.values()]
 
 
-def _found(
-    folder: Path, path: Path, norm: str | None, examples_of: ExamplesOf | None
-) -> list[tuple[Added, bytes]]:
+def _found(folder: Path, path: Path, norm: str | None, examples_of: ExamplesOf | None) -> list[tuple[Added, bytes]]:
     """What is to be added of one path, with the bytes of its file."""
     if path.is_file() and examples_of is not None:
-        raise BadInput(f"{path} is a file, but examples are in run folders; give the run folder or leave out --examples")
+        raise BadInput(f"{path} is a file, and examples are in run folders; give a folder or leave out --examples")
     if path.is_file():
         content = read_bounded(path, MOST_JSON)
         if is_model_info(_json(path, content)):
@@ -193,9 +191,8 @@ def _found(
 def _checked(board: Leaderboard, added: Added, content: bytes) -> Added:
     """With a note where its file is there already, or where other runs count together with it."""
     there = board.entries.get(added.file.name)
-    if added.file.is_file() and there is not None and added.entry is not None and not there.examples:
-        if added.entry.examples and _is_same(replace(there, examples=added.entry.examples), added.entry):
-            return replace(added, notes=("is there already; its examples are added",))
+    if there is not None and _only_lacks_examples(there, added.entry):
+        return replace(added, notes=("is there already; its examples are added",))
     if added.file.is_file():
         same = read_bounded(added.file) == content or (there is not None and _is_same(there, added.entry))
         note = "is there already" if same else "is there already, with other content; remove it to add this one"
@@ -221,6 +218,13 @@ def _is_same(there: Entry, given: Entry | None) -> bool:
     if there.training != given.training or given.examples not in ((), there.examples):
         return False
     return not differences(there, given.run)
+
+
+def _only_lacks_examples(there: Entry, given: Entry | None) -> bool:
+    """Whether the entry that is there says what is given, but for the examples, of which it has none."""
+    if given is None or there.examples or not given.examples:
+        return False
+    return _is_same(replace(there, examples=given.examples), given)
 
 
 def _measured(run: Run) -> tuple[object, ...]:

@@ -71,9 +71,21 @@ def on_grey(perturbation: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
 def small(one: Picture) -> Example:
     """The picture as a card of a leaderboard shows it."""
     step = -(-max(one.image.shape[:2]) // SIDE)
-    said = {name: getattr(one, name) for name in ("attack", "sample", "label", "clean", "predicted", "largest")}
-    pixels = {"image": one.image, "perturbation": on_grey(one.perturbation), "attacked": one.attacked}
-    return Example(**said, step=step, **{name: _text(png(drawn[::step, ::step])) for name, drawn in pixels.items()})
+    image, perturbation, attacked = (
+        _text(png(pixels[::step, ::step])) for pixels in (one.image, on_grey(one.perturbation), one.attacked)
+    )
+    return Example(
+        attack=one.attack,
+        sample=one.sample,
+        label=one.label,
+        clean=one.clean,
+        predicted=one.predicted,
+        largest=one.largest,
+        step=step,
+        image=image,
+        perturbation=perturbation,
+        attacked=attacked,
+    )
 
 
 def png(picture: npt.NDArray[np.uint8]) -> bytes:

@@ -78,7 +78,7 @@ class _RunFile(Strict):
     images: _Images
     records: PackedRecords
     training: list[Epoch]
-    examples: Annotated[list[Example], Field(max_length=EACH)] = []
+    examples: Annotated[tuple[Example, ...], Field(max_length=EACH)] = ()
 
 
 class _CountsFile(Strict):
@@ -209,7 +209,7 @@ def _run(where: str, path: Path, raw: Mapping[str, Any]) -> Entry:
         raise BadInput(f"{where}, fields 'images' and 'records': damaged ({type(error).__name__}); {RESTORE}") from None
     if fault := record_fault(file.manifest, records):
         raise BadInput(f"{where}: {fault}; {RESTORE}")
-    return Entry(Run(path, file.manifest, records, timing=timing), tuple(file.training), tuple(file.examples))
+    return Entry(Run(path, file.manifest, records, timing=timing), tuple(file.training), file.examples)
 
 
 def _counts(where: str, raw: Mapping[str, Any]) -> Entry:

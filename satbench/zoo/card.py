@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from satbench.core.eps import Threat
 from satbench.core.errors import BadInput
 from satbench.core.extra import ExtraData
-from satbench.core.lookup import find
+from satbench.core.lookup import find, nearest
 from satbench.core.plugins import is_reference, spelled
 from satbench.core.tables import ARCHITECTURES, LOADERS
 from satbench.specs.activation import canonical
@@ -163,7 +163,8 @@ class ReleasedCard(_Network, _Training):
     @field_validator("loader")
     @classmethod
     def _known_loader(cls, name: str) -> str:
-        find(LOADERS, name, "loader")
+        if name not in LOADERS:
+            raise BadInput(f"unknown loader {name!r}; {nearest(name, LOADERS)}")
         return name
 
     @property

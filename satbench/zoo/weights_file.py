@@ -14,6 +14,7 @@ from satbench.zoo.fetch import fetch_url, sha256_file
 from satbench.zoo.local import is_packaged, weights_path
 from satbench.zoo.remote import is_url
 
+
 def checked_weights(name: str, card: FileCard) -> Path:
     """The card's weights file on this machine; raises `BadInput` unless it hashes to the card's digest."""
     path = weights_path(name, card)

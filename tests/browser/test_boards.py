@@ -78,7 +78,7 @@ def test_sort_search_and_filter(visit: Visit, board: Path) -> None:
 
 CLEAR = """names => {
     const marks = [...document.querySelectorAll(".list:not([hidden]) .chart .mark-symbol.role-mark path")];
-    const clear = marks.filter((mark) => Number(mark.getAttribute("opacity") ?? 1) === 1);
+    const clear = marks.filter((mark) => Number(mark.getAttribute("opacity") ?? 1) > 0.5);
     return clear.map((mark) => mark.__data__.datum.activation).sort().join() === names.sort().join();
 }"""
 

@@ -145,7 +145,7 @@ def test_examples_are_asked_of_run_folders_that_kept_some(board: Path, run: Run)
     assert list((board / "runs").iterdir()) == []
     done("add", run.path, "--dir", board)
     (file,) = (board / "runs").iterdir()
-    refused("give the run folder or leave out --examples", "add", file, "--examples", "--dir", board)
+    refused("give a folder or leave out --examples", "add", file, "--examples", "--dir", board)
 
 
 def test_measured_rows_replace_counts(board: Path, make_run: MakeRun) -> None:

@@ -96,7 +96,7 @@ def test_a_run_of_a_thousand_images_takes_less_than_40_kb(make_run: MakeRun, tmp
 
 @pytest.mark.parametrize(("side", "limit"), [(8, 4_000), (32, 40_000), (224, 80_000)])
 def test_examples_come_back_and_stay_small(side: int, limit: int, make_run: MakeRun, tmp_path: Path) -> None:
-    """RGB noise takes three bytes a pixel, in base64 four, with 100 bytes for PNG: 3 x 3 pictures of 8, 32, 45 pixels."""
+    """A pixel of RGB noise takes four characters and a PNG 100 more: 3 x 3 pictures of 8, 32 and 45 pixels a side."""
     run = make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})
     bare = stored(tmp_path, Entry(run)).stat().st_size
     examples = tuple(small(picture(side, 3, seed)) for seed in range(3))
