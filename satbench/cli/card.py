@@ -85,8 +85,7 @@ def check_same_network(runs: "list[Run]", digest: str, code: str | None, name: s
 
 def published_figures(ref: str) -> "Published":
     """What was published of a network of the registry, each figure with where."""
-    from satbench.reporting.claims_file import read_claims
-    from satbench.reporting.published import published
+    from satbench.reporting.claims_file import published, read_claims
 
     claims = read_claims()
     return [(claim, claims.sources[claim.source].where) for claim in published(claims, ref)]

@@ -10,7 +10,7 @@ from satbench.cli.environment import Offline, Zoo
 from satbench.cli.output import echo
 
 if TYPE_CHECKING:
-    from satbench.reporting.published import PublishedFigure
+    from satbench.reporting.claims_file import PublishedFigure
     from satbench.zoo.card import Card, ReleasedCard
 
 app = typer.Typer(help="List, fetch, import and verify the registry's networks.", invoke_without_command=True)
@@ -109,8 +109,7 @@ def show(
     zoo: Zoo = None,
 ) -> None:
     """Print a network's card: what it is, where it comes from, what was published, what is on this machine."""
-    from satbench.reporting.claims_file import read_claims
-    from satbench.reporting.published import published
+    from satbench.reporting.claims_file import published, read_claims
     from satbench.zoo import cache
     from satbench.zoo.card import ReleasedCard
     from satbench.zoo.local import state
@@ -141,8 +140,7 @@ def show(
 
 
 def _print_table(cards: "dict[str, Card]") -> None:
-    from satbench.reporting.claims_file import read_claims
-    from satbench.reporting.published import headline, published
+    from satbench.reporting.claims_file import headline, published, read_claims
     from satbench.zoo.local import state
 
     claims = read_claims()
@@ -154,8 +152,7 @@ def _print_table(cards: "dict[str, Card]") -> None:
 
 
 def _described(name: str, card: "Card", registry: str) -> dict[str, Any]:
-    from satbench.reporting.claims_file import read_claims
-    from satbench.reporting.published import published
+    from satbench.reporting.claims_file import published, read_claims
     from satbench.zoo.local import state
 
     claims = [

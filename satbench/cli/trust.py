@@ -146,8 +146,8 @@ def _echo(trust: "Trust", what: str, files: tuple[Path, ...], quiet: bool, verbo
 
 def _claimed(loaded: "Loaded", images: "Images") -> tuple[float, int] | None:
     """The published clean accuracy where these are the published images, seen as they were published."""
-    from satbench.reporting.claims_file import read_claims
-    from satbench.reporting.published import CARD, published
+    from satbench.reporting.claims_file import published, read_claims
+    from satbench.reporting.published import CARD
 
     claims = read_claims()
     whole = claims.images

@@ -1,6 +1,8 @@
 """`leaderboards/claims.yaml`: what the paper and its release say of networks, and where each statement is tested."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -113,3 +115,38 @@ def read_claims(path: Path | None = None) -> ClaimsFile:
     if twice := [number for number, count in numbers.items() if count > 1]:
         raise BadInput(f"{path}, field 'claims': number {twice[0]} is there twice; remove one")
     return known
+
+
+@dataclass(frozen=True)
+class PublishedFigure:
+    """One published accuracy in percent of network `model`; `steps` of PGD, or 0 for clean images."""
+
+    model: str
+    source: str
+    steps: int
+    percent: float
+
+    @property
+    def figure(self) -> str:
+        return f"PGD-{self.steps}" if self.steps else CLEAN
+
+    def __str__(self) -> str:
+        """Percent with one decimal, or two where two were published."""
+        return f"{self.percent:.1f}" if round(self.percent, 1) == self.percent else f"{self.percent:.2f}"
+
+
+def published(claims: ClaimsFile, model: str) -> list[PublishedFigure]:
+    """What was published of one network: clean figures first, then by steps."""
+    found = [
+        PublishedFigure(model, source, 0 if figure == CLEAN else int(figure.removeprefix("pgd-")), percent)
+        for source, figures in claims.figures.get(model, {}).items()
+        for figure, percent in figures.items()
+    ]
+    return sorted(found, key=lambda claim: claim.steps)
+
+
+def headline(claims: Sequence[PublishedFigure]) -> tuple[PublishedFigure | None, PublishedFigure | None]:
+    """The clean figure and the robust one of most steps; of equal ones, the first source's."""
+    clean = next((claim for claim in claims if not claim.steps), None)
+    robust = [claim for claim in claims if claim.steps]
+    return clean, max(robust, key=lambda claim: claim.steps, default=None)

@@ -8,8 +8,8 @@ import yaml
 
 from satbench.core.escaping import markdown, one_line
 from satbench.core.names import NAME
+from satbench.reporting.claims_file import PublishedFigure
 from satbench.reporting.joined import images_name
-from satbench.reporting.published import PublishedFigure
 from satbench.reporting.repeat import eval_command, train_command
 from satbench.reporting.summary import summarise
 from satbench.reporting.table_forms import to_markdown

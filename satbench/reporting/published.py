@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from satbench.core.eps import default_step, format_eps, parse_eps, sat_step
 from satbench.core.escaping import markdown
-from satbench.reporting.claims_file import CLEAN, ClaimsFile, Source
+from satbench.reporting.claims_file import ClaimsFile, PublishedFigure, Source, headline, published
 from satbench.reporting.rounding import down, outward
 from satbench.reporting.summary import Row
 from satbench.results.metrics import wilson
@@ -21,34 +21,6 @@ PUBLISHED_ATTACK: dict[str, tuple[object, ...]] = {
     "restarts": (1,),
     "keep": ("last",),
 }
-
-
-@dataclass(frozen=True)
-class PublishedFigure:
-    """One published accuracy in percent of network `model`; `steps` of PGD, or 0 for clean images."""
-
-    model: str
-    source: str
-    steps: int
-    percent: float
-
-    @property
-    def figure(self) -> str:
-        return f"PGD-{self.steps}" if self.steps else CLEAN
-
-    def __str__(self) -> str:
-        """Percent with one decimal, or two where two were published."""
-        return f"{self.percent:.1f}" if round(self.percent, 1) == self.percent else f"{self.percent:.2f}"
-
-
-def published(claims: ClaimsFile, model: str) -> list[PublishedFigure]:
-    """What was published of one network: clean figures first, then by steps."""
-    found = [
-        PublishedFigure(model, source, 0 if figure == CLEAN else int(figure.removeprefix("pgd-")), percent)
-        for source, figures in claims.figures.get(model, {}).items()
-        for figure, percent in figures.items()
-    ]
-    return sorted(found, key=lambda claim: claim.steps)
 
 
 @dataclass(frozen=True)
@@ -103,13 +75,6 @@ def _state(claim: PublishedFigure | None, rows: Sequence[Row]) -> str:
     if claim.percent < 100 * low - ROUNDING:
         return "measured higher"
     return "measured lower" if claim.percent > 100 * high + ROUNDING else "inside the measured interval"
-
-
-def headline(claims: Sequence[PublishedFigure]) -> tuple[PublishedFigure | None, PublishedFigure | None]:
-    """The clean figure and the robust one of most steps; of equal ones, the first source's."""
-    clean = next((claim for claim in claims if not claim.steps), None)
-    robust = [claim for claim in claims if claim.steps]
-    return clean, max(robust, key=lambda claim: claim.steps, default=None)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pytest
 from satbench.core.eps import parse_eps
 from satbench.core.errors import BadInput
 from satbench.data.loaders import LOADERS
-from satbench.reporting.claims_file import ClaimsFile, read_claims
-from satbench.reporting.published import compare, headline, published, to_markdown
+from satbench.reporting.claims_file import ClaimsFile, headline, published, read_claims
+from satbench.reporting.published import compare, to_markdown
 from satbench.reporting.summary import Row
 from satbench.results.schema import DataInfo
 from satbench.zoo.card import ReleasedCard
