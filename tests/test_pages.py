@@ -91,7 +91,7 @@ def test_the_site_builds_and_requests_nothing_elsewhere(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, *words], cwd=ROOT, env=given, capture_output=True, text=True, timeout=200, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     pages = sorted((tmp_path / "site").glob("*.html"))
     assert {page.stem for page in pages} >= {page.stem for page in PAGES} - {"README"}
     for page in pages:

@@ -4,7 +4,6 @@ A page holds all threats and evaluations of its data set as lists of their own, 
 curves and cards of a model are there once, and the libraries once a data set.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from satbench.reporting.examples import CHOICE_NOTE
 from satbench.reporting.published import PublishedLine
 from satbench.reporting.ranking import RANKING_NOTE, Place, Ranking, headline, separable
 from satbench.reporting.render import render
+from satbench.reporting.room import MOST_BYTES, fitted
 from satbench.reporting.table_forms import MISSING, doubts, interval, notes, spread, trust_words, weighted
 from satbench.reporting.tables import Line
 from satbench.specs.attack import TIERS, ids
@@ -26,8 +26,6 @@ from satbench.specs.attack import TIERS, ids
 SCRIPTS = ("charts.js", "cards.js", "paired.js", "board.js")  # of one module, in this order
 TABLES = ("lines", "networks")  # the parts of a card of which every model has some
 TITLE = "satbench leaderboards"  # of the index
-MOST_OUTCOMES = 1_000_000  # characters of a page for outcomes by image; a page is to stay under 3 MB
-MOST_EXAMPLES = 300_000  # characters of a page for pictures: some 200 models of 8 x 8 digits, 10 of 32 x 32 RGB images
 PUBLISHED_NOTE = (
     "Published figures are what authors state of their own networks. They are hatched in the chart and have no rank: "
     "their images, attacks and counts are not this project's."
@@ -107,28 +105,25 @@ def board_page(board: Board, cards: Mapping[Key, dict[str, Any]], details: Detai
     keys = list(dict.fromkeys(key_of(line) for part in board.parts for line in part.ranking.lines))
     places = {key: place for place, key in enumerate(keys)}
     lines = [line for part in board.parts for line in part.ranking.lines]
-    columns, shown = _more(lines), _with_room([cards[key] for key in keys])
-    return render(
+    columns, known = _more(lines), [cards[key] for key in keys]
+    data = {
+        "lists": {part.id: browser.columns(_points(part, places)) for part in board.parts},
+        **{name: browser.columns(_of_all(known, name)) for name in TABLES},
+        "first": board.first.id,
+        "chosen": CHOICE_NOTE,
+        "scatter": charts.scatter(True),
+        "published": charts.scatter(False),
+        "eps": charts.curves("eps", "robust accuracy, %"),
+        "epochs": charts.curves("epoch", "figure"),
+    }
+    page = render(  # as yet without data
         "board.html.j2",
         title=f"{board.dataset}: robust accuracy",
         board=board,
         lists=[{"part": part, "rows": _rows(part, places, columns), "alt": _alt(part)} for part in board.parts],
         more=list(columns),
         notes=[RANKING_NOTE, CHART_NOTE, PAIRED_NOTE, *_published_note(board), *notes(lines)],
-        data=browser.embedded(
-            {
-                "lists": {part.id: browser.columns(_points(part, places)) for part in board.parts},
-                "outcomes": _outcomes(board, places, details),
-                "models": [{name: value for name, value in one.items() if name not in TABLES} for one in shown],
-                **{name: browser.columns(_of_all(shown, name)) for name in TABLES},
-                "first": board.first.id,
-                "chosen": CHOICE_NOTE,
-                "scatter": charts.scatter(True),
-                "published": charts.scatter(False),
-                "eps": charts.curves("eps", "robust accuracy, %"),
-                "epochs": charts.curves("epoch", "figure"),
-            }
-        ),
+        data="",
         vega=browser.vega(),
         data_tables=browser.data_tables(),
         script=Markup("").join(map(browser.own, SCRIPTS)),
@@ -136,6 +131,10 @@ def board_page(board: Board, cards: Mapping[Key, dict[str, Any]], details: Detai
         light=Markup(charts.palette(charts.LIGHT)),
         dark=Markup(charts.palette(charts.DARK)),
     )
+    before, mark, after = page.partition('id="data">')
+    room = MOST_BYTES - len(page.encode()) - len(browser.embedded(data))
+    models, outcomes = fitted([_without_tables(one) for one in known], _outcomes(board, places, details), room)
+    return f"{before}{mark}{browser.embedded({**data, 'models': models, 'outcomes': outcomes})}{after}"
 
 
 def index_page(boards: Sequence[Board], claims: Sequence[ClaimState], title: str) -> str:
@@ -155,19 +154,8 @@ def _of_all(cards: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any
     return [{"model": place, **row} for place, card in enumerate(cards) for row in card[name]]
 
 
-def _with_room(cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The cards with the pictures of the first ones; details of the others say in `left_out` how many there are."""
-    room, found = MOST_EXAMPLES, []
-    for card in cards:
-        details = []
-        for detail in card.get("details", ()):
-            room -= len(json.dumps(detail.get("examples", ())))
-            if room < 0 and "examples" in detail:
-                kept = {name: value for name, value in detail.items() if name != "examples"}
-                detail = {**kept, "left_out": len(detail["examples"])}
-            details.append(detail)
-        found.append({**card, "details": details} if details else card)
-    return found
+def _without_tables(card: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in card.items() if name not in TABLES}
 
 
 def _strongest_parts(board: Board) -> list[Part]:
@@ -279,8 +267,8 @@ def _points(part: Part, places: Mapping[Key, int]) -> list[dict[str, Any]]:
     return measured + published
 
 
-def _outcomes(board: Board, places: Mapping[Key, int], details: Details) -> dict[str, Any] | None:
-    """By list and model, which images and the outcomes of each seed on them; None where they are too many for a page.
+def _outcomes(board: Board, places: Mapping[Key, int], details: Details) -> dict[str, Any]:
+    """By list and model, which images and the outcomes of each seed on them.
 
     A line is left out where the outcomes of one of its networks are not known, or its networks saw different images.
     """
@@ -295,5 +283,4 @@ def _outcomes(board: Board, places: Mapping[Key, int], details: Details) -> dict
             if len(outcomes) == len(networks) and len(images) == 1:
                 entry = {"images": images.pop(), "seeds": [packed(one) for one in outcomes]}
                 found.setdefault(part.id, {})[places[key_of(line)]] = entry
-    size = sum(len(json.dumps(here)) for here in found.values())
-    return found if size <= MOST_OUTCOMES else None
+    return found

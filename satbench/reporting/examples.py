@@ -2,7 +2,7 @@
 
 Pictures are in the run's file because its digest then covers them, and a page is made from these files alone. They are
 compressed once, when the run is added: another zlib gives other bytes, and pages must be equal on every machine. A page
-requests nothing, so it holds its pictures, and `board_page` limits their sum.
+requests nothing, so it holds its pictures, as many as it has `room` for.
 """
 
 import base64

@@ -144,18 +144,39 @@ def test_outcomes_of_images_are_joined_over_attacks_and_packed() -> None:
     assert detail.standing("Linf 4/255", ["a"]) is None
 
 
-def test_a_page_has_the_pictures_for_which_it_has_room() -> None:
-    """1,000 models with pictures of 30 MB: the first ones of the list have theirs, the others say why not."""
+def models_of(page: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(re.findall('id="data">(.*?)</script>', page)[0])["models"]
+    return found
+
+
+def test_a_page_has_room_for_the_details_and_pictures_of_its_first_models() -> None:
+    """1,000 models with evidence of 5 MB and pictures of 30 MB: the cards of the others say where these are."""
     examples = tuple(small(picture(32, 3, seed)) for seed in range(EACH))
     made = [counted(place, robust=5000 - place) for place in range(1000)]
-    details = [Detail(row.model_digest, row.dataset, row.split, examples=examples) for row in made]
+    files = (("run file a", "runs/a"),)
+    details = [
+        Detail(one.model_digest, one.dataset, one.split, evidence=("x" * 5000,), examples=examples, downloads=files)
+        for one in made
+    ]
     page = build(made, details=details)["digits.html"]
-    assert len(page.encode()) < 3_000_000
-    models = json.loads(re.findall('id="data">(.*?)</script>', page)[0])["models"]
-    shown = ["examples" in model["details"][0] for model in models]
-    assert 5 < sum(shown) < 20
-    assert shown == sorted(shown, reverse=True)
-    assert [model["details"][0].get("left_out") for model in models] == [None if has else EACH for has in shown]
+    assert 2_500_000 < len(page.encode()) < 3_000_000
+    shown = [model["details"][0] for model in models_of(page)]
+    for part, least in (("examples", 5), ("evidence", 40)):
+        has = [part in one for one in shown]
+        assert has == sorted(has, reverse=True)
+        assert least < sum(has) < 300
+    assert [one.get("left_out") for one in shown] == [
+        None if "examples" in one else "pictures" if "evidence" in one else "details" for one in shown
+    ]
+    assert all(one["downloads"] == [["run file a", "runs/a"]] for one in shown)
+
+
+def test_a_page_of_few_models_has_everything() -> None:
+    examples = tuple(small(picture(224, 3, seed)) for seed in range(EACH))
+    made = [counted(place, robust=5000 - place) for place in range(5)]
+    details = [Detail(one.model_digest, one.dataset, one.split, evidence=("x",), examples=examples) for one in made]
+    shown = [model["details"][0] for model in models_of(build(made, details=details)["digits.html"])]
+    assert [(len(one["examples"]), "left_out" in one) for one in shown] == [(EACH, False)] * 5
 
 
 def test_a_page_of_another_program_is_kept(rows: list[Row], tmp_path: Path) -> None:

@@ -1,6 +1,11 @@
 /* The card of a model: each part is there only where the data has it. */
 const IS_ADDRESS = /^(https?:\/\/|[^:]*$)/; // and no other scheme, which could run code
 const modal = query("#card");
+const FIRST_MODELS = "This page has room for those of the models that come first in its lists.";
+const NO_ROOM = {
+  details: `Classes, evidence, training and commands are in the run file. ${FIRST_MODELS}`,
+  pictures: `Pictures are in the run file. ${FIRST_MODELS}`,
+};
 
 function open(title, ...content) {
   const close = element("button", { type: "button", textContent: "Close" });
@@ -78,7 +83,7 @@ function detailParts(detail, charts) {
     found.push(...titled("Training", where));
   }
   if (detail.examples) found.push(...titled("Pictures", element("p", { className: "note", textContent: page.chosen }), ...detail.examples.map(pictured)));
-  if (detail.left_out) found.push(...titled("Pictures", element("p", { textContent: `The run file has pictures of ${detail.left_out} images. This page has room for those of the models that come first in its lists.` })));
+  if (detail.left_out) found.push(element("p", { className: "note", textContent: NO_ROOM[detail.left_out] }));
   if (detail.provenance) found.push(...titled("Provenance", pairs(detail.provenance)));
   if (detail.commands) found.push(...titled("The same number again", ...detail.commands.map((text) => element("pre", { textContent: text }))));
   if (detail.downloads) found.push(...titled("Downloads", element("ul", {}, ...detail.downloads.map(([label, href]) =>
