@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reporting.made import EPS, PGD, runs_in
 
+from satbench.reporting import board_page, leaderboard
+from satbench.reporting.details import Detail
+from satbench.reporting.summary import summarise
 from satbench.results.metrics import mcnemar, paired_interval
 
 from .conftest import GELU, SILU, Opened
@@ -176,6 +180,21 @@ def test_a_card_has_pictures_with_both_predictions(visit: Visit, board: Path) ->
     assert captions[0] == "test/00000, cat, under PGD-50 at Linf 8/255"
     assert captions[1] == f"{captions[0]}; one in 5 pixels of each direction is shown"
     assert "The first 3 examples of the run's strongest attack" in page.locator("dialog[open]").inner_text()
+
+
+def test_a_page_without_room_says_where_details_and_outcomes_are(
+    visit: Visit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_page, "MOST_BYTES", 0)
+    run = runs_in(tmp_path / "runs")("silu", SILU, {(PGD, "Linf", EPS): SILU})
+    detail = Detail("sha256:silu-0", "digits", "test", evidence=("seen",), downloads=(("run file", "runs/a.json"),))
+    leaderboard.write(tmp_path, leaderboard.build(summarise([run]), details=[detail]))
+    page = visit(tmp_path / "digits.html").page
+    page.locator(f"{ROWS} th a").first.click()
+    card = page.locator("dialog[open]")
+    assert "Classes, evidence, training and commands are in the run file. This page has room for" in card.inner_text()
+    assert "seen" not in card.inner_text()
+    assert card.locator("a", has_text="run file").get_attribute("href") == "runs/a.json"
 
 
 def test_a_card_leaves_out_what_is_not_known(visit: Visit, board: Path) -> None:
