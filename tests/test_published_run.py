@@ -2,21 +2,27 @@
 
 import hashlib
 import json
+import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import Result
 from huggingface_hub import ModelCard
+from torch import nn
 from typer.testing import CliRunner
 
+from satbench import evaluate
 from satbench.attacks.base import info_of
 from satbench.cli import app
 from satbench.evaluation import sweep
 from satbench.evaluation.pictures import pictures_of
+from satbench.models.weights import model_digest
 from satbench.recipes import named, recipe
 from satbench.reporting.pictures import small
-from satbench.reporting.repeat import eval_command, train_command
+from satbench.reporting.repeat import eval_command, load_statement, train_command
 from satbench.reporting.run_details import details_of
 from satbench.reporting.run_file import Entry, encoded, file_name, read_entry
 from satbench.results.schema import ModelInfo
@@ -92,6 +98,48 @@ def test_the_command_of_a_training_makes_its_config(values: dict[str, object]) -
 
 def test_a_network_of_others_has_no_command_of_a_training(run: Run) -> None:
     assert train_command(run.manifest.model.model_copy(update={"recipe": None})) is None
+
+
+def test_other_weights_are_in_the_commands_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_with_weights.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    torch.manual_seed(0)
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict(), tmp_path / "mine.pt")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = "--checkpoint mine.pt --dataset digits --attack fgsm --eps 0.01 --n 20 --no-trust --device cpu --out run"
+    assert call("eval", "--model", "mine_with_weights:build", *words.split()).exit_code == 0
+    run = read_run("run")
+    again = call(*shlex.split(eval_command(run.manifest))[1:], "--device", "cpu", "--out", "run")
+    assert "nothing was computed" in again.output
+    card = call("card", "run").stdout
+    assert eval_command(run.manifest) in card
+    namespace: dict[str, Any] = {}
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], namespace)  # type: ignore[index]
+    assert model_digest(namespace["model"]) == run.manifest.model.digest
+    monkeypatch.setenv("SATBENCH_PLUGINS", "mine_with_weights")
+    assert call("verify", "run").exit_code == 0
+    assert call("verify", "run", "--model", "mine_with_weights:build", "--checkpoint", "mine.pt").exit_code == 0
+    other = call("verify", "run", "--model", "mine_with_weights:build")
+    assert (other.exit_code, "--checkpoint" in other.output) == (2, True)
+
+
+def test_a_network_from_python_has_no_command(tmp_path: Path) -> None:
+    run = evaluate(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        dataset="digits",
+        attack="fgsm",
+        eps=0.01,
+        n=8,
+        trust=False,
+        out=tmp_path / "run",
+    )
+    assert (eval_command(run.manifest), load_statement(run.manifest.model)) == ("", "")
+    card = call("card", run.path).stdout
+    assert "satbench eval" not in card
+    assert "load_model" not in card
+    assert "given from Python" in call("verify", run.path).output
 
 
 # model cards

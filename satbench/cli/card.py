@@ -33,6 +33,7 @@ def command(
     """
     from satbench.core.files import check_output_file, write_text
     from satbench.reporting.model_card import model_card
+    from satbench.reporting.repeat import load_statement
     from satbench.results.store import MANIFEST, read_run
 
     if out is not None:
@@ -42,7 +43,7 @@ def command(
         runs.insert(0, read_run(Path(name)))
         info, data = runs[0].manifest.model, runs[0].manifest.data
         facts: dict[str, object] = {"activation": info.activation, "data set": data.name, "image size": data.image_size}
-        usage, colours = f"import satbench\n\nmodel = satbench.load_model({info.ref!r})", ""
+        loading, colours = load_statement(info), ""
     else:
         from satbench.cli.progress import progress_bar
         from satbench.evaluation.sources import identified
@@ -51,9 +52,10 @@ def command(
         with progress_bar(f"fetch {name}") as report:
             loaded = identified(load(name, progress=report))
         info, facts = loaded.info, network_facts(loaded)
-        usage, colours = f"import satbench\n\nmodel = satbench.load_model({name!r})", export.colours(loaded)
+        loading, colours = f"model = satbench.load_model({name!r})", export.colours(loaded)
     check_same_network(runs, info.digest, info.code, name)
-    stated, figures = licence or known_licence(info.ref), published_figures(info.ref)
+    stated, figures = licence or known_licence(info.ref), published_figures(info.reference)
+    usage = f"import satbench\n\n{loading}" if loading else ""
     text = model_card(info, facts, stated, runs, figures, usage=usage, images=colours)
     if out is None:
         echo(text, nl=False)

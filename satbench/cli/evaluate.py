@@ -177,7 +177,7 @@ def _echo_published(run: "Run", loaded: "Loaded", rows: "Sequence[Row]") -> None
     from satbench.reporting.published import compare, to_markdown
 
     claims = read_claims()
-    compared = compare(claims, loaded.info.ref, loaded.loader, loaded.image_size, run.manifest.data, rows)
+    compared = compare(claims, loaded.info.reference, loaded.loader, loaded.image_size, run.manifest.data, rows)
     if compared:
         echo(to_markdown(claims, compared) + "\n")
 

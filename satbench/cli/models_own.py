@@ -66,15 +66,16 @@ def export(
 
     target = None if push is None else exports.repository(push)
     check_output_folder(to, option="--to")
-    runs = [read_run(path) for path in measured or ()]
+    runs, checkpoint = [read_run(path) for path in measured or ()], None
     if (Path(name) / "manifest.json").is_file():
         runs.insert(0, read_run(Path(name)))
-        name = runs[0].manifest.model.ref
+        name, given = runs[0].manifest.model.ref, runs[0].manifest.model.checkpoint
+        checkpoint = None if given is None else Path(given)
     with progress_bar(f"fetch {name}") as report:
-        loaded = identified(load(name, progress=report))
+        loaded = identified(load(name, checkpoint, progress=report))
     check_same_network(runs, loaded.info.digest, loaded.info.code, name)
     files = exports.export(loaded, name, to)
-    facts, figures = network_facts(loaded), published_figures(loaded.info.ref)
+    facts, figures = network_facts(loaded), published_figures(loaded.info.reference)
     stated = licence or known_licence(name)
     usage = exports.usage(loaded, name, target)
     write_text(

@@ -71,7 +71,7 @@ def command(
             networks.append(identified(load(ref, None, device, report)))
         if networks[-1].note:
             echo(networks[-1].note)
-    same = {one.info.short: one.info.ref for one in networks}
+    same = {one.info.short: one.info.reference for one in networks}
     if len(same) < len(networks):
         raise BadInput("two of the networks have the same weights; name each network once")
     name = path_part(networks[0].info.label)
@@ -86,7 +86,7 @@ def command(
             try:
                 check_on(loaded.model, shown)
             except BadInput as error:
-                raise BadInput(f"{loaded.info.ref} on {shown.name}: {error}") from None
+                raise BadInput(f"{loaded.info.reference} on {shown.name}: {error}") from None
     place = resolve_device(device)
     probed = []
     for loaded in networks:
@@ -139,7 +139,7 @@ def _shared_images(
     for loaded, images, own in zip(networks, each, said, strict=True):
         if own != said[0] or images.ids != each[0].ids or images.loader != each[0].loader:
             raise BadInput(
-                f"{networks[0].info.ref} is measured on {said[0]}, {loaded.info.ref} on {own}, each as it was trained; "
-                "give --dataset, --split, --image-size and --loader for all"
+                f"{networks[0].info.reference} is measured on {said[0]}, {loaded.info.reference} on {own}, each as it "
+                "was trained; give --dataset, --split, --image-size and --loader for all"
             )
     return each[0]

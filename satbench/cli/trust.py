@@ -153,7 +153,7 @@ def _claimed(loaded: "Loaded", images: "Images") -> tuple[float, int] | None:
     whole = claims.images
     if (images.name, images.split) != (whole.dataset, whole.split) or images.shape[-1] != loaded.image_size:
         return None
-    for claim in published(claims, loaded.info.ref):
+    for claim in published(claims, loaded.info.reference):
         stated = claims.sources[claim.source].loader
         if not claim.steps and images.loader == (loaded.loader if stated == CARD else stated):
             return claim.percent / 100, whole.n

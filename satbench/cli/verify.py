@@ -15,6 +15,7 @@ MOST_SHOWN = 20
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder of `satbench eval`.")],
     model: Annotated[str | None, typer.Option(help="The network, when it is not where the run found it.")] = None,
+    checkpoint: options.Checkpoint = None,
     dataset: Annotated[str | None, typer.Option(help="The images, likewise.")] = None,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
@@ -51,7 +52,7 @@ def command(
     differing = [] if entry is None else [f"{row}: {one}" for one in differences(entry, read_run(run))]
 
     with progress_bar(f"verify {run.name}") as report:
-        found = verify(run, model, dataset, data_dir, device, attack or (), source, sample, seal, report)
+        found = verify(run, model, checkpoint, dataset, data_dir, device, attack or (), source, sample, seal, report)
     faults = [*differing, *found.faults]
     for fault in faults[:MOST_SHOWN]:
         echo(f"FAULT {fault}", err=True)

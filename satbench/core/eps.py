@@ -32,6 +32,14 @@ class Threat(BaseModel):
         return f"{self.norm} {format_eps(self.eps)}"
 
 
+def stated_threat(text: str, where: str = "threat") -> Threat:
+    """The threat that is written as NORM:EPS, such as Linf:8/255; a `BadInput` begins with `where`."""
+    norm, colon, eps = (part.strip() for part in text.partition(":"))
+    if not colon or norm not in NORMS:
+        raise BadInput(f"{where} {text!r} is not NORM:EPS, such as Linf:8/255; norms are {', '.join(NORMS)}")
+    return Threat(norm=norm, eps=parse_eps(eps, norm))
+
+
 def parse_eps(text: str | float, norm: str = "Linf") -> float:
     """The radius given as a number or written as `8/255` or `0.03`, in the pixel scale of [0, 1].
 

@@ -49,7 +49,9 @@ def parsed(schema: type[T], raw: object, where: str, advice: str = "") -> T:
 
 def first_wrong(schema: Any, error: ValidationError) -> Wrong:
     """What `schema` refused first, in the words of our own validator, of the field's type, or of pydantic."""
-    first = error.errors()[0]
+    first, *others = error.errors()
+    if first["type"] == "missing":  # as where its name is misspelled
+        first = next((one for one in others if one["type"] == "extra_forbidden"), first)
     known, kind, place = _followed(schema, first["loc"])
     field, given, cause = ".".join(map(str, place)), first["input"], first.get("ctx", {}).get("error")
     if isinstance(cause, BadInput):

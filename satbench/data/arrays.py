@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from satbench.core import plugins
 from satbench.core.errors import FAULTS, BadInput, reason
 from satbench.data.images import SHARES, Images, ImageSet, carve, image_set
+from satbench.results.schema import ARRAYS
 
-ARRAYS = "arrays"  # what images are called that come without a name
 ACCEPTED = "give (x, y) as arrays or tensors, a TensorDataset, a Dataset of (image, label) or a DataLoader"
 
 

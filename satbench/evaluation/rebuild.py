@@ -42,6 +42,7 @@ def spec_of(manifest: Manifest) -> EvaluationSpec:
     sources = [layer.params["source"] for layer in layers if layer.name == "transfer"]
     return EvaluationSpec(
         model=manifest.model.ref,
+        checkpoint=manifest.model.checkpoint,
         source=sources[0] if sources else None,
         dataset=manifest.data.name,
         **manifest.data.model_dump(include={"split", "image_size", "loader", "n"}),

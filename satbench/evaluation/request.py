@@ -152,4 +152,5 @@ def _loaded(model: Network, checkpoint: Path | None, device: str) -> Loaded:
         return model
     name = type(model).__name__
     model.to(resolve_device(device))
-    return from_module(model, name, name)
+    loaded = from_module(model, name, name)
+    return replace(loaded, info=loaded.info.model_copy(update={"in_memory": True}))

@@ -203,9 +203,9 @@ def images_for(
         return with_labels_of(loaded, dataset)
     name = dataset or loaded.dataset
     if name is None:
-        raise BadInput(f"model {loaded.info.ref!r} does not say what it was trained on; give --dataset")
+        raise BadInput(f"model {loaded.info.reference!r} does not say what it was trained on; give --dataset")
     if dataset is None and is_own_data(name):
-        check_allowed(name, loaded.info.ref)
+        check_allowed(name, loaded.info.reference)
     wanted = loaded.image_size if size is None else size
     channels = channels_of(loaded.model)
     if split is None and ":" in name and (name == loaded.dataset or _trained_on(loaded, name, wanted, data_dir)):
@@ -215,7 +215,7 @@ def images_for(
         trained_on, held_out = training_splits(name, wanted, data_dir, loaded.val, loaded.train_n, channels=channels)
         chosen = trained_on if split == "train" else held_out
         if chosen is None:
-            raise BadInput(f"{loaded.info.ref} was trained without a validation split; use --split test")
+            raise BadInput(f"{loaded.info.reference} was trained without a validation split; use --split test")
         return chosen
     if loader is None and takes_loader(name):
         loader = loaded.loader

@@ -25,7 +25,7 @@ def trained_threat(model: ModelInfo, norm: str) -> ThreatModel:
     trained = model.trained_for
     if trained is None or trained.norm != ThreatModel(norm, 0).norm:
         raise BadInput(
-            f"model {model.ref!r} does not say which {norm} radius it was trained for; give --eps, such as 8/255"
+            f"model {model.reference!r} does not say which {norm} radius it was trained for; give --eps, such as 8/255"
         )
     return ThreatModel(norm, trained.eps)
 

@@ -70,6 +70,7 @@ class Verified:
 def verify(
     run: Run | str | Path,
     model: str | Loaded | None = None,
+    checkpoint: Path | None = None,
     dataset: str | Images | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
@@ -91,12 +92,12 @@ def verify(
        are run only where `attack` names or holds them, because a run folder must not decide what is imported; transfer
        attacks only with their `source`.
 
-    `model` and `dataset` say where network and images are when they have moved. `seal` is the start, of 16 characters
-    or more, of a seal that was published with the run. Without it, a forger who computes the seal again can change
-    what no computation gives: host, command, dates, seconds, notes, the network's label and group, a trust verdict or
-    examples that are left out; and, where bits cannot be compared, versions and a share of records that rounding could
-    explain in the sample (10% of 200 images passed with the default one, 20% did not). Raises `BadInput` when the run
-    does not match its own seal, or network, images or source differ.
+    `model`, `checkpoint` and `dataset` say where network and images are when they have moved. `seal` is the start, of
+    16 characters or more, of a seal that was published with the run. Without it, a forger who computes the seal again
+    can change what no computation gives: host, command, dates, seconds, notes, the network's label and group, a trust
+    verdict or examples that are left out; and, where bits cannot be compared, versions and a share of records that
+    rounding could explain in the sample (10% of 200 images passed with the default one, 20% did not). Raises `BadInput`
+    when the run does not match its own seal, or network, images or source differ.
     """
     run = run if isinstance(run, Run) else read_run(Path(run))
     said, asked = run.manifest, spec_of(run.manifest)
@@ -105,18 +106,22 @@ def verify(
     if seal is not None and len(seal) < 16:
         raise BadInput(f"--seal {seal} is too short; give at least 16 characters of the published seal")
     faults = [f"the seal is {said.seal}, expected {seal}"] if seal and not said.seal.startswith(seal.lower()) else []
+    if model is None and said.model.in_memory:
+        raise BadInput(f"{run.path} measured a {said.model.ref} that was given from Python; name it with --model")
     if model is None and is_own_network(said.model.ref):
         check_allowed(said.model.ref, run.path)
-    loaded = identified(model if isinstance(model, Loaded) else load(model or said.model.ref, device=device))
+    if model is None and checkpoint is None and said.model.checkpoint is not None:
+        checkpoint = Path(said.model.checkpoint)
+    loaded = identified(model if isinstance(model, Loaded) else load(model or said.model.ref, checkpoint, device))
     if loaded.info.digest != said.model.digest:
         raise BadInput(
-            f"{run.path} measured a network of digest {said.model.digest}, {loaded.info.ref!r} has "
-            f"{loaded.info.digest}; name the one that was measured with --model"
+            f"{run.path} measured a network of digest {said.model.digest}, {loaded.info.reference!r} has "
+            f"{loaded.info.digest}; name the one that was measured with --model and --checkpoint"
         )
     if loaded.info.code != said.model.code:
         raise BadInput(
-            f"{run.path} measured other code than {loaded.info.ref!r} has now, with the same weights; name the network "
-            "that was measured with --model"
+            f"{run.path} measured other code than {loaded.info.reference!r} has now, with the same weights; name the "
+            "network that was measured with --model"
         )
     other = load(source, device=device) if isinstance(source, str) else source
     other = None if other is None else identified(other)
@@ -171,7 +176,7 @@ def _contradictions(run: Run, loaded: Loaded, images: Images, stages: Stages) ->
     """What can be said against a run before anything is computed."""
     said = run.manifest
     faults = layout_faults(run, images)
-    if loaded.info.ref == said.model.ref:
+    if loaded.info.reference == said.model.reference:
         faults += [
             f"the network's {name} is {getattr(loaded.info, name)}, recorded {getattr(said.model, name)}"
             + ("; if it was trained further since, measure it again" if name in OF_LENGTH else "")

@@ -142,7 +142,7 @@ def _about(network: NetworkVerdict, shown: Evidence, suite: Checked) -> list[tup
         ]
     return [
         *before,
-        ("Network", [f"{now.model.ref}"]),
+        ("Network", [f"{now.model.reference}"]),
         ("Weights now", [network.digest_now]),
         ("Images now", [f"{now.data.name}/{now.data.split}: {now.data.n} of {network.images}", now.data.digest]),
         ("Attacks", [one.id for one in now.attacks]),

@@ -66,7 +66,7 @@ def model_card(
     commands = dict.fromkeys([train_command(info), *(eval_command(run.manifest) for run in runs)])
     if any(commands):
         text += ["", "## Make the numbers again", "", "```bash", *map(one_line, filter(None, commands)), "```"]
-    text += ["", "## Provenance", "", f"- network: {_code(info.digest)}, loaded as {_code(info.ref)}"]
+    text += ["", "## Provenance", "", f"- network: {_code(info.digest)}, loaded as {_code(info.reference)}"]
     text += [f"- {_code(name)}: SHA-256 {_code(digest)}" for name, digest in (files or {}).items()]
     return "\n".join(text) + "\n"
 

@@ -8,13 +8,14 @@ AutoAttack's, and the norm is the name of the folder alone.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from satbench.core.eps import NORMS, Norm, Threat, format_eps, parse_eps
+from satbench.core.eps import NORMS, Threat, format_eps, stated_threat
 from satbench.core.errors import BadInput
 from satbench.core.lookup import nearest
+from satbench.core.names import path_part
 from satbench.core.parsing import parsed
 from satbench.core.strict_json import read_json
 from satbench.reporting.published import ROUNDING, PublishedLine
@@ -30,7 +31,7 @@ STANDARD = "standard"  # the version of AutoAttack that the format is about
 def _percent(value: object) -> object:
     """A number from text; None where no figure is stated, as for "---"."""
     if isinstance(value, str):
-        return value.strip() if any(one.isdigit() for one in value) else None
+        return value.strip() if any(one.isalnum() for one in value) else None
     return value
 
 
@@ -71,7 +72,7 @@ class PublishedModel:
     @property
     def place(self) -> str:
         """Where the file lies below a folder of such files, as in RobustBench's own."""
-        return f"{self.info.dataset}/{self.threat.norm}/{self.model}.json"
+        return f"{path_part(self.info.dataset)}/{self.threat.norm}/{self.model}.json"
 
 
 def is_model_info(raw: object) -> bool:
@@ -93,14 +94,14 @@ def read_model_info(path: Path, norm: str | None = None) -> PublishedModel:
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} is missing or damaged ({type(error).__name__}); {advice}") from None
     info = parsed(ModelInfoFile, raw, str(path), advice)
+    if norm is not None and norm not in NORMS:
+        raise BadInput(f"--norm {norm} is unknown; {nearest(norm, NORMS)}")
     chosen = norm or path.resolve().parent.name
     if chosen not in NORMS:
-        raise BadInput(
-            f"{path} does not state its norm, and lies in no folder named {' or '.join(get_args(Norm))}; give --norm"
-        )
+        raise BadInput(f"{path} does not state its norm, and lies in no folder named {' or '.join(NORMS)}; give --norm")
     if info.eps is None:
         raise BadInput(f"{path} states no radius in the field eps; add one, such as 8/255")
-    return PublishedModel(path.stem, Threat.model_validate({"norm": chosen, "eps": info.eps}), info)
+    return PublishedModel(path.stem, parsed(Threat, {"norm": chosen, "eps": info.eps}, str(path)), info)
 
 
 def published_line(one: PublishedModel, rows: Sequence[Row]) -> PublishedLine:
@@ -147,12 +148,15 @@ def _robust(info: ModelInfoFile) -> tuple[float | None, str]:
 def chosen_rows(rows: Sequence[Row], label: str, threat: str | None) -> list[Row]:
     """The rows of one network on one data set at one threat.
 
-    label: of the network, or the start of its digest, from 8 characters. threat: written Linf:8/255; None where the
-    network met one. Raises `BadInput` where none or several fit.
+    label: of the network, or of its model on the pages where that is of one network, or the start of the network's
+    digest, from 8 characters. threat: written Linf:8/255; None where the network met one. Raises `BadInput` where none
+    or several fit.
     """
-    here = [row for row in rows if row.label == label or (len(label) >= 8 and _digits(row).startswith(label))]
+    here = [row for row in rows if label in _names(row) or (len(label) >= 8 and _digits(row).startswith(label))]
     if not here:
-        raise BadInput(f"no network is called {label!r}; {nearest(label, {row.label for row in rows})}")
+        raise BadInput(
+            f"no network is called {label!r}; {nearest(label, {name for row in rows for name in _names(row)})}"
+        )
     if len({row.network for row in here}) > 1:
         digests = sorted({_digits(row)[:12] for row in here})
         raise BadInput(
@@ -160,14 +164,18 @@ def chosen_rows(rows: Sequence[Row], label: str, threat: str | None) -> list[Row
         )
     single = [row for row in here if not row.threats]
     if threat is not None:
-        norm, _, eps = threat.partition(":")
-        radius = parse_eps(eps, norm)
-        single = [row for row in single if row.norm == norm and abs(row.eps - radius) < 1e-9]
+        asked = stated_threat(threat, "--threat")
+        single = [row for row in single if row.norm == asked.norm and abs(row.eps - asked.eps) < 1e-9]
     places = sorted({(row.dataset, row.split, row.loader or "", row.norm, row.eps) for row in single})
     if len(places) != 1:
         met = ", ".join(sorted({f"{row.norm}:{format_eps(row.eps)}" for row in here if not row.threats}))
         raise BadInput(f"{label!r} was measured at {len(places)} such threats; give one with --threat: {met}")
     return single
+
+
+def _names(row: Row) -> set[str]:
+    """The label of a network, and what the pages call its model."""
+    return {row.label, f"{row.recipe} {row.activation}"} if row.recipe else {row.label}
 
 
 def _digits(row: Row) -> str:

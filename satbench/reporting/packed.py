@@ -73,11 +73,12 @@ class PackedRecords(Strict):
 
 
 def portable(manifest: Manifest) -> dict[str, Any]:
-    """The manifest for a file that is published: of a network in an absolute path only the last parts are said."""
+    """The manifest for a file that is published: of an absolute path of the network only the last parts are said."""
     said = manifest.model_dump(mode="json")
-    ref = PurePath(said["model"]["ref"])
-    if ref.is_absolute():
-        said["model"]["ref"] = PurePath(*ref.parts[-KEPT:]).as_posix()
+    for field in ("ref", "checkpoint"):
+        path = PurePath(said["model"][field] or "")
+        if path.is_absolute():
+            said["model"][field] = PurePath(*path.parts[-KEPT:]).as_posix()
     return said
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 
@@ -24,7 +25,7 @@ from satbench.results.metrics import (
     samples_needed,
     wilson,
 )
-from satbench.results.store import Run
+from satbench.results.store import Run, read_run
 
 LEVEL = 0.05
 METHOD_NOTE = (
@@ -85,12 +86,14 @@ class Comparison:
     figures: tuple[Figure, ...]
 
 
-def compare_runs(a: Run, b: Run) -> Comparison:
+def compare_runs(a: Run | str | Path, b: Run | str | Path) -> Comparison:
     """Clean accuracy, every attack at every threat that both runs have, and the worst case over those attacks.
 
+    a, b: runs, or the folders of runs.
     Only images in both runs count, each quantity on those that met all its attacks. Raises `BadInput` when both are one
     folder, have no image in common, or show different images or labels under one sample id.
     """
+    a, b = (one if isinstance(one, Run) else read_run(one) for one in (a, b))
     if a.path.resolve() == b.path.resolve():
         raise BadInput(f"{a.path} and {b.path} are one run; compare it with another")
     shared = _shared_images(a, b)

@@ -120,7 +120,10 @@ def _page(networks: Sequence[Probed], setting: Setting) -> str:
             ("Models", [f"{name}: {len(group)} network{'s' * (len(group) != 1)}" for name, group in groups.items()]),
             (
                 "Networks",
-                [f"{name}: {one.model.ref}, {one.model.digest}" for name, one in zip(names, networks, strict=True)],
+                [
+                    f"{name}: {one.model.reference}, {one.model.digest}"
+                    for name, one in zip(names, networks, strict=True)
+                ],
             ),
             ("Images", [_described(data)]),
             ("Inverted", [f"the first {setting.inverted} of them" if setting.inverted else "none"]),

@@ -4,7 +4,7 @@ import re
 import shlex
 
 from satbench.core.eps import format_eps, parse_eps
-from satbench.results.schema import Manifest, ModelInfo
+from satbench.results.schema import ARRAYS, Manifest, ModelInfo
 from satbench.specs.attack import AttackInfo
 
 SEARCHES = ("bf16", "surrogate")  # names of searches around an attack, which --search asks for
@@ -13,13 +13,15 @@ SEARCHES = ("bf16", "surrogate")  # names of searches around an attack, which --
 def eval_command(manifest: Manifest) -> str:
     """`satbench eval` with everything that the run decided, so that it does not depend on defaults.
 
-    Where an attack cannot be spelled, as one that searched on another network, it is the command that was typed.
+    Where that cannot be spelled, as for an attack that searched on another network, it is the command that was typed;
+    "" for a network or images that were given from Python.
     """
+    model, data = manifest.model, manifest.data
     attacks = [_spelled(info) for info in manifest.attacks]
-    if None in attacks:
+    if None in attacks or model.in_memory or data.name == ARRAYS:
         return manifest.command
-    data = manifest.data
-    options: list[tuple[str, object]] = [("--model", manifest.model.ref)]
+    options: list[tuple[str, object]] = [("--model", model.ref)]
+    options += [("--checkpoint", model.checkpoint)] if model.checkpoint else []
     options += [("--attack", attack) for attack in attacks]
     options += [("--threat", f"{one.norm}:{_radius(one.eps, one.norm)}") for one in manifest.threats]
     options += [("--dataset", data.name), ("--split", data.split), ("--n", data.n)]
@@ -28,11 +30,19 @@ def eval_command(manifest: Manifest) -> str:
     options += [("--seed", manifest.seed), ("--batch-size", manifest.batch_size), ("--threads", manifest.threads)]
     options += [("--draws", manifest.draws)] if manifest.draws > 1 else []
     options += [("--search", manifest.search.form)]
-    options += [("--group", manifest.model.group)] if manifest.model.group else []
+    options += [("--group", model.group)] if model.group else []
     words = ["satbench", "eval", *(str(part) for pair in options for part in pair)]
     words += ["--save-examples"] if manifest.examples else []
     words += ["--no-trust"] if manifest.trust is None else []
     return shlex.join(words)
+
+
+def load_statement(model: ModelInfo) -> str:
+    """The Python statement that loads the network; "" for one that was given from Python."""
+    if model.in_memory:
+        return ""
+    arguments = [repr(model.ref), *([f"checkpoint={model.checkpoint!r}"] if model.checkpoint else [])]
+    return f"model = satbench.load_model({', '.join(arguments)})"
 
 
 def train_command(model: ModelInfo) -> str | None:

@@ -55,7 +55,7 @@ def write_trust(
         findings=findings,
         numbers=(),
         measured=[
-            ("Network", f"{model.ref}, digest {model.digest}"),
+            ("Network", f"{model.reference}, digest {model.digest}"),
             ("Images", f"{data.name}/{data.split}: {data.n} images, digest {data.digest}"),
             ("Image loader", data.loader or MISSING),
             ("Threat", threat_name(threat.norm, threat.eps)),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from satbench.core.eps import format_eps
+from satbench.core.eps import format_eps, parse_eps
 from satbench.core.errors import BadInput
 from satbench.results.metrics import WORST, clean_table, robust_table, wilson
 
@@ -38,13 +38,14 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["norm", "eps", *RATE])
 
 
-def by_class(records: pd.DataFrame, norm: str | None = None, eps: float | None = None) -> pd.DataFrame:
+def by_class(records: pd.DataFrame, norm: str | None = None, eps: float | str | None = None) -> pd.DataFrame:
     """Clean accuracy and the worst case over attacks of every class, at one threat.
 
-    norm, eps: which threat; may be left out where the run has a single one. A row a class: label, n, clean, and the
-    columns of `RATE` but n for the worst case. Raises `BadInput` where the threat is open or was not measured.
+    norm, eps: which threat, the radius as a number or as text such as 8/255; may be left out where the run has a single
+    one. A row a class: label, n, clean, and the columns of `RATE` but n for the worst case. Raises `BadInput` where the
+    threat is open or was not measured.
     """
-    norm, eps = _one_threat(records, norm, eps)
+    norm, eps = _one_threat(records, norm, None if eps is None else parse_eps(eps, norm or "L2"))
     outcomes = robust_table(records, norm, eps)[WORST]
     clean = clean_table(records).loc[outcomes.index]
     labels = records.drop_duplicates("sample_id").set_index("sample_id")["label"].loc[outcomes.index]

@@ -13,6 +13,7 @@ from satbench.specs.attack import AttackInfo
 from satbench.specs.evaluation import SearchForm
 
 SCHEMA_VERSION = 4
+ARRAYS = "arrays"  # what images are called that come without a name
 
 RECORDS = pa.schema(
     [
@@ -78,10 +79,13 @@ class ModelInfo(_Strict):
     attributes and source. `config` is a digest of the training config without its seed, None while the training has
     not ended, and `family` one without its activation too. Networks of equal `config`, or of one `group` that the user
     named, are seeds of one model; no others are. `extra_data` says which images of another data set it was also trained
-    on.
+    on. `ref` is what `--model` takes, or the class of a network that was given from Python (`in_memory`), and
+    `checkpoint` the file of other weights than those that come with `ref`.
     """
 
     ref: str
+    checkpoint: str | None = None
+    in_memory: bool = False
     digest: str
     label: str
     activation: str | None = None
@@ -94,6 +98,11 @@ class ModelInfo(_Strict):
     family: str | None = None
     group: str | None = None
     code: str | None = None
+
+    @property
+    def reference(self) -> str:
+        """Where the network comes from, as options spell it. A registry name alone stands for its own weights."""
+        return self.ref if self.checkpoint is None else f"{self.ref} --checkpoint {self.checkpoint}"
 
     @property
     def short(self) -> str:

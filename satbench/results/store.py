@@ -65,7 +65,7 @@ class Run:
         """Accuracy against all attacks together, a row a threat: `analysis.worst_case`."""
         return analysis.worst_case(self.records)
 
-    def by_class(self, norm: str | None = None, eps: float | None = None) -> pd.DataFrame:
+    def by_class(self, norm: str | None = None, eps: float | str | None = None) -> pd.DataFrame:
         """Clean and robust accuracy of every class at one threat: `analysis.by_class`."""
         return analysis.by_class(self.records, norm, eps)
 

@@ -125,6 +125,8 @@ class _Grown:
     def of(cls, path: Path, data_dir: Path | None, device: str) -> "_Grown":
         run = read_run(path)
         said = run.manifest
+        if said.model.in_memory:
+            raise BadInput(f"{path} measured a {said.model.ref} that was given from Python; give it more images there")
         if is_own_network(said.model.ref):
             check_allowed(said.model.ref, path)
         if is_own_data(said.data.name):

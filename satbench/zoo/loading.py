@@ -174,14 +174,14 @@ def _state_dict(name: str, card: StateDictCard, path: Path) -> Loaded:
 
 def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
     """The card's network with other weights; they bear its name alone only when they are the release's own."""
-    ref = f"{name} --checkpoint {checkpoint}"
+    given = {"checkpoint": str(checkpoint)}
     if isinstance(card, StateDictCard):
         loaded = _state_dict(name, card, checkpoint)
-        info = loaded.info.model_copy(update={"ref": ref, "label": f"{name} [{checkpoint.name}]", "seed": None})
-        unknown = dict.fromkeys(("method", "recipe", "trained_for", "extra_data"))
-        return replace(loaded, info=info.model_copy(update=unknown))
+        unknown = dict.fromkeys(("seed", "method", "recipe", "trained_for", "extra_data"))
+        update = {**unknown, **given, "label": f"{name} [{checkpoint.name}]"}
+        return replace(loaded, info=loaded.info.model_copy(update=update))
     if checkpoint.is_dir() or checkpoint.suffix == ".safetensors":
-        loaded = _from_file(ref, weights_of(checkpoint))
+        loaded = _from_file(str(checkpoint), weights_of(checkpoint))
         assert isinstance(loaded.model, Classifier)
         found, wanted = loaded.model.spec, (card.architecture, card.activation)
         if (found.architecture, found.activation) != wanted:
@@ -189,7 +189,8 @@ def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
                 f"{checkpoint} holds a {found.architecture} with {found.activation}, but {name} is a "
                 f"{card.architecture} with {card.activation}; give --model {checkpoint} alone"
             )
-        return loaded
+        is_other = loaded.info.ref == str(checkpoint)
+        return replace(loaded, info=loaded.info.model_copy(update={"ref": name, **given})) if is_other else loaded
     if not isinstance(card, ReleasedCard):
         raise BadInput(f"{checkpoint} is no run folder or .safetensors file, which is what {name} can take")
     with Bundle(checkpoint) as bundle:
@@ -197,7 +198,8 @@ def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
         released = source_digests(card, bundle) == known
         model = convert_card(card, bundle).model
     info = ModelInfo(
-        ref=name if released else ref,
+        ref=name,
+        checkpoint=None if released else str(checkpoint),
         digest=model_digest(model),
         label=name if released else f"{name} [{checkpoint.name}]",
         activation=card.activation,
@@ -303,7 +305,8 @@ def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Lo
     with cached_only():
         model = LIBRARIES[kind](name, checkpoint)
     if checkpoint is not None:
-        return _of_collection(model, f"{ref} --checkpoint {checkpoint}", f"{ref} [{checkpoint.name}]")
+        loaded = _of_collection(model, ref, f"{ref} [{checkpoint.name}]")
+        return replace(loaded, info=loaded.info.model_copy(update={"checkpoint": str(checkpoint)}))
     return replace(_of_collection(model, ref, ref), class_names=class_names(kind, name))
 
 
