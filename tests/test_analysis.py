@@ -46,6 +46,7 @@ def test_curve_begins_at_clean_accuracy_and_never_rises(run: Run) -> None:
 def test_classes_add_up_to_the_worst_case(run: Run) -> None:
     classes = run.by_class(eps=0.2)
     assert classes["n"].sum() == 40
+    assert classes.equals(run.by_class(eps="0.2"))
     assert classes["correct"].sum() == run.worst_case().set_index("eps").loc[0.2, "correct"]
     clean = (classes["clean"] * classes["n"]).sum()
     assert clean == pytest.approx(run.summary().iloc[0]["correct"])
@@ -59,4 +60,5 @@ def test_two_runs_are_compared_from_python(run: Run, tmp_path: Path) -> None:
     other = satbench.evaluate("digits-relu", out=tmp_path / "b", attack=["fgsm", "pgd"], eps="0.2", steps="5", n=40)
     found = satbench.compare(run, other)
     assert found.shared == 40
+    assert satbench.compare(str(run.path), other.path).figures == found.figures
     assert found.figures[0].quantity == "clean accuracy"

@@ -174,6 +174,11 @@ def test_a_card_of_a_network_without_runs_says_so_and_is_written_where_asked(tmp
     assert ModelCard(text).data.eval_results is None
     assert "Nothing was measured for this card." in text
     assert "- architecture: `cnn-small`" in text
+    assert call("card", "digits-relu", "--out", tmp_path / "README.md").exit_code == 0
+    (tmp_path / "README.md").write_text("# Of a project\n")
+    refused = call("card", "digits-relu", "--out", tmp_path / "README.md")
+    assert (refused.exit_code, "is no model card of satbench" in refused.stderr) == (2, True)
+    assert (tmp_path / "README.md").read_text() == "# Of a project\n"
 
 
 def test_a_card_with_a_run_of_another_network_is_refused(run: Run) -> None:

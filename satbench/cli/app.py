@@ -127,7 +127,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = (  # name, fun
     ("verify", verify.command, MEASURE, "satbench verify runs/silu"),
     ("compare", compare.command, COMPARE, "satbench compare runs/silu runs/relu"),
     ("report", report.command, COMPARE, "satbench report runs --out reports/report"),
-    ("card", card.command, NETWORKS, "satbench card runs/silu --out README.md"),
+    ("card", card.command, NETWORKS, "satbench card runs/silu --out card.md"),
     ("claims", claims.command, COMPARE, "satbench claims"),
     ("check", check.command, GATE, 'satbench check study.yaml --approve "first baseline"'),
     ("demo", demo.command, NETWORKS, "satbench demo"),

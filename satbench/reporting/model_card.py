@@ -17,6 +17,7 @@ from satbench.reporting.tables import Line, accuracy_table
 from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
 
+LIBRARY = "satbench"
 UNSTATED = "none stated"
 HUB_DATASETS = {  # what the Hugging Face Hub calls them
     "mnist": "ylecun/mnist",
@@ -88,7 +89,7 @@ def _front(info: ModelInfo, facts: Mapping[str, object], licence: str | None, li
     trained = [f"{info.trained_for.norm}-robust"] if info.trained_for else []
     front: dict[str, Any] = {
         "license": _identifier(licence),
-        "library_name": "satbench",
+        "library_name": LIBRARY,
         "pipeline_tag": "image-classification",
         "tags": ["adversarial-robustness", "image-classification", *trained],
     }

@@ -72,7 +72,8 @@ class PublishedModel:
     @property
     def place(self) -> str:
         """Where the file lies below a folder of such files, as in RobustBench's own."""
-        return f"{path_part(self.info.dataset)}/{self.threat.norm}/{self.model}.json"
+        kind, colon, path = self.info.dataset.partition(":")
+        return f"{kind}{f'-{path_part(path)}' if colon else ''}/{self.threat.norm}/{self.model}.json"
 
 
 def is_model_info(raw: object) -> bool:

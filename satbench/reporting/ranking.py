@@ -15,8 +15,8 @@ from satbench.specs.attack import TIERS, ids
 RANKING_NOTE = (
     "Each kind of evaluation has a list of its own, because a weaker attack bounds robust accuracy only from above. A "
     "model is listed under the strongest evaluation of that kind that it met. A rank is the range that the 95% "
-    "intervals of robust accuracy leave open: 1-4 means that no interval lies above the model's own and that the "
-    "intervals of all but three other models reach it or lie below. The intervals are not corrected for the number of "
+    "intervals of robust accuracy leave open: 1-4 means that no interval lies above the model's own, that those of "
+    "three other models overlap it, and that all others lie below. The intervals are not corrected for the number of "
     "models. A model with a trust verdict of fail at a threat has no rank there."
 )
 

@@ -43,9 +43,12 @@ def board(tmp_path: Path) -> Path:
     return tmp_path / "boards"
 
 
+FILE = "Author2021Paper.json"
+
+
 def written(folder: Path, **changes: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "Author2021Paper.json"
+    path = folder / FILE
     path.write_text(json.dumps({key: value for key, value in (THEIRS | changes).items() if value is not None}))
     return path
 
@@ -77,6 +80,9 @@ def test_an_external_figure_is_the_one_it_ranks_by(board: Path, tmp_path: Path) 
         ({}, "elsewhere", "does not state its norm"),
         ({"eps": None}, "Linf", "eps"),
         ({"clean_acc": "189"}, "Linf", "clean_acc"),
+        ({"clean_acc": "abc"}, "Linf", "clean_acc"),
+        ({"eps": "8/0"}, "Linf", "eps '8/0' is not a number"),
+        ({"eps": "900"}, "Linf", "larger than the whole pixel range"),
         ({"dataset": "../x"}, "Linf", "is not a name"),
     ],
 )
@@ -87,6 +93,7 @@ def test_a_file_that_cannot_be_placed_is_refused(
     assert (code, error.count("\n")) == (2, 1)
     assert hint in error
     if not changes:
+        assert "--norm Foo is unknown" in call("add", tmp_path / folder / FILE, "--norm", "Foo", "--dir", board)[2]
         assert call("add", tmp_path / folder / "Author2021Paper.json", "--norm", "Linf", "--dir", board)[0] == 0
 
 
@@ -103,6 +110,8 @@ def test_a_row_is_written_in_the_format(board: Path, make_run: MakeRun, tmp_path
         assert call("add", run.path, "--dir", board)[0] == 0
     code, output, told = call("export", "digits-cnn silu seed 0", "--dir", board)
     assert code == 0
+    (row,) = {(row.recipe, row.activation) for row in read_leaderboard(board).rows if row.activation == "silu"}
+    assert call("export", " ".join(filter(None, row)), "--dir", board)[1] == output
     said = json.loads(output)
     assert set(said) <= FORMAT
     expected = {
@@ -127,6 +136,7 @@ def test_a_row_is_written_in_the_format(board: Path, make_run: MakeRun, tmp_path
         (("export", "digits-cnn elu seed 0"), "did not meet AutoAttack in its standard version"),
         (("export", "digits-cnn relu seed 0"), "give one with --threat: L2:0.5, Linf:8/255"),
         (("export", "digits-cnn gelu"), "no network is called 'digits-cnn gelu'; did you mean"),
+        (("export", "digits-cnn relu seed 0", "--threat", "foo"), "--threat 'foo' is not NORM:EPS"),
     ):
         code, _, error = call(*words, "--dir", board)
         assert code == 2
