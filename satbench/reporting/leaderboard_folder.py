@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from satbench.core.bounded import MOST_JSON, read_bounded
-from satbench.core.eps import Threat, format_eps, parse_eps
+from satbench.core.eps import Threat, format_eps, stated_threat
 from satbench.core.errors import BadInput
 from satbench.core.files import check_output_folder, check_output_path, write_bytes, write_text
 from satbench.core.names import check_inside
@@ -33,6 +33,7 @@ from satbench.reporting.summary import Row, merge, summarise
 from satbench.results.store import MANIFEST, Run, read_run
 from satbench.results.training_log import METRICS, Epoch, read_log
 from satbench.specs.attack import ids
+from satbench.specs.names import check_attack
 
 SETTINGS = "leaderboard.yaml"
 RUNS = "runs"
@@ -65,14 +66,16 @@ Commit the file of the run and the pages. `leaderboard.yaml` says which runs are
 """
 
 
-def _spelled(value: object) -> object:
+def _threat(value: object) -> object:
     """A threat from text such as Linf:8/255; anything else is left to the type."""
-    if not isinstance(value, str):
-        return value
-    norm, colon, eps = (part.strip() for part in value.partition(":"))
-    if not colon:
-        raise BadInput(f"threat {value!r} is not NORM:EPS, such as Linf:8/255")
-    return {"norm": norm, "eps": parse_eps(eps, norm)}
+    return stated_threat(value) if isinstance(value, str) else value
+
+
+def _attack(value: object) -> object:
+    """The name of an attack, which is known or of the user's own."""
+    if isinstance(value, str):
+        check_attack(value)
+    return value
 
 
 class Settings(BaseModel):
@@ -86,8 +89,8 @@ class Settings(BaseModel):
 
     title: Annotated[str, Field(min_length=1)]
     datasets: tuple[str, ...] = ()
-    attacks: tuple[str, ...] = ()
-    threats: tuple[Annotated[Threat, BeforeValidator(_spelled)], ...] = ()
+    attacks: tuple[Annotated[str, BeforeValidator(_attack)], ...] = ()
+    threats: tuple[Annotated[Threat, BeforeValidator(_threat)], ...] = ()
     n: Count = 1
 
 

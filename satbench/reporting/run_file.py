@@ -45,7 +45,7 @@ from satbench.results.training_log import Epoch
 from satbench.specs.attack import AttackInfo, ids
 
 VERSION = 5  # earlier ones are of one file for all runs, see `summary_file`
-RESTORE = "restore it from version control, or add the run again with `satbench leaderboard add RUN`"
+RESTORE = "restore it from version control, or remove it and add its run again"
 HASH_BITS = "<u2"  # of the hash of each image's pixels, enough to notice that images were changed
 
 

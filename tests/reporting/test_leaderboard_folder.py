@@ -138,6 +138,10 @@ def test_what_is_no_leaderboard_or_no_run_is_refused(board: Path, run: Run, tmp_
     refused("is no JSON", "add", tmp_path / "text.json", "--dir", board)
     (board / "leaderboard.yaml").write_text("title: Mine\nthreats: [Linf]\n")
     refused("threat 'Linf' is not NORM:EPS", "check", "--dir", board)
+    (board / "leaderboard.yaml").write_text("title: Mine\nattacks: [autoatack]\n")
+    refused("did you mean autoattack", "check", "--dir", board)
+    (board / "leaderboard.yaml").write_text("titel: Mine\n")
+    refused("field 'titel': unknown field; did you mean title", "check", "--dir", board)
 
 
 def test_examples_are_asked_of_run_folders_that_kept_some(board: Path, run: Run) -> None:
