@@ -216,12 +216,37 @@ def test_two_models_are_compared_as_the_tables_compare_them(visit: Visit, board:
     cells = page.locator("dialog[open] table").nth(1).locator("tbody tr td").all_inner_texts()
     pair = mcnemar(SILU, GELU)
     low, high = paired_interval(pair)
-    assert cells[:3] == ["400", str(pair.only_a), str(pair.only_b)]
-    difference, bottom, top = map(float, re.findall(r"-?[\d.]+", cells[3]))
+    assert cells[0] == "inside the noise"
+    assert cells[2:5] == ["400", str(pair.only_a), str(pair.only_b)]
+    difference, bottom, top = map(float, re.findall(r"-?[\d.]+", cells[1]))
     assert (difference, bottom, top) == pytest.approx((100 * pair.difference, 100 * low, 100 * high), abs=0.1)
     assert bottom <= 100 * low <= 100 * high <= top
-    assert float(cells[4]) == pytest.approx(pair.p_value, rel=0.05)
-    assert cells[5] == "inside the noise"
+    assert float(cells[5]) == pytest.approx(pair.p_value, rel=0.05)
+    again = visit(board, address="#" + page.url.partition("#")[2]).page
+    assert again.locator("dialog[open] table").nth(1).locator("tbody tr td").all_inner_texts() == cells
+
+
+def test_a_link_opened_in_the_same_tab_replaces_the_whole_view(visit: Visit, board: Path) -> None:
+    page = visit(board).page
+    first = activations(page)
+    page.locator(".list:not([hidden]) thead th", has_text="robust %").first.click()
+    assert activations(page) != first
+    page.locator(f"{ROWS} th a").first.click()
+    there = re.search(r"list=([^&]+)", page.url)[1]  # type: ignore[index]
+    slug = re.search(r"card=([^&]+)", page.url)[1]  # type: ignore[index]
+    page.evaluate("address => { location.hash = address; }", f"#list={there}")
+    page.wait_for_function("!document.querySelector('dialog').open")
+    assert activations(page) == first
+    page.evaluate("address => { location.hash = address; }", f"#list={there}&card={slug}")
+    page.locator("dialog[open]").wait_for()
+    shown = page.locator("dialog[open] h2").inner_text()
+    page.locator("dialog[open] button", has_text="Close").click()
+    page.locator(f"{ROWS} th a").last.click()
+    page.evaluate("address => { location.hash = address; }", f"#list={there}&card={slug}")
+    page.wait_for_function("name => document.querySelector('dialog h2').textContent === name", arg=shown)
+    page.evaluate("address => { location.hash = address; }", "#list=nowhere")
+    page.locator("#unknown").wait_for()
+    assert "asks for the list nowhere" in page.locator("#unknown").inner_text()
 
 
 def test_without_outcomes_the_page_says_why_there_is_no_comparison(visit: Visit, board: Path) -> None:

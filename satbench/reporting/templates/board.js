@@ -145,7 +145,7 @@ function show() {
     if (table) {
       const split = state.sort.lastIndexOf(" ");
       const column = state.sort ? indexOf(state.sort.slice(0, split)) : undefined;
-      if (column !== undefined) table.order([column, state.sort.slice(split + 1)]);
+      table.order(column === undefined ? [0, "asc"] : [column, state.sort.slice(split + 1)]);
       applyColumns();
     }
     buildControls(section);
@@ -154,7 +154,9 @@ function show() {
   if (table) applyFilters();
   markPicked();
   const id = page.models.findIndex((model) => model.slug === state.card);
-  if (state.card && id >= 0 && !modal.open) openCard(id);
+  if (state.card && id >= 0) openCard(id);
+  else if (state.paired && picked().length === 2) openComparison();
+  else modal.close();
 }
 
 function change(changes) {

@@ -8,6 +8,7 @@ const NO_ROOM = {
 };
 
 function open(title, ...content) {
+  leave();
   const close = element("button", { type: "button", textContent: "Close" });
   close.addEventListener("click", () => modal.close());
   modal.replaceChildren(element("header", {}, element("h2", { id: "card-title", textContent: title }), close), ...content);
@@ -15,9 +16,14 @@ function open(title, ...content) {
   modal.scrollTop = 0;
 }
 
-modal.addEventListener("close", () => {
+function leave() {
   for (const [where, view] of views) if (modal.contains(where)) { view.finalize(); views.delete(where); }
-  Object.assign(state, { card: "" });
+  Object.assign(state, { card: "", paired: "" });
+}
+
+modal.addEventListener("close", () => {
+  if (modal.open) return; // opened again since
+  leave();
   writeAddress();
 });
 modal.addEventListener("click", (event) => { if (event.target === modal) modal.close(); });

@@ -17,18 +17,21 @@ function element(tag, properties = {}, ...children) {
 }
 
 /* ---- state: everything that a link keeps, in the address after # ---- */
-const state = { list: page.first, q: "", activation: "", method: "", sort: "", columns: "", by: "activation", card: "", compare: "" };
+const state = { list: page.first, q: "", activation: "", method: "", sort: "", columns: "", by: "activation", card: "", compare: "", paired: "" };
 const defaults = { ...state };
 
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
   for (const name of Object.keys(state)) state[name] = given.get(name) ?? defaults[name];
-  if (!(state.list in page.lists)) state.list = page.first;
+  const unknown = state.list in page.lists ? "" : state.list;
+  if (unknown) state.list = page.first;
+  query("#unknown").hidden = !unknown;
+  query("#unknown").textContent = `The link asks for the list ${unknown}, which is not on this page; shown is another one.`;
 }
 
 function writeAddress() {
   const kept = new URLSearchParams();
-  for (const [name, value] of Object.entries(state)) if (value !== defaults[name]) kept.set(name, value);
+  for (const [name, value] of Object.entries(state)) if (name === "list" || value !== defaults[name]) kept.set(name, value);
   history.replaceState(null, "", "#" + kept);
 }
 

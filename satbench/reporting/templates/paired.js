@@ -72,7 +72,7 @@ function comparison(section, a, b) {
   if (first.images !== second.images) return "No paired comparison: the two models were measured on different images.";
   const rows = first.seeds.flatMap((one, i) => second.seeds.map((other, j) => comparisonRow(one, other, `A ${i + 1}, B ${j + 1}`)));
   return asTable("Robust accuracy of A against B on the images that both met, a line for each pair of networks",
-    ["seeds", "n", "only A", "only B", "A - B points", "p", "A is"], rows);
+    ["seeds", "A is", "A - B points", "n", "only A", "only B", "p"], rows);
 }
 
 function picked() {
@@ -105,4 +105,6 @@ function openComparison() {
   open("Two models on the same images", asTable("The two models in this list, in percent with 95% intervals",
     ["label", "model", "rank", "robust", "clean", "n"], rows, ["robust"]),
     typeof found === "string" ? element("p", { textContent: found }) : found);
+  state.paired = "open";
+  writeAddress();
 }
