@@ -222,8 +222,8 @@ def test_the_figures_are_those_of_the_readme() -> None:
         ("pgd-10: 35.3", "pgd-10: 135.3", "figures.resnet50-relu.readme.pgd-10"),
         ("pgd-10: 35.3", "pgd-10: high", "figures.resnet50-relu.readme.pgd-10"),
         ("    readme: {clean: 65.2}", "    log: {clean: 65.2}", "figures.effnet-b0.log"),
-        ("    loader: card", "    loder: card", "sources.readme.loader"),
-        ("eps: 4/255", "radius: 4/255", "threat.eps"),
+        ("    loader: card", "    loder: card", "sources.readme.loder"),
+        ("eps: 4/255", "radius: 4/255", "threat.radius"),
         ("eps: 4/255", "eps: 4", "threat.eps"),  # pixel values of 0..255
         ("eps: 4/255", "eps: four", "threat.eps"),
         ("norm: Linf", "norm: linf", "threat.norm"),
