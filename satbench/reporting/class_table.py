@@ -8,7 +8,6 @@ from satbench.reporting.differences import span
 from satbench.reporting.joined import Measured
 from satbench.reporting.lines import ModelLine, model_lines
 from satbench.reporting.rounding import down, outward
-from satbench.reporting.verdict import Comparison
 from satbench.results.metrics import wilson
 
 MOST = 20  # classes, beyond which the table would be too wide to read
@@ -18,21 +17,21 @@ CLASS_NOTE = (
 )
 
 
-def class_table(networks: Sequence[Measured], asked: Sequence[Comparison]) -> pd.DataFrame:
-    """A line a model and a column a class, under the attacks of the comparisons `asked`, all of one robust accuracy.
+def class_table(
+    networks: Sequence[Measured], images: str, threat: tuple[str, float], attacks: Sequence[str]
+) -> pd.DataFrame:
+    """A line a model and a column a class: robust accuracy on these images, under all of these attacks, by their ids.
 
     A model is a line of the accuracy table that met these attacks; its seeds count on the images that all of them met.
     Accuracies are as readers see them. Empty with more than 20 classes.
     """
-    first = asked[0]
-    assert first.threat is not None
     lines = model_lines(measured.model for measured in networks)
     outcomes: dict[ModelLine, list[pd.Series[bool]]] = {}
     labels: dict[str, int] = {}
     for measured in networks:
-        records = measured.records[measured.records["attack"].isin(first.attacks)]
-        if measured.images == first.images and set(first.attacks) <= set(records["attack"]):
-            table = measured.robust(*first.threat, first.attacks)
+        records = measured.records[measured.records["attack"].isin(attacks)]
+        if measured.images == images and set(attacks) <= set(records["attack"]):
+            table = measured.robust(*threat, attacks)
             if len(table):
                 outcomes.setdefault(lines[measured.model], []).append(table)
                 labels |= dict(zip(records["sample_id"], records["label"], strict=True))

@@ -16,7 +16,7 @@ import pandas as pd
 from satbench.core.errors import BadInput
 from satbench.reporting.claims_file import CriterionName
 from satbench.reporting.joined import Measured, attacks_of
-from satbench.reporting.names import threat_name
+from satbench.reporting.names import counted, threat_name
 from satbench.reporting.results_file import StudyResults
 from satbench.reporting.rounding import inward, outward
 from satbench.reporting.verdict import Comparison, every_comparison
@@ -50,7 +50,7 @@ class Evidence:
         """The difference in points, with interval, n and seeds."""
         p_value = "" if self.p_value is None else f", p = {self.p_value:.2g}"
         points = f"{inward(self.difference)} {outward(self.low, self.high)} points"
-        return f"{self.what}: {points} (n = {self.n}, {self.seeds} seeds{p_value})"
+        return f"{self.what}: {points} (n = {self.n}, {counted(self.seeds, 'seed')}{p_value})"
 
 
 @dataclass(frozen=True)

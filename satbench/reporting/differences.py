@@ -1,4 +1,4 @@
-"""Differences of activations and changed recipes to their reference: a table, and the sentence that answers first."""
+"""Differences of activations and changed recipes to their reference: which come first, and a table of all."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from statistics import fmean
 import pandas as pd
 
 from satbench.reporting.rounding import down, inward, outward
-from satbench.reporting.verdict import UNDECIDED, Comparison
+from satbench.reporting.verdict import Comparison
 
 BOOTSTRAP_NOTE = (
     "Bootstrap: the 95% percentile interval when seeds and images are both drawn with replacement, 10,000 times. It is "
@@ -31,23 +31,6 @@ def main_question(found: Sequence[Comparison]) -> list[Comparison]:
     order = list(counts)
     chosen = max(counts, key=lambda quantity: (counts[quantity], order.index(quantity)))
     return [one for one in here if one.quantity == chosen]
-
-
-def answer(asked: Sequence[Comparison]) -> str:
-    """One sentence on the comparisons of `main_question`: which are higher, lower or undecided, with intervals."""
-    parts = []
-    for verdict in ("higher", "lower", *UNDECIDED):
-        group = [
-            f"{one.activation} {inward(one.difference)} {outward(one.low, one.high)}"
-            for one in sorted(asked, key=lambda one: -one.difference)
-            if one.verdict == verdict
-        ]
-        parts += [f"{verdict}: {', '.join(group)}"] if group else []
-    first = asked[0]
-    n, seeds = span([one.n for one in asked]), span([len(one.seeds) for one in asked])
-    references = " and ".join(dict.fromkeys(one.reference for one in asked))
-    what = f"{first.quantity[0].upper()}{first.quantity[1:]} against {references}, in points"
-    return f"{what}: {'; '.join(parts)} (n = {n} images, {seeds} seeds each)."
 
 
 def difference_cell(one: Comparison) -> str:

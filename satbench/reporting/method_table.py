@@ -10,6 +10,7 @@ import pandas as pd
 from satbench.reporting.differences import difference_cell, main_question, span
 from satbench.reporting.joined import Measured
 from satbench.reporting.lines import model_lines
+from satbench.reporting.names import counted
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.table_forms import MISSING
 from satbench.reporting.verdict import OPEN, UNDECIDED, Comparison
@@ -167,7 +168,8 @@ def accuracies(table: MethodTable, follows: Mapping[str, str]) -> pd.DataFrame:
 def counts(table: MethodTable) -> str:
     """`n = 450 images, 3 seeds`, or the smallest and the largest of both."""
     rates = [cell.robust for row in table.rows for cell in row.cells.values()]
-    return f"n = {span([one.n for one in rates])} images, {span([one.seeds for one in rates])} seeds"
+    n, seeds = span([one.n for one in rates]), span([one.seeds for one in rates])
+    return f"n = {counted(n, 'image')}, {counted(seeds, 'seed')}"
 
 
 def _rate(rate: Rate) -> str:
@@ -201,22 +203,6 @@ def in_words(table: MethodTable, found: Iterable[Comparison]) -> list[str]:
         quantity = next(iter(group.values())).quantity
         sentences.append(f"{column}, {quantity}, in points: {'; '.join(parts)}.")
     return sentences
-
-
-def headline(table: MethodTable) -> str:
-    """Which methods separate, by column of `method_differences`, in a few words; intervals stand in the tables."""
-    names = {row.recipe: row.name for row in table.rows}
-    sentences = []
-    for column, group in _columns(table, table.robust).items():
-        parts = []
-        for verdict in ("higher", "lower"):
-            there = sorted((one for one in group.values() if one.verdict == verdict), key=lambda one: -one.difference)
-            parts += [f"{verdict}: {', '.join(names[one.of[0]] for one in there)}"] if there else []
-        rest = sum(one.verdict in UNDECIDED for one in group.values())
-        sentences.append(
-            f"{column[0].upper()}{column[1:]}: {'; '.join([*parts, f'not decided: {rest} of {len(group)}'])}."
-        )
-    return f"{table.quantity[0].upper()}{table.quantity[1:]}. {' '.join(sentences)}"
 
 
 def _columns(table: MethodTable, found: Iterable[Comparison]) -> dict[str, dict[str, Comparison]]:

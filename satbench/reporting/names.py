@@ -41,3 +41,8 @@ def threat_name(norm: str, eps: float) -> str:
 def strength(members: Iterable[AttackInfo]) -> Strength:
     """How strong the strongest of these attacks is; orders evaluations, not models."""
     return max((member.strength for member in members), default=WEAKEST)
+
+
+def counted(number: int | str, thing: str) -> str:
+    """`1 seed`, `3 seeds`, or `1 to 3 seeds` where the number is a span."""
+    return f"{number} {thing}" if str(number) == "1" else f"{number} {thing}s"

@@ -5,18 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from satbench.core.errors import BadInput
 from satbench.core.files import write_bytes
 from satbench.reporting import background as aside
-from satbench.reporting import pictures, plots, provenance, table_forms, tables
+from satbench.reporting import opening, pictures, plots, provenance, table_forms, tables
 from satbench.reporting.ablation import ABLATION_NOTE, ablation_table
 from satbench.reporting.background import NOTHING, Background
 from satbench.reporting.claims import criteria_of, criteria_table
 from satbench.reporting.class_table import CLASS_NOTE, class_table
-from satbench.reporting.differences import BOOTSTRAP_NOTE, answer, difference_table, main_question
+from satbench.reporting.differences import BOOTSTRAP_NOTE, difference_table, main_question
 from satbench.reporting.headline import headline_rows
+from satbench.reporting.joined import Measured, images_name
 from satbench.reporting.lines import model_lines
 from satbench.reporting.method_table import (
     CELL_NOTE,
@@ -28,15 +30,17 @@ from satbench.reporting.method_table import (
     method_differences,
     method_table,
 )
-from satbench.reporting.method_table import headline as headline_of_methods
+from satbench.reporting.names import counted
 from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.reported import REPORTED_NOTE, reported_lines
 from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
 from satbench.reporting.summary import Row, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
 from satbench.reporting.verdict import RULE_NOTE, Comparison, every_comparison, sentences
+from satbench.results.metrics import UNION
 from satbench.results.store import Run
 from satbench.results.training_log import Epoch
+from satbench.specs.attack import ids
 from satbench.specs.study import Reported
 
 NUMBERS = (
@@ -60,7 +64,9 @@ FORMATS: dict[str, Callable[[Sequence[tables.Line]], str]] = {
     "table.json": table_forms.to_json,
 }
 FIGURES = ("differences", "methods", "robustness", "clean-against-robust", "training", "examples")
+OPENING = ("methods", "differences", "robustness", "clean-against-robust")  # of which the first stands on top
 FILES = (*FORMATS, *(f"{stem}.{suffix}" for stem in FIGURES for suffix in plots.SUFFIXES))
+IN_TABLES = "The numbers are in the tables of this page."
 Curves = Mapping[str, Sequence[Epoch]]
 
 
@@ -74,12 +80,26 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Figure:
+class _Drawn:
+    """A figure, and another form of it for narrow screens where it has one."""
+
+    stem: str
+    caption: str
+    alt: str
+    figure: Figure
+    narrow: Figure | None = None
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A figure as addresses that hold it; `inches` is its width."""
+
     stem: str
     caption: str
     alt: str
     data: str
     inches: float
+    narrow: str
 
 
 def write_report(
@@ -119,19 +139,25 @@ def write_report(
     methods = method_table(networks, found, reference)
     figures = {}
     headline = _at(lines, headline_rows(rows))
-    drawn = [*_differences(asked), *_methods(methods), *_drawn(rows, curves, headline), *_examples(background)]
-    for stem, caption, alt, figure in drawn:
-        forms = plots.encoded(figure)
-        data = "data:image/svg+xml;base64," + base64.b64encode(forms["svg"]).decode("ascii")
-        figures[stem] = _Figure(stem, caption, alt, data, float(figure.get_figwidth()))
-        files |= {folder / f"{stem}.{suffix}": content for suffix, content in forms.items()}
+    shown = headline if len({line.identity for line in lines}) > 1 else lines
+    first, equal = table_forms.first_columns(shown)
+    for one in (*_differences(asked), *_methods(methods), *_drawn(rows, curves, headline), *_examples(background)):
+        forms = plots.encoded(one.figure)
+        narrow = _address(plots.encoded(one.narrow)["svg"]) if one.narrow else ""
+        width = float(one.figure.get_figwidth())
+        figures[one.stem] = _Shown(one.stem, one.caption, one.alt, _address(forms["svg"]), width, narrow)
+        files |= {folder / f"{one.stem}.{suffix}": content for suffix, content in forms.items()}
+    under, classes = _classes(networks, asked, headline)
     page = render(
         "report.html.j2",
         title=title,
         notes=notes,
-        answer=_answer(asked, methods) if asked else None,
+        headline=_sentence(asked, methods, shown),
+        answer=opening.of_differences(asked) if asked and methods else "",
+        opening=next((stem for stem in OPENING if stem in figures), ""),
         methods=None if methods is None else _method_section(methods, trained, reported),
         numbers=NUMBERS,
+        counted=counted,
         background=aside.section(background, ordered)
         | {
             "criteria": criteria_table(criteria_of(folder.resolve().name, results)),
@@ -140,20 +166,21 @@ def write_report(
             "ablation_of": asked[0].quantity if asked else "",
             "file": RESULTS_FILE,
         },
-        headline=table_forms.readable(headline),
-        headline_caption=provenance.threats(headline),
-        whole=None if len(headline) == len(lines) else table_forms.readable(lines),
+        first=first,
+        first_caption=f"Clean and robust accuracy at {provenance.threats(shown)}{f'; {equal}' if equal else ''}",
+        whole=table_forms.readable(lines),
         table_notes=table_forms.notes(lines),
         trust=provenance.trust_table(runs),
         trust_words=provenance.trust_words(runs),
         doubts=table_forms.doubts(lines),
         stages=provenance.stages(runs),
-        sentences=sentences(networks, reference),
+        sentences=sentences(networks, reference) if len({line.identity for line in lines}) > 1 else (),
+        radii=len({line.threat for line in lines}),
         rule=RULE_NOTE,
         differences=difference_table(found),
         bootstrap_note=BOOTSTRAP_NOTE,
-        classes=class_table(networks, asked) if asked else (),
-        classes_of=asked[0].quantity if asked else "",
+        classes=classes,
+        classes_of=under,
         class_note=CLASS_NOTE,
         figures=figures,
         measured=provenance.facts(lines, runs),
@@ -176,33 +203,53 @@ def check_report_folder(folder: Path) -> None:
         read_results(folder / RESULTS_FILE, "give another folder for --out")
 
 
-def _differences(asked: Sequence[Comparison]) -> list[tuple[str, str, str, Figure]]:
+def _address(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
+
+
+def _sentence(asked: Sequence[Comparison], methods: MethodTable | None, headline: Sequence[tables.Line]) -> str:
+    if methods is not None:
+        return opening.of_methods(methods)
+    return opening.of_differences(asked) if asked else opening.of_lines(headline)
+
+
+def _differences(asked: Sequence[Comparison]) -> list[_Drawn]:
     if not asked:
         return []
     caption = "Differences of the mean over seeds, with 95% intervals over images and seeds; hollow: not decided."
     names = ", ".join(one.activation for one in asked)
-    alt = f"Differences in {asked[0].quantity} for {names}. They are in a table below."
-    return [("differences", caption, alt, plots.differences(asked))]
+    alt = f"Differences in {asked[0].quantity} for {names}. {IN_TABLES}"
+    narrow = plots.differences(asked, is_narrow=True)
+    return [_Drawn("differences", caption, alt, plots.differences(asked), narrow)]
 
 
-def _examples(background: Background) -> list[tuple[str, str, str, Figure]]:
+def _examples(background: Background) -> list[_Drawn]:
     if not background.pictures:
         return []
     caption = pictures.caption(background.pictures)
-    return [("examples", caption, caption, pictures.drawn(background.pictures))]
+    return [_Drawn("examples", caption, caption, pictures.drawn(background.pictures))]
 
 
-def _answer(asked: Sequence[Comparison], methods: MethodTable | None) -> str:
-    return answer(asked) if methods is None else f"{asked[0].of[0]}. {answer(asked)}"
-
-
-def _methods(table: MethodTable | None) -> list[tuple[str, str, str, Figure]]:
+def _methods(table: MethodTable | None) -> list[_Drawn]:
     if table is None:
         return []
     caption = f"Accuracy of each method and activation with 95% intervals over images and seeds; {counts(table)}."
     names = ", ".join(row.name for row in table.rows)
-    alt = f"Robust and clean accuracy of {names}, with {', '.join(table.activations)}. They are in the table above."
-    return [("methods", caption, alt, plots.methods(table))]
+    alt = f"Robust and clean accuracy of {names}, with {', '.join(table.activations)}. {IN_TABLES}"
+    return [_Drawn("methods", caption, alt, plots.methods(table), plots.methods(table, is_narrow=True))]
+
+
+def _classes(
+    networks: Sequence[Measured], asked: Sequence[Comparison], headline: Sequence[tables.Line]
+) -> tuple[str, pd.DataFrame]:
+    """A robust accuracy in words, and that of each class: what was compared, else that of the headline."""
+    if asked and asked[0].threat is not None:
+        first = asked[0]
+        return first.quantity, class_table(networks, first.images, first.threat, first.attacks)
+    line = opening.main_line(headline)
+    images, threat = images_name(line.dataset, line.split, line.loader), (line.norm, line.eps_value)
+    under = f"robust accuracy at {line.threat} under {line.attack}"
+    return under, class_table(networks, images, threat, ids(line.attacks))
 
 
 def _method_section(table: MethodTable, trained: Sequence[Trained], reported: Sequence[Reported]) -> dict[str, object]:
@@ -210,7 +257,6 @@ def _method_section(table: MethodTable, trained: Sequence[Trained], reported: Se
     return {
         "accuracies": accuracies(table, {one.recipe: one.follows for one in trained}),
         "caption": f"{table.quantity[0].upper()}{table.quantity[1:]}, and clean accuracy; {counts(table)}",
-        "headline": headline_of_methods(table),
         "notes": (CELL_NOTE, HOLM_NOTE),
         "parts": [
             (quantity, in_words(table, found), method_differences(table, found))
@@ -223,31 +269,32 @@ def _method_section(table: MethodTable, trained: Sequence[Trained], reported: Se
     }
 
 
-def _drawn(rows: Sequence[Row], curves: Curves, headline: Sequence[tables.Line]) -> list[tuple[str, str, str, Figure]]:
-    """The figures of single models and trainings; none where these are too many to be told apart."""
-    table = "The numbers are in the table above."
+def _drawn(rows: Sequence[Row], curves: Curves, headline: Sequence[tables.Line]) -> list[_Drawn]:
+    """The figures of single models and trainings; none where these are too many to be told apart.
+
+    Curves over radii are drawn where there are several, and clean against robust accuracy for several models.
+    """
     lines = sorted(set(model_lines(row.network for row in rows).values()))
     if len(lines) > plots.LOOKS:
         return []
     models = ", ".join(dict.fromkeys(f"{line.model} {line.activation}".strip() for line in lines))
-    drawn = [
-        (
-            "robustness",
-            f"Robust accuracy over the radius; the point at eps 0 is clean accuracy. {_seen(headline)}",
-            f"Curves of robust accuracy over eps for {models}. {table}",
-            plots.robustness_curves(rows),
-        ),
-        (
-            "clean-against-robust",
-            "Clean against robust accuracy; crosses are 95% intervals of the mean over images.",
-            f"Scatter of clean against robust accuracy for {models}. {table}",
-            plots.clean_against_robust(rows),
-        ),
-    ]
+    drawn = []
+    radii = {(row.norm, row.eps) for row in rows if row.norm != UNION}
+    if len(radii) > len({norm for norm, _ in radii}):
+        caption = f"Robust accuracy over the radius; the point at eps 0 is clean accuracy. {_seen(headline)}"
+        alt = f"Curves of robust accuracy over eps for {models}. {IN_TABLES}"
+        both = (plots.robustness_curves(rows), plots.robustness_curves(rows, is_narrow=True))
+        drawn.append(_Drawn("robustness", caption, alt, *both))
+    if len(lines) > 1:
+        caption = "Clean against robust accuracy; crosses are 95% intervals of the mean over images."
+        alt = f"Scatter of clean against robust accuracy for {models}. {IN_TABLES}"
+        both = (plots.clean_against_robust(rows), plots.clean_against_robust(rows, is_narrow=True))
+        drawn.append(_Drawn("clean-against-robust", caption, alt, *both))
     if curves:
         caption = "Training, epoch by epoch. FGSM far above PGD would be a sign of catastrophic overfitting."
         alt = f"Curves of training loss and validation accuracy over epochs for {', '.join(sorted(curves))}."
-        drawn.append(("training", caption, alt, plots.training_curves(curves)))
+        both = (plots.training_curves(curves), plots.training_curves(curves, is_narrow=True))
+        drawn.append(_Drawn("training", caption, alt, *both))
     return drawn
 
 

@@ -23,7 +23,7 @@ from satbench.reporting.headline import headline_rows
 from satbench.reporting.joined import images_name
 from satbench.reporting.lines import group_rows, unseeded
 from satbench.reporting.method_table import MethodTable
-from satbench.reporting.names import strength
+from satbench.reporting.names import counted, strength
 from satbench.reporting.summary import Row
 from satbench.reporting.tables import accuracy_table
 from satbench.reporting.verdict import UNDECIDED, Comparison
@@ -54,6 +54,7 @@ STYLE: dict[str, Any] = {
 }
 LOOKS = len(COLOURS) * len(LINES)  # lines of a figure that can be told apart
 PANEL = (5.6, 4.0)  # inches
+NARROW = (4.4, 3.6)  # of a figure for a phone, whose panels lie below each other
 SUFFIXES: dict[str, dict[str, None]] = {  # forms of a figure, each without what would differ between equal figures
     "svg": {"Date": None, "Creator": None},
     "png": {"Software": None},
@@ -81,7 +82,7 @@ def _look(position: int) -> _Look:
     return _Look(COLOURS[position % len(COLOURS)], MARKERS[(position + turn) % len(MARKERS)], LINES[turn % len(LINES)])
 
 
-def robustness_curves(rows: Sequence[Row]) -> Figure:
+def robustness_curves(rows: Sequence[Row], is_narrow: bool = False) -> Figure:
     """Robust accuracy over eps, a line per model (mean over seeds) with its 95% band, from the clean point at eps 0.
 
     One panel per data set, split, loader and norm, under the attack that was measured at the most radii (the strongest
@@ -95,7 +96,7 @@ def robustness_curves(rows: Sequence[Row]) -> Figure:
         widest = max(radii, key=lambda met: (radii[met], strength(attacks[met]), met))
         panels.append(here[_met(here, widest)])
     with styled():
-        figure, axes = _panels(len(panels))
+        figure, axes = _panels(len(panels), is_narrow)
         names = _names(frame)
         for panel, chosen in zip(axes, panels, strict=True):
             _draw_curves(panel, chosen, names)
@@ -136,7 +137,7 @@ def _with_clean_point(line: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([widest.assign(eps_value=0.0, **clean), line])
 
 
-def clean_against_robust(rows: Sequence[Row]) -> Figure:
+def clean_against_robust(rows: Sequence[Row], is_narrow: bool = False) -> Figure:
     """Clean against robust accuracy at the headline threats: each seed small, the mean marked with its 95% cross.
 
     One panel per data set, split, loader and threat, under the strongest attack that the most networks met.
@@ -151,7 +152,7 @@ def clean_against_robust(rows: Sequence[Row]) -> Figure:
             best = max(networks, key=lambda met: (networks[met], strength(attacks[met]), len(met), met))
             panels.append(here[_met(here, best)])
     with styled():
-        figure, axes = _panels(len(panels))
+        figure, axes = _panels(len(panels), is_narrow)
         names = _names(frame)
         for panel, shown in zip(axes, panels, strict=True):
             _draw_scatter(panel, shown, names)
@@ -195,15 +196,15 @@ def _arms(mean: float, low: float, high: float) -> list[list[float]]:
     return [[max(0.0, mean - low) * 100], [max(0.0, high - mean) * 100]]
 
 
-def differences(asked: Sequence[Comparison]) -> Figure:
+def differences(asked: Sequence[Comparison], is_narrow: bool = False) -> Figure:
     """Comparisons of one quantity: the difference of each with its 95% interval, a line each, the first on top.
 
     Filled where the difference is higher or lower than the reference, hollow inside the noise.
     """
-    counts = [f"n = {one.n}, {len(one.seeds)} {'seed' if len(one.seeds) == 1 else 'seeds'}" for one in asked]
+    counts = [f"n = {one.n}, {counted(len(one.seeds), 'seed')}" for one in asked]
     names = [figure_text(f"{one.activation} - {one.reference}") for one in asked]
     with styled():
-        width = PANEL[0] + 0.08 * max(map(len, names))  # inches: a letter each
+        width = NARROW[0] if is_narrow else PANEL[0] + 0.08 * max(map(len, names))  # inches: a letter each
         figure = Figure(figsize=(width, 1.1 + 0.45 * len(asked)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color="#555555", lw=1)
@@ -215,18 +216,20 @@ def differences(asked: Sequence[Comparison]) -> Figure:
             )
         axes.set_yticks(range(len(asked)), [f"{name}\n{count}" for name, count in zip(names, counts, strict=True)])
         axes.set_ylim(len(asked) - 0.5, -0.5)
-        quantity = figure_text(asked[0].quantity).replace(f"{WORST} of ", f"{WORST} of\n")
+        quantity = _title(asked[0].quantity, is_narrow)
         figure.suptitle(quantity, fontsize=STYLE["axes.titlesize"])
         axes.set_xlabel("difference in points")
     return figure
 
 
-def methods(table: MethodTable) -> Figure:
+def methods(table: MethodTable, is_narrow: bool = False) -> Figure:
     """Robust and clean accuracy of each method, a line each, with a point and its 95% interval for each activation."""
     middle = (len(table.activations) - 1) / 2
     with styled():
-        figure = Figure(figsize=(2 * PANEL[0], 1.4 + 0.36 * len(table.rows)), layout="constrained")
-        robust, clean = figure.subplots(1, 2, sharey=True)
+        height = 1.4 + 0.36 * len(table.rows)
+        size = (NARROW[0], 2 * height) if is_narrow else (2 * PANEL[0], height)
+        figure = Figure(figsize=size, layout="constrained")
+        robust, clean = figure.subplots(*((2, 1) if is_narrow else (1, 2)), sharey=True)
         for axes, quantity in ((robust, "robust"), (clean, "clean")):
             for position, activation in enumerate(table.activations):
                 look = _look(position)
@@ -245,13 +248,13 @@ def methods(table: MethodTable) -> Figure:
             axes.set_xlabel("accuracy, %")
         robust.set_yticks(range(len(table.rows)), [figure_text(row.name) for row in table.rows])
         robust.set_ylim(len(table.rows) - 0.5, -0.5)
-        robust.set_title(figure_text(table.quantity).replace(f"{WORST} of ", f"{WORST} of\n"))
+        robust.set_title(_title(table.quantity, is_narrow))
         clean.set_title("clean accuracy")
         _legend(figure, {(activation,): activation for activation in table.activations}, points=True, lines=False)
     return figure
 
 
-def training_curves(curves: Mapping[str, Sequence[Epoch]]) -> Figure:
+def training_curves(curves: Mapping[str, Sequence[Epoch]], is_narrow: bool = False) -> Figure:
     """Training loss, clean validation accuracy, and validation accuracy under attack, over epochs.
 
     `curves` maps the name of a run to its log; runs that differ only in a seed at the end of the name share a colour.
@@ -261,7 +264,7 @@ def training_curves(curves: Mapping[str, Sequence[Epoch]]) -> Figure:
     figures = {name for rows in curves.values() for row in rows if row.val is not None for name in row.val.figures}
     attacked = dict(zip(sorted(figures - {"clean"}, reverse=True), cycle(LINES), strict=False))
     with styled():
-        figure, axes = _panels(3)
+        figure, axes = _panels(3, is_narrow)
         for name in sorted(curves):
             look = _look(groups.index(unseeded(name)))
             panels = [(0, "train_loss", look.line, 1), (1, "val_clean", look.line, 100)]
@@ -331,10 +334,11 @@ def _names(frame: pd.DataFrame) -> dict[tuple[str, ...], str]:
     return {key: ", ".join(filter(None, (key[part] for part in differing))) or key[0] for key in keys}
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    columns = min(max(count, 1), 2 if count != 3 else 3)
+def _panels(count: int, is_narrow: bool) -> tuple[Figure, list[Axes]]:
+    columns = 1 if is_narrow else min(max(count, 1), 2 if count != 3 else 3)
     lines = math.ceil(max(count, 1) / columns)
-    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * lines + 0.3), layout="constrained")
+    width, height = NARROW if is_narrow else PANEL
+    figure = Figure(figsize=(width * columns, height * lines + 0.3), layout="constrained")
     grid = figure.add_gridspec(lines, columns)
     return figure, [figure.add_subplot(grid[place // columns, place % columns]) for place in range(count)]
 
@@ -354,6 +358,12 @@ def _legend(figure: Figure, names: Mapping[tuple[str, ...], str], points: bool, 
     columns = math.ceil(len(handles) / lines_of_text)
     figure.set_figheight(figure.get_figheight() + 0.2 * lines_of_text)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _title(quantity: str, is_narrow: bool) -> str:
+    """A quantity as a title, its attacks in a line of their own where the figure is narrow or they are many."""
+    title = figure_text(quantity).replace(f"{WORST} of ", f"{WORST} of\n")
+    return title.replace(" under ", "\nunder ") if is_narrow else title
 
 
 def _data(frame: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from satbench.reporting import table_forms, tables
 from satbench.reporting.joined import network_of
 from satbench.reporting.lines import network_names
-from satbench.reporting.names import short_names, threat_name
+from satbench.reporting.names import counted, short_names, threat_name
 from satbench.reporting.stages import stage_table
 from satbench.reporting.summary import NOT_CHECKED, Row
 from satbench.results.store import Run
@@ -54,7 +54,7 @@ def attacks(rows: Sequence[Row]) -> list[dict[str, str]]:
 def trust_words(runs: Sequence[Run]) -> str:
     """How many runs have each verdict of the trust battery."""
     counts = Counter(NOT_CHECKED if one.manifest.trust is None else one.manifest.trust.verdict for one in runs)
-    return f"Trust battery, {len(runs)} runs: {', '.join(f'{verdict} {n}' for verdict, n in counts.most_common())}."
+    return f"Trust battery, {counted(len(runs), 'run')}: {', '.join(f'{verdict} {n}' for verdict, n in counts.most_common())}."
 
 
 def trust_table(runs: Sequence[Run]) -> pd.DataFrame:

@@ -156,6 +156,22 @@ def readable(lines: Sequence[Line]) -> pd.DataFrame:
     )
 
 
+FIRST = ("model", "activation", "threat", "attack", "n", "clean %", "robust %", "trust")
+LATER = ("clean range over seeds %", "robust range over seeds %", "passes an image")
+
+
+def first_columns(lines: Sequence[Line]) -> tuple[pd.DataFrame, str]:
+    """The columns of `readable` that a page shows first, and in words what is equal in all lines.
+
+    Columns of which every line has the same cell are left out unless they are one of `FIRST`, those of `LATER` always.
+    """
+    whole = readable(lines).drop(columns=list(LATER), errors="ignore")
+    same = {name: cells.iloc[0] for name, cells in whole.items() if cells.nunique() == 1}
+    left_out = {name: cell for name, cell in same.items() if name not in FIRST or cell == MISSING}
+    words = ", ".join(f"{name} {cell}" for name, cell in left_out.items() if cell != MISSING)
+    return whole.drop(columns=list(left_out)), words
+
+
 def interval(mean: float, low: float, high: float) -> str:
     """An accuracy with its interval in percent."""
     return f"{down(mean)} {outward(low, high)}"

@@ -12,7 +12,7 @@ from satbench.core.errors import BadInput
 from satbench.reporting.headline import headline_threats
 from satbench.reporting.joined import Measured, join_runs
 from satbench.reporting.lines import model_lines
-from satbench.reporting.names import display_name, short_names, strength, threat_name
+from satbench.reporting.names import counted, display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import inward, outward
 from satbench.results.crossed import Outcomes as Matrix
 from satbench.results.crossed import crossed_difference, holm, two_level_bootstrap
@@ -98,7 +98,7 @@ class Comparison:
         points = f"{inward(self.difference)} points, 95% interval {outward(self.low, self.high)}"
         adjusted = f" after Holm over {self.together}" if self.together > 1 else ""
         counts = (
-            f"n = {self.n} images, {len(self.seeds)} {'seed' if len(self.seeds) == 1 else 'seeds'} each; "
+            f"n = {counted(self.n, 'image')}, {counted(len(self.seeds), 'seed')} each; "
             f"p = {self.p_value:.2g}{adjusted}"
         )
         what = f"{self.where}: {self.quantity} of {self.activation}"
