@@ -17,7 +17,7 @@ def stated(params: Mapping[str, Any]) -> "EvaluationSpec":
     refuses. What remains is for `make_request`, `load` and the data set.
     """
     from satbench.specs.evaluation import EvaluationSpec
-    from satbench.specs.names import check_attack, check_data_set, check_model, numbers, threats
+    from satbench.specs.names import check_attack, check_data_path, check_data_set, check_model, numbers, threats
 
     check_device(params["device"])
     for attack in params["attack"] or ():
@@ -29,6 +29,7 @@ def stated(params: Mapping[str, Any]) -> "EvaluationSpec":
             check_model(model)
     if params["dataset"] is not None:
         check_data_set(params["dataset"])
+        check_data_path(params["dataset"], params["data_dir"])
     chosen = threats(params["threat"] or (), params["norm"], params["eps"])
     attacks = {"attacks": params["attack"]} if params["attack"] else {}
     return EvaluationSpec(model=params["model"], threats=chosen, **attacks, **options.spec_fields(params))

@@ -31,16 +31,24 @@ def command(
 
     Of a run folder it says what the run says, without loading the network.
     """
+    from satbench.cli.progress import announce
     from satbench.core.errors import BadInput
     from satbench.core.files import check_output_file, write_text
+
+    if out is not None:
+        check_output_file(out)
+    announce(f"card of {name}: some seconds")
+
     from satbench.reporting.model_card import LIBRARY, model_card
     from satbench.reporting.repeat import load_statement
     from satbench.results.store import MANIFEST, read_run
 
-    if out is not None:
-        check_output_file(out)
-        if out.is_file() and f"library_name: {LIBRARY}" not in out.read_text(encoding="utf-8", errors="replace"):
-            raise BadInput(f"--out {out} is there and is no model card of satbench; give another file")
+    if (
+        out is not None
+        and out.is_file()
+        and f"library_name: {LIBRARY}" not in out.read_text(encoding="utf-8", errors="replace")
+    ):
+        raise BadInput(f"--out {out} is there and is no model card of satbench; give another file")
     runs = [read_run(path) for path in measured or ()]
     if (Path(name) / MANIFEST).is_file():
         runs.insert(0, read_run(Path(name)))

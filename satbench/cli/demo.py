@@ -16,7 +16,9 @@ def command(
     import time
 
     from satbench.cli.progress import announce
+    from satbench.core.files import check_output_path
 
+    check_output_path(out)
     announce("demo: train and attack networks on digits, some minutes; time left follows")
 
     from satbench.cli.study import echo_results

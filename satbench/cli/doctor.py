@@ -46,6 +46,9 @@ def command(
     """Show versions, devices, threads, folders and extras, and what is missing; exit 1 where something needed is."""
     import json
 
+    from satbench.cli.progress import announce
+
+    announce("doctor: packages, devices and folders, some seconds", as_json)
     lines = [*_machine(), *_packages(), *_folders(), *_extras()]
     broken = [one for one in lines if one.advice and one.needed]
     if as_json:

@@ -61,9 +61,12 @@ def command(
 
     from satbench.cli.asked import in_words, stated
     from satbench.cli.progress import announce, progress_bar
+    from satbench.core.files import check_output_path
 
     check_amount(quiet, verbose, as_json)
     spec = stated(ctx.params)
+    if out is not None:
+        check_output_path(out)
     announce(f"eval {model}: {in_words(spec)}; time left follows, satbench cost predicts it", quiet)
 
     from satbench.results.store import check_run_folder

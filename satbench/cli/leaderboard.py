@@ -77,6 +77,10 @@ def build(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
 @app.command("check", epilog="Example: satbench leaderboard check --dir boards")
 def check(folder: Folder = DEFAULT, reports: Reports = DEFAULT_REPORTS) -> None:
     """Write nothing; exit 1 where a page is not what the runs give, and 2 where a file of a run was changed."""
+    from satbench.cli.progress import announce
+
+    announce(f"leaderboard check {folder}: its pages against its runs, some seconds")
+
     from satbench.reporting import leaderboard
     from satbench.reporting.leaderboard_folder import read_leaderboard
 

@@ -16,10 +16,12 @@ def command(
     ] = None,
 ) -> None:
     """List the named trainings; with a NAME show its sources, what to expect of it and every setting."""
+    from satbench.cli.progress import announce
     from satbench.specs.names import check_recipe
 
     if name is not None:
         check_recipe(name)
+    announce(f"recipes: {name or 'all'}, some seconds")
 
     from satbench.recipes import RECIPES, recipe
     from satbench.training.schedule import drawing

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from satbench.reporting.pictures import Picture
 
 DEFAULT = Path("reports", "report")
+MOST_PICTURED = 4  # runs of which pictures are shown without --examples
 
 
 def command(
@@ -33,13 +34,30 @@ def command(
     plan: Annotated[Path | None, typer.Option(help="Text that was written before the results, to be shown.")] = None,
     made_by: Annotated[list[str] | None, typer.Option(help="A command that made the runs, to be shown.")] = None,
     examples: Annotated[
-        list[Path] | None, typer.Option(help="Show pictures of this run of `satbench eval --save-examples`.")
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="Show pictures of this run of `satbench eval --save-examples`; default: of the first 4 that have "
+            "examples.",
+        ),
     ] = None,
     data_dir: options.DataDir = None,
 ) -> None:
     """Make tables, plots and one self-contained page from a study, from runs, or from the results of a report."""
+    from satbench.cli.progress import announce
     from satbench.core.errors import BadInput
+    from satbench.core.files import check_output_path
     from satbench.core.shared import is_url, shared
+
+    if out is not None:
+        check_output_path(out)
+    for run in runs:
+        if not (is_url(run) or Path(run).exists()):
+            raise BadInput(f"{run} is not there; give a run folder, a folder that holds some, or results.json.gz")
+    announce(f"report of {', '.join(runs)}: tables and charts, some seconds")
+
+    from dataclasses import replace
+
     from satbench.reporting.background import Background
     from satbench.reporting.page import check_report_folder, write_report
     from satbench.reporting.results_file import read_results
@@ -72,11 +90,13 @@ def command(
         )
     else:
         background = Background(_text(plan), tuple(made_by or ()), pictures=_pictures(examples or [], data_dir))
+        found = sorted({file.parent for run in folders for file in run.rglob(MANIFEST)})
+        if not examples:
+            background = replace(background, pictures=_stored_pictures(found, data_dir))
         if is_whole:
             with shared(runs[0]) as study:
                 report = write_page(study, out, title, background)
         else:
-            found = sorted({file.parent for folder in folders for file in folder.rglob(MANIFEST)})
             if not found:
                 raise BadInput(f"no run in {', '.join(runs)}; make one with `satbench eval`")
             logs = [file.parent for folder in folders for file in sorted(folder.rglob(METRICS))]
@@ -102,7 +122,30 @@ def _text(path: Path | None) -> str:
 
 
 def _pictures(folders: list[Path], data_dir: Path | None) -> "tuple[Picture, ...]":
+    if not folders:
+        return ()
+
     from satbench.evaluation.pictures import pictures_of
     from satbench.results.store import read_run
 
     return tuple(picture for folder in folders for picture in pictures_of(read_run(folder), data_dir))
+
+
+def _stored_pictures(folders: list[Path], data_dir: Path | None) -> "tuple[Picture, ...]":
+    """Pictures of the first runs that stored examples; a line on standard error says why one has none.
+
+    Nothing is downloaded for them.
+    """
+    from satbench.core.environment import variable
+    from satbench.core.errors import BadInput
+    from satbench.core.offline import OFFLINE
+    from satbench.results.store import EXAMPLES_FILE
+
+    found: list[Picture] = []
+    with variable(OFFLINE, "1"):
+        for folder in [one for one in folders if (one / EXAMPLES_FILE).is_file()][:MOST_PICTURED]:
+            try:
+                found += _pictures([folder], data_dir)
+            except BadInput as error:
+                echo(f"no pictures of {folder}: {error}", err=True)
+    return tuple(found)

@@ -66,6 +66,7 @@ def command(
     from functools import partial
 
     from satbench.cli.progress import announce, progress_bar
+    from satbench.core.files import check_output_path
 
     check_amount(quiet, verbose)
     given: dict[str, Any] = {
@@ -78,9 +79,11 @@ def command(
         "seed": seed,
     }
     given = {key: value for key, value in given.items() if value is not None}
-    settings = partial(_settings, recipe, device, given, set_ or [])
+    settings = partial(_settings, recipe, device, data_dir, given, set_ or [])
     if "RANK" not in os.environ:  # processes of torchrun refuse below, where one of them reports it
         settings()
+        if out is not None:
+            check_output_path(out)
     next_ = "a few updates say what it costs" if is_dry else "time left follows, --dry-run predicts it"
     announce(f"train {recipe}: {next_}", quiet)
 
@@ -119,12 +122,15 @@ def command(
     _echo(trained, config, out, keep_every, quiet, verbose)
 
 
-def _settings(recipe: str, device: str, given: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+def _settings(
+    recipe: str, device: str, data_dir: Path | None, given: dict[str, Any], assignments: list[str]
+) -> dict[str, Any]:
     """The settings of options and --set; raises `BadInput` for wrong names and spellings without importing torch."""
     from satbench.core.devices import check_device
     from satbench.core.errors import BadInput
     from satbench.core.plugins import is_reference, spelled
-    from satbench.specs.names import check_data_set, check_recipe
+    from satbench.specs.activation import parse_activation
+    from satbench.specs.names import check_data_path, check_data_set, check_recipe
 
     check_device(device)
     check_recipe(recipe)
@@ -142,6 +148,9 @@ def _settings(recipe: str, device: str, given: dict[str, Any], assignments: list
             find(dict.fromkeys(table), word, key)
     if "dataset" in values:
         check_data_set(values["dataset"])
+        check_data_path(values["dataset"], data_dir)
+    if "activation" in values:
+        parse_activation(values["activation"])
     return values
 
 

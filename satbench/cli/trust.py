@@ -56,7 +56,7 @@ def command(
     from satbench.core.files import to_json
     from satbench.core.lookup import nearest
     from satbench.core.parameters import Index, Threads, check
-    from satbench.specs.names import check_data_set, check_model
+    from satbench.specs.names import check_data_path, check_data_set, check_model
 
     check_amount(quiet, verbose, as_json)
     check_device(device)
@@ -69,6 +69,7 @@ def command(
             check_model(one)
     if dataset is not None:
         check_data_set(dataset)
+        check_data_path(dataset, data_dir)
     if norm not in NORMS:
         raise BadInput(f"unknown norm {norm!r}; {nearest(norm, NORMS)}")
     if eps is not None:

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,6 +72,11 @@ def check_keywords(factory: Callable[..., Any], what: str, placed: int, params: 
     accepted = [key for key in list(parameters)[placed:] if parameters[key].kind not in variable]
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return
+    check_keys(params, accepted, what)
+
+
+def check_keys(params: Iterable[str], accepted: Collection[str], what: str) -> None:
+    """Raise `BadInput` for a parameter that `what` does not take, with the nearest of those it takes."""
     for key in params:
         if key not in accepted:
             hint = nearest(key, accepted) if accepted else "it takes none"

@@ -22,6 +22,25 @@ ATTACKS = {  # a module is imported at the first use of its attack: some are slo
     "rapid": "rapid:Rapid",
     "knn-guided": "knn_guided:KNNGuided",
 }
+AUTOATTACK_KEYS = ("unit", "version")
+ATTACK_KEYS = {  # the parameters of each attack
+    "fgsm": ("loss", "step_size", "init"),
+    "pgd": (
+        *("steps", "step_size", "loss", "init", "restarts", "keep", "momentum", "schedule", "n_targets", "patience"),
+        *("early_stop", "eot"),
+    ),
+    "sat-pgd": ("steps",),
+    "autoattack": ("version", "components", "unit"),
+    "apgd-ce": AUTOATTACK_KEYS,
+    "apgd-dlr": AUTOATTACK_KEYS,
+    "apgd-t": AUTOATTACK_KEYS,
+    "fab": AUTOATTACK_KEYS,
+    "fab-t": AUTOATTACK_KEYS,
+    "square": AUTOATTACK_KEYS,
+    "cascade": ("unit",),
+    "rapid": ("early_stop",),
+    "knn-guided": ("steps", "step_size", "restarts", "guides"),
+}
 METHODS = {
     "standard": "standard:Standard",
     "pgd_at": "pgd_at:PGDAT",

@@ -98,8 +98,7 @@ class Comparison:
         points = f"{inward(self.difference)} points, 95% interval {outward(self.low, self.high)}"
         adjusted = f" after Holm over {self.together}" if self.together > 1 else ""
         counts = (
-            f"n = {counted(self.n, 'image')}, {counted(len(self.seeds), 'seed')} each; "
-            f"p = {self.p_value:.2g}{adjusted}"
+            f"n = {counted(self.n, 'image')}, {counted(len(self.seeds), 'seed')} each; p = {self.p_value:.2g}{adjusted}"
         )
         what = f"{self.where}: {self.quantity} of {self.activation}"
         if self.verdict in UNDECIDED:

@@ -10,10 +10,17 @@ from typing import Any, TypeVar
 
 from satbench.core.eps import parse_eps
 from satbench.core.errors import BadInput
-from satbench.core.lookup import find, keywords, literal, nearest
+from satbench.core.lookup import check_keys, find, keywords, literal, nearest
 from satbench.core.plugins import is_findable, is_reference, spelled
 from satbench.core.strict_yaml import read_mapping, shipped
-from satbench.core.tables import ARCHITECTURES, ATTACKS, DATA_SETS, RECIPES, data_set_forms
+from satbench.core.tables import (
+    ARCHITECTURES,
+    ATTACK_KEYS,
+    ATTACKS,
+    DATA_SETS,
+    RECIPES,
+    data_set_forms,
+)
 
 FOOLBOX = "foolbox"
 TIMM = "timm:"  # before the name of an architecture
@@ -46,10 +53,11 @@ def parse_attack(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def check_attack(text: str) -> None:
-    """Raise `BadInput` for a misspelled attack and for an unknown name; parameters are not looked at."""
-    name, _ = parse_attack(text)
+    """Raise `BadInput` for a misspelled attack, and for an unknown name or parameter; values are not looked at."""
+    name, params = parse_attack(text)
     if not is_reference(name):
         find(ATTACKS, name, "attack")
+        check_keys(params, ATTACK_KEYS[name], f"attack {name!r}")
 
 
 def check_data_set(name: str) -> None:
@@ -66,6 +74,14 @@ def check_data_set(name: str) -> None:
     given = DATA_SETS[kind].path
     if (not path and (colon or given == ":PATH")) or (path and not given):
         raise BadInput(f"data set {name!r} is none of: {', '.join(data_set_forms())}")
+
+
+def check_data_path(name: str, data_dir: Path | None) -> None:
+    """Raise `BadInput` where a data set such as npz:PATH needs a path that is not there, seen from `data_dir`."""
+    kind, _, path = name.partition(":")
+    root = data_dir or Path(os.environ.get("SATBENCH_DATA") or ".")
+    if kind in DATA_SETS and DATA_SETS[kind].path == ":PATH" and not (root / path).exists():
+        raise BadInput(f"--dataset {name}: no such file: {root / path}; give another path, or its folder as --data-dir")
 
 
 def check_recipe(name: str) -> None:
