@@ -243,8 +243,9 @@ def _classes(
     networks: Sequence[Measured], asked: Sequence[Comparison], headline: Sequence[tables.Line]
 ) -> tuple[str, pd.DataFrame]:
     """A robust accuracy in words, and that of each class: what was compared, else that of the headline."""
-    if asked and asked[0].threat is not None:
+    if asked:
         first = asked[0]
+        assert first.threat is not None  # as `main_question` gives them
         return first.quantity, class_table(networks, first.images, first.threat, first.attacks)
     line = opening.main_line(headline)
     images, threat = images_name(line.dataset, line.split, line.loader), (line.norm, line.eps_value)

@@ -54,7 +54,8 @@ def attacks(rows: Sequence[Row]) -> list[dict[str, str]]:
 def trust_words(runs: Sequence[Run]) -> str:
     """How many runs have each verdict of the trust battery."""
     counts = Counter(NOT_CHECKED if one.manifest.trust is None else one.manifest.trust.verdict for one in runs)
-    return f"Trust battery, {counted(len(runs), 'run')}: {', '.join(f'{verdict} {n}' for verdict, n in counts.most_common())}."
+    verdicts = ", ".join(f"{verdict} {n}" for verdict, n in counts.most_common())
+    return f"Trust battery, {counted(len(runs), 'run')}: {verdicts}."
 
 
 def trust_table(runs: Sequence[Run]) -> pd.DataFrame:

@@ -7,8 +7,9 @@ import pytest
 
 from satbench.reporting import page, plots
 from satbench.reporting.class_table import class_table
-from satbench.reporting.differences import answer, difference_table, main_question
+from satbench.reporting.differences import difference_table, main_question
 from satbench.reporting.joined import join_runs
+from satbench.reporting.opening import of_differences
 from satbench.reporting.verdict import Comparison, comparisons
 from satbench.results.metrics import wilson
 from satbench.results.store import Run
@@ -64,12 +65,17 @@ def test_the_main_question_is_the_strongest_attack_that_compares_most(found: lis
 def test_the_answer_names_every_comparison_with_its_interval(found: list[Comparison]) -> None:
     asked = main_question(found)
     silu = next(one for one in asked if one.activation == "silu")
-    said = answer(asked)
-    assert said.startswith("Robust accuracy at Linf 8/255 under PGD-50 against relu, in points: higher: silu +10.0 [")
-    assert "; lower: gelu -12.3 [" in said
-    assert "relu [method.steps=1] -26.1 [" in answer(main_question([one for one in found if one.is_change]))
-    assert "; inside the noise: elu -0.2 [" in said
-    assert said.endswith("(n = 400 images, 2 seeds each).")
+    said = of_differences(asked)
+    assert said.startswith("Robust accuracy at Linf 8/255 under PGD-50 is higher with silu (+10.0 points [")
+    assert ") and lower with gelu (-12.3 points [" in said
+    assert ") than with relu; with elu (-0.2 points [" in said
+    assert said.endswith("]) the difference is not decided (n = 400 images, 2 seeds each).")
+    changed = of_differences(main_question([one for one in found if one.is_change]))
+    assert "is lower with relu [method.steps=1] (-26.1 points [" in changed
+    open_ = of_differences([one for one in asked if one.activation == "elu"])
+    assert open_.startswith(
+        "Whether elu is better than relu is not decided: robust accuracy at Linf 8/255 under PGD-50"
+    )
     assert f"[{silu.low * 100:.0f}" in said
 
 
@@ -99,7 +105,9 @@ def test_classes_are_means_over_seeds_of_the_models_that_met_the_attack(
     study: list[Run], found: list[Comparison]
 ) -> None:
     """All images of these runs have the label 1."""
-    table = class_table(join_runs(study), main_question(found))
+    first = main_question(found)[0]
+    assert first.threat is not None
+    table = class_table(join_runs(study), first.images, first.threat, first.attacks)
     assert list(table.columns) == ["model", "activation", "seeds", "class 1, n = 400"]
     assert table["activation"].tolist() == ["elu", "gelu", "relu", "silu", "relu"]
     assert table["model"].tolist() == [*["digits-cnn"] * 4, "digits-cnn [method.steps=1]"]
@@ -112,8 +120,8 @@ def test_classes_are_means_over_seeds_of_the_models_that_met_the_attack(
 def test_the_page_begins_with_the_result(study: list[Run], tmp_path: Path) -> None:
     report = page.write_report(tmp_path / "report", study, {}, "Study", [])
     text = report.index.read_text()
-    assert text.index("under PGD-50 against relu, in points") < text.index("<img") < text.index('id="accuracy"')
+    assert text.index("under PGD-50 is higher with silu") < text.index("<img") < text.index('id="accuracy"')
     assert {"differences.png", "differences.svg"} <= {path.name for path in report.files}
     assert "All differences (12 lines)" in text
     alone = page.write_report(tmp_path / "alone", study[:2], {}, "Study", [])
-    assert 'class="headline"' not in alone.index.read_text()
+    assert 'class="headline">Robust accuracy at Linf 8/255 under' not in alone.index.read_text()

@@ -322,7 +322,7 @@ ATTRIBUTES = {
     *("lang", "charset", "name", "content", "aria-labelledby", "aria-label", "id", "class", "role", "tabindex"),
     *("scope", "href", "src", "alt", "style", "http-equiv", "type", "value", "hidden", "open", "colspan"),
     *("data-order", "data-id", "d", "viewbox", "preserveaspectratio", "width", "height", "patternunits", "stroke"),
-    *("patterntransform", "stroke-width", "aria-hidden"),
+    *("patterntransform", "stroke-width", "aria-hidden", "data-label", "media", "srcset"),
 }
 
 
