@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_networks import nearest_mean
+from typer.testing import CliRunner
 
+from satbench.cli import app
 from satbench.core.errors import BadInput
 from satbench.data import load_images
 from satbench.evaluation import evaluate
@@ -42,3 +44,27 @@ def test_a_run_without_examples_has_no_pictures(tmp_path: Path) -> None:
     run = evaluate(nearest_mean(), tmp_path / "run", "fgsm", eps=0.2, dataset="digits", n=4, trust=False)
     with pytest.raises(BadInput, match="kept no examples"):
         pictures_of(run)
+
+
+def test_a_report_shows_the_pictures_that_runs_stored(tmp_path: Path) -> None:
+    settings = {"eps": 0.2, "dataset": "digits", "split": "test", "n": 12, "trust": False}
+    evaluate(nearest_mean(), tmp_path / "runs" / "stored", "fgsm", save_examples=True, **settings)
+    evaluate(nearest_mean(), tmp_path / "runs" / "plain", "fgsm", seed=1, **settings)
+    said = CliRunner().invoke(app, ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "report")])
+    assert said.exit_code == 0, said.output
+    assert (tmp_path / "report" / "examples.svg").is_file()
+    assert "Images that FGSM at Linf 0.2 broke" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_a_report_says_why_stored_examples_have_no_pictures(tmp_path: Path) -> None:
+    """The archive of the images is gone; the report is written without pictures."""
+    images = load_images("digits", "test").head(12)
+    np.savez(tmp_path / "images.npz", x=images.x.numpy(), y=images.y.numpy())
+    data = {"dataset": "npz:images.npz", "data_dir": tmp_path, "eps": 0.2, "trust": False}
+    run = evaluate(nearest_mean(), tmp_path / "run", "fgsm", save_examples=True, **data)
+    (tmp_path / "images.npz").unlink()
+    words = ["report", str(run.path), "--out", str(tmp_path / "report"), "--data-dir", str(tmp_path)]
+    said = CliRunner().invoke(app, words)
+    assert said.exit_code == 0, said.output
+    assert f"no pictures of {run.path}: no such file: {tmp_path / 'images.npz'}" in said.stderr
+    assert not (tmp_path / "report" / "examples.svg").exists()

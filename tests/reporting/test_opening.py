@@ -74,8 +74,8 @@ def test_methods_are_one_sentence(make_run: MakeRun) -> None:
     table = method_table(join_runs(runs), comparisons(runs, every=True), "relu")
     assert table is not None
     assert of_methods(table) == (
-        "Of 2 methods, 2 have a higher robust accuracy at Linf 8/255 under PGD-50 than pgd_at (trades with every "
-        "activation; mart with silu), none has a lower one; silu is higher than relu in 1 of 3 methods (mart)."
+        "Of 2 methods, 2 have a higher robust accuracy at Linf 8/255 under PGD-50 than pgd_at (mart with silu; "
+        "trades with every activation), none has a lower one; silu is higher than relu in 1 of 3 methods (mart)."
     )
 
 
