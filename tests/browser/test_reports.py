@@ -18,7 +18,8 @@ CELLS = """() => [...document.querySelectorAll('tbody th, tbody td')].map(cell =
   const isSeen = at.width > 0 && at.height > 0 && at.left >= region.left - 1 && at.right <= region.right + 1;
   return isSeen && region.right <= window.innerWidth ? '' : `${cell.dataset.label}: ${cell.textContent}`;
 }).filter(Boolean)"""
-FITS = "document.documentElement.scrollWidth <= window.innerWidth"
+FITS = """() => [document.documentElement, ...document.querySelectorAll('.scroll')].every(
+  one => one.scrollWidth <= one.clientWidth + 1)"""
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             trust=trust("suspicious", "Square < PGD by 4.0 points", "square"),
         )
         for name in ("relu", "parametric_softplus:alpha=3")
+        for seed in range(2)
+    ]
+    changed = {"recipe": "digits-cnn [method=ssl_at,method.temperature=0.1,method.weight=0.25]", "family": "changed"}
+    outcomes = {(PGD, "Linf", EPS): first(30, 100)}
+    runs += [
+        make("relu", first(90, 100), outcomes, seed=seed, config="changed", digest=f"changed-{seed}", **changed)
         for seed in range(2)
     ]
     return page.write_report(folder / "report", runs, {}, "Two activations", []).index
