@@ -1,6 +1,6 @@
 """What a command that refuses its input prints on standard error."""
 
-COMMANDS = ("eval ", "train ", "trust ", "study ", "cost ", "probe ", "verify ", "demo: ")
+COMMANDS = ("eval ", "train ", "trust ", "study ", "cost ", "probe ", "verify ", "demo: ", "report", "doctor", "recipes", "card", "leaderboard check")
 
 
 def refusal(stderr: str) -> str:

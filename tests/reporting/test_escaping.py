@@ -316,7 +316,7 @@ TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "section", "div", "table"),
     *("caption", "thead", "tbody", "tr", "th", "td", "a", "ul", "li", "details", "summary", "figure", "img"),
     *("figcaption", "dl", "dt", "dd", "code", "pre", "strong", "b", "small", "span", "br", "nav", "label", "select"),
-    *("option", "svg", "defs", "pattern", "path", "script", "noscript", "dialog"),
+    *("option", "svg", "defs", "pattern", "path", "script", "noscript", "dialog", "picture", "source"),
 }
 ATTRIBUTES = {
     *("lang", "charset", "name", "content", "aria-labelledby", "aria-label", "id", "class", "role", "tabindex"),
@@ -397,10 +397,10 @@ def test_a_page_that_cannot_be_built_replaces_nothing(
     page.write_report(tmp_path / "page", runs, {}, "T", [])
     before = {file: file.read_bytes() for file in (tmp_path / "page").iterdir()}
 
-    def fail(rows: object) -> None:
+    def fail(figure: object) -> None:
         raise ValueError("no figure")
 
-    monkeypatch.setattr(plots, "clean_against_robust", fail)
+    monkeypatch.setattr(plots, "encoded", fail)
     with pytest.raises(ValueError, match="no figure"):
-        page.write_report(tmp_path / "page", runs[:1], {}, "other", [])
+        page.write_report(tmp_path / "page", runs, {}, "other", [])
     assert {file: file.read_bytes() for file in (tmp_path / "page").iterdir()} == before
