@@ -1,6 +1,20 @@
 """What a command that refuses its input prints on standard error."""
 
-COMMANDS = ("eval ", "train ", "trust ", "study ", "cost ", "probe ", "verify ", "demo: ", "report", "doctor", "recipes", "card", "leaderboard check")
+COMMANDS = (
+    "eval ",
+    "train ",
+    "trust ",
+    "study ",
+    "cost ",
+    "probe ",
+    "verify ",
+    "demo: ",
+    "report",
+    "doctor",
+    "recipes",
+    "card",
+    "leaderboard check",
+)
 
 
 def refusal(stderr: str) -> str:
