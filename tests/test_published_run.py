@@ -208,6 +208,18 @@ def test_a_file_with_better_figures_and_a_digest_of_its_own_is_a_fault(
     assert "column broken differs in" in done.stderr
 
 
+def test_pictures_of_another_image_are_a_fault(run: Run, tmp_path: Path) -> None:
+    pictures = tuple(map(small, pictures_of(run)))
+    honest, forged = (tmp_path / name for name in ("honest.json", "forged.json"))
+    honest.write_text(encoded(Entry(run, examples=pictures)))
+    other = pictures[0].model_copy(update={"image": pictures[1].image})
+    forged.write_text(encoded(Entry(run, examples=(other, *pictures[1:]))))
+    words = ("verify", run.path, "--device", "cpu", "--sample", "1", "--row")
+    assert call(*words, honest).exit_code == 0
+    done = call(*words, forged)
+    assert (done.exit_code, "its pictures are not those of the run" in done.stderr) == (1, True)
+
+
 def test_a_card_of_a_page_shows_what_the_records_say(run: Run, entry_file: Path) -> None:
     (detail,) = details_of({entry_file.name: read_entry(entry_file)})
     images = sorted(run.records["sample_id"].unique())

@@ -55,7 +55,7 @@ def add(
     """Check runs and write one small JSON file for each into DIR/runs; `build` then makes the pages."""
     from satbench.reporting import leaderboard_folder
 
-    for added in leaderboard_folder.add(folder, runs, norm, _examples_of(data_dir) if examples else None):
+    for added in leaderboard_folder.add(folder, runs, norm, examples_with(data_dir) if examples else None):
         for note in added.notes:
             echo(f"{added.file}: {note}", err=True)
         if added.is_new:
@@ -122,7 +122,8 @@ def export(
     echo(f"empty, to be filled in: {', '.join(TO_FILL)}", err=True)
 
 
-def _examples_of(data_dir: Path | None) -> "ExamplesOf":
+def examples_with(data_dir: Path | None) -> "ExamplesOf":
+    """What gives the examples of a run, with the images of `data_dir`."""
     from satbench.evaluation.pictures import pictures_of
     from satbench.reporting.pictures import small
 

@@ -44,7 +44,9 @@ def command(
     check("--sample", sample, Index)
     announce(f"verify {run}: time left follows")
 
+    from satbench.cli.leaderboard import examples_with
     from satbench.evaluation.verify import verify
+    from satbench.reporting.examples import Example
     from satbench.reporting.run_file import differences, read_entry
     from satbench.results.store import read_run
 
@@ -53,6 +55,10 @@ def command(
 
     with progress_bar(f"verify {run.name}") as report:
         found = verify(run, model, checkpoint, dataset, data_dir, device, attack or (), source, sample, seal, report)
+    if entry is not None and entry.examples and not found.faults:
+        again = examples_with(data_dir)(read_run(run))
+        if len(again) != len(entry.examples) or not all(map(Example.shows, entry.examples, again)):
+            differing.append(f"{row}: its pictures are not those of the run")
     faults = [*differing, *found.faults]
     for fault in faults[:MOST_SHOWN]:
         echo(f"FAULT {fault}", err=True)

@@ -6,8 +6,10 @@ requests nothing, so it holds its pictures, as many as it has `room` for.
 """
 
 import base64
+import io
 from typing import Annotated
 
+from PIL import Image
 from pydantic import AfterValidator
 
 from satbench.core.errors import BadInput
@@ -55,3 +57,15 @@ class Example(Strict):
     image: Png
     perturbation: Png
     attacked: Png
+
+    def shows(self, other: "Example") -> bool:
+        """Whether it says and shows what `other` does; the same pixels may be compressed to other bytes."""
+        pictures = ("image", "perturbation", "attacked")
+        said = [one.model_dump(exclude=set(pictures)) for one in (self, other)]
+        drawn = [[_pixels(getattr(one, name)) for name in pictures] for one in (self, other)]
+        return said[0] == said[1] and drawn[0] == drawn[1]
+
+
+def _pixels(png: str) -> tuple[str, tuple[int, int], bytes]:
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        return image.mode, image.size, image.tobytes()
