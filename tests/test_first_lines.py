@@ -76,7 +76,8 @@ def test_a_data_set_is_looked_for_in_its_folder(tmp_path: Path) -> None:
 
 
 def test_the_parameters_in_the_table_are_those_of_the_attacks() -> None:
-    assert {name: tuple(attack_parameters(name)) for name in ATTACKS} == ATTACK_KEYS
+    assert {name: tuple(attack_parameters(name)) for name in ATTACK_KEYS} == ATTACK_KEYS
+    assert set(ATTACK_KEYS) <= set(ATTACKS)
 
 
 def test_an_interrupt_while_the_command_line_is_imported_is_one_line(tmp_path: Path) -> None:

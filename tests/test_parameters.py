@@ -91,7 +91,8 @@ class Outer(BaseModel, extra="forbid"):
         ({"size": 2, "inner": {"rate": 1, "mode": "x"}}, "HERE, field 'inner.mode': Input should be 'fast' or 'slow'"),
         ({"size": 2, "several": [{"rate": True}]}, "HERE, field 'several.0.rate': give a positive number (given True)"),
         ({"size": 1}, "HERE, field 'size': give this or that (given 1)"),
-        ({"sizes": 1}, "HERE, field 'size': Field required"),
+        ({}, "HERE, field 'size': Field required"),
+        ({"sizes": 1}, "HERE, field 'sizes': unknown field; did you mean size? (given 1)"),
     ],
 )
 def test_a_refused_field_is_named_with_what_its_type_allows(raw: dict[str, object], line: str) -> None:

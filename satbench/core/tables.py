@@ -23,7 +23,7 @@ ATTACKS = {  # a module is imported at the first use of its attack: some are slo
     "knn-guided": "knn_guided:KNNGuided",
 }
 AUTOATTACK_KEYS = ("unit", "version")
-ATTACK_KEYS = {  # the parameters of each attack
+ATTACK_KEYS = {  # parameters that are checked before torch is imported; of other attacks when they are built
     "fgsm": ("loss", "step_size", "init"),
     "pgd": (
         *("steps", "step_size", "loss", "init", "restarts", "keep", "momentum", "schedule", "n_targets", "patience"),

@@ -64,7 +64,7 @@ FORMATS: dict[str, Callable[[Sequence[tables.Line]], str]] = {
     "table.json": table_forms.to_json,
 }
 FIGURES = ("differences", "methods", "robustness", "clean-against-robust", "training", "examples")
-OPENING = ("methods", "differences", "robustness", "clean-against-robust")  # of which the first stands on top
+OPENING = ("differences", "methods", "robustness", "clean-against-robust")  # of which the first stands on top
 FILES = (*FORMATS, *(f"{stem}.{suffix}" for stem in FIGURES for suffix in plots.SUFFIXES))
 IN_TABLES = "The numbers are in the tables of this page."
 Curves = Mapping[str, Sequence[Epoch]]
@@ -137,6 +137,7 @@ def write_report(
     asked = main_question(found)
     files[folder / RESULTS_FILE] = encoded(results)
     methods = method_table(networks, found, reference)
+    by_method = methods is not None and len(methods.rows) > len(methods.activations)  # what varies most comes first
     figures = {}
     headline = _at(lines, headline_rows(rows))
     shown = headline if len({line.identity for line in lines}) > 1 else lines
@@ -152,9 +153,10 @@ def write_report(
         "report.html.j2",
         title=title,
         notes=notes,
-        headline=_sentence(asked, methods, shown),
-        answer=opening.of_differences(asked) if asked and methods else "",
-        opening=next((stem for stem in OPENING if stem in figures), ""),
+        headline=opening.of_methods(methods) if methods and by_method else _sentence(asked, shown),
+        answer=opening.of_differences(asked) if asked and by_method else "",
+        by_method=by_method,
+        opening="methods" if by_method else next((stem for stem in OPENING if stem in figures), ""),
         methods=None if methods is None else _method_section(methods, trained, reported),
         numbers=NUMBERS,
         counted=counted,
@@ -207,9 +209,7 @@ def _address(svg: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
 
 
-def _sentence(asked: Sequence[Comparison], methods: MethodTable | None, headline: Sequence[tables.Line]) -> str:
-    if methods is not None:
-        return opening.of_methods(methods)
+def _sentence(asked: Sequence[Comparison], headline: Sequence[tables.Line]) -> str:
     return opening.of_differences(asked) if asked else opening.of_lines(headline)
 
 

@@ -57,7 +57,8 @@ def check_attack(text: str) -> None:
     name, params = parse_attack(text)
     if not is_reference(name):
         find(ATTACKS, name, "attack")
-        check_keys(params, ATTACK_KEYS[name], f"attack {name!r}")
+        if name in ATTACK_KEYS:
+            check_keys(params, ATTACK_KEYS[name], f"attack {name!r}")
 
 
 def check_data_set(name: str) -> None:

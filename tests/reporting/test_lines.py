@@ -164,7 +164,7 @@ def test_every_table_of_the_page_and_of_compare_tells_networks_apart(make_run: M
     runs = build_networks(make_run)
     text = page.write_report(tmp_path / "r", runs, {}, "T", []).index.read_text()
     for short in ("build (3f2a91c0)", "build (77aa00bb)"):
-        assert text.count(f'scope="row">{short}<') == 2  # accuracy and trust; the networks' table has whole digests
+        assert text.count(f'role="rowheader">{short}<') == 4  # two tables of accuracy, classes, trust
     assert all(digest in text for digest in DIGESTS)
     compared = to_markdown(compare_runs(*runs)).splitlines()
     assert compared[0].startswith("A: build (3f2a91c0), 500 images")

@@ -90,7 +90,8 @@ def test_the_page_has_the_union_in_its_headline_and_no_curve_of_it(make_run: Mak
     outcomes = {(PGD, "Linf", EPS): first(30, 50), (PGD, "L2", 0.5): first(20, 50)}
     run = make_run("silu", first(40, 50), outcomes)
     text = page.write_report(tmp_path / "r", [run], {}, "T", []).index.read_text()
-    assert "robust accuracy, Linf 8/255, union of L2 0.5, Linf 8/255" in text
+    headline = text[text.index('class="headline"') :].partition("</p>")[0]
+    assert "40.0% [27.6, 53.9] at union of L2 0.5, Linf 8/255" in headline
     assert len(plots.robustness_curves(summarise([run])).axes) == 2
     assert len(plots.clean_against_robust(summarise([run])).axes) == 1
 
