@@ -611,7 +611,9 @@ evaluations: [{{attacks: "pgd:steps=2", threats: "Linf:0.03", trust: false}}]
     assert done.exit_code == 0, done.output
     page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
     free, same = "free replays=2", "pgd_at early_stop=[98, 1]+[99, 1]"
-    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)]
+    rows = [
+        re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr[^>]*>(.*?)</tr>", page, re.DOTALL)
+    ]
     found = {name: [row[1:] for row in rows if row and row[0] == name] for name in ("pgd_at", free, same)}
     accuracies, robust, _, training = found[free]
     assert accuracies == ["authors&#39; code", *["33.3 [19.2, 51.3]"] * 4]  # one class of three
