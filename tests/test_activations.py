@@ -9,10 +9,10 @@ import torch
 from scipy.special import expit, ndtr
 from torch import nn
 
-from satbench.core import tables
 from satbench.core.errors import BadInput
+from satbench.core.tables import Activation
 from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, canonical, empty_model
-from satbench.models.activations import Activation, activation
+from satbench.models.activations import activation
 
 pytestmark = pytest.mark.numeric
 
@@ -318,8 +318,8 @@ def test_every_architecture_takes_any_activation_at_every_site(
         made.append(kinds[len(made) % len(kinds)]())
         return made[-1]
 
-    monkeypatch.setitem(ACTIVATIONS, "in turn", Activation(next_one, 0, ""))
-    monkeypatch.setitem(tables.ACTIVATIONS, "in turn", {})
+    monkeypatch.setattr("satbench.models.activations.next_one", next_one, raising=False)
+    monkeypatch.setitem(ACTIVATIONS, "in turn", Activation("satbench.models.activations:next_one", 0, ""))
     model = empty_model(ModelSpec(architecture, "in turn", 3, 1, 8, (0.5,), (0.5,)))
     types = {type(make()) for make in kinds}
     found = [module for module in model.modules() if type(module) in types]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from satbench.core.errors import BadInput
 from satbench.models import ModelSpec
-from satbench.models.activations import ACTIVATIONS
+from satbench.models.activations import activation as make
 from satbench.models.classifier import Classifier
 from satbench.models.efficientnet import EfficientNet
 from satbench.models.resnet import ResNet
@@ -47,7 +47,7 @@ def drawn(net: nn.Module, seed: int = 0) -> Classifier:
 
 
 def resnet(activation: str = "silu", groups: int = 1) -> ResNet:
-    return ResNet(ACTIVATIONS[activation].make, 3, 10, BLOCKS, groups, group_width=64 // groups, width=8)
+    return ResNet(make(activation), 3, 10, BLOCKS, groups, group_width=64 // groups, width=8)
 
 
 def efficientnet() -> EfficientNet:

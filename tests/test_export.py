@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from satbench.cli import app
+from satbench.models.weights import load_model_file, model_digest, save_model
 from satbench.zoo import load
 from satbench.zoo.fetch import sha256_file
+from satbench.zoo.loading import weights_file
 
 EVAL = ("--attack", "fgsm", "--eps", "0.1", "--n", "20", "--no-trust")
 
@@ -68,6 +70,39 @@ def test_a_measured_network_is_exported_with_its_numbers(measured: Path, tmp_pat
     exec(usage, scope)
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(scope["model"](x), original.model(x))
+
+
+def test_other_weights_of_a_card_are_exported_and_not_the_cards_own(tmp_path: Path) -> None:
+    own = load("digits-silu")
+    file = weights_file(own.info)
+    assert file is not None
+    model, origin = load_model_file(file)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    save_model(tmp_path / "other.safetensors", model, origin)
+    words = ("--checkpoint", tmp_path / "other.safetensors", "--dataset", "digits", *EVAL)
+    code, output = run("eval", "--model", "digits-silu", *words, "--out", tmp_path / "run")
+    assert code == 0, output
+    code, output = run("models", "export", tmp_path / "run", "--to", tmp_path / "out")
+    assert code == 0, output
+    again = load(str(tmp_path / "out" / "model.safetensors"))
+    assert again.info.digest == model_digest(model) != own.info.digest
+    for card in ((tmp_path / "out" / "README.md").read_text(), run("card", tmp_path / "run")[1]):
+        assert "- licence: `none stated`" in card  # which is that of the card's own weights alone
+        assert "--checkpoint" in card
+
+
+def test_a_run_does_not_decide_which_code_an_export_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "named_by_a_run.py").write_text(
+        "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ("--dataset", "digits", *EVAL, "--out", tmp_path / "run")
+    assert run("eval", "--model", "named_by_a_run:build", *words)[0] == 0
+    monkeypatch.setenv("SATBENCH_PLUGINS", "")
+    code, output = run("models", "export", tmp_path / "run", "--to", tmp_path / "out")
+    assert (code, "names the code named_by_a_run:build" in output) == (2, True)
 
 
 def test_numbers_of_another_network_are_refused(measured: Path, tmp_path: Path) -> None:

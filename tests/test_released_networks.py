@@ -9,8 +9,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satbench.models import ARCHITECTURES, ModelSpec, build_model, empty_model
-from satbench.models.activations import ACTIVATIONS, SmoothReLU, activation
+from satbench.models import ACTIVATIONS, ARCHITECTURES, ModelSpec, build_model, empty_model
+from satbench.models.activations import SmoothReLU, activation
 from satbench.models.classifier import Classifier
 from satbench.models.efficientnet import EfficientNet, MBConv
 from satbench.models.resnet import ResNet

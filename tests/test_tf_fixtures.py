@@ -49,7 +49,7 @@ LAYERS = np.load(FIXTURES / "layers.npz")
 def network(plan: Plan) -> Classifier:
     half = (0.5,) * 3
     if isinstance(plan, ResNetPlan):
-        make = ours.ACTIVATIONS[plan.activation].make
+        make = ours.activation(plan.activation)
         net: nn.Module = ResNet(make, 3, plan.classes, plan.blocks, plan.groups, plan.group_width, plan.width)
     else:
         net = EfficientNet(nn.SiLU, 3, plan.classes, plan.width, plan.depth)
@@ -160,7 +160,7 @@ def test_batch_norm_is_tensorflows(kind: str) -> None:
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_are_the_releases(name: str) -> None:
-    function = ours.ACTIVATIONS[name].make()
+    function = ours.activation(name)()
     if isinstance(function, ours.SmoothReLU):
         function.root = nn.Parameter(torch.tensor([3.0]))
     found = function(torch.from_numpy(activation_inputs())).detach().numpy()

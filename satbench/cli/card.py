@@ -65,7 +65,7 @@ def command(
         info, facts = loaded.info, network_facts(loaded)
         loading, colours = f"model = satbench.load_model({name!r})", export.colours(loaded)
     check_same_network(runs, info.digest, info.code, name)
-    stated, figures = licence or known_licence(info.ref), published_figures(info.reference)
+    stated, figures = licence or known_licence(info.reference), published_figures(info.reference)
     usage = f"import satbench\n\n{loading}" if loading else ""
     text = model_card(info, facts, stated, runs, figures, usage=usage, images=colours)
     if out is None:

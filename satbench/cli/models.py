@@ -30,8 +30,8 @@ def everything(context: typer.Context, offline: Offline = False, zoo: Zoo = None
     """List the registry's networks, and the architectures and activations that can be trained."""
     if context.invoked_subcommand is not None:
         return
-    from satbench.core.tables import ACTIVATIONS as DEFAULTS
-    from satbench.models import ACTIVATIONS, ARCHITECTURES
+    from satbench.core.tables import ACTIVATIONS
+    from satbench.models import ARCHITECTURES
     from satbench.zoo.registry import read_aliases, read_cards
 
     _print_table(read_cards())
@@ -44,7 +44,7 @@ def everything(context: typer.Context, offline: Offline = False, zoo: Zoo = None
     echo("Activations (satbench train --activation NAME or NAME:key=value):")
     for name, entry in ACTIVATIONS.items():
         smoothness = "∞" if entry.smoothness == float("inf") else int(entry.smoothness)
-        defaults = "".join(f"; {key} = {value:g}" for key, value in DEFAULTS[name].items())
+        defaults = "".join(f"; {key} = {value:g}" for key, value in entry.parameters.items())
         echo(f"  {name:<20} C{smoothness}  {entry.formula}{defaults}")
 
 

@@ -58,26 +58,29 @@ def export(
     from satbench.cli.card import check_same_network, known_licence, network_facts, published_figures
     from satbench.cli.progress import progress_bar
     from satbench.core.files import check_output_folder, write_text
+    from satbench.core.plugins import check_allowed
     from satbench.evaluation.sources import identified
     from satbench.reporting.model_card import model_card
     from satbench.results.store import read_run
     from satbench.zoo import export as exports
-    from satbench.zoo import load
+    from satbench.zoo import is_own_network, load
 
     target = None if push is None else exports.repository(push)
     check_output_folder(to, option="--to")
     runs, checkpoint = [read_run(path) for path in measured or ()], None
     if (Path(name) / "manifest.json").is_file():
         runs.insert(0, read_run(Path(name)))
-        name, given = runs[0].manifest.model.ref, runs[0].manifest.model.checkpoint
-        checkpoint = None if given is None else Path(given)
+        said = runs[0].manifest.model
+        if is_own_network(said.ref):
+            check_allowed(said.ref, name)
+        name, checkpoint = said.ref, None if said.checkpoint is None else Path(said.checkpoint)
     with progress_bar(f"fetch {name}") as report:
         loaded = identified(load(name, checkpoint, progress=report))
     check_same_network(runs, loaded.info.digest, loaded.info.code, name)
-    files = exports.export(loaded, name, to)
+    files = exports.export(loaded, to)
     facts, figures = network_facts(loaded), published_figures(loaded.info.reference)
-    stated = licence or known_licence(name)
-    usage = exports.usage(loaded, name, target)
+    stated = licence or known_licence(loaded.info.reference)
+    usage = exports.usage(loaded, target)
     write_text(
         to / exports.CARD, model_card(loaded.info, facts, stated, runs, figures, files, usage, exports.colours(loaded))
     )

@@ -43,10 +43,15 @@ def imported_table(package: str, table: Mapping[str, str]) -> dict[str, Any]:
     """
     found = {}
     for name, where in table.items():
-        module, attribute = where.split(":")
-        there = getattr(importlib.import_module(f"{package}.{module}"), attribute)
+        there = located(f"{package}.{where}")
         found[name] = there[name] if isinstance(there, dict) else there
     return found
+
+
+def located(where: str) -> Any:
+    """What `package.module:attribute` of satbench or a library names."""
+    module, attribute = where.split(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def pick(table: Mapping[str, Callable[..., Any]], name: str, kind: str, /, *args: Any, **params: Any) -> Any:

@@ -2,9 +2,12 @@
 
 The rooms that the names belong to build their tables from these. A value is `module:attribute` in that room; the
 attribute is what the name stands for, or a table that holds it. A data set also says whether a path follows its name.
-Of an activation the values are its parameters; loaders are names alone.
+An activation's module is named in full.
 """
 
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 ATTACKS = {  # a module is imported at the first use of its attack: some are slow to import
@@ -157,21 +160,52 @@ ARCHITECTURES = {
     **{f"efficientnet-b{number}": "efficientnet:EFFICIENTNETS" for number in range(8)},
     "efficientnet-l1": "efficientnet:EFFICIENTNETS",
 }
-LOADERS = ("opencv-cubic", "tf1-bicubic", "torchvision")
-ACTIVATIONS: dict[str, dict[str, float]] = {  # with their parameters at their defaults
-    "relu": {},
-    "silu": {},
-    "gelu": {},
-    "gelu_exact": {},
-    "softplus": {},
-    "parametric_softplus": {"alpha": 10.0},
-    "leaky_relu": {"negative_slope": 0.01},
-    "elu": {"alpha": 1.0},
-    "celu": {"alpha": 1.0},
-    "mish": {},
-    "smoothrelu": {},
-    "psilu": {"alpha": 1.0},
-    "pssilu": {"alpha": 1.0, "beta": 1e-8},
+LOADERS = {
+    "opencv-cubic": "loaders:opencv_cubic",
+    "tf1-bicubic": "loaders:tf1_bicubic",
+    "torchvision": "loaders:torchvision_bilinear",
+}
+
+
+class Activation(NamedTuple):
+    """A factory of modules, one for each site of a network, with its parameters at their defaults.
+
+    `smoothness` is the number of continuous derivatives at every point: 0 for a kink, `math.inf` for a smooth function;
+    it is stated for the default parameters.
+    """
+
+    where: str
+    smoothness: float
+    formula: str
+    parameters: Mapping[str, float] = MappingProxyType({})
+
+
+OWN = "satbench.models.activations"
+ACTIVATIONS = {
+    "relu": Activation("torch.nn:ReLU", 0, "max(x, 0)"),
+    "silu": Activation("torch.nn:SiLU", math.inf, "x sigmoid(x)"),
+    "gelu": Activation(f"{OWN}:tanh_gelu", math.inf, "x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))"),
+    "gelu_exact": Activation("torch.nn:GELU", math.inf, "x Phi(x)"),
+    "softplus": Activation("torch.nn:Softplus", math.inf, "log(1 + exp(x))"),
+    "parametric_softplus": Activation(
+        f"{OWN}:parametric_softplus", math.inf, "log(1 + exp(alpha x)) / alpha", {"alpha": 10.0}
+    ),
+    "leaky_relu": Activation("torch.nn:LeakyReLU", 0, "max(x, 0) + negative_slope min(x, 0)", {"negative_slope": 0.01}),
+    "elu": Activation("torch.nn:ELU", 1, "x for x >= 0, alpha (exp(x) - 1) below; C0 unless alpha = 1", {"alpha": 1.0}),
+    "celu": Activation(
+        "torch.nn:CELU", 1, "x for x >= 0, alpha (exp(x / alpha) - 1) below; C1 for every alpha", {"alpha": 1.0}
+    ),
+    "mish": Activation("torch.nn:Mish", math.inf, "x tanh(log(1 + exp(x)))"),
+    "smoothrelu": Activation(
+        f"{OWN}:SmoothReLU", 1, "x - log(1 + r^2 x) / r^2 for x >= 0, 0 below; r learnable, one a site"
+    ),
+    "psilu": Activation(f"{OWN}:PSiLU", math.inf, "x sigmoid(|alpha| x); alpha learnable, one a site", {"alpha": 1.0}),
+    "pssilu": Activation(
+        f"{OWN}:PSSiLU",
+        math.inf,
+        "x (sigmoid(|alpha| x) - |beta|) / (1 - |beta|); alpha and beta learnable, a pair a site",
+        {"alpha": 1.0, "beta": 1e-8},
+    ),
 }
 
 

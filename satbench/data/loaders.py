@@ -13,6 +13,7 @@ from PIL import Image
 
 from satbench.core.bounded import MIB, check_plain, read_bounded
 from satbench.core.errors import FAULTS, BadInput
+from satbench.core.lookup import imported_table
 from satbench.core.tables import LOADERS as NAMES
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")  # some other formats of Pillow start programs
@@ -117,7 +118,7 @@ def torchvision_bilinear(file: ImageFile, size: int) -> np.ndarray:
     return _planes(np.asarray(image.crop((left, top, left + size, top + size))))
 
 
-LOADERS: dict[str, Loader] = dict(zip(NAMES, (opencv_cubic, tf1_bicubic, torchvision_bilinear), strict=True))
+LOADERS: dict[str, Loader] = imported_table("satbench.data", NAMES)
 DEFAULT_LOADER = "torchvision"
 DEFAULT_SIZE = 224
 

@@ -1,7 +1,7 @@
 """From what a caller gives to an `EvaluationSpec`, and to the objects that stand for its names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Request:
         changed: dict[str, str | None] = {"group": self.spec.group} if self.spec.group else {}
         if self.spec.name:
             changed |= {"label": self.spec.name, "recipe": None}  # tables call a network by its recipe if it has one
-        return replace(loaded, info=loaded.info.model_copy(update=changed))
+        return loaded.with_info(**changed)
 
 
 def make_request(
@@ -152,5 +152,4 @@ def _loaded(model: Network, checkpoint: Path | None, device: str) -> Loaded:
         return model
     name = type(model).__name__
     model.to(resolve_device(device))
-    loaded = from_module(model, name, name)
-    return replace(loaded, info=loaded.info.model_copy(update={"in_memory": True}))
+    return from_module(model, name, name).with_info(in_memory=True)

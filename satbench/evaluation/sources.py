@@ -6,7 +6,6 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -36,7 +35,7 @@ def identified(loaded: Loaded) -> Loaded:
     names = {type(module).__module__ for module in loaded.model.modules() if _root(module) not in (OWN, "torch")}
     for name in sorted(names | ({loaded.module} if loaded.module else set())):
         digest.update(source_digest(name) or b"")
-    return replace(loaded, info=loaded.info.model_copy(update={"code": digest.hexdigest()[:16]}))
+    return loaded.with_info(code=digest.hexdigest()[:16])
 
 
 def plain_attributes(thing: object) -> str:

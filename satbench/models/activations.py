@@ -1,8 +1,6 @@
-"""The activation functions under comparison, with their parameters and smoothness."""
+"""The activation functions that torch lacks, and modules of all of `core.tables.ACTIVATIONS`."""
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -11,8 +9,8 @@ from torch.nn import functional
 
 from satbench.core import plugins
 from satbench.core.errors import BadInput
-from satbench.core.lookup import check_keywords
-from satbench.core.tables import ACTIVATIONS as DEFAULTS
+from satbench.core.lookup import check_keywords, located
+from satbench.core.tables import ACTIVATIONS
 from satbench.specs.activation import parse_activation
 
 
@@ -70,43 +68,14 @@ class PSSiLU(nn.Module):
         return x * (torch.sigmoid(alpha * x) - beta) / (1 - beta)
 
 
+def tanh_gelu() -> nn.Module:
+    """GELU by the tanh formula, as the SAT release computes it."""
+    return nn.GELU(approximate="tanh")
+
+
 def parametric_softplus(alpha: float) -> nn.Module:
     """log(1 + exp(alpha x)) / alpha."""
     return nn.Softplus(beta=alpha)
-
-
-@dataclass(frozen=True)
-class Activation:
-    """One row of `ACTIVATIONS`: `make` gives a fresh module for one site, with the parameters of `core.tables`.
-
-    `smoothness` is the number of continuous derivatives at every point: 0 for a kink, `math.inf` for a smooth function;
-    it is stated for the default parameters.
-    """
-
-    make: Callable[..., nn.Module]
-    smoothness: float
-    formula: str
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(nn.ReLU, 0, "max(x, 0)"),
-    "silu": Activation(nn.SiLU, math.inf, "x sigmoid(x)"),
-    "gelu": Activation(partial(nn.GELU, approximate="tanh"), math.inf, "x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))"),
-    "gelu_exact": Activation(nn.GELU, math.inf, "x Phi(x)"),
-    "softplus": Activation(nn.Softplus, math.inf, "log(1 + exp(x))"),
-    "parametric_softplus": Activation(parametric_softplus, math.inf, "log(1 + exp(alpha x)) / alpha"),
-    "leaky_relu": Activation(nn.LeakyReLU, 0, "max(x, 0) + negative_slope min(x, 0)"),
-    "elu": Activation(nn.ELU, 1, "x for x >= 0, alpha (exp(x) - 1) below; C0 unless alpha = 1"),
-    "celu": Activation(nn.CELU, 1, "x for x >= 0, alpha (exp(x / alpha) - 1) below; C1 for every alpha"),
-    "mish": Activation(nn.Mish, math.inf, "x tanh(log(1 + exp(x)))"),
-    "smoothrelu": Activation(SmoothReLU, 1, "x - log(1 + r^2 x) / r^2 for x >= 0, 0 below; r learnable, one a site"),
-    "psilu": Activation(PSiLU, math.inf, "x sigmoid(|alpha| x); alpha learnable, one a site"),
-    "pssilu": Activation(
-        PSSiLU,
-        math.inf,
-        "x (sigmoid(|alpha| x) - |beta|) / (1 - |beta|); alpha and beta learnable, a pair a site",
-    ),
-}
 
 
 def activation(text: str) -> Callable[[], nn.Module]:
@@ -118,7 +87,8 @@ def activation(text: str) -> Callable[[], nn.Module]:
     name, given = parse_activation(text)
     if plugins.is_reference(name):
         return _own(name, given)
-    return partial(ACTIVATIONS[name].make, **{**DEFAULTS[name], **given})
+    known = ACTIVATIONS[name]
+    return partial(located(known.where), **{**known.parameters, **given})
 
 
 def _own(reference: str, given: Mapping[str, float]) -> Callable[[], nn.Module]:

@@ -18,7 +18,7 @@ def canonical(text: str) -> str:
     One of the user's own is not imported, so that its defaults are not known and nothing is left out.
     """
     name, given = parse_activation(text)
-    defaults = {} if plugins.is_reference(name) else ACTIVATIONS[name]
+    defaults = {} if plugins.is_reference(name) else ACTIVATIONS[name].parameters
     words = [f"{key}={_spelled(value)}" for key, value in sorted(given.items()) if value != defaults.get(key)]
     return ":".join([name, *([",".join(words)] if words else [])])
 
@@ -33,7 +33,7 @@ def parse_activation(text: str) -> tuple[str, dict[str, float]]:
     given = keywords(tail, f"activation {text!r}", "celu:alpha=2")
     if plugins.is_reference(name):
         return name, {key: _number(text, key, value) for key, value in given.items()}
-    defaults = find(ACTIVATIONS, name, "activation")
+    defaults = find(ACTIVATIONS, name, "activation").parameters
     for key in given:
         if key not in defaults:
             hint = nearest(key, defaults) if defaults else "it takes none"

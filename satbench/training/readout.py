@@ -71,7 +71,7 @@ def write_readout(
     if out.suffix != ".safetensors" or out.exists():
         raise BadInput(f"--out {out}: give the name of a new .safetensors file")
     loaded = load(ref, device=device)
-    file = weights_file(ref)
+    file = weights_file(loaded.info)
     origin = None if file is None else load_model_file(file)[1]
     if not isinstance(loaded.model, Classifier) or not isinstance(origin, Provenance):
         raise BadInput(f"{ref} is no network that satbench trained, whose training images are known; give a run folder")

@@ -27,14 +27,14 @@ CARD = "README.md"
 FILES = (WEIGHTS[0], STATE_DICT, CONFIG)
 
 
-def export(loaded: Loaded, ref: str, folder: Path) -> dict[str, str]:
-    """Write weights, state dict and config of `loaded`, which `ref` names, to `folder`; returns SHA-256 by file.
+def export(loaded: Loaded, folder: Path) -> dict[str, str]:
+    """Write weights, state dict and config of `loaded` to `folder`; returns SHA-256 by file.
 
     A file that satbench wrote is copied, so that `hf:OWNER/NAME` gives the same network with all that is known of it. A
     network of timm gets timm's layout. Of any other one the weights alone are written, which its own code has to load.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    source, weights = weights_file(ref), folder / WEIGHTS[0]
+    source, weights = weights_file(loaded.info), folder / WEIGHTS[0]
     if source is not None:
         with atomic_file(weights) as temporary:
             shutil.copyfile(source, temporary)
@@ -68,16 +68,16 @@ def _layout(model: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
     }
 
 
-def usage(loaded: Loaded, ref: str, pushed_to: str | None) -> str:
+def usage(loaded: Loaded, pushed_to: str | None) -> str:
     """Python that loads the exported network, from the Hub or from a folder."""
     where = "DIR/model.safetensors"
-    if weights_file(ref) is not None:
+    if weights_file(loaded.info) is not None:
         call = f'satbench.load_model("{f"hf:{pushed_to}" if pushed_to else where}")'
     elif isinstance(loaded.model, Classifier) and loaded.model.spec.architecture.startswith(TIMM):
         name = loaded.model.spec.architecture
         call = f'satbench.load_model("hf:{pushed_to}")' if pushed_to else f'satbench.load_model("{name}", "{where}")'
     else:
-        call = f"satbench.load_model({json.dumps(ref)}, {json.dumps(where)})"
+        call = f"satbench.load_model({json.dumps(loaded.info.ref)}, {json.dumps(where)})"
     return f"import satbench\n\nmodel = {call}  # [0, 1] {colours(loaded)} to logits, in eval mode"
 
 

@@ -1,6 +1,7 @@
 """A network that can be measured, with what is known of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -38,6 +39,10 @@ class Loaded:
     train_n: int | None = None
     class_names: tuple[str, ...] | None = None
     module: str | None = None
+
+    def with_info(self, **changes: Any) -> Self:
+        """It with other fields of `info`."""
+        return replace(self, info=self.info.model_copy(update=changes))
 
 
 def from_module(model: nn.Module, ref: str, label: str) -> Loaded:

@@ -77,7 +77,7 @@ def load(ref: str, checkpoint: Path | None = None, device: str = "cpu", progress
             f"{path} holds weights only; name their network: --model package.module:callable --checkpoint {path}"
         )
     elif colon and not path.exists():
-        loaded = from_callable(ref, checkpoint)
+        loaded = from_callable(ref, checkpoint).with_info(checkpoint=checkpoint and str(checkpoint))
     elif _is_tf_checkpoint(path):
         raise BadInput(f"{ref} is a TensorFlow checkpoint; name its network: --model NAME --checkpoint {ref}")
     elif len(path.parts) > 1 or path.is_file():
@@ -133,11 +133,11 @@ def fetch_weights(name: str, card: Card, progress: Progress = silent) -> Path:
     return obtain_weights(name, card, progress)
 
 
-def weights_file(ref: str) -> Path | None:
-    """The file of satbench's own that `load` reads for `ref`, which it has loaded before; None for other networks."""
-    path = Path(ref)
-    if is_card(ref):
-        own, card = find_card(ref)
+def weights_file(info: ModelInfo) -> Path | None:
+    """The file of satbench's own that a network was loaded from; None for other networks."""
+    path = Path(info.checkpoint or info.ref)
+    if info.checkpoint is None and is_card(info.ref):
+        own, card = find_card(info.ref)
         path = fetch_weights(own, card)
     elif path.is_dir():
         path = weights_of(path)
@@ -174,14 +174,13 @@ def _state_dict(name: str, card: StateDictCard, path: Path) -> Loaded:
 
 def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
     """The card's network with other weights; they bear its name alone only when they are the release's own."""
-    given = {"checkpoint": str(checkpoint)}
+    given = str(checkpoint)
     if isinstance(card, StateDictCard):
-        loaded = _state_dict(name, card, checkpoint)
         unknown = dict.fromkeys(("seed", "method", "recipe", "trained_for", "extra_data"))
-        update = {**unknown, **given, "label": f"{name} [{checkpoint.name}]"}
-        return replace(loaded, info=loaded.info.model_copy(update=update))
+        loaded = _state_dict(name, card, checkpoint)
+        return loaded.with_info(checkpoint=given, label=f"{name} [{checkpoint.name}]", **unknown)
     if checkpoint.is_dir() or checkpoint.suffix == ".safetensors":
-        loaded = _from_file(str(checkpoint), weights_of(checkpoint))
+        loaded = _from_file(given, weights_of(checkpoint))
         assert isinstance(loaded.model, Classifier)
         found, wanted = loaded.model.spec, (card.architecture, card.activation)
         if (found.architecture, found.activation) != wanted:
@@ -189,8 +188,8 @@ def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
                 f"{checkpoint} holds a {found.architecture} with {found.activation}, but {name} is a "
                 f"{card.architecture} with {card.activation}; give --model {checkpoint} alone"
             )
-        is_other = loaded.info.ref == str(checkpoint)
-        return replace(loaded, info=loaded.info.model_copy(update={"ref": name, **given})) if is_other else loaded
+        is_release = loaded.info.ref != given
+        return loaded if is_release else loaded.with_info(ref=name, checkpoint=given)
     if not isinstance(card, ReleasedCard):
         raise BadInput(f"{checkpoint} is no run folder or .safetensors file, which is what {name} can take")
     with Bundle(checkpoint) as bundle:
@@ -199,7 +198,7 @@ def _with_checkpoint(name: str, card: Card, checkpoint: Path) -> Loaded:
         model = convert_card(card, bundle).model
     info = ModelInfo(
         ref=name,
-        checkpoint=None if released else str(checkpoint),
+        checkpoint=None if released else given,
         digest=model_digest(model),
         label=name if released else f"{name} [{checkpoint.name}]",
         activation=card.activation,
@@ -286,9 +285,9 @@ def _from_robustbench(ref: str, name: str, checkpoint: Path | None, progress: Pr
     entry = from_robustbench(name, progress)
     loaded = from_module(entry.model, ref, ref)
     loaded.model.eval()
-    info = loaded.info.model_copy(update={"trained_for": entry.threat})
     loader = "torchvision" if entry.dataset == "imagenet" else None
-    return replace(loaded, info=info, dataset=entry.dataset, image_size=SIDES[entry.dataset], loader=loader)
+    loaded = replace(loaded, dataset=entry.dataset, image_size=SIDES[entry.dataset], loader=loader)
+    return loaded.with_info(trained_for=entry.threat)
 
 
 def _from_program(ref: str, path: Path, device: torch.device) -> Loaded:
@@ -296,17 +295,16 @@ def _from_program(ref: str, path: Path, device: torch.device) -> Loaded:
     model, shape = load_program(path, device)
     loaded = from_module(model, ref, path.name)
     loaded.model.eval()
-    info = loaded.info.model_copy(update={"digest": f"sha256:{sha256_file(path)}"})
     note = f"{path} is a program, which runs as it is; use files of authors you trust"
-    return replace(loaded, info=info, image_size=shape[-1] if shape else None, note=note)
+    loaded = replace(loaded, image_size=shape[-1] if shape else None, note=note)
+    return loaded.with_info(digest=f"sha256:{sha256_file(path)}")
 
 
 def _from_library(ref: str, kind: str, name: str, checkpoint: Path | None) -> Loaded:
     with cached_only():
         model = LIBRARIES[kind](name, checkpoint)
     if checkpoint is not None:
-        loaded = _of_collection(model, ref, f"{ref} [{checkpoint.name}]")
-        return replace(loaded, info=loaded.info.model_copy(update={"checkpoint": str(checkpoint)}))
+        return _of_collection(model, ref, f"{ref} [{checkpoint.name}]").with_info(checkpoint=str(checkpoint))
     return replace(_of_collection(model, ref, ref), class_names=class_names(kind, name))
 
 

@@ -49,8 +49,7 @@ def from_callable(ref: str, checkpoint: Path | None) -> Loaded:
         load_strictly(model, read_weights(checkpoint), checkpoint)
     loaded = from_module(model, ref, f"{attribute}:{tail}" if tail else attribute)
     loaded.model.eval()
-    given = {} if checkpoint is None else {"checkpoint": str(checkpoint)}
-    return replace(loaded, info=loaded.info.model_copy(update=given), module=module)
+    return replace(loaded, module=module)
 
 
 def _required(build: Callable[..., Any]) -> list[str]:
