@@ -3,7 +3,8 @@
 A JOB is a name of `tiny_training.WAYS`, "dying" for a run whose second process kills itself once, "counting" for three
 runs whose all-reduces are counted, "tracked" for a run with a step log and a tracker, "synced" for networks with batch
 norm over the whole batch, "in quarters" for networks with batch norm that learn from quarters of a batch, two of each
-process or four of one, or "refused" for a run that the second process refuses, each process writing what it raised.
+process or four of one, or "refused" for a run that the second process refuses, each process writing what it raised. At its
+end a process writes which threads of its group are left.
 """
 
 import os
@@ -51,6 +52,8 @@ def main() -> None:
             work(Path(out), dataset, jobs)
     except BadInput as error:
         Path(out, f"raised-{RANK}").write_text(f"{type(error).__name__}: {error}")
+    threads = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]  # none beside Linux
+    Path(out, f"threads-{RANK}").write_text(" ".join(name for name in threads if "gloo" in name))
 
 
 class Rows:

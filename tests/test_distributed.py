@@ -31,7 +31,8 @@ LOOSE = {
 
 def run(out: Path, dataset: str, *jobs: str, restarts: int = 0) -> None:
     """Two processes do these jobs."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+    path = f"{HERE.parent}{os.pathsep}{HERE}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", "PYTHONPATH": path}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
     words = [sys.executable, *launch, str(HERE / "many_processes.py"), str(out), dataset]
     out.mkdir(exist_ok=True)
@@ -79,6 +80,11 @@ def test_two_processes_train_what_one_trains(two: Path, dataset: str, tmp_path: 
             "last.safetensors",
             "state.safetensors",
         }
+
+
+def test_no_thread_outlives_its_group(two: Path) -> None:
+    """One that does may abort the process at its end, also after a refusal."""
+    assert [(two / f"threads-{rank}").read_text() for rank in (0, 1)] == ["", ""]
 
 
 def test_the_first_process_alone_logs_and_tracks(two: Path) -> None:

@@ -1,9 +1,8 @@
 """Several processes that train one network, each on its share of every batch, as torchrun starts them."""
 
-import gc
+import importlib
 import inspect
 import os
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -51,8 +50,7 @@ class Group(Processes):
 def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     """The processes that torchrun started together with this one, and this one's device; alone without torchrun.
 
-    NCCL joins GPUs, gloo everything else. The group ends with the block, unless it was there before; so do its threads,
-    which may abort a process that ends before them (https://github.com/pytorch/pytorch/issues/190489).
+    NCCL joins GPUs, gloo everything else. The group ends with the block, unless it was there before.
     A `BadInput` or `OSError` inside the block stays itself in the first process that raises one; the others, which
     raise the same or lose the connection, raise `ReportedElsewhere`.
     """
@@ -71,6 +69,9 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
             )
         device = torch.device("cuda", place)
         torch.cuda.set_device(device)
+    # Its functions take the group of the time of their import as a default. DDP imports it, so that the threads of the
+    # group would never end, which may abort the process at its exit (https://github.com/pytorch/pytorch/issues/190489).
+    importlib.import_module("torch.distributed.nn")
     store, rank, count = next(rendezvous("env://"))
     # torchrun keeps one store for all restarts, in which the addresses of dead processes would be found again
     store = PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
@@ -78,19 +79,16 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
     try:
         yield Group(), device
-    except (BadInput, OSError) as error:
-        traceback.clear_frames(error.__traceback__)
+    except (BadInput, OSError):
         if store.add("refusals", 1) > 1:
             raise ReportedElsewhere("another process has raised an error first") from None
         raise
-    except RuntimeError as error:  # of a collective that another process has left
+    except RuntimeError:  # of a collective that another process has left
         if store.add("refusals", 0):
-            traceback.clear_frames(error.__traceback__)
             raise ReportedElsewhere("another process has raised an error") from None
         raise
     finally:
         torch.distributed.destroy_process_group()
-        gc.collect()  # networks, which hold the group, lie in reference cycles and in the frames of an error
 
 
 def share_gradients(model: nn.Module, device: torch.device, processes: Processes) -> nn.Module:
