@@ -5,9 +5,9 @@
 `evaluation` is AutoAttack standard on a network for digits: one `satbench eval`, against two of them at the same time
 on one folder. `study` is six trainings of `--epochs` with their evaluations, by one worker process and by two. Every
 process has one thread. Printed is the ratio of the wall times of whole commands, start-up included: median, minimum and
-maximum over the rounds. The records must be equal bytes. The speed of a shared machine
-changes between two commands, and the ratio of wall times with it. CPU seconds by wall time, the cores in use, do not
-depend on that speed.
+maximum over the rounds. The records must be equal bytes. The speed of a shared machine changes
+between two commands, and the ratio of wall times with it. CPU seconds by wall time, the cores in use, do not depend on
+that speed.
 
 A study has some ten seconds that a second worker does not shorten: every process imports torch, and torch's optimizers
 import its compiler. So the ratio grows with the size of the trainings.

@@ -3,8 +3,8 @@
 A JOB is a name of `tiny_training.WAYS`, "dying" for a run whose second process kills itself once, "counting" for three
 runs whose all-reduces are counted, "tracked" for a run with a step log and a tracker, "synced" for networks with batch
 norm over the whole batch, "in quarters" for networks with batch norm that learn from quarters of a batch, two of each
-process or four of one, or "refused" for a run that the second process refuses, each process writing what it raised. At its
-end a process writes which threads of its group are left.
+process or four of one, or "refused" for a run that the second process refuses, each process writing what it raised.
+At its end a process writes which threads of its group are left.
 """
 
 import os

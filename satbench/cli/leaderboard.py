@@ -1,5 +1,6 @@
 """`satbench leaderboard`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ from satbench.cli import options
 from satbench.cli.output import echo
 
 if TYPE_CHECKING:
-    from satbench.reporting.leaderboard_folder import ExamplesOf, Leaderboard
+    from satbench.reporting.leaderboard_folder import Leaderboard
 
 Folder = Annotated[Path, typer.Option("--dir", help="The leaderboard's folder.")]
 Reports = Annotated[Path, typer.Option(help="Where reports of studies lie, which decide the claims of claims.yaml.")]
@@ -55,7 +56,12 @@ def add(
     """Check runs and write one small JSON file for each into DIR/runs; `build` then makes the pages."""
     from satbench.reporting import leaderboard_folder
 
-    for added in leaderboard_folder.add(folder, runs, norm, examples_with(data_dir) if examples else None):
+    pictures = None
+    if examples:
+        from satbench.evaluation.pictures import examples_of
+
+        pictures = partial(examples_of, data_dir=data_dir)
+    for added in leaderboard_folder.add(folder, runs, norm, pictures):
         for note in added.notes:
             echo(f"{added.file}: {note}", err=True)
         if added.is_new:
@@ -120,14 +126,6 @@ def export(
         write_text(out, text)
         echo(f"{out}")
     echo(f"empty, to be filled in: {', '.join(TO_FILL)}", err=True)
-
-
-def examples_with(data_dir: Path | None) -> "ExamplesOf":
-    """What gives the examples of a run, with the images of `data_dir`."""
-    from satbench.evaluation.pictures import pictures_of
-    from satbench.reporting.pictures import small
-
-    return lambda run: tuple(map(small, pictures_of(run, data_dir)))
 
 
 def _files(board: "Leaderboard", folder: Path, reports: Path) -> dict[str, str]:

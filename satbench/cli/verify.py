@@ -44,19 +44,19 @@ def command(
     check("--sample", sample, Index)
     announce(f"verify {run}: time left follows")
 
-    from satbench.cli.leaderboard import examples_with
+    from satbench.evaluation.pictures import examples_of
     from satbench.evaluation.verify import verify
     from satbench.reporting.examples import Example
     from satbench.reporting.run_file import differences, read_entry
     from satbench.results.store import read_run
 
-    entry = None if row is None else read_entry(row)
-    differing = [] if entry is None else [f"{row}: {one}" for one in differences(entry, read_run(run))]
+    entry, stored = None if row is None else read_entry(row), read_run(run)
+    differing = [] if entry is None else [f"{row}: {one}" for one in differences(entry, stored)]
 
     with progress_bar(f"verify {run.name}") as report:
         found = verify(run, model, checkpoint, dataset, data_dir, device, attack or (), source, sample, seal, report)
     if entry is not None and entry.examples and not found.faults:
-        again = examples_with(data_dir)(read_run(run))
+        again = examples_of(stored, data_dir, dataset)
         if len(again) != len(entry.examples) or not all(map(Example.shows, entry.examples, again)):
             differing.append(f"{row}: its pictures are not those of the run")
     faults = [*differing, *found.faults]

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from satbench.core.errors import BadInput
+from satbench.core.lookup import nearest
 
 Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -35,8 +36,10 @@ class Threat(BaseModel):
 def stated_threat(text: str, where: str = "threat") -> Threat:
     """The threat that is written as NORM:EPS, such as Linf:8/255; a `BadInput` begins with `where`."""
     norm, colon, eps = (part.strip() for part in text.partition(":"))
-    if not colon or norm not in NORMS:
+    if not colon:
         raise BadInput(f"{where} {text!r} is not NORM:EPS, such as Linf:8/255; norms are {', '.join(NORMS)}")
+    if norm not in NORMS:
+        raise BadInput(f"unknown norm {norm!r}; {nearest(norm, NORMS)}")
     return Threat(norm=norm, eps=parse_eps(eps, norm))
 
 

@@ -1,7 +1,6 @@
 """Data sets by name; each yields `(sample_id, x, y)` with images in [0, 1]."""
 
 import inspect
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from satbench.data.decoded import settled
 from satbench.data.images import SHARES, Images, carve, together
 from satbench.data.loaders import LOADERS
 from satbench.data.published import PUBLISHED
-from satbench.specs.names import check_data_set
+from satbench.specs.names import check_data_set, data_root
 
 _ALL = imported_table("satbench.data", {name: one.where for name, one in DATA_SETS.items()})
 EMBEDDED: dict[str, Callable[..., Images]] = {name: make for name, make in _ALL.items() if not DATA_SETS[name].path}
@@ -66,7 +65,7 @@ def _listed(
     given: dict[str, object] = {} if loader is None else {"loader": loader}
     if channels in (1, 3) and "channels" in inspect.signature(factory).parameters:
         given["channels"] = channels
-    root = data_dir or Path(os.environ.get("SATBENCH_DATA") or ".")
+    root = data_root(data_dir)
     where: tuple[object, ...] = (root / path,) if kind in FROM_PATH else ()
     if kind in PUBLISHED:
         where = (root / path, not path)

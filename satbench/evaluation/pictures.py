@@ -12,29 +12,34 @@ from satbench.core.errors import BadInput
 from satbench.core.plugins import check_allowed
 from satbench.data import Images, is_own_data, load_images
 from satbench.evaluation.stored import example
-from satbench.reporting.examples import EACH
+from satbench.reporting.examples import EACH, Example
 from satbench.reporting.names import short_names, threat_name
-from satbench.reporting.pictures import Picture
+from satbench.reporting.pictures import Picture, small
 from satbench.results.store import Run, read_examples
 
 
-def pictures_of(run: Run, data_dir: Path | None = None, count: int = EACH) -> list[Picture]:
-    """The first `count` images that the run's strongest attack broke, in the order of the records, each once.
+def examples_of(run: Run, data_dir: Path | None = None, dataset: str | None = None) -> tuple[Example, ...]:
+    """The run's `pictures_of` as the card of a leaderboard shows them."""
+    return tuple(map(small, pictures_of(run, data_dir, dataset)))
 
-    The images are read again from where `load_images` finds them. Raises `BadInput` where the run kept no examples, no
-    image was broken, or the images are others than those of the run.
+
+def pictures_of(run: Run, data_dir: Path | None = None, dataset: str | None = None) -> list[Picture]:
+    """The first `EACH` images that the run's strongest attack broke, in the order of the records, each once.
+
+    The images are read again from where `load_images` finds them, as `dataset` where they have another name now. Raises
+    `BadInput` where the run kept no examples, no image was broken, or the images are others than those of the run.
     """
     examples = read_examples(run)
     data = run.manifest.data
-    if is_own_data(data.name):
+    if dataset is None and is_own_data(data.name):
         check_allowed(data.name, run.path)
-    images = load_images(data.name, data.split, data.image_size, data_dir, data.loader).head(data.n)
+    images = load_images(dataset or data.name, data.split, data.image_size, data_dir, data.loader).head(data.n)
     if images.digest != data.digest:
         raise BadInput(f"the images of {images.name} are not those of {run.path}: ids, labels or pixels differ")
     strongest = max(run.manifest.attacks, key=lambda one: (one.strength, one.id))
     chosen = run.records.merge(examples, on=["attack", "norm", "eps", "sample_id"])
     is_shown = (chosen["attack"] == strongest.id) & (chosen["clean_prediction"] == chosen["label"])
-    chosen = chosen[is_shown].drop_duplicates("sample_id").head(count)
+    chosen = chosen[is_shown].drop_duplicates("sample_id").head(EACH)
     if chosen.empty:
         raise BadInput(f"{run.path} has no example of {strongest.label} that broke an image; give another run")
     attack = short_names(run.manifest.attacks)[strongest.id]

@@ -107,7 +107,7 @@ def verify(
         raise BadInput(f"--seal {seal} is too short; give at least 16 characters of the published seal")
     faults = [f"the seal is {said.seal}, expected {seal}"] if seal and not said.seal.startswith(seal.lower()) else []
     if model is None and said.model.in_memory:
-        raise BadInput(f"{run.path} measured a {said.model.ref} that was given from Python; name it with --model")
+        raise BadInput(f"{run.path} measured a {said.model.ref} given from Python; name it with --model or as model=")
     if model is None and is_own_network(said.model.ref):
         check_allowed(said.model.ref, run.path)
     if model is None and checkpoint is None and said.model.checkpoint is not None:

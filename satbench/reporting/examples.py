@@ -39,12 +39,11 @@ def _small_png(text: str) -> str:
 Png = Annotated[str, AfterValidator(_small_png)]
 
 
-class Example(Strict):
-    """An image with an adversarial example of it.
+class Broken(Strict):
+    """What is said of an image with an adversarial example of it.
 
     attack: with its threat. sample: id of the image. label, clean, predicted: names of the class, of the prediction on
     the image, and on the attacked one. largest: of the perturbation's entries by size, in the pixel scale of [0, 1].
-    step: the pictures show every `step`-th pixel in each direction. image, perturbation, attacked: PNG in base64.
     """
 
     attack: str
@@ -53,6 +52,14 @@ class Example(Strict):
     clean: str
     predicted: str
     largest: FromZero
+
+
+class Example(Broken):
+    """An image, its perturbation and the attacked image, each as PNG in base64.
+
+    step: the pictures show every `step`-th pixel in each direction.
+    """
+
     step: Count
     image: Png
     perturbation: Png

@@ -77,11 +77,14 @@ def _of_changes(changes: Sequence[Comparison], names: dict[str, str], quantity: 
 
 def _of_activation(here: Sequence[Comparison], names: dict[str, str]) -> str:
     said = []
-    activation, reference, methods = here[0].of[1], here[0].reference, counted(len(here), "method")
+    activation, reference, methods = here[0].of[1], here[0].reference, [names[one.of[0]] for one in here]
+    of_all = "" if len(methods) == 1 else f" of {counted(len(methods), 'method')}"
     for verdict in ("higher", "lower"):
         if found := [names[one.of[0]] for one in here if one.verdict == verdict]:
-            said.append(f"{verdict} than {reference} in {len(found)} of {methods} ({_series(found)})")
-    return f"{activation} is {' and '.join(said) or f'neither higher nor lower than {reference} in any of {methods}'}"
+            where = f"{len(found)}{of_all} ({_series(found)})" if of_all else methods[0]
+            said.append(f"{verdict} than {reference} in {where}")
+    nowhere = f"neither higher nor lower than {reference} in {f'any{of_all}' if of_all else methods[0]}"
+    return f"{activation} is {' and '.join(said) or nowhere}"
 
 
 def of_lines(lines: Sequence[Line]) -> str:

@@ -140,7 +140,9 @@ def write_report(
     by_method = methods is not None and len(methods.rows) > len(methods.activations)  # what varies most comes first
     figures = {}
     headline = _at(lines, headline_rows(rows))
-    shown = headline if len({line.identity for line in lines}) > 1 else lines
+    are_several = len({line.identity for line in lines}) > 1
+    shown = headline if are_several else lines
+    sentence = opening.of_differences(asked) if asked else opening.of_lines(shown)
     first, equal = table_forms.first_columns(shown)
     for one in (*_differences(asked), *_methods(methods), *_drawn(rows, curves, headline), *_examples(background)):
         forms = plots.encoded(one.figure)
@@ -153,8 +155,8 @@ def write_report(
         "report.html.j2",
         title=title,
         notes=notes,
-        headline=opening.of_methods(methods) if methods and by_method else _sentence(asked, shown),
-        answer=opening.of_differences(asked) if asked and by_method else "",
+        headline=opening.of_methods(methods) if methods and by_method else sentence,
+        answer=sentence if asked and by_method else "",
         by_method=by_method,
         opening="methods" if by_method else next((stem for stem in OPENING if stem in figures), ""),
         methods=None if methods is None else _method_section(methods, trained, reported),
@@ -176,7 +178,7 @@ def write_report(
         trust_words=provenance.trust_words(runs),
         doubts=table_forms.doubts(lines),
         stages=provenance.stages(runs),
-        sentences=sentences(networks, reference) if len({line.identity for line in lines}) > 1 else (),
+        sentences=sentences(networks, reference) if are_several else (),
         radii=len({line.threat for line in lines}),
         rule=RULE_NOTE,
         differences=difference_table(found),
@@ -207,10 +209,6 @@ def check_report_folder(folder: Path) -> None:
 
 def _address(svg: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
-
-
-def _sentence(asked: Sequence[Comparison], headline: Sequence[tables.Line]) -> str:
-    return opening.of_differences(asked) if asked else opening.of_lines(headline)
 
 
 def _differences(asked: Sequence[Comparison]) -> list[_Drawn]:

@@ -90,6 +90,7 @@ def compare_runs(a: Run | str | Path, b: Run | str | Path) -> Comparison:
     """Clean accuracy, every attack at every threat that both runs have, and the worst case over those attacks.
 
     a, b: runs, or the folders of runs.
+
     Only images in both runs count, each quantity on those that met all its attacks. Raises `BadInput` when both are one
     folder, have no image in common, or show different images or labels under one sample id.
     """

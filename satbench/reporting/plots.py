@@ -199,7 +199,7 @@ def _arms(mean: float, low: float, high: float) -> list[list[float]]:
 def differences(asked: Sequence[Comparison], is_narrow: bool = False) -> Figure:
     """Comparisons of one quantity: the difference of each with its 95% interval, a line each, the first on top.
 
-    Filled where the difference is higher or lower than the reference, hollow inside the noise.
+    Filled where the difference is higher or lower than the reference, hollow where that is not decided.
     """
     counts = [f"n = {one.n}, {counted(len(one.seeds), 'seed')}" for one in asked]
     names = [figure_text(f"{one.activation} - {one.reference}") for one in asked]

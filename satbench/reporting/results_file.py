@@ -21,6 +21,7 @@ from satbench.core.errors import FAULTS, BadInput
 from satbench.core.parameters import FromZero, Index
 from satbench.core.parsing import parsed
 from satbench.reporting.background import NOTHING, Background
+from satbench.reporting.examples import Broken
 from satbench.reporting.joined import Measured, images_name, join_runs
 from satbench.reporting.packed import (
     PackedRecords,
@@ -81,16 +82,10 @@ class _Run(PackedRecords):
     images: Index
 
 
-class _Picture(Strict):
+class _Picture(Broken):
     """A `Picture`; its arrays have the shape (H, W, C) and are packed."""
 
     network: str
-    attack: str
-    sample: str
-    label: str
-    clean: str
-    predicted: str
-    largest: FromZero
     shape: tuple[Side, Side, Annotated[int, Field(ge=1, le=4)]]
     image: str
     perturbation: str

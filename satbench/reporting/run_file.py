@@ -2,8 +2,7 @@
 
 A file holds one of two things. `Entry.run` is a run: its manifest, what `packed` keeps of its records image by image,
 the log of the network's training where that was found, and pictures of some images that it broke, where these were
-asked for. `Entry.rows` are counts alone, of runs whose records are no
-longer known.
+asked for. `Entry.rows` are counts alone, of runs whose records are no longer known.
 """
 
 import hashlib

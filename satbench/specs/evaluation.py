@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from satbench.core.eps import NORMS, Norm, Threat, parse_eps
+from satbench.core.eps import NORMS, Norm, Threat, parse_eps, stated_threat
 from satbench.core.errors import BadInput
 from satbench.core.escaping import one_line
 from satbench.core.lookup import nearest
@@ -118,12 +118,11 @@ class EvaluationSpec(BaseModel):
 def _threat(value: Any) -> Threat | str:
     """A threat from text, a mapping or anything that has `norm` and `eps`; a norm alone stays text."""
     if isinstance(value, str):
-        norm, colon, eps = (part.strip() for part in value.partition(":"))
-        if not colon and norm in NORMS:
-            return norm
-        if not colon:
-            raise BadInput(f"threat {value!r} is not NORM:EPS, as Linf:8/255, and no norm; {nearest(norm, NORMS)}")
-        value = {"norm": norm, "eps": eps}
+        if ":" in value:
+            return stated_threat(value)
+        if value.strip() not in NORMS:
+            raise BadInput(f"threat {value!r} is not NORM:EPS, as Linf:8/255, and no norm; {nearest(value, NORMS)}")
+        return value.strip()
     held = dict(value) if isinstance(value, Mapping) else {key: getattr(value, key, None) for key in ("norm", "eps")}
     if set(held) != {"norm", "eps"}:
         raise BadInput(f"threat {held} is not a norm and an eps; write Linf:8/255")

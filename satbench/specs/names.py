@@ -80,9 +80,14 @@ def check_data_set(name: str) -> None:
 def check_data_path(name: str, data_dir: Path | None) -> None:
     """Raise `BadInput` where a data set such as npz:PATH needs a path that is not there, seen from `data_dir`."""
     kind, _, path = name.partition(":")
-    root = data_dir or Path(os.environ.get("SATBENCH_DATA") or ".")
-    if kind in DATA_SETS and DATA_SETS[kind].path == ":PATH" and not (root / path).exists():
-        raise BadInput(f"--dataset {name}: no such file: {root / path}; give another path, or its folder as --data-dir")
+    given = data_root(data_dir) / path
+    if kind in DATA_SETS and DATA_SETS[kind].path == ":PATH" and not given.exists():
+        raise BadInput(f"--dataset {name}: no such file: {given}; give another path, or its folder as --data-dir")
+
+
+def data_root(data_dir: Path | None) -> Path:
+    """Where relative paths of data sets lie: `data_dir`, else the folder that SATBENCH_DATA names, else this one."""
+    return data_dir or Path(os.environ.get("SATBENCH_DATA") or ".")
 
 
 def check_recipe(name: str) -> None:
