@@ -6,6 +6,7 @@ where and when a run was made, what it is called, what was left out. Those show 
 """
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,28 @@ def test_a_run_that_was_enlarged_verifies(attack: str, model: Loaded, tmp_path: 
     for n, eps in ((30, "0.1"), (N, "0.1"), (N, EPS)):
         run = measured(model, tmp_path, attack=attack, n=n, eps=eps)
     assert checked(run.path, model).faults == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_batches_of_a_smaller_run_prove_nothing_of_records_that_come_from_others(
+    seed: int, model: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second stage attacked what stood of the first 20 images alone, and later together with what stood of more."""
+    right = measured(model, tmp_path / "all", attack="fgsm").records
+    last = right.index[right["clean_prediction"] == right["label"]][19]
+    for n in (int(last) + 1, N):
+        run = measured(
+            model,
+            tmp_path / "run",
+            attack="autoattack:version=custom,components=apgd-ce+square,unit=20",
+            n=n,
+            eps="0.1",
+        )
+    stood = run.records["stage"] != run.records["stage"].iloc[0]
+    assert stood.any()
+    monkeypatch.setattr("satbench.evaluation.reattack.random.SystemRandom", lambda: random.Random(seed))
+    seen = checked(run.path, model, sample=1)
+    assert (seen.faults, seen.exact) == ([], 0)
 
 
 def test_a_run_without_examples_verifies_by_attacking_again(model: Loaded, tmp_path: Path) -> None:

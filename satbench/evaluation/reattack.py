@@ -71,7 +71,7 @@ def reattack(
         progress(done, len(whole), f"{name} {threat}")
         attack = attacks[name]
         chosen = _whole_batches(given, stages[name], run.manifest, sample, draw)
-        exactly = same_numerics and _packed_as(run, chosen, stages[name], threat)
+        exactly = same_numerics and _packed_as(run, given, chosen, stages[name], threat)
         if not exactly and (unit_of(attack) is None or len(stages[name]) > 1):
             chosen = given.iloc[sorted(draw.sample(range(len(given)), min(sample, len(given))))]
         recorded, found = _again(run, model, images, attack, threat, chosen, device, search, random_network)
@@ -108,14 +108,26 @@ def _whole_batches(
     return pd.concat([parts[index] for index in sorted(chosen)])
 
 
-def _packed_as(run: Run, chosen: pd.DataFrame, stages: Sequence[Attack], threat: ThreatModel) -> bool:
-    """Whether every batch of an attack on these images alone is one that the run made and kept."""
-    for stage, position, parts in batches(chosen.reset_index(drop=True), stages, run.manifest.batch_size, len(chosen)):
-        work = Work(run.path, work_of(run.manifest, stage, position, threat), examples=False)
-        names = [batch_name(list(part[KEY].itertuples(index=False, name=None))) for part in parts]
-        if any(work.part(name) is None for name in names):
+def _packed_as(
+    run: Run, given: pd.DataFrame, chosen: pd.DataFrame, stages: Sequence[Attack], threat: ThreatModel
+) -> bool:
+    """Whether every batch of an attack on the `chosen` images alone is one from which the records come.
+
+    A run that was enlarged also keeps batches of the smaller runs, from which its records no longer come.
+    """
+    said = run.manifest
+    whole = batches(given, stages, said.batch_size, said.data.n)
+    alone = batches(chosen.reset_index(drop=True), stages, said.batch_size, len(chosen))
+    for (stage, position, used), (_, _, parts) in zip(whole, alone, strict=True):
+        work = Work(run.path, work_of(said, stage, position, threat), examples=False)
+        names = _names(parts)
+        if not names <= _names(used) or any(work.part(name) is None for name in names):
             return False
     return True
+
+
+def _names(parts: Sequence[pd.DataFrame]) -> set[str]:
+    return {batch_name(list(part[KEY].itertuples(index=False, name=None))) for part in parts}
 
 
 def _again(
