@@ -20,10 +20,10 @@ from satbench.results.store import read_examples
 def test_a_picture_is_the_image_and_what_broke_it(tmp_path: Path) -> None:
     settings = {"eps": 0.2, "dataset": "digits", "split": "test", "n": 12, "trust": False, "save_examples": True}
     run = evaluate(nearest_mean(), tmp_path / "run", ["fgsm", "pgd:steps=5"], **settings)
-    pictures = pictures_of(run, count=2)
+    pictures = pictures_of(run)
     images = load_images("digits", "test")
     stored = read_examples(run).merge(run.records, on=["attack", "norm", "eps", "sample_id"])
-    assert len(pictures) == 2
+    assert len(pictures) == 3
     for one in pictures:
         (row,) = stored[stored["attack"].str.contains("steps=5") & (stored["sample_id"] == one.sample)].itertuples()
         x = images.x[images.ids.index(one.sample)]

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import Result
@@ -17,11 +18,11 @@ from typer.testing import CliRunner
 from satbench import evaluate
 from satbench.attacks.base import info_of
 from satbench.cli import app
+from satbench.data import load_images
 from satbench.evaluation import sweep
-from satbench.evaluation.pictures import pictures_of
+from satbench.evaluation.pictures import examples_of
 from satbench.models.weights import model_digest
 from satbench.recipes import named, recipe
-from satbench.reporting.pictures import small
 from satbench.reporting.repeat import eval_command, load_statement, train_command
 from satbench.reporting.run_details import details_of
 from satbench.reporting.run_file import Entry, encoded, file_name, read_entry
@@ -209,7 +210,7 @@ def test_a_file_with_better_figures_and_a_digest_of_its_own_is_a_fault(
 
 
 def test_pictures_of_another_image_are_a_fault(run: Run, tmp_path: Path) -> None:
-    pictures = tuple(map(small, pictures_of(run)))
+    pictures = examples_of(run)
     honest, forged = (tmp_path / name for name in ("honest.json", "forged.json"))
     honest.write_text(encoded(Entry(run, examples=pictures)))
     other = pictures[0].model_copy(update={"image": pictures[1].image})
@@ -218,6 +219,20 @@ def test_pictures_of_another_image_are_a_fault(run: Run, tmp_path: Path) -> None
     assert call(*words, honest).exit_code == 0
     done = call(*words, forged)
     assert (done.exit_code, "its pictures are not those of the run" in done.stderr) == (1, True)
+
+
+def test_pictures_are_compared_with_images_that_have_moved(tmp_path: Path) -> None:
+    images = load_images("digits", "test").head(20)
+    (tmp_path / "before").mkdir()
+    np.savez(tmp_path / "before" / "rows.npz", x=images.x.numpy(), y=images.y.numpy())
+    settings: dict[str, Any] = {"attack": "fgsm", "eps": 0.3, "trust": False, "save_examples": True, "device": "cpu"}
+    run = evaluate("digits-silu", tmp_path / "run", dataset=f"npz:{tmp_path / 'before' / 'rows.npz'}", **settings)
+    row = tmp_path / "row.json"
+    row.write_text(encoded(Entry(run, examples=examples_of(run, tmp_path / "before"))))
+    (tmp_path / "before").rename(tmp_path / "after")
+    where = ("--dataset", f"npz:{tmp_path / 'after' / 'rows.npz'}")
+    done = call("verify", run.path, "--device", "cpu", "--sample", "1", "--row", row, *where)
+    assert (done.exit_code, f"{row}: says what the run says" in done.stdout) == (0, True)
 
 
 def test_a_card_of_a_page_shows_what_the_records_say(run: Run, entry_file: Path) -> None:
@@ -256,7 +271,7 @@ def test_the_examples_of_a_run_are_on_its_card(run: Run, tmp_path: Path) -> None
         again = call("leaderboard", "add", run.path, *words, "--dir", board)
         assert (again.stdout, again.stderr) == ("", f"{file}: is there already\n")
     entry = read_entry(file)
-    expected = tuple(map(small, pictures_of(run)))
+    expected = examples_of(run)
     assert entry.examples == expected
     assert len({one.sample for one in expected}) == len(expected) > 0
     (detail,) = details_of({file.name: entry})
