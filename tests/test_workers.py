@@ -70,6 +70,16 @@ def same(one: Run, out: Path) -> Run:
     return other
 
 
+def test_a_claim_of_a_killed_worker_is_forgotten(tmp_path: Path) -> None:
+    """It was killed after its part was there, so that nobody claims that job again."""
+    spec = {**SPEC, "attacks": ["fgsm"], "n": 8, "trust": False}
+    evaluate(EvaluationSpec(**spec), tmp_path, device="cpu")
+    (tmp_path / CLAIMS).mkdir()
+    (tmp_path / CLAIMS / "work-batch").touch()
+    evaluate(EvaluationSpec(**{**spec, "n": 16}), tmp_path, device="cpu")
+    assert not (tmp_path / CLAIMS).exists()
+
+
 def parts(out: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in out.glob("parts/*/[!.]*.parquet")}
 

@@ -75,8 +75,8 @@ def among_workers(out: Path, command: str, task: str) -> Iterator[None]:
     finally:
         Path(mine.lock_file).unlink(missing_ok=True)  # gone where the user has deleted the folder meanwhile
         mine.release()
-        _forget_the_dead(folder)
         for hidden in (folder, out / CLAIMS):
+            _forget_the_dead(hidden)
             with suppress(OSError):  # other workers are there, or none was
                 hidden.rmdir()
         _leave(out, is_new)
