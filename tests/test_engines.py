@@ -177,6 +177,16 @@ def wait_for(condition: Callable[[], bool], study: subprocess.Popen[str] | None 
         time.sleep(0.05)
 
 
+def test_a_worker_that_its_engine_cannot_reach_ends_with_the_study(tmp_path: Path) -> None:
+    token = tmp_path / f".token-{'0' * 16}"
+    token.touch()
+    worker = WorkerProcess(order_to(call_for(tmp_path, PIECES, 100)))
+    wait_for(lambda: bool(workers_in(tmp_path)))
+    assert worker.poll() is None
+    token.unlink()
+    assert worker.wait().message.startswith("was killed by SIGTERM")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_a_study_that_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
     study = started("local:2", tmp_path, seconds=100)

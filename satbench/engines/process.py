@@ -20,6 +20,7 @@ from satbench.core.shared import file_system
 from satbench.engines.base import Call, Ended, Order
 
 GRACE = 10.0  # seconds from SIGTERM, on which a training saves, to SIGKILL
+LOOK = 5.0  # seconds between two looks for the token
 REFUSED = 2  # exit status on bad input, as everywhere in satbench
 TOKEN = ".token-"  # and random digits, a file in the shared folder
 PROGRAM = "from satbench.engines.process import main; main()"
@@ -100,13 +101,15 @@ class WorkerProcess:
 def main() -> None:
     """The worker's side: read an order from standard input, check it, and make the call.
 
-    Exits with status 2 and one line on bad input. Ends when standard input does.
+    Exits with status 2 and one line on bad input. Ends when standard input does, and when the study has: an engine that
+    lost its cluster cannot stop a worker there.
     """
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm warns all processes of a job; the parent sends SIGTERM
     order: Order = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _check(order)
+        threading.Thread(target=_end_with_study, args=(order,), daemon=True).start()
         _function(order.call.function)(**order.call.arguments)
     except BadInput as error:
         sys.stderr.write(f"{error}\n")  # read by the parent
@@ -123,8 +126,7 @@ def software_of(call: Call) -> dict[str, str]:
 def _check(order: Order) -> None:
     """Refuse a folder that is not the sender's, and software that is not."""
     host, folder = socket.gethostname(), order.call.folder
-    system, root = file_system(folder)
-    if not system.exists(f"{root}/{TOKEN}{order.token}"):
+    if not _is_wanted(order):
         raise BadInput(
             f"{folder} on {host}, where a worker was started, is not the folder of the study; "
             "give a folder that every machine shares, under one path, or a URL"
@@ -144,6 +146,28 @@ def _function(name: str) -> Callable[..., Any]:
     return function
 
 
+def _is_wanted(order: Order) -> bool:
+    """Whether the study that sent the order still runs, as far as its folder tells; raises what the storage raises."""
+    system, root = file_system(order.call.folder)
+    system.invalidate_cache()
+    try:
+        system.info(f"{root}/{TOKEN}{order.token}")  # `exists` takes every error for an absence
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _end_with_parent() -> None:
     os.read(sys.stdin.fileno(), 1)  # nothing more is written: it returns when the parent has ended
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _end_with_study(order: Order) -> None:
+    wanted = True
+    while wanted:
+        time.sleep(LOOK)
+        with contextlib.suppress(OSError):  # the storage does not answer just now
+            wanted = _is_wanted(order)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
     os.killpg(os.getpgrp(), signal.SIGKILL)

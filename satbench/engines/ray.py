@@ -104,7 +104,7 @@ class _RayJob:
 
     def poll(self) -> Ended | None:
         if self._engine.is_gone:
-            return Ended("died", "the head is gone")  # Ray ends the workers, on other machines within a minute
+            return Ended("died", "the head is gone")  # its workers end with the study
         if not self._ray.wait([self._task], timeout=0)[0]:
             return None
         try:
