@@ -41,7 +41,7 @@ class Loaded:
     module: str | None = None
 
     def with_info(self, **changes: Any) -> Self:
-        """It with other fields of `info`."""
+        """The same network with other fields of `info`."""
         return replace(self, info=self.info.model_copy(update=changes))
 
 
