@@ -53,7 +53,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def is_right(folder: Path) -> bool:
-    left = {file.name for file in folder.glob(".[!cp]*")}  # besides claims and the files with process ids
+    left = {file.name for file in folder.glob(".[!cp0-9]*")}  # besides claims, process ids, and a piece half written
     return not left and files(folder) == {str(piece): content(piece) for piece in range(PIECES)}
 
 
