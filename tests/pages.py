@@ -89,14 +89,20 @@ def satbench_arguments(words: list[str]) -> list[str] | None:
     return list(takewhile(lambda word: word not in ENDS, bare[1:])) if bare[:1] == ["satbench"] else None
 
 
-def parse(arguments: list[str]) -> None:
-    """Parse the arguments as the command line does, without running the command; raises for an unknown option."""
+def parse(arguments: list[str]) -> list[str]:
+    """Parse the arguments as the command line does, without running the command; raises for an unknown option.
+
+    Returns the names of the command and its groups.
+    """
     command: Any = typer.main.get_command(app)
+    names: list[str] = []
     with suppress(typer.Exit):  # of --version and --help
         context = command.make_context("satbench", list(arguments))
         while hasattr(command, "resolve_command") and (rest := [*context._protected_args, *context.args]):
             name, command, rest = command.resolve_command(context, rest)
+            names.append(name)
             context = command.make_context(name, rest, parent=context)
+    return names
 
 
 @cache

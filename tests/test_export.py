@@ -93,6 +93,27 @@ def test_other_weights_of_a_card_are_exported_and_not_the_cards_own(tmp_path: Pa
         assert "--checkpoint" in card
 
 
+def test_a_network_of_ones_own_with_weights_of_satbench_stays_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_sign.py").write_text(
+        "from satbench.models import Classifier\nfrom satbench.zoo import load\n\n"
+        "class Negative(Classifier):\n    def forward(self, x):\n        return -super().forward(x)\n\n"
+        "def build():\n    model = load('digits-silu').model\n    model.__class__ = Negative\n    return model\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = weights_file(load("digits-silu").info)
+    assert file is not None
+    words = ("--checkpoint", file, "--dataset", "digits", *EVAL, "--out", tmp_path / "run")
+    code, output = run("eval", "--model", "own_sign:build", *words)
+    assert code == 0, output
+    monkeypatch.setenv("SATBENCH_PLUGINS", "own_sign")
+    code, output = run("models", "export", tmp_path / "run", "--to", tmp_path / "out")
+    assert code == 0, output
+    call = 'satbench.load_model("own_sign:build", "DIR/model.safetensors")'
+    assert call in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_a_run_does_not_decide_which_code_an_export_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "named_by_a_run.py").write_text(
         "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"

@@ -40,7 +40,8 @@ def test_every_block_names_its_language_and_what_it_needs() -> None:
 
 @pytest.mark.parametrize("arguments", ARGUMENTS)
 def test_a_command_parses(arguments: list[str]) -> None:
-    parse(arguments)
+    commands = parse(arguments)
+    assert commands == arguments[: len(commands)]
 
 
 def test_targets_and_extras_exist() -> None:
@@ -53,9 +54,10 @@ def test_targets_and_extras_exist() -> None:
 
 
 def test_python_blocks_parse() -> None:
-    for block in BLOCKS:
-        if block.language == "python":
-            ast.parse(block.text, block.where)
+    python = [block for block in BLOCKS if block.language == "python"]
+    assert python
+    for block in python:
+        assert ast.parse(block.text, block.where).body
 
 
 def test_sentences_name_commands_that_exist() -> None:

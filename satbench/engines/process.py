@@ -152,7 +152,7 @@ def _is_wanted(order: Order) -> bool:
     system.invalidate_cache()
     try:
         system.info(f"{root}/{TOKEN}{order.token}")  # `exists` takes every error for an absence
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return True
 

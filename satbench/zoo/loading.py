@@ -135,11 +135,10 @@ def fetch_weights(name: str, card: Card, progress: Progress = silent) -> Path:
 
 def weights_file(info: ModelInfo) -> Path | None:
     """The file of satbench's own that a network was loaded from; None for other networks."""
-    path = Path(info.checkpoint or info.ref)
-    if info.checkpoint is None and is_card(info.ref):
-        own, card = find_card(info.ref)
-        path = fetch_weights(own, card)
-    elif path.is_dir():
+    path = Path(info.ref)
+    if is_card(info.ref):
+        path = Path(info.checkpoint) if info.checkpoint else fetch_weights(*find_card(info.ref))
+    if path.is_dir():
         path = weights_of(path)
     return path if path.is_file() and is_of_satbench(path) else None
 
