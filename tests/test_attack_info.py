@@ -27,6 +27,7 @@ from satbench.numerics.seeding import Randomness
 from satbench.numerics.threat import ThreatModel
 from satbench.reporting.leaderboard import build
 from satbench.reporting.page import write_report
+from satbench.reporting.results_file import StudyResults
 from satbench.reporting.summary import summarise
 from satbench.specs.attack import TIERS, AttackInfo
 
@@ -277,7 +278,7 @@ def test_an_attack_is_one_file_and_one_line(corners: None, tmp_path: Path) -> No
     assert (seen.faults, seen.skipped[1:]) == ([], [])
     assert seen.exact == seen.attacked > 0
 
-    page = write_report(tmp_path / "report", [run], {}, "T", []).index.read_text()
+    page = write_report(tmp_path / "report", StudyResults("T", (run,), {})).index.read_text()
     assert "Corners-3" in page
     board = build(summarise([run]))["digits-Linf-0.2.md"]
     assert "worst case of Corners-3, PGD-10" in board

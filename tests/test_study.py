@@ -23,13 +23,14 @@ from satbench.core.errors import BadInput
 from satbench.core.strict_yaml import shipped
 from satbench.evaluation import make_request
 from satbench.recipes import RECIPES
+from satbench.reporting.page import write_report
 from satbench.results.store import read_run, write_manifest
 from satbench.specs.study import Study, read_study
 from satbench.study import Jobs, jobs_of, pilot, run_study
 from satbench.study.folder import HIDDEN, STUDY, Status, StudyFolder, read_jobs
 from satbench.study.jobs import job_name, run_name
 from satbench.study.live import at, drawing, shown
-from satbench.study.page import write_page
+from satbench.study.page import study_results
 from satbench.study.watch import Watch
 from satbench.study.worker import work
 from satbench.training import train
@@ -389,9 +390,9 @@ def test_the_page_calls_recipes_as_the_configs_say(done: StudyFolder, tmp_path: 
         run = read_run(copied / evaluation.name)
         model = run.manifest.model.model_copy(update={"recipe": "another"})
         write_manifest(run.path, run.manifest.model_copy(update={"model": model}))
-    page = write_page(copied, tmp_path / "page").index.read_text(encoding="utf-8")
+    page = write_report(tmp_path / "page", study_results(copied)).index.read_text(encoding="utf-8")
     assert "another" not in page
-    assert page == write_page(done.path, tmp_path / "page").index.read_text(encoding="utf-8")
+    assert page == write_report(tmp_path / "page", study_results(done.path)).index.read_text(encoding="utf-8")
 
 
 @pytest.mark.left_out
@@ -414,7 +415,7 @@ def test_the_page_of_an_unfinished_study_says_what_is_missing(done: StudyFolder,
     more = jobs_in(text + "  - {attacks: fgsm, threats: 'Linf:0.4', n: 7}\n", tmp_path)
     (done.path / STUDY).write_text(more.model_dump_json(), encoding="utf-8")
     try:
-        page = write_page(done.path, tmp_path / "page").index.read_text(encoding="utf-8")
+        page = write_report(tmp_path / "page", study_results(done.path)).index.read_text(encoding="utf-8")
     finally:
         done.write_jobs()
     assert "4 of its 9 evaluations are missing" in page

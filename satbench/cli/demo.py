@@ -23,14 +23,14 @@ def command(
 
     from satbench.cli.study import echo_results
     from satbench.core.strict_yaml import shipped
-    from satbench.reporting.page import check_report_folder
+    from satbench.reporting.page import check_report_folder, write_report
     from satbench.specs.study import read_study
     from satbench.study import jobs_of, run_study
-    from satbench.study.page import write_page
+    from satbench.study.page import study_results
 
     check_report_folder(out)
     started = time.monotonic()
     file = shipped("studies/demo.yaml")
     echo_results(run_study(jobs_of(read_study(file), str(file)), out / "runs", engine, device="cpu"))
-    report = write_page(out / "runs", out)
+    report = write_report(out, study_results(out / "runs"))
     echo(f"{time.monotonic() - started:.0f} s of computing; open {report.index}")

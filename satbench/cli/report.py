@@ -1,5 +1,6 @@
 """`satbench report`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,10 @@ from satbench.cli.output import echo
 
 if TYPE_CHECKING:
     from satbench.reporting.pictures import Picture
+    from satbench.reporting.results_file import StudyResults
 
 DEFAULT = Path("reports", "report")
+UNTITLED = "Accuracy and robustness"  # the heading of runs without a study
 MOST_PICTURED = 4  # runs of which pictures are shown without --examples
 
 
@@ -19,14 +22,14 @@ def command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="A study's folder or URL, or run folders of `satbench eval`, or folders that hold some, or the "
-            "results.json.gz of a report."
+            help="Of one page: folders or URLs of studies, run folders of `satbench eval`, folders that hold some, and "
+            "files results.json.gz of reports, under any name that ends in .json.gz."
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where table, plots and index.html go; default reports/report, of a study STUDY/report, of "
+            help="Where table, plots and index.html go; default reports/report, of one study STUDY/report, of one "
             "results.json.gz its folder."
         ),
     ] = None,
@@ -43,7 +46,11 @@ def command(
     ] = None,
     data_dir: options.DataDir = None,
 ) -> None:
-    """Make tables, plots and one self-contained page from a study, from runs, or from the results of a report."""
+    """Make tables, plots and one self-contained page from studies, runs, and results of other reports.
+
+    Several of them, such as the parts of a study that was computed on several machines, make one page. Options win over
+    what they hold.
+    """
     from satbench.cli.progress import announce
     from satbench.core.errors import BadInput
     from satbench.core.files import check_output_path
@@ -58,63 +65,60 @@ def command(
 
     from dataclasses import replace
 
-    from satbench.reporting.background import Background
     from satbench.reporting.page import check_report_folder, write_report
-    from satbench.reporting.results_file import read_results
-    from satbench.results.store import MANIFEST, read_run
-    from satbench.results.training_log import METRICS
-    from satbench.study.page import is_study, write_page
-    from satbench.training.checkpoint import read_logged, read_times
+    from satbench.reporting.parts import joined
+    from satbench.study.page import is_study
 
-    folders = [Path(run) for run in runs]
-    is_file = len(runs) == 1 and folders[0].is_file()
-    is_whole = len(runs) == 1 and (is_url(runs[0]) or is_study(folders[0]))
     if out is None:
-        own = folders[0].parent if is_file else folders[0] / "report"
-        out = own if is_file or (is_whole and not is_url(runs[0])) else DEFAULT
+        first = Path(runs[0])
+        beside = first.parent if first.is_file() else first / "report" if is_study(first) else DEFAULT
+        out = beside if len(runs) == 1 else DEFAULT
     check_report_folder(out)
-    if is_file:
-        if plan or made_by or examples:
-            raise BadInput(f"{runs[0]} holds plan, commands and examples; leave out --plan, --made-by and --examples")
-        stored = read_results(folders[0])
-        report = write_report(
-            out,
-            stored.runs,
-            stored.curves,
-            title or stored.title,
-            stored.notes,
-            stored.reference,
-            stored.trained,
-            stored.reported,
-            stored.background,
+    with ExitStack() as opened:
+        sources = [opened.enter_context(shared(run)) for run in runs]
+        results = joined([_results(source) for source in sources], title, _text(plan) if plan else None)
+        said = results.background
+        pictures = _pictures(examples, data_dir) if examples else _stored_pictures(sources, data_dir)
+        background = replace(
+            said,
+            commands=tuple(made_by or said.commands),
+            pictures=pictures or said.pictures,
         )
-    else:
-        background = Background(_text(plan), tuple(made_by or ()), pictures=_pictures(examples or [], data_dir))
-        found = sorted({file.parent for run in folders for file in run.rglob(MANIFEST)})
-        if not examples:
-            background = replace(background, pictures=_stored_pictures(found, data_dir))
-        if is_whole:
-            with shared(runs[0]) as study:
-                report = write_page(study, out, title, background)
-        else:
-            if not found:
-                raise BadInput(f"no run in {', '.join(runs)}; make one with `satbench eval`")
-            logs = [file.parent for folder in folders for file in sorted(folder.rglob(METRICS))]
-            curves = {str(log): read_logged(log) for log in logs}
-            background = background.taking({str(log): read_times(log) for log in logs})
-            measured = [read_run(folder) for folder in found]
-            words = title or "Accuracy and robustness"
-            report = write_report(out, measured, curves, words, [], background=background)
+        report = write_report(out, replace(results, background=background))
     for file in report.files:
         echo(f"{file}")
 
 
-def _text(path: Path | None) -> str:
+def _results(source: Path) -> "StudyResults":
+    """What a report can say of a study, of the runs in a folder, or of a file of results."""
+    from satbench.core.errors import BadInput
+    from satbench.reporting.background import NOTHING
+    from satbench.reporting.results_file import StudyResults, read_results
+    from satbench.results.store import MANIFEST, read_run
+    from satbench.results.training_log import METRICS
+    from satbench.study.page import is_study, study_results
+    from satbench.training.checkpoint import read_logged, read_times
+
+    if source.is_file():
+        return read_results(source)
+    if is_study(source):
+        return study_results(source)
+    runs = tuple(read_run(file.parent) for file in sorted(source.rglob(MANIFEST)))
+    if not runs:
+        raise BadInput(f"no run in {source}; make one with `satbench eval`")
+    logs = [file.parent for file in sorted(source.rglob(METRICS))]
+    return StudyResults(
+        UNTITLED,
+        runs,
+        {str(log): read_logged(log) for log in logs},
+        background=NOTHING.taking({str(log): read_times(log) for log in logs}),
+    )
+
+
+def _text(path: Path) -> str:
     from satbench.core.bounded import MIB, read_bounded
     from satbench.core.errors import BadInput
 
-    if path is None:
-        return ""
     try:
         return read_bounded(path, MIB).decode()
     except UnicodeDecodeError:
@@ -122,16 +126,13 @@ def _text(path: Path | None) -> str:
 
 
 def _pictures(folders: list[Path], data_dir: Path | None) -> "tuple[Picture, ...]":
-    if not folders:
-        return ()
-
     from satbench.evaluation.pictures import pictures_of
     from satbench.results.store import read_run
 
     return tuple(picture for folder in folders for picture in pictures_of(read_run(folder), data_dir))
 
 
-def _stored_pictures(folders: list[Path], data_dir: Path | None) -> "tuple[Picture, ...]":
+def _stored_pictures(sources: list[Path], data_dir: Path | None) -> "tuple[Picture, ...]":
     """Pictures of the first runs that stored examples; a line on standard error says why one has none.
 
     Nothing is downloaded for them.
@@ -139,8 +140,9 @@ def _stored_pictures(folders: list[Path], data_dir: Path | None) -> "tuple[Pictu
     from satbench.core.environment import variable
     from satbench.core.errors import BadInput
     from satbench.core.offline import OFFLINE
-    from satbench.results.store import EXAMPLES_FILE
+    from satbench.results.store import EXAMPLES_FILE, MANIFEST
 
+    folders = sorted({file.parent for source in sources for file in source.rglob(MANIFEST)})
     found: list[Picture] = []
     with variable(OFFLINE, "1"):
         for folder in [one for one in folders if (one / EXAMPLES_FILE).is_file()][:MOST_PICTURED]:

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +13,7 @@ from satbench.core.files import write_bytes
 from satbench.reporting import background as aside
 from satbench.reporting import opening, pictures, plots, provenance, table_forms, tables
 from satbench.reporting.ablation import ABLATION_NOTE, ablation_table
-from satbench.reporting.background import NOTHING, Background
+from satbench.reporting.background import Background
 from satbench.reporting.claims import criteria_of, criteria_table
 from satbench.reporting.class_table import CLASS_NOTE, class_table
 from satbench.reporting.differences import BOOTSTRAP_NOTE, difference_table, main_question
@@ -38,7 +38,6 @@ from satbench.reporting.summary import Row, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
 from satbench.reporting.verdict import RULE_NOTE, Comparison, every_comparison, sentences
 from satbench.results.metrics import UNION
-from satbench.results.store import Run
 from satbench.results.training_log import Epoch
 from satbench.specs.attack import ids
 from satbench.specs.study import Reported
@@ -102,32 +101,19 @@ class _Shown:
     narrow: str
 
 
-def write_report(
-    folder: Path,
-    runs: Sequence[Run],
-    curves: Curves,
-    title: str,
-    notes: Sequence[str],
-    reference: str = "relu",
-    trained: Sequence[Trained] = (),
-    reported: Sequence[Reported] = (),
-    background: Background = NOTHING,
-) -> Report:
+def write_report(folder: Path, results: StudyResults) -> Report:
     """Write table, figures and one page with all of it into `folder`; the page loads nothing from elsewhere.
 
-    `curves` may be empty; `notes` are paragraphs under the title; `reference` is the activation that the others are
-    compared with; `trained` says of trainings what the runs do not hold, `reported` what sources report of their
-    methods, and `background` what else a page says beside the runs. A folder that is named after a study with criteria
-    in `leaderboards/claims.yaml` shows them. The file `RESULTS_FILE` rebuilds the page. The same runs and
-    times give the same bytes.
+    A folder that is named after a study with criteria in `leaderboards/claims.yaml` shows them. The file `RESULTS_FILE`
+    rebuilds the page. The same results give the same bytes.
     All is computed before the first file is replaced. Raises `BadInput` when the runs hold no records, and as
     `check_report_folder` does.
     """
     index = folder / "index.html"
     check_report_folder(folder)
-    ordered = tuple(sorted(runs, key=lambda run: run.manifest.model_dump_json()))
-    results = StudyResults(title, ordered, curves, tuple(notes), reference, tuple(trained), tuple(reported), background)
-    networks = results.networks
+    runs = tuple(sorted(results.runs, key=lambda run: run.manifest.model_dump_json()))
+    results = replace(results, runs=runs)
+    networks, reference, background = results.networks, results.reference, results.background
     rows = rows_of(networks)
     if not rows:
         raise BadInput("no records to report on; give run folders made by `satbench eval` with at least one attack")
@@ -144,7 +130,12 @@ def write_report(
     shown = headline if are_several else lines
     sentence = opening.of_differences(asked) if asked else opening.of_lines(shown)
     first, equal = table_forms.first_columns(shown)
-    for one in (*_differences(asked), *_methods(methods), *_drawn(rows, curves, headline), *_examples(background)):
+    for one in (
+        *_differences(asked),
+        *_methods(methods),
+        *_drawn(rows, _short(results.curves, networks), headline),
+        *_examples(background),
+    ):
         forms = plots.encoded(one.figure)
         narrow = _address(plots.encoded(one.narrow)["svg"]) if one.narrow else ""
         width = float(one.figure.get_figwidth())
@@ -153,16 +144,16 @@ def write_report(
     under, classes = _classes(networks, asked, headline)
     page = render(
         "report.html.j2",
-        title=title,
-        notes=notes,
+        title=results.title,
+        notes=results.notes,
         headline=opening.of_methods(methods) if methods and by_method else sentence,
         answer=sentence if asked and by_method else "",
         by_method=by_method,
         opening="methods" if by_method else next((stem for stem in OPENING if stem in figures), ""),
-        methods=None if methods is None else _method_section(methods, trained, reported),
+        methods=None if methods is None else _method_section(methods, results.trained, results.reported),
         numbers=NUMBERS,
         counted=counted,
-        background=aside.section(background, ordered)
+        background=aside.section(background, runs)
         | {
             "criteria": criteria_table(criteria_of(folder.resolve().name, results)),
             "ablation": ablation_table(found, asked) if asked else (),
@@ -305,6 +296,13 @@ def _seen(headline: Sequence[tables.Line]) -> str:
     )
     attacks = ", ".join(sorted({line.attack for line in headline}))
     return f"At {provenance.threats(headline)} under {attacks}, in percent: {values}."
+
+
+def _short(curves: Curves, networks: Sequence[Measured]) -> Curves:
+    """The curves without the recipe in their names where all networks have the same."""
+    recipes = {one.model.recipe for one in networks}
+    common = f"{next(iter(recipes))}, " if len(recipes) == 1 else ""
+    return {name.removeprefix(common): rows for name, rows in curves.items()}
 
 
 def _at(lines: Sequence[tables.Line], rows: Sequence[Row]) -> list[tables.Line]:

@@ -117,7 +117,7 @@ def encoded(results: StudyResults) -> bytes:
 
     Raises `BadInput` where two runs show different images, or labels, under one name and sample id.
     """
-    images = _images(results.runs)
+    images = images_of(results.runs)
     positions = {name: {sample: place for place, sample in enumerate(known)} for name, known in images.items()}
     content = {
         "version": VERSION,
@@ -186,14 +186,18 @@ def _name(run: Run) -> str:
     return images_name(data.name, data.split, data.loader)
 
 
-def _images(runs: Sequence[Run]) -> dict[str, dict[str, tuple[str, int]]]:
-    """The hash and label of each image by sample id, for each set of images."""
+def images_of(runs: Sequence[Run]) -> dict[str, dict[str, tuple[str, int]]]:
+    """The hash, "" where none is known, and the label of each image by sample id, for each set of images.
+
+    Raises `BadInput` where two runs show different images, or labels, under one name and sample id.
+    """
     found: dict[str, dict[str, tuple[str, int]]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: not run.records["sample_hash"].any()):  # first those that know hashes
         known = found.setdefault(_name(run), {})
         once = run.records.drop_duplicates("sample_id")
         for sample, pixels, label in once[["sample_id", "sample_hash", "label"]].itertuples(index=False, name=None):
-            if known.setdefault(sample, (pixels, int(label))) != (pixels, int(label)):
+            there = known.setdefault(sample, (pixels, int(label)))
+            if there[1] != label or (pixels and there[0] != pixels):
                 raise BadInput(f"sample {sample} of {_name(run)} differs between two runs; give runs on the same data")
     return found
 

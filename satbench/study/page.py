@@ -1,4 +1,4 @@
-"""The page of a study: its runs and the curves of its trainings."""
+"""What the page of a study is made of: its runs and the curves of its trainings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from satbench.core.errors import BadInput
 from satbench.recipes import named
-from satbench.reporting.background import NOTHING, Background
-from satbench.reporting.page import Report, write_report
+from satbench.reporting.background import NOTHING
+from satbench.reporting.results_file import StudyResults
 from satbench.reporting.trained import Trained
 from satbench.results.store import MANIFEST, Run, read_run
 from satbench.results.training_log import Epoch
@@ -19,11 +19,11 @@ from satbench.training.checkpoint import read_logged, read_times
 from satbench.training.stages import known_from, method_of, passes_of, stage_configs
 
 
-def write_page(study: Path, out: Path, title: str | None = None, background: Background = NOTHING) -> Report:
-    """Write the page of the study in the folder `study` into the folder `out`, under `title` or the study's own.
+def study_results(study: Path) -> StudyResults:
+    """The results of the study in the folder `study`.
 
-    What is not finished yet is left out, and a note says how much that is. The same folder gives the same bytes. Raises
-    `BadInput` when no evaluation is finished.
+    What is not finished yet is left out, and a note says how much that is. Raises `BadInput` when no evaluation is
+    finished.
     """
     jobs = read_jobs(study / STUDY)
     measured = [one for one in jobs.evaluations if (study / one.name / MANIFEST).is_file()]
@@ -33,15 +33,23 @@ def write_page(study: Path, out: Path, title: str | None = None, background: Bac
     if missing := len(jobs.evaluations) - len(measured):
         notes.append(f"The study is not finished: {missing} of its {len(jobs.evaluations)} evaluations are missing.")
     labels = training_labels(jobs)
+    times = {label: read_times(study / name / TRAINING) for name, label in labels.items()}
     logs = {one.name: read_logged(study / one.name / TRAINING) for one in jobs.trainings}
     curves = {labels[name]: history for name, history in logs.items() if history}
     configs = {one.name: named(one.config) for one in jobs.trainings}
     trained = [_trained(config, logs[name]) for name, config in configs.items() if logs[name]]
     recipes = {name: config.recipe for name, config in configs.items()}
     runs = [_called(read_run(study / one.name), recipes.get(one.training or "")) for one in measured]
-    words = title or jobs.title or study.resolve().name
-    background = background.taking({label: read_times(study / name / TRAINING) for name, label in labels.items()})
-    return write_report(out, runs, curves, words, notes, jobs.reference, trained, jobs.reported, background)
+    return StudyResults(
+        title=jobs.title or study.resolve().name,
+        runs=tuple(runs),
+        curves=curves,
+        notes=tuple(notes),
+        reference=jobs.reference,
+        trained=tuple(trained),
+        reported=jobs.reported,
+        background=NOTHING.taking(times),
+    )
 
 
 def _called(run: Run, recipe: str | None) -> Run:
@@ -71,10 +79,9 @@ def _trained(config: TrainConfig, history: Sequence[Epoch]) -> Trained:
 
 
 def training_labels(jobs: Jobs) -> dict[str, str]:
-    """What curves call each training, by its name: activation and seed, and the recipe where there are several."""
-    several = len({one.config.recipe for one in jobs.trainings}) > 1
+    """What curves call each training, by its name: recipe, activation and seed."""
     labels = {
-        one.name: f"{f'{one.config.recipe}, ' if several else ''}{one.config.activation}, seed {one.config.seed}"
+        one.name: f"{named(one.config).recipe}, {one.config.activation}, seed {one.config.seed}"
         for one in jobs.trainings
     }
     counted = Counter(labels.values())

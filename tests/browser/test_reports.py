@@ -7,6 +7,7 @@ import pytest
 from reporting.made import AA, EPS, PGD, first, runs_in, trust
 
 from satbench.reporting import page
+from satbench.reporting.results_file import StudyResults
 
 from .conftest import Opened
 
@@ -48,7 +49,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make("relu", first(90, 100), outcomes, seed=seed, config="changed", digest=f"changed-{seed}", **changed)
         for seed in range(2)
     ]
-    return page.write_report(folder / "report", runs, {}, "Two activations", []).index
+    return page.write_report(folder / "report", StudyResults("Two activations", tuple(runs), {})).index
 
 
 @pytest.mark.parametrize("width", [1280, 390])

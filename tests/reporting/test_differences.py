@@ -10,6 +10,7 @@ from satbench.reporting.class_table import class_table
 from satbench.reporting.differences import difference_table, main_question
 from satbench.reporting.joined import join_runs
 from satbench.reporting.opening import of_differences
+from satbench.reporting.results_file import StudyResults
 from satbench.reporting.verdict import Comparison, comparisons
 from satbench.results.metrics import wilson
 from satbench.results.store import Run
@@ -118,10 +119,10 @@ def test_classes_are_means_over_seeds_of_the_models_that_met_the_attack(
 
 @pytest.mark.left_out
 def test_the_page_begins_with_the_result(study: list[Run], tmp_path: Path) -> None:
-    report = page.write_report(tmp_path / "report", study, {}, "Study", [])
+    report = page.write_report(tmp_path / "report", StudyResults("Study", tuple(study), {}))
     text = report.index.read_text()
     assert text.index("under PGD-50 is higher with silu") < text.index("<img") < text.index('id="accuracy"')
     assert {"differences.png", "differences.svg"} <= {path.name for path in report.files}
     assert "All differences (12 lines)" in text
-    alone = page.write_report(tmp_path / "alone", study[:2], {}, "Study", [])
+    alone = page.write_report(tmp_path / "alone", StudyResults("Study", tuple(study[:2]), {}))
     assert 'class="headline">Robust accuracy at Linf 8/255 under' not in alone.index.read_text()

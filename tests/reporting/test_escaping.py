@@ -23,6 +23,7 @@ from satbench.reporting.paired import to_markdown as paired_markdown
 from satbench.reporting.published import compare as compare_claims
 from satbench.reporting.published import to_markdown as claims_markdown
 from satbench.reporting.render import check_page_folder
+from satbench.reporting.results_file import StudyResults
 from satbench.reporting.summary import Row, summarise
 from satbench.reporting.table_forms import to_csv, to_latex, to_markdown
 from satbench.reporting.tables import accuracy_table
@@ -365,7 +366,9 @@ def test_reports_and_figures_show_names_as_text(runs: list[Run], tmp_path: Path,
         warnings.filterwarnings("ignore", message="constrained_layout not applied")  # a name wider than the figure
         aside = Background(text, (text,), {text: 1.0})
         measured = [spoilt(runs[0], text), runs[1]]
-        report = page.write_report(tmp_path / "page", measured, curves, text, [text], background=aside)
+        report = page.write_report(
+            tmp_path / "page", StudyResults(text, tuple(measured), curves, (text,), background=aside)
+        )
     check_html(report.index.read_text(encoding="utf-8"), text)
     check_markdown((tmp_path / "page/table.md").read_text(encoding="utf-8"), headings=0)
     assert {file.name for file in (tmp_path / "page").iterdir()} == {file.name for file in report.files}
@@ -380,21 +383,21 @@ def test_a_page_of_someone_else_is_not_overwritten(runs: list[Run], tmp_path: Pa
     (folder / "index.html").write_text("<html>my page</html>")
     before = {file: file.read_bytes() for file in folder.iterdir()}
     for write in (
-        lambda: page.write_report(folder, runs, {}, "T", []),
+        lambda: page.write_report(folder, StudyResults("T", tuple(runs), {})),
         lambda: leaderboard.write(folder, leaderboard.build(summarise(runs))),
     ):
         with pytest.raises(Exception, match="not a page of this satbench"):
             write()
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
     (folder / "index.html").unlink()
-    page.write_report(folder, runs, {}, "T", [])
+    page.write_report(folder, StudyResults("T", tuple(runs), {}))
     check_page_folder(folder)
 
 
 def test_a_page_that_cannot_be_built_replaces_nothing(
     runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page.write_report(tmp_path / "page", runs, {}, "T", [])
+    page.write_report(tmp_path / "page", StudyResults("T", tuple(runs), {}))
     before = {file: file.read_bytes() for file in (tmp_path / "page").iterdir()}
 
     def fail(figure: object) -> None:
@@ -402,5 +405,5 @@ def test_a_page_that_cannot_be_built_replaces_nothing(
 
     monkeypatch.setattr(plots, "encoded", fail)
     with pytest.raises(ValueError, match="no figure"):
-        page.write_report(tmp_path / "page", runs, {}, "other", [])
+        page.write_report(tmp_path / "page", StudyResults("other", tuple(runs), {}))
     assert {file: file.read_bytes() for file in (tmp_path / "page").iterdir()} == before

@@ -17,6 +17,7 @@ from satbench.reporting import page, plots
 from satbench.reporting.leaderboard import build
 from satbench.reporting.lines import network_names
 from satbench.reporting.paired import compare_runs, to_markdown
+from satbench.reporting.results_file import StudyResults
 from satbench.reporting.summary import merge, summarise
 from satbench.reporting.table_forms import to_csv
 from satbench.reporting.tables import accuracy_table
@@ -162,7 +163,7 @@ def test_figures_have_a_curve_and_a_point_for_each_network(make_run: MakeRun) ->
 
 def test_every_table_of_the_page_and_of_compare_tells_networks_apart(make_run: MakeRun, tmp_path: Path) -> None:
     runs = build_networks(make_run)
-    text = page.write_report(tmp_path / "r", runs, {}, "T", []).index.read_text()
+    text = page.write_report(tmp_path / "r", StudyResults("T", tuple(runs), {})).index.read_text()
     for short in ("build (3f2a91c0)", "build (77aa00bb)"):
         assert text.count(f'role="rowheader">{short}<') == 4  # two tables of accuracy, classes, trust
     assert all(digest in text for digest in DIGESTS)
@@ -187,7 +188,7 @@ def test_a_part_of_the_page_names_a_network_as_the_whole_does(make_run: MakeRun,
         )
         for digest, chosen in zip(DIGESTS, radii, strict=True)
     ]
-    text = page.write_report(tmp_path / "r", runs, {}, "T", []).index.read_text()
+    text = page.write_report(tmp_path / "r", StudyResults("T", tuple(runs), {})).index.read_text()
     headline = text[: text.index("<details>")]
     assert "build (3f2a91c0)" in headline
     assert "build<" not in text[: text.index("Measured networks")]

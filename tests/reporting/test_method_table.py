@@ -17,7 +17,7 @@ from satbench.reporting.method_table import (
     row_names,
 )
 from satbench.reporting.reported import reported_lines
-from satbench.reporting.results_file import RESULTS_FILE, read_results
+from satbench.reporting.results_file import RESULTS_FILE, StudyResults, read_results
 from satbench.reporting.trained import Trained, training_lines
 from satbench.reporting.verdict import comparisons
 from satbench.results.store import Run
@@ -91,7 +91,7 @@ def test_p_values_of_methods_are_corrected_over_a_column_and_those_of_activation
 
 def test_every_figure_can_be_computed_again_from_the_results(study: list[Run], tmp_path: Path) -> None:
     """By other code: the difference is a mean of differences, and with equal seeds its test is the paired t-test."""
-    report = page.write_report(tmp_path / "report", study, {}, "Study", [])
+    report = page.write_report(tmp_path / "report", StudyResults("Study", tuple(study), {}))
     bits: dict[tuple[str, str], list[list[bool]]] = {}
     for one in read_results(tmp_path / "report" / RESULTS_FILE).runs:
         model, records = one.manifest.model, one.records.sort_values("sample_id")

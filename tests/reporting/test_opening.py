@@ -9,6 +9,7 @@ from satbench.reporting import page
 from satbench.reporting.joined import join_runs
 from satbench.reporting.method_table import method_table
 from satbench.reporting.opening import of_lines, of_methods
+from satbench.reporting.results_file import StudyResults
 from satbench.reporting.summary import summarise
 from satbench.reporting.table_forms import first_columns, readable
 from satbench.reporting.tables import Line, accuracy_table
@@ -102,7 +103,7 @@ def test_first_columns_leave_out_what_is_equal_in_all_lines(make_run: MakeRun) -
 def test_the_page_of_one_run_has_a_sentence_classes_and_curves_over_several_radii(
     make_run: MakeRun, tmp_path: Path, radii: tuple[float, ...], is_drawn: bool
 ) -> None:
-    report = page.write_report(tmp_path / "r", [silu(make_run, radii)], {}, "T", [])
+    report = page.write_report(tmp_path / "r", StudyResults("T", (silu(make_run, radii),), {}))
     text = report.index.read_text()
     assert '<p class="headline">digits-cnn silu has a clean accuracy of 90.0%' in text
     assert 'data-label="class 1, n = 100">60.0 [50.2, 69.1]' in text

@@ -7,6 +7,7 @@ import pytest
 
 from satbench.core.errors import BadInput
 from satbench.reporting import page
+from satbench.reporting.results_file import StudyResults
 from satbench.reporting.summary import summarise
 from satbench.reporting.table_forms import readable
 from satbench.reporting.tables import accuracy_table
@@ -46,7 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 
 def written(folder: Path, runs: list[Run]) -> page.Report:
-    return page.write_report(folder, runs, CURVES, "A <b>title</b>", ["A note & more."])
+    return page.write_report(folder, StudyResults("A <b>title</b>", tuple(runs), CURVES, ("A note & more.",)))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_equal_runs_give_equal_bytes(runs: list[Run], report: page.Report, tmp_p
 
 def test_a_page_without_curves_or_comparison(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(None, first(3, 4), {(PGD, "L2", 0.5): first(2, 4)}, seed=None, method=None, trained_for=None)
-    text = page.write_report(tmp_path / "r", [run], {}, "T", []).index.read_text()
+    text = page.write_report(tmp_path / "r", StudyResults("T", (run,), {})).index.read_text()
     assert "Which activation is better?" not in text
     assert "L2 0.5" in text
 
@@ -112,7 +113,7 @@ def test_the_page_shows_verdicts_with_their_reasons(make_run: MakeRun, tmp_path:
     outcomes = {(PGD, "Linf", EPS): first(2, 4)}
     runs = [make_run("silu", first(3, 4), outcomes, trust=doubt), make_run("relu", first(3, 4), outcomes)]
     parsed = Links()
-    parsed.feed(page.write_report(tmp_path / "r", runs, {}, "T", []).index.read_text())
+    parsed.feed(page.write_report(tmp_path / "r", StudyResults("T", tuple(runs), {})).index.read_text())
     assert parsed.cells.count("suspicious (try square)") == 2  # in the first table, and in that of all columns
     assert "not checked" in parsed.cells
     assert "digits-cnn silu, suspicious (try square): growing eps: Square < PGD by 4.0 points" in parsed.cells
@@ -121,4 +122,4 @@ def test_the_page_shows_verdicts_with_their_reasons(make_run: MakeRun, tmp_path:
 
 def test_no_records_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no records"):
-        page.write_report(tmp_path / "r", [], {}, "T", [])
+        page.write_report(tmp_path / "r", StudyResults("T", (), {}))

@@ -71,10 +71,9 @@ def some_runs(make_run: MakeRun) -> list[Run]:
 
 
 def test_the_page_of_the_file_is_that_of_the_runs(make_run: MakeRun, tmp_path: Path) -> None:
-    written = write_report(tmp_path / "a", some_runs(make_run), CURVES, "T", ["N"], background=BACKGROUND)
-    stored = read_results(tmp_path / "a" / RESULTS_FILE)
-    about = (stored.title, stored.notes, stored.reference, stored.trained, stored.reported, stored.background)
-    again = write_report(tmp_path / "b", stored.runs, stored.curves, *about)
+    results = StudyResults("T", tuple(some_runs(make_run)), CURVES, ("N",), background=BACKGROUND)
+    written = write_report(tmp_path / "a", results)
+    again = write_report(tmp_path / "b", read_results(tmp_path / "a" / RESULTS_FILE))
     assert [file.name for file in written.files] == [file.name for file in again.files]
     for one, other in zip(written.files, again.files, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
@@ -106,14 +105,16 @@ def test_a_row_takes_a_few_bits(make_run: MakeRun, tmp_path: Path) -> None:
 
 @pytest.mark.left_out
 def test_the_page_shows_plan_commands_hours_and_examples(make_run: MakeRun, tmp_path: Path) -> None:
-    report = write_report(tmp_path / "page", some_runs(make_run), CURVES, "T", [], background=BACKGROUND)
+    results = StudyResults("T", tuple(some_runs(make_run)), CURVES, background=BACKGROUND)
+    report = write_report(tmp_path / "page", results)
     text = report.index.read_text(encoding="utf-8")
     assert "None &lt;b&gt;so far&lt;/b&gt;." in text
     assert "<pre>satbench study x.yaml</pre>" in text
     assert f"<pre>satbench report {RESULTS_FILE}</pre>" in text
     assert ">hours</th>" in text
     assert (tmp_path / "page" / "examples.png").is_file()
-    plain = write_report(tmp_path / "plain", some_runs(make_run), {}, "T", []).index.read_text(encoding="utf-8")
+    bare = write_report(tmp_path / "plain", StudyResults("T", results.runs, {}))
+    plain = bare.index.read_text(encoding="utf-8")
     assert 'id="plan"' not in plain
     assert 'id="examples"' not in plain
 

@@ -8,6 +8,7 @@ import pytest
 
 from satbench.core.errors import BadInput
 from satbench.reporting import page
+from satbench.reporting.results_file import StudyResults
 from satbench.reporting.stages import AS_IT_IS, CARRIED, stage_table
 from satbench.results.schema import TIMING
 from satbench.results.store import Run, write_run
@@ -64,11 +65,11 @@ def test_an_attack_alone_has_no_stages(make_run: MakeRun) -> None:
 
 def test_the_page_has_the_table_where_there_is_an_ensemble(make_run: MakeRun, tmp_path: Path) -> None:
     run = an_ensemble(make_run)
-    text = page.write_report(tmp_path / "r", [run], {}, "T", []).index.read_text()
+    text = page.write_report(tmp_path / "r", StudyResults("T", (run,), {})).index.read_text()
     assert "What each stage of an ensemble removed" in text
     assert "100.0 + 99.0" in text
     plain = make_run("relu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})
-    assert "each stage" not in page.write_report(tmp_path / "p", [plain], {}, "T", []).index.read_text()
+    assert "each stage" not in page.write_report(tmp_path / "p", StudyResults("T", (plain,), {})).index.read_text()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no parquet"])

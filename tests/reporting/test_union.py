@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from satbench.cli import app
 from satbench.reporting import page, plots
 from satbench.reporting.leaderboard import build, check, write
+from satbench.reporting.results_file import StudyResults
 from satbench.reporting.run_file import Entry, encoded, read_entry
 from satbench.reporting.summary import Row, summarise
 from satbench.reporting.table_forms import readable, to_markdown
@@ -89,7 +90,7 @@ def test_tables_show_the_union_with_n_and_interval_over_seeds(make_run: MakeRun)
 def test_the_page_has_the_union_in_its_headline_and_no_curve_of_it(make_run: MakeRun, tmp_path: Path) -> None:
     outcomes = {(PGD, "Linf", EPS): first(30, 50), (PGD, "L2", 0.5): first(20, 50)}
     run = make_run("silu", first(40, 50), outcomes)
-    text = page.write_report(tmp_path / "r", [run], {}, "T", []).index.read_text()
+    text = page.write_report(tmp_path / "r", StudyResults("T", (run,), {})).index.read_text()
     headline = text[text.index('class="headline"') :].partition("</p>")[0]
     assert "40.0% [27.6, 53.9] at union of L2 0.5, Linf 8/255" in headline
     assert len(plots.robustness_curves(summarise([run])).axes) == 2

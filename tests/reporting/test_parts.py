@@ -1,0 +1,131 @@
+"""One page of a study that was computed in parts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from satbench.cli import app
+from satbench.core.errors import BadInput
+from satbench.reporting.background import Background
+from satbench.reporting.page import write_report
+from satbench.reporting.parts import joined
+from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
+from satbench.results.store import Run
+
+from .made import EPS, PGD, MakeRun, first, runs_in
+from .test_page import CURVES
+
+NAMES = ("relu", "silu")
+
+
+def whole(make_run: MakeRun) -> StudyResults:
+    """Two seeds of two activations, with curves, times, a plan and a command."""
+    runs = tuple(
+        make_run(name, first(38, 40), {(PGD, "Linf", EPS): first(20 + 9 * place + seed, 40)}, seed=seed)
+        for place, name in enumerate(NAMES)
+        for seed in range(2)
+    )
+    seconds = {name: 60.0 * place for place, name in enumerate(CURVES, 1)}
+    return StudyResults("T", runs, CURVES, ("N",), background=Background("Plan", ("satbench study x.yaml",), seconds))
+
+
+def parts_of(study: StudyResults) -> list[StudyResults]:
+    """A part for each seed."""
+    return [
+        replace(
+            study,
+            runs=tuple(run for run in study.runs if run.manifest.model.seed == seed),
+            curves={name: rows for name, rows in CURVES.items() if name.endswith(f"seed {seed}")},
+            background=replace(
+                study.background,
+                seconds={name: s for name, s in study.background.seconds.items() if name.endswith(f"seed {seed}")},
+            ),
+        )
+        for seed in range(2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
+    return whole(runs_in(tmp_path_factory.mktemp("runs")))
+
+
+def stored(parts: list[StudyResults], folder: Path) -> list[str]:
+    files = [folder / f"seed-{place}.json.gz" for place in range(len(parts))]
+    for file, part in zip(files, parts, strict=True):
+        file.write_bytes(encoded(part))
+    return list(map(str, files))
+
+
+def test_the_page_of_the_parts_is_that_of_the_whole(study: StudyResults, tmp_path: Path) -> None:
+    expected = write_report(tmp_path / "whole", study)
+    files = stored(parts_of(study), tmp_path)
+    for given in (files, files[::-1], [*files, files[0]]):
+        done = CliRunner().invoke(app, ["report", *given, "--out", str(tmp_path / "page")])
+        assert done.exit_code == 0, done.output
+        for file in expected.files:
+            assert (tmp_path / "page" / file.name).read_bytes() == file.read_bytes(), file.name
+    for file, part in zip(files, parts_of(study), strict=True):
+        assert len(read_results(Path(file)).runs) == len(part.runs)  # the parts are only read
+
+
+def test_files_and_run_folders_make_one_page(study: StudyResults, tmp_path: Path) -> None:
+    first_part, second = parts_of(study)
+    (file,) = stored([first_part], tmp_path)
+    folders = [str(run.path) for run in (*second.runs, first_part.runs[0])]  # the last is in the file too
+    out = ["--out", str(tmp_path / "page")]
+    refused = CliRunner().invoke(app, ["report", file, *folders, *out])
+    assert refused.exit_code == 2
+    assert "several titles: 'T' and 'Accuracy and robustness'; give --title" in refused.output
+    done = CliRunner().invoke(app, ["report", file, *folders, *out, "--title", "Both", "--made-by", "a command"])
+    assert done.exit_code == 0, done.output
+    results = read_results(tmp_path / "page" / RESULTS_FILE)
+    assert (results.title, len(results.runs), results.background.commands) == ("Both", 4, ("a command",))
+    assert results.background.plan == "Plan"
+    other = tmp_path / "plan.md"
+    other.write_text("Another plan")
+    assert CliRunner().invoke(app, ["report", file, *out, "--plan", str(other)]).exit_code == 0
+    assert read_results(tmp_path / "page" / RESULTS_FILE).background.plan == "Another plan"
+
+
+def relabelled(run: Run) -> Run:
+    return replace(run, records=run.records.assign(label=run.records["label"] + 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda part: replace(part, title="U"), "several titles: 'T' and 'U'; give --title"),
+        (lambda part: replace(part, reference="gelu"), "several activations to compare with: 'relu' and 'gelu'"),
+        (
+            lambda part: replace(part, background=replace(part.background, plan="x" * 60)),
+            f"several plans: 'Plan' and '{'x' * 47}...'; give --plan",
+        ),
+        (
+            lambda part: replace(part, curves={"digits-cnn relu seed 0": CURVES["digits-cnn relu seed 0"][:1]}),
+            "different training curves of 'digits-cnn relu seed 0'",
+        ),
+        (
+            lambda part: replace(part, background=replace(part.background, seconds={"digits-cnn relu seed 0": 1.0})),
+            "different training times of 'digits-cnn relu seed 0'",
+        ),
+    ],
+)
+def test_parts_that_differ_are_refused(
+    study: StudyResults, change: Callable[[StudyResults], StudyResults], words: str
+) -> None:
+    one, other = parts_of(study)
+    with pytest.raises(BadInput, match=words.replace("...", r"\.\.\.")):
+        joined([one, change(other)])
+
+
+def test_parts_on_other_images_are_refused(study: StudyResults, tmp_path: Path) -> None:
+    one, other = (read_results(Path(file)) for file in stored(parts_of(study), tmp_path))
+    with pytest.raises(BadInput, match="differs between two runs"):
+        joined([one, replace(other, runs=tuple(map(relabelled, other.runs)))])
+    changed = tuple(replace(run, records=run.records.assign(sample_hash="other")) for run in study.runs[1:])
+    with pytest.raises(BadInput, match="differs between two runs"):
+        joined([one, replace(study, runs=(study.runs[0], *changed))])
