@@ -183,11 +183,12 @@ def test_robustness_saturates(falls: tuple[int, int], state: str, make_run: Make
         make_run(
             name,
             first(N, N),
-            {(WEAK, "Linf", EPS): [*first(100 + fall, SOME), *[True] * 100], (PGD, "Linf", EPS): first(100, SOME)},
+            {(WEAK, "Linf", EPS): [*first(100 + fall, SOME), *[True] * 100]}
+            | ({(PGD, "Linf", EPS): first(100, SOME)} if seed < 5 else {}),  # seed 5 met PGD-10 alone
             seed=seed,
         )
         for name, fall in zip(("relu", "silu"), falls, strict=True)
-        for seed in range(6)  # seed 5 is not of the main networks
+        for seed in range(6)
     ]
     decision = decide("saturation", runs)
     assert decision.state == state
