@@ -23,7 +23,7 @@ def command(
         list[str],
         typer.Argument(
             help="Of one page: folders or URLs of studies, run folders of `satbench eval`, folders that hold some, and "
-            "files results.json.gz of reports, under any name that ends in .json.gz."
+            "files results.json.gz of reports, also renamed."
         ),
     ],
     out: Annotated[
@@ -67,11 +67,12 @@ def command(
 
     from satbench.reporting.page import check_report_folder, write_report
     from satbench.reporting.parts import joined
+    from satbench.reporting.results_file import RESULTS_FILE
     from satbench.study.page import is_study
 
     if out is None:
         first = Path(runs[0])
-        beside = first.parent if first.is_file() else first / "report" if is_study(first) else DEFAULT
+        beside = first.parent if first.name == RESULTS_FILE else first / "report" if is_study(first) else DEFAULT
         out = beside if len(runs) == 1 else DEFAULT
     check_report_folder(out)
     with ExitStack() as opened:

@@ -1,5 +1,6 @@
 """One page of a study that was computed in parts."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +61,9 @@ def stored(parts: list[StudyResults], folder: Path) -> list[str]:
     return list(map(str, files))
 
 
-def test_the_page_of_the_parts_is_that_of_the_whole(study: StudyResults, tmp_path: Path) -> None:
+def test_the_page_of_the_parts_is_that_of_the_whole(
+    study: StudyResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = write_report(tmp_path / "whole", study)
     files = stored(parts_of(study), tmp_path)
     for given in (files, files[::-1], [*files, files[0]]):
@@ -68,6 +71,10 @@ def test_the_page_of_the_parts_is_that_of_the_whole(study: StudyResults, tmp_pat
         assert done.exit_code == 0, done.output
         for file in expected.files:
             assert (tmp_path / "page" / file.name).read_bytes() == file.read_bytes(), file.name
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, ["report", files[0]]).exit_code == 0
+    assert (tmp_path / "reports" / "report" / "index.html").is_file()
+    assert not (tmp_path / "index.html").exists()
     for file, part in zip(files, parts_of(study), strict=True):
         assert len(read_results(Path(file)).runs) == len(part.runs)  # the parts are only read
 
@@ -129,3 +136,13 @@ def test_parts_on_other_images_are_refused(study: StudyResults, tmp_path: Path) 
     changed = tuple(replace(run, records=run.records.assign(sample_hash="other")) for run in study.runs[1:])
     with pytest.raises(BadInput, match="differs between two runs"):
         joined([one, replace(study, runs=(study.runs[0], *changed))])
+
+
+def test_the_committed_parts_of_a_study_fit_together() -> None:
+    files = sorted(Path(__file__).parents[2].glob("reports/*/parts/*.json.gz"))
+    results = joined([read_results(file) for file in files])
+    assert len({run.manifest.model_dump_json() for run in results.runs}) == sum(
+        len(read_results(file).runs) for file in files
+    )
+    labels = Counter((one.model.recipe, one.model.activation, one.model.seed) for one in results.networks)
+    assert set(labels.values()) == {1}
