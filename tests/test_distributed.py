@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,13 @@ def assert_equal_trainings(one: Path, two: Path, way: str) -> None:
         torch.testing.assert_close(others[name], tensor, rtol=0, atol=LOOSE.get(way, 1e-6), msg=f"{way} {name}")
     logs = [json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) for folder in (one, two)]
     assert logs[0].pop("train_loss") == pytest.approx(logs[1].pop("train_loss"), abs=LOOSE.get(way, 1e-6))
-    assert logs[0] == logs[1] or way in LOOSE
+    assert without_votes(logs[0]) == without_votes(logs[1]) or way in LOOSE
+
+
+def without_votes(row: dict[str, Any]) -> dict[str, Any]:
+    """A line of a log without accuracies of a kNN under attack: where gradients are near 0, rounding decides signs."""
+    kept = {key: without_votes(value) if isinstance(value, dict) else value for key, value in row.items()}
+    return {key: value for key, value in kept.items() if not key.endswith("knn_robust")}
 
 
 @pytest.fixture(scope="module")
