@@ -30,7 +30,7 @@ from satbench.study import Jobs, jobs_of, pilot, run_study
 from satbench.study.folder import HIDDEN, STUDY, Status, StudyFolder, read_jobs
 from satbench.study.jobs import job_name, run_name
 from satbench.study.live import at, drawing, shown
-from satbench.study.page import study_results
+from satbench.study.results import study_results
 from satbench.study.watch import Watch
 from satbench.study.worker import work
 from satbench.training import train

@@ -26,7 +26,7 @@ def command(
     from satbench.reporting.page import check_report_folder, write_report
     from satbench.specs.study import read_study
     from satbench.study import jobs_of, run_study
-    from satbench.study.page import study_results
+    from satbench.study.results import study_results
 
     check_report_folder(out)
     started = time.monotonic()

@@ -68,7 +68,7 @@ def command(
     from satbench.reporting.page import check_report_folder, write_report
     from satbench.reporting.parts import joined
     from satbench.reporting.results_file import RESULTS_FILE
-    from satbench.study.page import is_study
+    from satbench.study.results import is_study
 
     if out is None:
         first = Path(runs[0])
@@ -79,12 +79,8 @@ def command(
         sources = [opened.enter_context(shared(run)) for run in runs]
         results = joined([_results(source) for source in sources], title, _text(plan) if plan else None)
         said = results.background
-        pictures = _pictures(examples, data_dir) if examples else _stored_pictures(sources, data_dir)
-        background = replace(
-            said,
-            commands=tuple(made_by or said.commands),
-            pictures=pictures or said.pictures,
-        )
+        pictures = _pictures(examples, data_dir) if examples else (*said.pictures, *_stored_pictures(sources, data_dir))
+        background = replace(said, commands=tuple(made_by or said.commands), pictures=pictures)
         report = write_report(out, replace(results, background=background))
     for file in report.files:
         echo(f"{file}")
@@ -97,7 +93,7 @@ def _results(source: Path) -> "StudyResults":
     from satbench.reporting.results_file import StudyResults, read_results
     from satbench.results.store import MANIFEST, read_run
     from satbench.results.training_log import METRICS
-    from satbench.study.page import is_study, study_results
+    from satbench.study.results import is_study, study_results
     from satbench.training.checkpoint import read_logged, read_times
 
     if source.is_file():

@@ -130,12 +130,8 @@ def write_report(folder: Path, results: StudyResults) -> Report:
     shown = headline if are_several else lines
     sentence = opening.of_differences(asked) if asked else opening.of_lines(shown)
     first, equal = table_forms.first_columns(shown)
-    for one in (
-        *_differences(asked),
-        *_methods(methods),
-        *_drawn(rows, _short(results.curves, networks), headline),
-        *_examples(background),
-    ):
+    curves = _curves(results)
+    for one in (*_differences(asked), *_methods(methods), *_drawn(rows, curves, headline), *_examples(background)):
         forms = plots.encoded(one.figure)
         narrow = _address(plots.encoded(one.narrow)["svg"]) if one.narrow else ""
         width = float(one.figure.get_figwidth())
@@ -298,11 +294,11 @@ def _seen(headline: Sequence[tables.Line]) -> str:
     return f"At {provenance.threats(headline)} under {attacks}, in percent: {values}."
 
 
-def _short(curves: Curves, networks: Sequence[Measured]) -> Curves:
-    """The curves without the recipe in their names where all networks have the same."""
-    recipes = {one.model.recipe for one in networks}
-    common = f"{next(iter(recipes))}, " if len(recipes) == 1 else ""
-    return {name.removeprefix(common): rows for name, rows in curves.items()}
+def _curves(results: StudyResults) -> Curves:
+    """The training curves, without the recipe in their names where all trainings have the same."""
+    recipes = {one.recipe for one in results.trained}
+    common = f"{recipes.pop()}, " if len(recipes) == 1 else ""
+    return {name.removeprefix(common): rows for name, rows in results.curves.items()}
 
 
 def _at(lines: Sequence[tables.Line], rows: Sequence[Row]) -> list[tables.Line]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 from satbench.core.errors import BadInput
 from satbench.reporting.background import Background
 from satbench.reporting.packed import portable
+from satbench.reporting.pictures import Picture
 from satbench.reporting.results_file import StudyResults, images_of
 from satbench.results.store import Run
 
@@ -17,8 +18,8 @@ T = TypeVar("T")
 def joined(parts: Sequence[StudyResults], title: str | None = None, plan: str | None = None) -> StudyResults:
     """All that the parts hold, with `title` and `plan` or those that they share; a run that several hold counts once.
 
-    Raises `BadInput` where parts differ in title or plan and none is given, or in the activation to compare with, and
-    where two trainings have one name or two runs different images under one name.
+    Raises `BadInput` where parts differ in title or plan and none is given, or in the activation to compare with, where
+    two trainings have one name, and where runs beside files of results show different images under one sample id.
     """
     return StudyResults(
         title=title or _shared("titles", (one.title for one in parts), "; give --title"),
@@ -29,10 +30,12 @@ def joined(parts: Sequence[StudyResults], title: str | None = None, plan: str | 
         trained=tuple(trained for one in parts for trained in one.trained),
         reported=_distinct(line for one in parts for line in one.reported),
         background=Background(
-            plan=plan or _shared("plans", filter(None, (one.background.plan for one in parts)), "; give --plan"),
+            plan=_shared("plans", filter(None, (one.background.plan for one in parts)), "; give --plan")
+            if plan is None
+            else plan,
             commands=_distinct(command for one in parts for command in one.background.commands),
             seconds=_union("training times", [one.background.seconds for one in parts]),
-            pictures=tuple(picture for one in parts for picture in one.background.pictures),
+            pictures=tuple({_which(picture): picture for one in parts for picture in one.background.pictures}.values()),
         ),
     )
 
@@ -62,14 +65,18 @@ def _union(what: str, parts: Sequence[Mapping[str, T]]) -> dict[str, T]:
     return found
 
 
+def _which(picture: Picture) -> tuple[str, str, str]:
+    return picture.network, picture.attack, picture.sample
+
+
 def _once(runs: Iterable[Run]) -> tuple[Run, ...]:
     """The runs without those that come again, under whatever path."""
     return tuple({json.dumps(portable(run.manifest), sort_keys=True): run for run in runs}.values())
 
 
 def _comparable(runs: tuple[Run, ...]) -> tuple[Run, ...]:
-    """The runs without hashes of images where some are from files of results, which have none."""
-    images_of(runs)
-    if all(run.records["sample_hash"].all() for run in runs):
+    """The runs without hashes of images where only some have them, because files of results do not hold them."""
+    if len({bool(run.records["sample_hash"].any()) for run in runs}) < 2:
         return runs
+    images_of(runs)
     return tuple(replace(run, records=run.records.assign(sample_hash="")) for run in runs)

@@ -18,6 +18,7 @@ from satbench.results.store import Run
 
 from .made import EPS, PGD, MakeRun, first, runs_in
 from .test_page import CURVES
+from .test_results_file import PICTURE
 
 NAMES = ("relu", "silu")
 
@@ -30,7 +31,8 @@ def whole(make_run: MakeRun) -> StudyResults:
         for seed in range(2)
     )
     seconds = {name: 60.0 * place for place, name in enumerate(CURVES, 1)}
-    return StudyResults("T", runs, CURVES, ("N",), background=Background("Plan", ("satbench study x.yaml",), seconds))
+    background = Background("Plan", ("satbench study x.yaml",), seconds, (PICTURE,))
+    return StudyResults("T", runs, CURVES, ("N",), background=background)
 
 
 def parts_of(study: StudyResults) -> list[StudyResults]:
@@ -43,6 +45,7 @@ def parts_of(study: StudyResults) -> list[StudyResults]:
             background=replace(
                 study.background,
                 seconds={name: s for name, s in study.background.seconds.items() if name.endswith(f"seed {seed}")},
+                pictures=study.background.pictures[seed:],
             ),
         )
         for seed in range(2)
@@ -131,11 +134,13 @@ def test_parts_that_differ_are_refused(
 
 def test_parts_on_other_images_are_refused(study: StudyResults, tmp_path: Path) -> None:
     one, other = (read_results(Path(file)) for file in stored(parts_of(study), tmp_path))
+    both = joined([one, replace(other, runs=tuple(map(relabelled, other.runs)))])
     with pytest.raises(BadInput, match="differs between two runs"):
-        joined([one, replace(other, runs=tuple(map(relabelled, other.runs)))])
-    changed = tuple(replace(run, records=run.records.assign(sample_hash="other")) for run in study.runs[1:])
+        write_report(tmp_path / "page", both)
+    first_run, second, *_ = study.runs
+    changed = replace(second, records=second.records.assign(sample_hash="other"))
     with pytest.raises(BadInput, match="differs between two runs"):
-        joined([one, replace(study, runs=(study.runs[0], *changed))])
+        joined([other, replace(study, runs=(first_run, changed))])
 
 
 def test_the_committed_parts_of_a_study_fit_together() -> None:

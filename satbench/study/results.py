@@ -1,7 +1,7 @@
 """What the page of a study is made of: its runs and the curves of its trainings."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from satbench.reporting.trained import Trained
 from satbench.results.store import MANIFEST, Run, read_run
 from satbench.results.training_log import Epoch
 from satbench.study.folder import STUDY, read_jobs
-from satbench.study.jobs import TRAINING, Jobs
+from satbench.study.jobs import TRAINING
 from satbench.training import TrainConfig
 from satbench.training.checkpoint import read_logged, read_times
 from satbench.training.stages import known_from, method_of, passes_of, stage_configs
@@ -32,11 +32,11 @@ def study_results(study: Path) -> StudyResults:
     notes = list(jobs.notes)
     if missing := len(jobs.evaluations) - len(measured):
         notes.append(f"The study is not finished: {missing} of its {len(jobs.evaluations)} evaluations are missing.")
-    labels = training_labels(jobs)
+    configs = {one.name: named(one.config) for one in jobs.trainings}
+    labels = training_labels(configs)
     times = {label: read_times(study / name / TRAINING) for name, label in labels.items()}
     logs = {one.name: read_logged(study / one.name / TRAINING) for one in jobs.trainings}
     curves = {labels[name]: history for name, history in logs.items() if history}
-    configs = {one.name: named(one.config) for one in jobs.trainings}
     trained = [_trained(config, logs[name]) for name, config in configs.items() if logs[name]]
     recipes = {name: config.recipe for name, config in configs.items()}
     runs = [_called(read_run(study / one.name), recipes.get(one.training or "")) for one in measured]
@@ -78,12 +78,9 @@ def _trained(config: TrainConfig, history: Sequence[Epoch]) -> Trained:
     )
 
 
-def training_labels(jobs: Jobs) -> dict[str, str]:
+def training_labels(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
     """What curves call each training, by its name: recipe, activation and seed."""
-    labels = {
-        one.name: f"{named(one.config).recipe}, {one.config.activation}, seed {one.config.seed}"
-        for one in jobs.trainings
-    }
+    labels = {name: f"{one.recipe}, {one.activation}, seed {one.seed}" for name, one in configs.items()}
     counted = Counter(labels.values())
     return {name: label if counted[label] == 1 else name for name, label in labels.items()}
 
