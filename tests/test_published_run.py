@@ -29,6 +29,8 @@ from satbench.reporting.run_file import Entry, encoded, file_name, read_entry
 from satbench.results.schema import ModelInfo
 from satbench.results.store import Run, read_run
 from satbench.specs.attack import ids
+from satbench.zoo import load
+from satbench.zoo.loading import weights_file
 
 N = 40
 
@@ -180,6 +182,20 @@ def test_a_card_of_a_network_without_runs_says_so_and_is_written_where_asked(tmp
     refused = call("card", "digits-relu", "--out", tmp_path / "README.md")
     assert (refused.exit_code, "is no model card of satbench" in refused.stderr) == (2, True)
     assert (tmp_path / "README.md").read_text() == "# Of a project\n"
+
+
+def test_a_card_calls_the_network_by_its_name_where_a_run_had_a_path(tmp_path: Path) -> None:
+    own = load("digits-relu")
+    file = weights_file(own.info)
+    assert file is not None
+    words = "--dataset digits --attack fgsm --eps 0.01 --n 20 --no-trust --device cpu"
+    assert call("eval", "--model", file, *words.split(), "--out", tmp_path / "run").exit_code == 0
+    card = call("card", "digits-relu", "--measured", tmp_path / "run").stdout
+    assert "satbench eval --model digits-relu " in card
+    assert str(file) not in card
+    assert {f"- training config: `{own.info.config}`", f"- training images: `{own.train_digest}`"} <= set(
+        card.splitlines()
+    )
 
 
 def test_a_card_with_a_run_of_another_network_is_refused(run: Run) -> None:

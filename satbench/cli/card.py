@@ -1,5 +1,6 @@
 """`satbench card`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from satbench.cli.output import echo
 
 if TYPE_CHECKING:
     from satbench.reporting.model_card import Published
+    from satbench.results.schema import ModelInfo
     from satbench.results.store import Run
     from satbench.zoo import Loaded
 
@@ -64,7 +66,7 @@ def command(
             loaded = identified(load(name, progress=report))
         info, facts = loaded.info, network_facts(loaded)
         loading, colours = f"model = satbench.load_model({name!r})", export.colours(loaded)
-    check_same_network(runs, info.digest, info.code, name)
+    runs = runs_of(info, runs, name)
     stated, figures = licence or known_licence(info.reference), published_figures(info.reference)
     usage = f"import satbench\n\n{loading}" if loading else ""
     text = model_card(info, facts, stated, runs, figures, usage=usage, images=colours)
@@ -83,17 +85,22 @@ def network_facts(loaded: "Loaded") -> dict[str, object]:
         "activation": loaded.info.activation,
         "data set": loaded.dataset,
         "image size": loaded.image_size,
+        "training images": loaded.train_digest,
     }
 
 
-def check_same_network(runs: "list[Run]", digest: str, code: str | None, name: str) -> None:
-    """Refuse a run of another network."""
+def runs_of(info: "ModelInfo", runs: "list[Run]", name: str) -> "list[Run]":
+    """The runs, with commands that call the network as `info` does; refuses a run of another network."""
     from satbench.core.errors import BadInput
 
+    found = []
     for run in runs:
         said = run.manifest.model
-        if (said.digest, said.code) != (digest, code):
+        if (said.digest, said.code) != (info.digest, info.code):
             raise BadInput(f"{run.path} measured another network than {name} is now ({said.digest}); leave it out")
+        called = said.model_copy(update={key: getattr(info, key) for key in ("ref", "checkpoint", "in_memory")})
+        found.append(replace(run, manifest=run.manifest.model_copy(update={"model": called})))
+    return found
 
 
 def published_figures(ref: str) -> "Published":

@@ -55,7 +55,7 @@ def export(
     zoo: Zoo = None,
 ) -> None:
     """Write a network with its state dict, config and a model card of what was measured; upload it where asked."""
-    from satbench.cli.card import check_same_network, known_licence, network_facts, published_figures
+    from satbench.cli.card import known_licence, network_facts, published_figures, runs_of
     from satbench.cli.progress import progress_bar
     from satbench.core.files import check_output_folder, write_text
     from satbench.core.plugins import check_allowed
@@ -76,7 +76,7 @@ def export(
         name, checkpoint = said.ref, None if said.checkpoint is None else Path(said.checkpoint)
     with progress_bar(f"fetch {name}") as report:
         loaded = identified(load(name, checkpoint, progress=report))
-    check_same_network(runs, loaded.info.digest, loaded.info.code, name)
+    runs = runs_of(loaded.info, runs, name)
     files = exports.export(loaded, to)
     facts, figures = network_facts(loaded), published_figures(loaded.info.reference)
     stated = licence or known_licence(loaded.info.reference)

@@ -68,6 +68,7 @@ def model_card(
     if any(commands):
         text += ["", "## Make the numbers again", "", "```bash", *map(one_line, filter(None, commands)), "```"]
     text += ["", "## Provenance", "", f"- network: {_code(info.digest)}, loaded as {_code(info.reference)}"]
+    text += [f"- training config: {_code(info.config)}"] if info.config else []
     text += [f"- {_code(name)}: SHA-256 {_code(digest)}" for name, digest in (files or {}).items()]
     return "\n".join(text) + "\n"
 
