@@ -37,7 +37,7 @@ from satbench.reporting.table_forms import (
 from satbench.reporting.tables import Line, accuracy_table
 from satbench.results.metrics import UNION
 
-_GENERATED = re.compile(rf".+-(?:(?:{'|'.join(NORMS)})-[\d._e+-]+|{UNION}-of_.+)\.(?:json|csv|md)")
+_GENERATED = re.compile(rf".+-(?:(?:{'|'.join(NORMS)})-[\d._e+-]+|{UNION}-of[-_].+)\.(?:json|csv|md)")
 
 
 def build(
@@ -117,9 +117,7 @@ def _place(one: Ranking) -> tuple[str, str, str]:
 
 def _stem(*parts: str) -> str:
     """A file name of these, without what does not belong in one."""
-    dataset, *threat = parts
-    cleaned = [re.sub(r"[^A-Za-z0-9.]+", "_", dataset), *(re.sub("[^A-Za-z0-9.+-]+", "_", part) for part in threat)]
-    return path_part("-".join(cleaned), 120)
+    return path_part("-".join(parts), 120)
 
 
 def _boards(lists: Sequence[Ranking], published: Iterable[PublishedLine]) -> list[Board]:

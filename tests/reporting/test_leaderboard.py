@@ -40,19 +40,19 @@ def rows(make_run: MakeRun) -> list[Row]:
 
 def test_each_evaluation_has_a_list_with_the_ranks_that_intervals_leave_open(rows: list[Row]) -> None:
     files = build(rows)
-    stems = ("digits-L2-0.5", "digits-Linf-8_255")
+    stems = ("digits-L2-0.5", "digits-Linf-8-255")
     pages = ["digits.html", "index.html"]
     assert sorted(files) == sorted([*(f"{s}.{e}" for s in stems for e in ("csv", "json", "md")), *pages])
-    strong, weak, val = json.loads(files["digits-Linf-8_255.json"])["boards"]
+    strong, weak, val = json.loads(files["digits-Linf-8-255.json"])["boards"]
     lists = [(one["split"], one["evaluation"]) for one in (strong, weak, val)]
     assert lists == [("test", "AutoAttack"), ("test", "PGD"), ("val", "PGD")]
     assert ranked(strong) == [(1, 2, "silu"), (1, 2, "gelu"), (3, 3, "relu")]
     assert ranked(weak) == [(1, 1, "elu"), (2, 3, "silu"), (2, 3, "gelu"), (4, 4, "relu")]
     assert strong["rows"][0]["attack"] == "worst case of AutoAttack standard, PGD-50"
     assert (strong["rows"][0]["robust"], strong["rows"][0]["seeds"], strong["rows"][0]["n"]) == (441 / 800, 2, 400)
-    assert "55.1,50.2,60.0" in files["digits-Linf-8_255.csv"]
-    assert "| 1-2 | digits-cnn | silu |" in files["digits-Linf-8_255.md"]
-    for name in ("digits-Linf-8_255.md", "index.html", "digits.html"):
+    assert "55.1,50.2,60.0" in files["digits-Linf-8-255.csv"]
+    assert "| 1-2 | digits-cnn | silu |" in files["digits-Linf-8-255.md"]
+    for name in ("digits-Linf-8-255.md", "index.html", "digits.html"):
         assert "55.1 [50.2, 60.0]" in re.sub("</?(?:b|span)[^>]*>", "", files[name])
 
 
@@ -129,7 +129,7 @@ def test_published_figures_stand_apart(rows: list[Row]) -> None:
     assert "theirs" not in re.sub(r"<script.*?</script>", "", table, flags=re.DOTALL)
     assert "published robust %" in apart
     assert "not measured here" in apart
-    assert "theirs" not in files["digits-Linf-8_255.json"]
+    assert "theirs" not in files["digits-Linf-8-255.json"]
     assert "No model was measured here" in files["cifar10.html"]
     assert "cifar10-L2-0.5.json" not in files
 
@@ -202,11 +202,11 @@ def test_check_names_changed_missing_and_stale_files(rows: list[Row], tmp_path: 
         (tmp_path / name).write_text("by hand")
     write(tmp_path, build(rows))
     assert check(tmp_path, build(rows)) == []
-    board = tmp_path / "digits-Linf-8_255.csv"
+    board = tmp_path / "digits-Linf-8-255.csv"
     board.write_bytes(board.read_bytes().replace(b"gelu", b"gelv", 1))
     (tmp_path / "index.html").unlink()
     (tmp_path / "digits-L1-12.json").write_text("{}")
-    assert check(tmp_path, build(rows)) == ["digits-L1-12.json", "digits-Linf-8_255.csv", "index.html"]
+    assert check(tmp_path, build(rows)) == ["digits-L1-12.json", "digits-Linf-8-255.csv", "index.html"]
     write(tmp_path, build(rows))
     assert check(tmp_path, build(rows)) == []
     assert not (tmp_path / "digits-L1-12.json").exists()
@@ -219,8 +219,8 @@ def test_no_rows_give_an_index_alone() -> None:
 
 
 def test_data_sets_that_would_share_a_file_are_refused(make_run: MakeRun) -> None:
-    runs = [make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)}, dataset=d) for d in ("npz:a", "npz_a")]
-    with pytest.raises(BadInput, match="npz_a-Linf-8_255"):
+    runs = [make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)}, dataset=d) for d in ("npz:a", "npz-a")]
+    with pytest.raises(BadInput, match="npz-a-Linf-8-255"):
         build(summarise(runs))
 
 
@@ -241,22 +241,22 @@ def some_verdicts(make_run: MakeRun) -> list[Row]:
 
 def test_a_fail_has_no_rank_and_a_doubt_is_marked(make_run: MakeRun) -> None:
     files = build(some_verdicts(make_run))
-    (board,) = json.loads(files["digits-Linf-8_255.json"])["boards"]
+    (board,) = json.loads(files["digits-Linf-8-255.json"])["boards"]
     assert [(row["rank"], row["activation"], row["trust"]) for row in board["rows"]] == [
         (1, "silu", "suspicious"),
         (2, "relu", "not checked"),
     ]
     (apart,) = board["unranked"]
     assert (apart["activation"], apart["reasons"]) == ("gelu", ["growing eps: accuracy stays at 97.0% at eps 1"])
-    lines = list(csv.DictReader(io.StringIO(files["digits-Linf-8_255.csv"])))
+    lines = list(csv.DictReader(io.StringIO(files["digits-Linf-8-255.csv"])))
     assert [(line["rank"], line["activation"]) for line in lines] == [("1", "silu"), ("2", "relu"), ("", "gelu")]
-    ranked, failed, _ = files["digits-Linf-8_255.md"].partition("Not ranked")
+    ranked, failed, _ = files["digits-Linf-8-255.md"].partition("Not ranked")
     assert "gelu" not in ranked
     assert "suspicious (try square)" in ranked
     assert failed
     page = re.sub(r"<script.*?</script>", "", files["digits.html"], flags=re.DOTALL)
     assert '<td data-order="2">-</td><th scope="row"><a href="#test-Linf-8-255-PGD">digits-cnn</a><small>gelu' in page
-    for text in (files["digits-Linf-8_255.md"], page):
+    for text in (files["digits-Linf-8-255.md"], page):
         assert text.count("accuracy stays at 97.0% at eps 1") == 1
         assert text.count("Square is stronger than PGD") == 1
 
@@ -272,17 +272,17 @@ def test_what_was_not_checked_keeps_its_rank_and_is_marked_with_the_reason(make_
     ]
     rows = summarise(runs)
     files = build(rows)
-    strong, weak = json.loads(files["digits-Linf-8_255.json"])["boards"]
+    strong, weak = json.loads(files["digits-Linf-8-255.json"])["boards"]
     assert [(row["rank"], row["activation"], row["trust"]) for row in strong["rows"]] == [(1, "gelu", "pass")]
     assert [(row["rank"], row["activation"], row["trust"]) for row in weak["rows"]] == [
         (1, "silu", "not checked"),
         (2, "gelu", "not checked"),
         (3, "relu", "pass"),
     ]
-    single = build([row for row in rows if row.attack != WORST])["digits-Linf-8_255.json"]
+    single = build([row for row in rows if row.attack != WORST])["digits-Linf-8-255.json"]
     assert json.loads(single)["boards"][0]["rows"][0]["trust"] == "pass"
-    assert "- digits-cnn silu, not checked: growing eps: Square needs 900 more passes" in files["digits-Linf-8_255.md"]
-    assert files["digits-Linf-8_255.md"].count("not checked (no check was run, or") == 1
+    assert "- digits-cnn silu, not checked: growing eps: Square needs 900 more passes" in files["digits-Linf-8-255.md"]
+    assert files["digits-Linf-8-255.md"].count("not checked (no check was run, or") == 1
 
 
 def test_one_failed_seed_or_run_takes_the_rank_of_the_model(make_run: MakeRun) -> None:
@@ -291,11 +291,11 @@ def test_one_failed_seed_or_run_takes_the_rank_of_the_model(make_run: MakeRun) -
     seeds.append(make_run("silu", first(395, 400), outcomes[PGD], seed=2, trust=trust("fail", "NaN")))
     stronger = make_run("silu", first(395, 400), outcomes[AA], trust=trust("pass"))
     for runs in (seeds, [*seeds, stronger]):
-        for board in json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"]:
+        for board in json.loads(build(summarise(runs))["digits-Linf-8-255.json"])["boards"]:
             assert board["rows"] == []
             assert [row["reasons"] for row in board["unranked"]] == [["growing eps: NaN"]]
-    assert "No model has a rank" in build(summarise(seeds))["digits-Linf-8_255.md"]
-    (board,) = json.loads(build(summarise(seeds[:2]))["digits-Linf-8_255.json"])["boards"]
+    assert "No model has a rank" in build(summarise(seeds))["digits-Linf-8-255.md"]
+    (board,) = json.loads(build(summarise(seeds[:2]))["digits-Linf-8-255.json"])["boards"]
     assert [row["rank"] for row in board["rows"]] == [1]
 
 
@@ -306,7 +306,7 @@ def test_a_fail_of_a_weaker_line_is_not_lost_behind_the_strongest(make_run: Make
             make_run("silu", first(9, 10), {(PGD, "Linf", EPS): first(5, 10)}, seed=1, trust=trust(verdict, "NaN")),
             make_run("silu", first(9, 10), {(AA, "Linf", EPS): first(4, 10)}, trust=trust("pass")),
         ]
-        board = json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"][0]
+        board = json.loads(build(summarise(runs))["digits-Linf-8-255.json"])["boards"][0]
         assert board["evaluation"] == "AutoAttack"
         assert [row["rank"] for row in board["rows"]] == ranks
         assert [row["trust"] for row in board["rows"]] == ["pass"] * len(ranks)
@@ -324,7 +324,7 @@ def test_stronger_words_come_first(make_run: MakeRun) -> None:
         make_run(name, first(400, 400), {(attack, "Linf", EPS): first(350 - 10 * place, 400)})
         for place, (name, attack) in enumerate(attacks.items())
     ]
-    boards = json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"]
+    boards = json.loads(build(summarise(runs))["digits-Linf-8-255.json"])["boards"]
     assert [row["activation"] for board in boards for row in board["rows"]] == list(attacks)[::-1]
     assert [len(board["rows"]) for board in boards] == [1] * 5
     assert all("bounds robust accuracy only from above" in board["headline"] for board in boards[1:])
@@ -341,7 +341,7 @@ def test_the_command_says_which_added_run_gets_no_rank(make_run: MakeRun, tmp_pa
         if words[0] == "add":
             assert done.stderr.count("\n") == 1
             assert done.stderr.endswith(": listed without a rank, because its trust verdict is fail\n")
-    (part,) = json.loads((board / "digits-Linf-8_255.json").read_text())["boards"]
+    (part,) = json.loads((board / "digits-Linf-8-255.json").read_text())["boards"]
     assert [len(part[name]) for name in ("rows", "unranked")] == [1, 1]
 
 

@@ -58,7 +58,7 @@ def test_a_run_is_added_built_and_checked(board: Path, run: Run) -> None:
     done("check", "--dir", board)
     assert read_leaderboard(board).rows == summarise([run])
     assert "Ours: robust &amp; small" in (board / "index.html").read_text()
-    with (board / "digits-Linf-8_255.csv").open("a") as page:
+    with (board / "digits-Linf-8-255.csv").open("a") as page:
         page.write("edited")
     assert call("check", "--dir", board).exit_code == 1
 

@@ -148,7 +148,7 @@ def test_leaderboards_rank_and_doubt_each_network(make_run: MakeRun) -> None:
         make_run(None, first(45, 50), outcomes, label="build", digest=digest, trust=trust(verdict), **OTHER)
         for digest, verdict in zip(DIGESTS, ("fail", "pass"), strict=True)
     ]
-    (board,) = json.loads(build(summarise(runs))["digits-Linf-8_255.json"])["boards"]
+    (board,) = json.loads(build(summarise(runs))["digits-Linf-8-255.json"])["boards"]
     assert [(row["rank"], row["model"], row["trust"]) for row in board["rows"]] == [(1, "build (77aa00bb)", "pass")]
     assert [row["model"] for row in board["unranked"]] == ["build (3f2a91c0)"]
 

@@ -58,10 +58,10 @@ def test_seeds_are_averaged_and_the_column_is_missing_without_votes(make_run: Ma
     lines = list(csv.DictReader(io.StringIO(to_csv(both))))
     assert [line["weighted_percent"][:2] for line in lines] == ["", lines[1]["weighted_percent"][:2]]
     board = build([*rows, *plain])
-    assert [row["weighted"] is None for row in json.loads(board["digits-Linf-8_255.json"])["boards"][0]["rows"]] == [
-        row["activation"] == "relu" for row in json.loads(board["digits-Linf-8_255.json"])["boards"][0]["rows"]
+    assert [row["weighted"] is None for row in json.loads(board["digits-Linf-8-255.json"])["boards"][0]["rows"]] == [
+        row["activation"] == "relu" for row in json.loads(board["digits-Linf-8-255.json"])["boards"][0]["rows"]
     ]
-    assert "weighted robust %" in board["digits-Linf-8_255.md"]
+    assert "weighted robust %" in board["digits-Linf-8-255.md"]
 
 
 def test_the_interval_of_a_mean_share_covers_at_least_95_percent() -> None:

@@ -102,7 +102,7 @@ def test_a_union_has_a_leaderboard_of_its_own(make_run: MakeRun, tmp_path: Path)
     (tmp_path / "counts.txt").write_text(encoded(Entry(rows=tuple(rows))))
     assert list(read_entry(tmp_path / "counts.txt").rows) == rows
     write(tmp_path, build(rows))
-    stored = json.loads((tmp_path / "digits-union-of_L2_0.5_Linf_8_255.json").read_text())
+    stored = json.loads((tmp_path / "digits-union-of-L2-0.5-Linf-8-255.json").read_text())
     assert stored["title"] == "digits, union of L2 0.5, Linf 8/255"
     assert [row["robust"] for row in stored["boards"][0]["rows"]] == [0.3]
     assert check(tmp_path, build(rows)) == []
