@@ -404,8 +404,10 @@ def test_every_card_of_the_registry_is_true() -> None:
         assert loaded.dataset == card.dataset
         assert loaded.info.trained_for is not None
         assert loaded.info.trained_for.norm == card.trained_for.norm
-        images = load_images(card.dataset, "test").head(100)
-        assert (loaded.model(images.x).argmax(1) == images.y).float().mean() > 0.5, name
+        assert Path(card.weights).stat().st_size < 3e6
+        if card.dataset == "digits":  # tests/test_registry_networks.py has the others
+            images = load_images(card.dataset, "test").head(100)
+            assert (loaded.model(images.x).argmax(1) == images.y).float().mean() > 0.5, name
 
 
 RELEASED: dict[str, Any] = {
