@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 from satbench.core.errors import BadInput
 from satbench.data import ImageSet, load_images
+from satbench.specs.names import check_data_path
 
 SPLITS = ("train", "val", "test")
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
@@ -530,6 +531,14 @@ def test_cifar10_jpeg_refuses(spoil: Callable[[Path], None], hint: str, jpegs: P
     spoil(tmp_path / "copy")
     with pytest.raises(BadInput, match=hint):
         load_images(f"cifar10-jpeg:{tmp_path / 'copy'}", "train")
+
+
+def test_cifar10_jpeg_without_a_path_is_the_folder_of_its_name(jpegs: Path, tmp_path: Path) -> None:
+    (tmp_path / "cifar10-jpeg").symlink_to(jpegs)
+    assert load_images("cifar10-jpeg", "test", data_dir=tmp_path).digest == load_images(f"cifar10-jpeg:{jpegs}").digest
+    check_data_path("cifar10-jpeg", tmp_path)
+    with pytest.raises(BadInput, match=r"no such file: .*nowhere/cifar10-jpeg; give another path"):
+        check_data_path("cifar10-jpeg", tmp_path / "nowhere")
 
 
 def test_cifar10_jpeg_has_one_size_and_three_splits(jpegs: Path) -> None:

@@ -125,10 +125,11 @@ RECIPES = {
 
 
 class DataSet(NamedTuple):
-    """Where a data set lies in its room, and what follows its name."""
+    """Where a data set lies in its room, what follows its name, and its folder where no PATH does."""
 
     where: str
     path: str = ""
+    folder: str = ""
 
 
 DATA_SETS = {
@@ -139,7 +140,7 @@ DATA_SETS = {
     "cifar100": DataSet("published:PUBLISHED", "[:PATH]"),
     "svhn": DataSet("published:PUBLISHED", "[:PATH]"),
     "imagenet": DataSet("imagenet:imagenet", "[:PATH]"),
-    "cifar10-jpeg": DataSet("cifar10_jpeg:cifar10_jpeg", ":PATH"),
+    "cifar10-jpeg": DataSet("cifar10_jpeg:cifar10_jpeg", "[:PATH]", folder="cifar10-jpeg"),
     "image_folder": DataSet("image_folder:image_folder", ":PATH"),
     "npz": DataSet("npz:npz", ":PATH"),
 }

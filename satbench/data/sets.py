@@ -38,10 +38,11 @@ def load_images(
 
     A relative PATH lies under `data_dir`, else under the folder that the variable SATBENCH_DATA names, else under the
     current folder; `imagenet` without a PATH is looked for there, and so are the data sets of `PUBLISHED`, which are
-    downloaded to the cache where they are neither there nor in it. `size` is the side in pixels that files are resized
-    to; `loader`, a name of `data.loaders.LOADERS`, says how, for the data sets that `takes_loader`. `channels`, 1 or 3,
-    is for image_folder; by default its files decide. Image files are decoded and cached here where they fit in memory,
-    see `data.decoded`. Raises `BadInput` for an unknown name, split or loader and for data that the data set refuses.
+    downloaded to the cache where they are neither there nor in it. `cifar10-jpeg` without one is the folder of its name
+    there. `size` is the side in pixels that files are resized to; `loader`, a name of `data.loaders.LOADERS`, says how,
+    for the data sets that `takes_loader`. `channels`, 1 or 3, is for image_folder; by default its files decide. Image
+    files are decoded and cached here where they fit in memory, see `data.decoded`. Raises `BadInput` for an unknown
+    name, split or loader and for data that the data set refuses.
     """
     return settled(_listed(name, split, size, data_dir, loader, channels))
 
@@ -66,7 +67,7 @@ def _listed(
     if channels in (1, 3) and "channels" in inspect.signature(factory).parameters:
         given["channels"] = channels
     root = data_root(data_dir)
-    where: tuple[object, ...] = (root / path,) if kind in FROM_PATH else ()
+    where: tuple[object, ...] = (root / (path or DATA_SETS[kind].folder),) if kind in FROM_PATH else ()
     if kind in PUBLISHED:
         where = (root / path, not path)
     return factory(*where, split, size, **given)

@@ -80,8 +80,11 @@ def check_data_set(name: str) -> None:
 def check_data_path(name: str, data_dir: Path | None) -> None:
     """Raise `BadInput` where a data set such as npz:PATH needs a path that is not there, seen from `data_dir`."""
     kind, _, path = name.partition(":")
-    given = data_root(data_dir) / path
-    if kind in DATA_SETS and DATA_SETS[kind].path == ":PATH" and not given.exists():
+    if kind not in DATA_SETS:
+        return
+    known = DATA_SETS[kind]
+    given = data_root(data_dir) / (path or known.folder)
+    if (known.path == ":PATH" or known.folder) and not given.exists():
         raise BadInput(f"--dataset {name}: no such file: {given}; give another path, or its folder as --data-dir")
 
 
