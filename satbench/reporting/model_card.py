@@ -80,7 +80,10 @@ def _measured(runs: Sequence[Run], lines: Sequence[Line]) -> list[str]:
     doubts = dict.fromkeys(reason for line in lines for reason in line.reasons)
     text = [to_markdown(lines), ""]
     text += [f"- trust: {markdown(reason)}" for reason in doubts]
-    return text + [f"- run of {run.manifest.created}, seal {_code(run.manifest.seal)}" for run in runs]
+    for run in runs:
+        revision = f", revision {_code(run.manifest.revision)}" if run.manifest.revision else ""
+        text.append(f"- run of {run.manifest.created}, seal {_code(run.manifest.seal)}{revision}")
+    return text
 
 
 def _front(info: ModelInfo, facts: Mapping[str, object], licence: str | None, lines: Sequence[Line]) -> dict[str, Any]:
