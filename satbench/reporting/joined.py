@@ -61,8 +61,9 @@ class Measured:
         return pd.concat(each, axis=1, join="inner").all(axis=1)
 
     def met(self, norm: str, eps: float) -> dict[str, set[str]]:
-        """Which samples met which attack at this threat."""
-        return {attack: set(column.dropna().index) for attack, column in self.broken[norm, eps].items()}
+        """Which samples met which attack at this threat; none where nothing was measured at it."""
+        table = self.broken.get((norm, eps), pd.DataFrame())
+        return {attack: set(column.dropna().index) for attack, column in table.items()}
 
 
 def attacks_of(runs: Sequence[Run]) -> dict[str, AttackInfo]:
