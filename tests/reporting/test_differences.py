@@ -11,7 +11,7 @@ from satbench.reporting.differences import difference_table, main_question
 from satbench.reporting.joined import join_runs
 from satbench.reporting.opening import of_differences
 from satbench.reporting.results_file import StudyResults
-from satbench.reporting.verdict import Comparison, comparisons
+from satbench.reporting.verdict import Comparison, comparisons, every_comparison
 from satbench.results.metrics import wilson
 from satbench.results.store import Run
 
@@ -115,6 +115,22 @@ def test_classes_are_means_over_seeds_of_the_models_that_met_the_attack(
     low, high = wilson(205, N)
     shown = f"51.2 [{math.floor(low * 1000) / 10}, {math.ceil(high * 1000) / 10}]"
     assert table["class 1, n = 400"].tolist()[2] == shown
+
+
+def test_only_seeds_that_were_measured_at_a_radius_are_compared_at_it(tmp_path: Path) -> None:
+    make_run = runs_in(tmp_path)
+    runs = [
+        make_run(a, first(300, N), {(PGD, "Linf", EPS): first(200, N)}, seed=s)
+        for a in ("relu", "silu")
+        for s in range(3)
+    ]
+    runs += [
+        make_run(a, first(300, N), {(PGD, "Linf", 0.1): first(9, N)}, seed=s) for a in ("relu", "silu") for s in (0, 2)
+    ]
+    assert {one.threat: one.seeds for one in every_comparison(join_runs(runs), "relu") if one.threat} == {
+        ("Linf", EPS): (0, 1, 2),
+        ("Linf", 0.1): (0, 2),
+    }
 
 
 @pytest.mark.left_out
