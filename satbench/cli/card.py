@@ -56,7 +56,7 @@ def command(
         runs.insert(0, read_run(Path(name)))
         info, data = runs[0].manifest.model, runs[0].manifest.data
         facts: dict[str, object] = {"activation": info.activation, "data set": data.name, "image size": data.image_size}
-        loading, colours = load_statement(info), ""
+        colours = ""
     else:
         from satbench.cli.progress import progress_bar
         from satbench.evaluation.sources import identified
@@ -65,9 +65,10 @@ def command(
         with progress_bar(f"fetch {name}") as report:
             loaded = identified(load(name, progress=report))
         info, facts = loaded.info, network_facts(loaded)
-        loading, colours = f"model = satbench.load_model({name!r})", export.colours(loaded)
+        colours = export.colours(loaded)
     runs = runs_of(info, runs, name)
     stated, figures = licence or known_licence(info.reference), published_figures(info.reference)
+    loading = load_statement(info)
     usage = f"import satbench\n\n{loading}" if loading else ""
     text = model_card(info, facts, stated, runs, figures, usage=usage, images=colours)
     if out is None:

@@ -1,7 +1,9 @@
 """The commands that make a run's number again, from what its manifest says."""
 
+import json
 import re
 import shlex
+from functools import partial
 
 from satbench.core.eps import format_eps, parse_eps
 from satbench.results.schema import ARRAYS, Manifest, ModelInfo
@@ -41,7 +43,8 @@ def load_statement(model: ModelInfo) -> str:
     """The Python statement that loads the network; "" for one that was given from Python."""
     if model.in_memory:
         return ""
-    arguments = [repr(model.ref), *([f"checkpoint={model.checkpoint!r}"] if model.checkpoint else [])]
+    quoted = partial(json.dumps, ensure_ascii=False)
+    arguments = [quoted(model.ref), *([f"checkpoint={quoted(model.checkpoint)}"] if model.checkpoint else [])]
     return f"model = satbench.load_model({', '.join(arguments)})"
 
 
