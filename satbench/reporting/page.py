@@ -34,7 +34,7 @@ from satbench.reporting.names import counted
 from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.reported import REPORTED_NOTE, reported_lines
 from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
-from satbench.reporting.summary import Row, rows_of
+from satbench.reporting.summary import NOT_CHECKED, Row, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
 from satbench.reporting.verdict import RULE_NOTE, Comparison, every_comparison, sentences
 from satbench.results.metrics import UNION
@@ -163,7 +163,8 @@ def write_report(folder: Path, results: StudyResults) -> Report:
         table_notes=table_forms.notes(lines),
         trust=provenance.trust_table(runs),
         trust_words=provenance.trust_words(runs),
-        doubts=table_forms.doubts(lines),
+        doubts=table_forms.doubts([line for line in lines if line.trust != NOT_CHECKED]),
+        unchecked=table_forms.doubts([line for line in lines if line.trust == NOT_CHECKED]),
         stages=provenance.stages(runs),
         sentences=sentences(networks, reference) if are_several else (),
         radii=len({line.threat for line in lines}),
