@@ -125,7 +125,7 @@ RECIPES = {
 
 
 class DataSet(NamedTuple):
-    """Where a data set lies in its room, what follows its name, and its folder where no PATH does."""
+    """Where a data set lies in its room, what follows its name, and the folder that it is where no PATH follows."""
 
     where: str
     path: str = ""
@@ -140,7 +140,7 @@ DATA_SETS = {
     "cifar100": DataSet("published:PUBLISHED", "[:PATH]"),
     "svhn": DataSet("published:PUBLISHED", "[:PATH]"),
     "imagenet": DataSet("imagenet:imagenet", "[:PATH]"),
-    "cifar10-jpeg": DataSet("cifar10_jpeg:cifar10_jpeg", "[:PATH]", folder="cifar10-jpeg"),
+    "cifar10-jpeg": DataSet("cifar10_jpeg:cifar10_jpeg", ":PATH", folder="cifar10-jpeg"),
     "image_folder": DataSet("image_folder:image_folder", ":PATH"),
     "npz": DataSet("npz:npz", ":PATH"),
 }
