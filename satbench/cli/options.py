@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from satbench.core.tables import ATTACKS, data_set_forms
+from satbench.core.tables import ATTACKS, DATA_SETS
 
 NETWORK = (
     "A name from `satbench models`, timm:NAME, torchvision:NAME, robustbench:DATASET/THREAT/NAME, hf:OWNER/NAME, "
@@ -16,7 +16,9 @@ ATTACK = (
     f"{', '.join(ATTACKS)}, foolbox:NAME, package.module:callable; with parameters: pgd:loss=margin,steps=20. May be "
     "repeated."
 )
-DATASET = f"{', '.join(data_set_forms())} or package.module:callable."
+_SETS = {path: ", ".join(name for name, one in DATA_SETS.items() if one.path == path) for path in ("", "[:PATH]")}
+_WITH_PATH = ", ".join(f"{name}:PATH" for name, one in DATA_SETS.items() if one.path == ":PATH")
+DATASET = f"{_SETS['']}; {_SETS['[:PATH]']}, also with :PATH; {_WITH_PATH}; or package.module:callable."
 
 Norm = Annotated[str | None, typer.Option(help="Linf, L2, L1; comma list. Default: Linf.")]
 Eps = Annotated[str | None, typer.Option(help="Radius such as 8/255; comma list. Default: the training radius.")]

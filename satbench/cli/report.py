@@ -67,6 +67,7 @@ def command(
 
     from satbench.reporting.page import check_report_folder, write_report
     from satbench.reporting.parts import joined
+    from satbench.reporting.pictures import distinct
     from satbench.reporting.results_file import RESULTS_FILE
     from satbench.study.results import is_study
 
@@ -79,8 +80,8 @@ def command(
         sources = [opened.enter_context(shared(run)) for run in runs]
         results = joined([_results(source) for source in sources], title, _text(plan) if plan else None)
         said = results.background
-        pictures = _pictures(examples, data_dir) if examples else (*said.pictures, *_stored_pictures(sources, data_dir))
-        background = replace(said, commands=tuple(made_by or said.commands), pictures=pictures)
+        shown = _pictures(examples, data_dir) if examples else (*said.pictures, *_stored_pictures(sources, data_dir))
+        background = replace(said, commands=tuple(made_by or said.commands), pictures=distinct(shown))
         report = write_report(out, replace(results, background=background))
     for file in report.files:
         echo(f"{file}")

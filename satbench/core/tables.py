@@ -140,7 +140,7 @@ DATA_SETS = {
     "cifar100": DataSet("published:PUBLISHED", "[:PATH]"),
     "svhn": DataSet("published:PUBLISHED", "[:PATH]"),
     "imagenet": DataSet("imagenet:imagenet", "[:PATH]"),
-    "cifar10-jpeg": DataSet("cifar10_jpeg:cifar10_jpeg", ":PATH", folder="cifar10-jpeg"),
+    "cifar10-jpeg": DataSet("cifar10_jpeg:cifar10_jpeg", "[:PATH]", folder="cifar10-jpeg"),
     "image_folder": DataSet("image_folder:image_folder", ":PATH"),
     "npz": DataSet("npz:npz", ":PATH"),
 }

@@ -13,6 +13,7 @@ from satbench.results.store import Run, seconds_of
 from satbench.results.training_log import Times
 
 DEPARTURES = "## Departures"  # the heading under which a plan lists what was done otherwise
+COMPUTED = "## Computed so far"  # that under which it says what is there
 SPENT_NOTE = (
     "Hours are those of processes, each with the threads that it was given. Passes are forward + backward passes of "
     "single images; those of a trust battery are counted with its evaluation."
@@ -43,10 +44,12 @@ NOTHING = Background()
 
 def section(background: Background, runs: Sequence[Run]) -> dict[str, Any]:
     """The values of the template `background.html.j2`."""
-    plan, _, departures = background.plan.partition(DEPARTURES)
+    plan, _, rest = background.plan.partition(DEPARTURES)
+    departures, _, computed = rest.partition(COMPUTED)
     return {
         "plan": plan.strip().splitlines(),
         "departures": departures.strip().splitlines(),
+        "computed": " ".join(computed.split()),
         "commands": background.commands,
         "spent": spent(runs, background.seconds),
         "spent_note": SPENT_NOTE,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from satbench.reporting.claims_file import Claim, ClaimsFile, CriterionName, read_claims
+from satbench.reporting.claims_file import Claim, ClaimsFile, CriterionName, Plan, read_claims
 from satbench.reporting.criteria import (
     AGREES,
     CRITERIA,
@@ -106,6 +106,12 @@ def decided(study: str, names: Sequence[str], results: Studied | None) -> list[C
         CriterionResult(study, name, one.claim, Decision(UNMEASURED) if results is None else one.decide(results))
         for name, one in by_name.items()
     ]
+
+
+def plan_of(study: str) -> Plan | None:
+    """What the study of this name in `leaderboards/claims.yaml` planned to test."""
+    known = read_claims().studies.get(study)
+    return known.plan if known else None
 
 
 def criteria_of(study: str, results: StudyResults) -> list[CriterionResult]:

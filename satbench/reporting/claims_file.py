@@ -13,6 +13,7 @@ from satbench.core.errors import BadInput
 from satbench.core.parameters import Count
 from satbench.core.parsing import parsed
 from satbench.core.strict_yaml import read_mapping, shipped
+from satbench.specs.names import check_attack
 
 CLEAN = "clean"
 NUMBERED = range(1, 15)  # the claims of the paper
@@ -53,11 +54,31 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Figure = Annotated[str, Field(pattern=r"^(clean|pgd-[1-9][0-9]*)$")]
 
 
-class StudyScale(_Strict):
-    """A study that tests claims: the command that makes it, and its scale."""
+class Plan(_Strict):
+    """What a study planned to test; everything else that it measures is described.
+
+    primary: the attack at `threat` that decides. secondary: further attacks at it, or `clean`. Trainings with changed
+    settings are tested under the primary attack alone, and count as secondary.
+    """
+
+    threat: Threat
+    primary: Text
+    secondary: list[Text] = []
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in (self.primary, *self.secondary):
+            if name != CLEAN or name == self.primary:
+                check_attack(name)
+        return self
+
+
+class Study(_Strict):
+    """A study that tests claims: the command that makes it, its scale, and what it planned to test."""
 
     command: Text
     scale: Text
+    plan: Plan | None = None
 
 
 class Claim(_Strict):
@@ -95,7 +116,7 @@ class ClaimsFile(_Strict):
     threat: Threat
     sources: dict[str, Source]
     figures: dict[str, dict[str, dict[Figure, Percent]]]
-    studies: dict[str, StudyScale] = {}
+    studies: dict[str, Study] = {}
     claims: list[Claim] = []
 
 

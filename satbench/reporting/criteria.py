@@ -5,7 +5,7 @@ Each criterion was fixed before any result was seen. Comparisons, intervals and 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Literal
@@ -16,10 +16,11 @@ import pandas as pd
 from satbench.core.errors import BadInput
 from satbench.reporting.claims_file import CriterionName
 from satbench.reporting.joined import Measured, attacks_of
+from satbench.reporting.lines import model_lines
 from satbench.reporting.names import counted, threat_name
 from satbench.reporting.results_file import StudyResults
 from satbench.reporting.rounding import inward, outward
-from satbench.reporting.verdict import Comparison, every_comparison
+from satbench.reporting.verdict import Comparison, every_comparison, unpaired
 from satbench.results.crossed import crossed_difference
 from satbench.results.metrics import WORST, robust_table
 
@@ -36,7 +37,10 @@ RAPID_MARGIN = 0.005
 
 @dataclass(frozen=True)
 class Evidence:
-    """A difference of accuracies with its 95% interval, as fractions; `p_value` after Holm, None where none decides."""
+    """A difference of accuracies with its 95% interval, as fractions; `p_value` after Holm, None where none decides.
+
+    seeds: how many, or how many networks where that is the `unit`.
+    """
 
     what: str
     difference: float
@@ -45,12 +49,13 @@ class Evidence:
     n: int
     seeds: int
     p_value: float | None = None
+    unit: Literal["seed", "network"] = "seed"
 
     def sentence(self) -> str:
         """The difference in points, with interval, n and seeds."""
         p_value = "" if self.p_value is None else f", p = {self.p_value:.2g}"
         points = f"{inward(self.difference)} {outward(self.low, self.high)} points"
-        return f"{self.what}: {points} (n = {self.n}, {counted(self.seeds, 'seed')}{p_value})"
+        return f"{self.what}: {points} (n = {self.n}, {counted(self.seeds, self.unit)}{p_value})"
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Studied:
 
     @cached_property
     def found(self) -> list[Comparison]:
-        return every_comparison(self.results.networks, self.results.reference)
+        return every_comparison(self.results.networks, self.results.reference)[0]
 
     @cached_property
     def networks(self) -> list[Measured]:
@@ -129,13 +134,15 @@ class Studied:
     def outcomes(self, activation: str, attacks: Sequence[str | None]) -> "list[pd.DataFrame]":
         """Which images stand under each attack, a row an image and a column a seed, on the images that met all.
 
-        Seeds that were not measured under all attacks are left out. Empty where an attack is None, or no seed is left.
+        Seeds that were not measured under all attacks are left out. Empty where an attack is None, no seed is left, or
+        the networks are not seeds of one model.
         """
         known = [one for one in attacks if one is not None]
+        group = [one for one in self.networks if one.model.activation == activation]
+        if len(known) < len(attacks) or unpaired(group, model_lines(one.model for one in self.results.networks)):
+            return []
         tables: dict[int | None, pd.DataFrame] = {}
-        for one in self.networks:
-            if one.model.activation != activation or len(known) < len(attacks):
-                continue
+        for one in group:
             records = one.records[one.records["attack"].isin(known)]
             if len(table := robust_table(records, *self.threat)) and set(known) <= set(table.columns):
                 tables[one.model.seed] = table.drop(columns=WORST)
@@ -184,7 +191,7 @@ def _backward(study: Studied) -> Decision:
         for change in (*changes, ", ".join(changes))
         if (one := study.compared("relu", "relu", change=change)) is not None
     ]
-    if len(found) < 3:
+    if len(found) < 3 or len({(one.seeds, one.n) for one in found}) > 1:
         return Decision(UNMEASURED)
     attacker, optimizer, both = (fmean(one.values) for one in found)
     verdicts = [one.verdict for one in found]
@@ -236,12 +243,12 @@ def _rapid(study: Studied) -> Decision:
     rapid, autoattack = (
         pd.concat([group[place] for group in groups], axis=1, join="inner", keys=MAIN) for place in range(2)
     )
-    gap = _gap("rapid minus AutoAttack, all networks", rapid, autoattack)
+    gap = replace(_gap("rapid minus AutoAttack, all networks", rapid, autoattack), unit="network")
     return Decision(AGREES if gap.difference <= RAPID_MARGIN else DIFFERS, (gap,))
 
 
 def _gap(what: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> Evidence:
-    """The mean difference of two attacks on the same images and networks; seeds counts the networks."""
+    """The mean difference of two attacks on the same images and networks."""
     gap = crossed_difference(*(np.asarray(one.sort_index(), bool).T for one in (ours, theirs)))
     return Evidence(what, gap.difference, gap.low, gap.high, gap.n, gap.seeds)
 

@@ -7,7 +7,8 @@ from statistics import fmean
 import pandas as pd
 
 from satbench.reporting.rounding import down, inward, outward
-from satbench.reporting.verdict import Comparison
+from satbench.reporting.table_forms import MISSING
+from satbench.reporting.verdict import DESCRIBED, PRIMARY, Comparison
 
 BOOTSTRAP_NOTE = (
     "Bootstrap: the 95% percentile interval when seeds and images are both drawn with replacement, 10,000 times. It is "
@@ -16,12 +17,14 @@ BOOTSTRAP_NOTE = (
 
 
 def main_question(found: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons of one robust accuracy at the first threat: of those with most comparisons the strongest attack.
+    """The comparisons of one robust accuracy: the primary ones of a plan, else those of one attack at the first threat.
 
-    They are those of activations, and of changed recipes only where no activations were compared. `found` as
-    `comparisons(..., every=True)` gives them: the threat trained for first, attacks from weak to strong. Empty where no
-    robust accuracy was compared.
+    That attack is the strongest of those with most comparisons, of activations, and of changed recipes only where no
+    activations were compared. `found` as `comparisons(..., every=True)` gives them: the threat trained for first,
+    attacks from weak to strong. Empty where no robust accuracy was compared.
     """
+    if primary := [one for one in found if one.role == PRIMARY]:
+        return primary
     first = next((one for one in found if one.threat), None)
     if first is None:
         return []
@@ -34,8 +37,12 @@ def main_question(found: Sequence[Comparison]) -> list[Comparison]:
 
 
 def difference_cell(one: Comparison) -> str:
-    """The difference in points with its interval, adjusted p-value and verdict, as a cell of a table."""
-    return f"{inward(one.difference)} {outward(one.low, one.high)}, p = {one.p_value:.2g}: {one.verdict}"
+    """The difference in points with its interval, adjusted p-value and verdict, as a cell of a table.
+
+    Without p-value and verdict where it was not planned.
+    """
+    points = f"{inward(one.difference)} {outward(one.low, one.high)}"
+    return points if one.role == DESCRIBED else f"{points}, p = {one.p_value:.2g}: {one.verdict}"
 
 
 def span(counts: Sequence[int]) -> str:
@@ -57,8 +64,9 @@ def difference_table(found: Sequence[Comparison]) -> pd.DataFrame:
             "of reference %": down(fmean(one.reference_values)),
             "difference": f"{inward(one.difference)} {outward(one.low, one.high)}",
             "bootstrap": outward(*one.bootstrap) if one.bootstrap else "-",
-            "p": f"{one.p_value:.2g}",
-            "verdict": one.verdict,
+            "p": MISSING if one.role == DESCRIBED else f"{one.p_value:.2g}",
+            "verdict": MISSING if one.role == DESCRIBED else one.verdict,
+            **({"planned as": one.role} if one.role else {}),
         }
         for one in found
     ]

@@ -13,7 +13,7 @@ from satbench.reporting.lines import model_lines
 from satbench.reporting.names import counted
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.table_forms import MISSING
-from satbench.reporting.verdict import OPEN, UNDECIDED, Comparison
+from satbench.reporting.verdict import DESCRIBED, OPEN, UNDECIDED, Comparison
 from satbench.results.crossed import Rate, crossed_rate
 from satbench.results.schema import ModelInfo
 
@@ -193,7 +193,7 @@ def in_words(table: MethodTable, found: Iterable[Comparison]) -> list[str]:
     """A sentence a column of `method_differences`: where it is higher, lower, and not decided."""
     names = {row.recipe: row.name for row in table.rows}
     sentences = []
-    for column, group in _columns(table, found).items():
+    for column, group in _columns(table, [one for one in found if one.role != DESCRIBED]).items():
         parts = []
         for verdict in ("higher", "lower", *UNDECIDED):
             there = sorted((one for one in group.values() if one.verdict == verdict), key=lambda one: -one.difference)
@@ -208,7 +208,9 @@ def in_words(table: MethodTable, found: Iterable[Comparison]) -> list[str]:
 def _columns(table: MethodTable, found: Iterable[Comparison]) -> dict[str, dict[str, Comparison]]:
     """The comparisons by column and recipe: activations first, then methods."""
     names = {row.recipe: row.name for row in table.rows}
-    there = [one for one in found if one.of[0] in names and one.against[0] in names]
+    there = [
+        one for one in found if {one.of[0], one.against[0]} <= set(names) and one.of[1] in table.activations
+    ]  # other networks met another attack alone
     columns: dict[str, dict[str, Comparison]] = {}
     for one in sorted(there, key=lambda one: (one.is_change, table.activations.index(one.of[1]))):
         activation, reference = one.of[1], one.against[1]

@@ -14,11 +14,11 @@ from satbench.reporting import background as aside
 from satbench.reporting import opening, pictures, plots, provenance, table_forms, tables
 from satbench.reporting.ablation import ABLATION_NOTE, ablation_table
 from satbench.reporting.background import Background
-from satbench.reporting.claims import criteria_of, criteria_table
+from satbench.reporting.claims import criteria_of, criteria_table, plan_of
 from satbench.reporting.class_table import CLASS_NOTE, class_table
 from satbench.reporting.differences import BOOTSTRAP_NOTE, difference_table, main_question
 from satbench.reporting.headline import headline_rows
-from satbench.reporting.joined import Measured, images_name
+from satbench.reporting.joined import Measured, attacks_of, images_name
 from satbench.reporting.lines import model_lines
 from satbench.reporting.method_table import (
     CELL_NOTE,
@@ -31,12 +31,13 @@ from satbench.reporting.method_table import (
     method_table,
 )
 from satbench.reporting.names import counted
+from satbench.reporting.planned import PLAN_NOTE, with_roles
 from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.reported import REPORTED_NOTE, reported_lines
 from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
 from satbench.reporting.summary import NOT_CHECKED, Row, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
-from satbench.reporting.verdict import RULE_NOTE, Comparison, every_comparison, sentences
+from satbench.reporting.verdict import DESCRIBED, RULE_NOTE, Comparison, every_comparison, sentences
 from satbench.results.metrics import UNION
 from satbench.results.training_log import Epoch
 from satbench.specs.attack import ids
@@ -119,11 +120,19 @@ def write_report(folder: Path, results: StudyResults) -> Report:
         raise BadInput("no records to report on; give run folders made by `satbench eval` with at least one attack")
     lines = tables.accuracy_table(rows)
     files = {folder / name: form(lines).encode() for name, form in FORMATS.items()}
-    found = every_comparison(networks, reference)
+    found, uncompared = every_comparison(networks, reference)
+    study = folder.resolve().name
+    plan = plan_of(study)
+    if plan is None:
+        said = sentences(networks, reference)
+    else:
+        found = with_roles(found, plan, attacks_of(runs))
+        said = [*(one.sentence() for one in found if one.role != DESCRIBED), *uncompared]
     asked = main_question(found)
     files[folder / RESULTS_FILE] = encoded(results)
     methods = method_table(networks, found, reference)
-    by_method = methods is not None and len(methods.rows) > len(methods.activations)  # what varies most comes first
+    # what varies most comes first, where no plan says what does
+    by_method = methods is not None and plan is None and len(methods.rows) > len(methods.activations)
     figures = {}
     headline = _at(lines, headline_rows(rows))
     are_several = len({line.identity for line in lines}) > 1
@@ -151,9 +160,9 @@ def write_report(folder: Path, results: StudyResults) -> Report:
         counted=counted,
         background=aside.section(background, runs)
         | {
-            "criteria": criteria_table(criteria_of(folder.resolve().name, results)),
+            "criteria": criteria_table(criteria_of(study, results)),
             "ablation": ablation_table(found, asked) if asked else (),
-            "ablation_note": ABLATION_NOTE,
+            "ablation_note": ABLATION_NOTE if plan is None else f"{ABLATION_NOTE} {PLAN_NOTE}",
             "ablation_of": asked[0].quantity if asked else "",
             "file": RESULTS_FILE,
         },
@@ -166,9 +175,9 @@ def write_report(folder: Path, results: StudyResults) -> Report:
         doubts=table_forms.doubts([line for line in lines if line.trust != NOT_CHECKED]),
         unchecked=table_forms.doubts([line for line in lines if line.trust == NOT_CHECKED]),
         stages=provenance.stages(runs),
-        sentences=sentences(networks, reference) if are_several else (),
+        sentences=said if are_several else (),
         radii=len({line.threat for line in lines}),
-        rule=RULE_NOTE,
+        rule=RULE_NOTE if plan is None else f"{RULE_NOTE} {PLAN_NOTE}",
         differences=difference_table(found),
         bootstrap_note=BOOTSTRAP_NOTE,
         classes=classes,

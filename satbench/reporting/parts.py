@@ -8,7 +8,7 @@ from typing import TypeVar
 from satbench.core.errors import BadInput
 from satbench.reporting.background import Background
 from satbench.reporting.packed import portable
-from satbench.reporting.pictures import Picture
+from satbench.reporting.pictures import distinct
 from satbench.reporting.results_file import StudyResults, images_of
 from satbench.results.store import Run
 
@@ -27,7 +27,7 @@ def joined(parts: Sequence[StudyResults], title: str | None = None, plan: str | 
         curves=_union("training curves", [one.curves for one in parts]),
         notes=_distinct(note for one in parts for note in one.notes),
         reference=_shared("activations to compare with", (one.reference for one in parts)),
-        trained=tuple(trained for one in parts for trained in one.trained),
+        trained=_distinct(trained for one in parts for trained in one.trained),
         reported=_distinct(line for one in parts for line in one.reported),
         background=Background(
             plan=_shared("plans", filter(None, (one.background.plan for one in parts)), "; give --plan")
@@ -35,7 +35,7 @@ def joined(parts: Sequence[StudyResults], title: str | None = None, plan: str | 
             else plan,
             commands=_distinct(command for one in parts for command in one.background.commands),
             seconds=_union("training times", [one.background.seconds for one in parts]),
-            pictures=tuple({_which(picture): picture for one in parts for picture in one.background.pictures}.values()),
+            pictures=distinct(picture for one in parts for picture in one.background.pictures),
         ),
     )
 
@@ -63,10 +63,6 @@ def _union(what: str, parts: Sequence[Mapping[str, T]]) -> dict[str, T]:
             if found.setdefault(name, value) != value:
                 raise BadInput(f"two parts of the report have different {what} of {name!r}; leave one of them out")
     return found
-
-
-def _which(picture: Picture) -> tuple[str, str, str]:
-    return picture.network, picture.attack, picture.sample
 
 
 def _once(runs: Iterable[Run]) -> tuple[Run, ...]:

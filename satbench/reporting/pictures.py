@@ -1,7 +1,7 @@
 """Examples as a figure: the image, the perturbation, the attacked image, and the predictions on both images."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -35,6 +35,11 @@ class Picture:
     image: npt.NDArray[np.uint8]
     perturbation: npt.NDArray[np.int8]
     attacked: npt.NDArray[np.uint8]
+
+
+def distinct(pictures: Iterable[Picture]) -> tuple[Picture, ...]:
+    """One picture of each network, attack and sample."""
+    return tuple({(one.network, one.attack, one.sample): one for one in pictures}.values())
 
 
 def drawn(pictures: Sequence[Picture]) -> Figure:

@@ -189,12 +189,17 @@ def _name(run: Run) -> str:
 def images_of(runs: Sequence[Run]) -> dict[str, dict[str, tuple[str, int]]]:
     """The hash, "" where none is known, and the label of each image by sample id, for each set of images.
 
-    Raises `BadInput` where two runs show different images, or labels, under one name and sample id.
+    Raises `BadInput` where two runs show different images, or labels, under one name and sample id. Where hashes are
+    not known, only runs on equal ids are compared, by the digest of their images.
     """
     found: dict[str, dict[str, tuple[str, int]]] = {}
+    digests: dict[tuple[str, frozenset[str]], str] = {}
     for run in sorted(runs, key=lambda run: not run.records["sample_hash"].any()):  # first those that know hashes
         known = found.setdefault(_name(run), {})
         once = run.records.drop_duplicates("sample_id")
+        digest, ids = run.manifest.data.digest, frozenset(once["sample_id"])
+        if len(ids) == run.manifest.data.n and digests.setdefault((_name(run), ids), digest) != digest:
+            raise BadInput(f"the {len(ids)} images of {_name(run)} differ between two runs; give runs on the same data")
         for sample, pixels, label in once[["sample_id", "sample_hash", "label"]].itertuples(index=False, name=None):
             there = known.setdefault(sample, (pixels, int(label)))
             if there[1] != label or (pixels and there[0] != pixels):

@@ -1,9 +1,10 @@
 """Activations, and changes of a recipe, compared on the same images and between models of the same seed."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial, reduce
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from satbench.core.errors import BadInput
 from satbench.reporting.headline import headline_threats
 from satbench.reporting.joined import Measured, join_runs
-from satbench.reporting.lines import model_lines
+from satbench.reporting.lines import ModelLine, model_lines
 from satbench.reporting.names import counted, display_name, short_names, strength, threat_name
 from satbench.reporting.rounding import inward, outward
 from satbench.results.crossed import Outcomes as Matrix
@@ -25,6 +26,10 @@ NOISE = "inside the noise"  # the interval reaches 0
 OPEN = "not separable"  # the interval excludes 0, and the corrected p-value does not reach the level
 UNDECIDED = (OPEN, NOISE)
 LEVEL = 0.05
+Role = Literal["primary", "secondary", "described"]
+PRIMARY: Role = "primary"
+SECONDARY: Role = "secondary"
+DESCRIBED: Role = "described"  # not planned, so that no p-value is shown
 RULE_NOTE = (
     f'A difference is "{NOISE}" when its 95% interval reaches 0, and "higher" or "lower" when the interval excludes 0 '
     f'and the p-value is below 0.05 after correction; between the two it is "{OPEN}". The correction is '
@@ -32,7 +37,8 @@ RULE_NOTE = (
     "reference in the same quantity. With several seeds both "
     "take images and seeds as random: the variance of the mean difference is that of the seeds' means over their "
     "number plus that of the images' means over theirs. With one seed they are Tango's score interval of paired rates "
-    "and the exact McNemar test, over images alone. Intervals are not corrected for the number of comparisons."
+    "and the exact McNemar test, over images alone. Intervals are not corrected for the number of comparisons. "
+    "Differences are rounded towards 0, interval bounds outward."
 )
 
 Family = tuple[str, str, str, str, str]  # images, recipe, method, trained_for, `ModelInfo.family`
@@ -51,7 +57,8 @@ class Comparison:
     second, `low` and `high` bound it over images, and with several seeds over these too; `outcomes` are then
     those of both, (seeds, n), and `bootstrap` a check. `p_value` is adjusted by Holm over the `together` comparisons of
     the quantity. `images`, `threat` and the ids in `attacks` are those of the quantity; clean accuracy has no threat.
-    `of` and `against` are the recipes and activations of the networks and of the reference.
+    `of` and `against` are the recipes and activations of the networks and of the reference. `role` is that in the plan
+    of the study, None without one.
     """
 
     where: str
@@ -73,6 +80,7 @@ class Comparison:
     attacks: tuple[str, ...] = ()
     of: tuple[str, str] = ("", "")
     against: tuple[str, str] = ("", "")
+    role: Role | None = None
 
     @cached_property
     def bootstrap(self) -> tuple[float, float] | None:
@@ -86,7 +94,9 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`higher`, `lower`, `not separable` or `inside the noise`."""
+        """`higher`, `lower`, `not separable` or `inside the noise`; `described` where it was not planned."""
+        if self.role == DESCRIBED:
+            return DESCRIBED
         if self.low <= 0 <= self.high:
             return NOISE
         if self.p_value >= LEVEL:
@@ -131,9 +141,11 @@ def comparisons(runs: Sequence[Run], reference: str = "relu", every: bool = Fals
     return [item for item in found if isinstance(item, Comparison)]
 
 
-def every_comparison(networks: Sequence[Measured], reference: str) -> list[Comparison]:
-    """All of `comparisons(..., every=True)` for joined runs."""
-    return [item for item in _all(networks, reference, _each_attack) if isinstance(item, Comparison)]
+def every_comparison(networks: Sequence[Measured], reference: str) -> tuple[list[Comparison], list[str]]:
+    """All of `comparisons(..., every=True)` for joined runs, and sentences on what could not be compared."""
+    found = _all(networks, reference, _each_attack)
+    said = [item for item in found if isinstance(item, str)]
+    return [item for item in found if isinstance(item, Comparison)], said
 
 
 def _all(networks: Sequence[Measured], reference: str, chosen: Chosen) -> list[Comparison | str]:
@@ -148,19 +160,15 @@ def _all(networks: Sequence[Measured], reference: str, chosen: Chosen) -> list[C
     usable: dict[Family, dict[str, BySeed]] = {}
     for family, activations in sorted(families.items()):
         where = _where(family)
-        mixed = [name for name, group in sorted(activations.items()) if len({lines[one.model] for one in group}) > 1]
-        doubled = [name for name, group in sorted(activations.items()) if len(_by_seed(group)) < len(group)]
-        if mixed:
-            found.append(f"{where}: nothing compared, the networks with {mixed[0]} are not seeds of one model.")
-            continue
-        if doubled:
-            found.append(f"{where}: nothing compared, the networks with {doubled[0]} cannot be paired by seed.")
-            continue
-        usable[family] = {name: _by_seed(group) for name, group in activations.items()}
-        if reference in activations:
-            for name in sorted(set(activations) - {reference}):
-                found += _against(where, name, usable[family][name], reference, usable[family][reference], chosen)
-        elif not _start(family, families):
+        faults = {name: fault for name, group in sorted(activations.items()) if (fault := unpaired(group, lines))}
+        found += [f"{where}: {name} not compared, the networks with {name} {fault}." for name, fault in faults.items()]
+        known = {name: _by_seed(group) for name, group in activations.items() if name not in faults}
+        if known:
+            usable[family] = known
+        if reference in known:
+            for name in sorted(set(known) - {reference}):
+                found += _against(where, name, known[name], reference, known[reference], chosen)
+        elif reference not in faults and not _start(family, families):
             found.append(f"{where}: nothing compared, no model with {reference} was measured.")
     changes: list[Comparison | str] = []
     for family, changed in usable.items():
@@ -169,6 +177,13 @@ def _all(networks: Sequence[Measured], reference: str, chosen: Chosen) -> list[C
             for name in sorted(set(changed) & set(usable[start])):
                 changes += _against(_where(start), name + settings, changed[name], name, usable[start][name], chosen)
     return [*_adjusted(found), *_adjusted(changes)]
+
+
+def unpaired(group: Sequence[Measured], lines: Mapping[ModelInfo, ModelLine]) -> str:
+    """Why networks of one recipe and activation cannot be compared seed by seed, "" where they can."""
+    if len({lines[one.model] for one in group}) > 1:
+        return "are not seeds of one model"
+    return "" if len(_by_seed(group)) == len(group) else "cannot be paired by seed"
 
 
 def _start(family: Family, families: Iterable[Family]) -> Family | None:
@@ -231,6 +246,11 @@ def _against(
 
     def add(quantity: str, used: Sequence[int | None], outcomes: Callable[[Measured], Outcomes], **under: Any) -> None:
         tables = {seed: (outcomes(pairs[seed][0]), outcomes(pairs[seed][1])) for seed in used}
+        for seed, few, most in _leave_out_incomplete(tables):
+            found.append(
+                f"{where}: {quantity} of {name} and {reference} compared without seed {seed}, of which {few} images "
+                f"were measured, and {most} of most seeds."
+            )
         one = _comparison(where, quantity, name, reference, tables)
         if isinstance(one, Comparison):
             first, other = pairs[seeds[0]]
@@ -296,6 +316,22 @@ def _headlines(pairs: Pairs, known: Mapping[str, AttackInfo], norm: str, eps: fl
         best = max(usable, key=strength_first)
         chosen += [best] if best not in chosen else []
     return [(members, seeds(members)) for members in chosen]
+
+
+def _leave_out_incomplete(
+    tables: dict[int | None, tuple[Outcomes, Outcomes]],
+) -> list[tuple[int | None, int, int]]:
+    """Remove the seeds with fewer images than most seeds have; each with both numbers.
+
+    The images that most seeds have are those of the commonest number, the smallest where several are as common.
+    """
+    sizes = {seed: len(ours.index.intersection(theirs.index)) for seed, (ours, theirs) in tables.items()}
+    counts = Counter(sizes.values())
+    most = max(counts, key=lambda size: (counts[size], -size))
+    fewer = [(seed, size, most) for seed, size in sizes.items() if size < most]
+    for seed, _, _ in fewer:
+        del tables[seed]
+    return fewer
 
 
 def _comparison(

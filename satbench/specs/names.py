@@ -73,7 +73,7 @@ def check_data_set(name: str) -> None:
             raise BadInput(f"unknown data set {kind!r}; {near}; a module of that name is not there either")
         return
     known = DATA_SETS[kind]
-    if (not path and (colon or (known.path == ":PATH" and not known.folder))) or (path and not known.path):
+    if (not path and (colon or known.path == ":PATH")) or (path and not known.path):
         raise BadInput(f"data set {name!r} is none of: {', '.join(data_set_forms())}")
 
 
@@ -84,7 +84,7 @@ def check_data_path(name: str, data_dir: Path | None) -> None:
         return
     known = DATA_SETS[kind]
     given = data_root(data_dir) / (path or known.folder)
-    if known.path == ":PATH" and not given.exists():
+    if (known.path == ":PATH" or known.folder) and not given.exists():
         raise BadInput(f"--dataset {name}: no such file: {given}; give another path, or its folder as --data-dir")
 
 

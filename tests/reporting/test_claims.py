@@ -160,6 +160,16 @@ def test_smooth_derivatives_help_most_together(counts: tuple[int, int, int], sta
     assert [one.difference for one in decision.evidence] == pytest.approx([count / SOME for count in counts])
 
 
+def test_smooth_derivatives_are_compared_on_equal_seeds(make_run: MakeRun) -> None:
+    runs = [
+        *study(make_run, {}, seeds=3),
+        *changed(make_run, {ATTACKER: 40, OPTIMIZER: 50, f"{ATTACKER}, {OPTIMIZER}": 60}),
+    ]
+    assert decide("backward", runs).state == "agrees"
+    runs.append(network(make_run, "relu", 2, 142, change=ATTACKER))
+    assert decide("backward", runs).state == "not yet measured"
+
+
 @pytest.mark.parametrize(("more", "state"), [(60, "agrees"), (-60, "differs"), (0, "not decided")])
 def test_the_gain_after_pgd_training_is_that_of_the_trained_so(more: int, state: str, make_run: MakeRun) -> None:
     change = "method.steps=10"
@@ -196,6 +206,16 @@ def test_robustness_saturates(falls: tuple[int, int], state: str, make_run: Make
     assert {one.seeds for one in decision.evidence} == {5}
 
 
+def test_a_seed_that_is_there_twice_decides_nothing(make_run: MakeRun) -> None:
+    runs = study(make_run, {"silu": 0})
+    assert decide("saturation", runs).state == "agrees"
+    outcomes = {(WEAK, "Linf", EPS): first(120, N), (PGD, "Linf", EPS): first(20, SOME)}
+    again = make_run(
+        "silu", first(200, N), outcomes, seed=0, digest="again", recipe="digits-cnn", config=" silu", family=""
+    )
+    assert decide("saturation", [*runs, again]).state == "not yet measured"
+
+
 @pytest.mark.parametrize(("above", "state"), [(2, "agrees"), (3, "differs")])
 def test_rapid_is_close_to_autoattack(above: int, state: str, make_run: MakeRun) -> None:
     """2 of 400 images are 0.5 points."""
@@ -211,7 +231,7 @@ def test_rapid_is_close_to_autoattack(above: int, state: str, make_run: MakeRun)
     ]
     decision = decide("rapid", runs)
     assert decision.state == state
-    assert decision.evidence[0].seeds == 10
+    assert decision.evidence[0].sentence().endswith("(n = 400, 10 networks)")
 
 
 def test_p_values_of_the_primary_question_are_adjusted_over_six_activations(make_run: MakeRun) -> None:

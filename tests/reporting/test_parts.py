@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,6 +15,7 @@ from satbench.reporting.background import Background
 from satbench.reporting.page import write_report
 from satbench.reporting.parts import joined
 from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
+from satbench.reporting.trained import Trained
 from satbench.results.store import Run
 
 from .made import EPS, PGD, MakeRun, first, runs_in
@@ -21,6 +23,7 @@ from .test_page import CURVES
 from .test_results_file import PICTURE
 
 NAMES = ("relu", "silu")
+REPORTS = Path(__file__).parents[2] / "reports"
 
 
 def whole(make_run: MakeRun) -> StudyResults:
@@ -32,7 +35,8 @@ def whole(make_run: MakeRun) -> StudyResults:
     )
     seconds = {name: 60.0 * place for place, name in enumerate(CURVES, 1)}
     background = Background("Plan", ("satbench study x.yaml",), seconds, (PICTURE,))
-    return StudyResults("T", runs, CURVES, ("N",), background=background)
+    trained = (Trained("digits-cnn", "a paper", "the paper", 2, None, 4.0, 4.0),)
+    return StudyResults("T", runs, CURVES, ("N",), trained=trained, background=background)
 
 
 def parts_of(study: StudyResults) -> list[StudyResults]:
@@ -137,17 +141,39 @@ def test_parts_on_other_images_are_refused(study: StudyResults, tmp_path: Path) 
     both = joined([one, replace(other, runs=tuple(map(relabelled, other.runs)))])
     with pytest.raises(BadInput, match="differs between two runs"):
         write_report(tmp_path / "page", both)
+    recoded = tuple(
+        replace(
+            run, manifest=run.manifest.model_copy(update={"data": run.manifest.data.model_copy(update={"digest": "x"})})
+        )
+        for run in other.runs
+    )
+    with pytest.raises(BadInput, match="the 40 images of digits/test differ between two runs"):
+        write_report(tmp_path / "page", joined([one, replace(other, runs=recoded)]))
     first_run, second, *_ = study.runs
     changed = replace(second, records=second.records.assign(sample_hash="other"))
     with pytest.raises(BadInput, match="differs between two runs"):
         joined([other, replace(study, runs=(first_run, changed))])
 
 
-def test_the_committed_parts_of_a_study_fit_together() -> None:
-    files = sorted(Path(__file__).parents[2].glob("reports/*/parts/*.json.gz"))
-    results = joined([read_results(file) for file in files])
-    assert len({run.manifest.model_dump_json() for run in results.runs}) == sum(
-        len(read_results(file).runs) for file in files
+@pytest.mark.parametrize("folder", [one.parent for one in sorted(REPORTS.glob("*/parts"))], ids=lambda one: one.name)
+def test_the_committed_results_of_a_study_are_those_of_its_parts(folder: Path) -> None:
+    results, parts = (
+        read_results(folder / RESULTS_FILE),
+        [read_results(one) for one in sorted(folder.glob("parts/*.gz"))],
     )
-    labels = Counter((one.model.recipe, one.model.activation, one.model.seed) for one in results.networks)
-    assert set(labels.values()) == {1}
+    both = joined(parts)
+    assert sum(len(part.runs) for part in parts) == len(both.runs) == len(results.runs)
+    assert {outcomes(run) for run in results.runs} == {outcomes(run) for run in both.runs}
+    assert (results.title, results.notes, results.curves) == (both.title, both.notes, both.curves)
+    assert results.background.seconds == both.background.seconds
+    networks = Counter((one.model.recipe, one.model.activation, one.model.seed) for one in both.networks)
+    assert set(networks.values()) == {1}
+    configs = {(one.model.recipe, one.model.activation, one.model.config) for one in both.networks}
+    assert len({one[:2] for one in configs}) == len(configs)
+
+
+def outcomes(run: Run) -> tuple[str, bytes]:
+    """What a file of results holds of a run: its manifest, and which images are classified correctly and broken."""
+    table = run.records.sort_values(["sample_id", "attack", "eps"])
+    correct = (table["clean_prediction"] == table["label"]).to_numpy(bool)
+    return run.manifest.model_dump_json(), np.stack([correct, table["broken"].to_numpy(bool)]).tobytes()

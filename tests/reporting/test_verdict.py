@@ -172,3 +172,29 @@ def test_other_images_under_the_same_names_are_refused(make_run: MakeRun) -> Non
     theirs = make_run("relu", first(4, 4), {(PGD, "Linf", EPS): first(2, 4)}, hashed="other")
     with pytest.raises(BadInput, match="different images"):
         compare([ours, theirs])
+
+
+def test_a_fault_of_one_activation_leaves_the_others_compared(make_run: MakeRun) -> None:
+    runs = group(make_run, "relu", [160, 164]) + group(make_run, "silu", [200, 206]) + group(make_run, "gelu", [90, 92])
+    twin = make_run("gelu", first(400, 400), {(PGD, "Linf", EPS): first(90, 400)}, digest="twin")
+    assert {one.activation for one in comparisons([*runs, twin])} == {"silu"}
+    assert any("gelu not compared, the networks with gelu are not seeds" in line for line in compare([*runs, twin]))
+    twin = make_run("relu", first(400, 400), {(PGD, "Linf", EPS): first(90, 400)}, digest="twin")
+    (said,) = compare([*runs, twin])
+    assert "the networks with relu are not seeds of one model" in said
+
+
+def test_seeds_with_fewer_images_than_most_are_left_out(make_run: MakeRun) -> None:
+    runs = group(make_run, "relu", [160, 164, 168]) + group(make_run, "silu", [200, 206, 208])
+    few = make_run("silu", first(40, 40), {(PGD, "Linf", EPS): first(20, 40)}, seed=2)
+    clean, robust = comparisons([*runs[:-1], few])
+    assert [(one.seeds, one.n) for one in (clean, robust)] == [((0, 1), 400), ((0, 1), 400)]
+    said = [line for line in compare([*runs[:-1], few]) if "without seed 2" in line]
+    assert len(said) == 2
+    assert said[0].endswith(
+        "clean accuracy of silu and relu compared without seed 2, of which 40 images were measured, "
+        "and 400 of most seeds."
+    )
+    few = make_run("silu", first(40, 40), {(PGD, "Linf", EPS): first(20, 40)}, seed=1)
+    both = comparisons([*runs[:2], runs[3], few])  # neither number is of most seeds
+    assert {(one.seeds, one.n) for one in both} == {((0, 1), 40)}
