@@ -347,17 +347,10 @@ def _comparison(
         return f"{where}: {quantity} of {name} and {reference} not compared, they have no image in common."
     ours = np.array([pair[0].loc[samples].to_numpy(bool) for pair in tables.values()])
     theirs = np.array([pair[1].loc[samples].to_numpy(bool) for pair in tables.values()])
-    n = len(samples)
-    outcomes = None
-    if len(tables) == 1 or len(np.unique(ours.astype(int) - theirs)) == 1:  # equal seeds, which bound nothing
-        pair = mcnemar(ours[0].tolist(), theirs[0].tolist())
-        difference, (low, high), p_value = pair.difference, paired_interval(pair), pair.p_value
-    elif n == 1:
+    n, over_images = len(samples), _is_over_images(ours, theirs)
+    if n == 1 and not over_images:
         return f"{where}: {quantity} of {name} and {reference} not compared, they have one image in common."
-    else:
-        crossed = crossed_difference(ours, theirs)
-        difference, low, high, p_value = crossed.difference, crossed.low, crossed.high, crossed.p_value
-        outcomes = ours, theirs
+    difference, low, high, p_value = difference_of(ours, theirs)
     return Comparison(
         where=where,
         quantity=quantity,
@@ -371,5 +364,21 @@ def _comparison(
         values=tuple(int(row.sum()) / n for row in ours),
         reference_values=tuple(int(row.sum()) / n for row in theirs),
         p_value=p_value,
-        outcomes=outcomes,
+        outcomes=None if over_images else (ours, theirs),
     )
+
+
+def difference_of(ours: Matrix, theirs: Matrix) -> tuple[float, float, float, float]:
+    """The mean difference of outcomes (seeds, n) with its 95% interval and p-value, over seeds and images.
+
+    Over images alone with one seed, or where all seeds and images are equal, which bounds nothing.
+    """
+    if _is_over_images(ours, theirs):
+        pair = mcnemar(ours[0].tolist(), theirs[0].tolist())
+        return pair.difference, *paired_interval(pair), pair.p_value
+    crossed = crossed_difference(ours, theirs)
+    return crossed.difference, crossed.low, crossed.high, crossed.p_value
+
+
+def _is_over_images(ours: Matrix, theirs: Matrix) -> bool:
+    return len(ours) == 1 or len(np.unique(ours.astype(int) - theirs)) == 1

@@ -234,6 +234,16 @@ def test_rapid_is_close_to_autoattack(above: int, state: str, make_run: MakeRun)
     assert decision.evidence[0].sentence().endswith("(n = 400, 10 networks)")
 
 
+def test_equal_outcomes_still_have_an_interval(make_run: MakeRun) -> None:
+    """That of one network's images: without a discordant pair z^2 / (n + z^2)."""
+    outcomes = {(RAPID, "Linf", EPS): first(100, N), (AA, "Linf", EPS): first(100, N)}
+    decision = decide("rapid", [make_run(name, first(N, N), outcomes, seed=0) for name in ("relu", "silu")])
+    (gap,) = decision.evidence
+    bound = 1.959963984540054**2 / (N + 1.959963984540054**2)
+    assert (decision.state, gap.difference, gap.seeds) == ("agrees", 0, 2)
+    assert (gap.low, gap.high) == pytest.approx((-bound, bound))
+
+
 def test_p_values_of_the_primary_question_are_adjusted_over_six_activations(make_run: MakeRun) -> None:
     runs = study(make_run, SURE | {"gelu": 9, "elu": -7, "silu": 8})
     runs += changed(make_run, {ATTACKER: 40})  # of another family of tests
