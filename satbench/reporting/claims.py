@@ -108,16 +108,20 @@ def decided(study: str, names: Sequence[str], results: Studied | None) -> list[C
     ]
 
 
-def plan_of(study: str) -> Plan | None:
-    """What the study of this name in `leaderboards/claims.yaml` planned to test."""
-    known = read_claims().studies.get(study)
-    return known.plan if known else None
+def planned(results: StudyResults) -> tuple[Plan | None, list[CriterionResult]]:
+    """What the study of this title in `leaderboards/claims.yaml` planned to test, and what its criteria say.
 
-
-def criteria_of(study: str, results: StudyResults) -> list[CriterionResult]:
-    """What the criteria of `leaderboards/claims.yaml` for the study of this name say; [] where there are none."""
-    names = [name for claim in read_claims().claims for name in claim.tests.get(study, ())]
-    return decided(study, names, Studied(results)) if names else []
+    None and [] where there is no such study.
+    """
+    known = read_claims()
+    found = [(name, study) for name, study in known.studies.items() if study.title == results.title]
+    if not found:
+        return None, []
+    name, study = found[0]
+    criteria = [criterion for claim in known.claims for criterion in claim.tests.get(name, ())]
+    studied = Studied(results)
+    has_recipe = bool(studied.networks)  # a part may hold changed recipes alone
+    return study.plan, decided(name, criteria, studied if has_recipe else None)
 
 
 def criteria_table(found: Sequence[CriterionResult]) -> pd.DataFrame:

@@ -74,8 +74,9 @@ class Plan(_Strict):
 
 
 class Study(_Strict):
-    """A study that tests claims: the command that makes it, its scale, and what it planned to test."""
+    """A study that tests claims, known by its title: the command that makes it, its scale and its plan."""
 
+    title: Text
     command: Text
     scale: Text
     plan: Plan | None = None
@@ -132,6 +133,8 @@ def read_claims(path: Path | None = None) -> ClaimsFile:
         for study in claim.tests:
             if study not in known.studies:
                 raise BadInput(f"{path}, field 'claims.{place}.tests.{study}': no such study in the list of studies")
+    if len({study.title for study in known.studies.values()}) < len(known.studies):
+        raise BadInput(f"{path}, field 'studies': two studies have one title; rename one")
     numbers = Counter(claim.number for claim in known.claims if claim.number is not None)
     if twice := [number for number, count in numbers.items() if count > 1]:
         raise BadInput(f"{path}, field 'claims': number {twice[0]} is there twice; remove one")

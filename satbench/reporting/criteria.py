@@ -1,6 +1,6 @@
 """What counts as agreeing with a claim, decided by the results of a study; see docs/smooth-vs-relu.md.
 
-Each criterion was fixed before any result was seen. Comparisons, intervals and Holm's correction are those of
+Each criterion was fixed before the results that decide it. Comparisons, intervals and Holm's correction are those of
 `reporting.verdict`. What neither agrees nor differs is not decided; so is what would do both.
 """
 

@@ -21,18 +21,20 @@ def of_differences(asked: Sequence[Comparison]) -> str:
     quantity, reference = asked[0].quantity, _either(dict.fromkeys(one.reference for one in asked))
     seeds = [len(one.seeds) for one in asked]
     n = f"n = {counted(span([one.n for one in asked]), 'image')}"
-    counts = f"({n}, {counted(span(seeds), 'seed')} each)"
+    are_equal = len(set(seeds)) == 1
+    counts = f"({n}, {counted(seeds[0], 'seed')} each)" if are_equal else f"({n})"
+    points = {one: _points(one) + ("" if are_equal else f", {counted(len(one.seeds), 'seed')}") for one in asked}
     groups = {
-        verdict: _series(f"{one.activation} ({_points(one)})" for one in ordered if one.verdict == verdict)
+        verdict: _series(f"{one.activation} ({points[one]})" for one in ordered if one.verdict == verdict)
         for verdict in ("higher", "lower")
     }
     open_ = [one for one in ordered if one.verdict in UNDECIDED]
     decided = " and ".join(f"{verdict} with {listed}" for verdict, listed in groups.items() if listed)
     if not decided:
-        each = _series(f"by {_points(one)} with {one.activation}" for one in open_)
+        each = _series(f"with {one.activation} ({points[one]})" for one in open_)
         names = _either(one.activation for one in open_)
         return f"Whether {names} is better than {reference} is not decided: {quantity} differs {each} {counts}."
-    rest = _series(f"{one.activation} ({_points(one)})" for one in open_)
+    rest = _series(f"{one.activation} ({points[one]})" for one in open_)
     undecided = f"; with {rest} the difference is not decided" if open_ else ""
     return f"{_capital(quantity)} is {decided} than with {reference}{undecided} {counts}."
 

@@ -14,7 +14,7 @@ from satbench.reporting import background as aside
 from satbench.reporting import opening, pictures, plots, provenance, table_forms, tables
 from satbench.reporting.ablation import ABLATION_NOTE, ablation_table
 from satbench.reporting.background import Background
-from satbench.reporting.claims import criteria_of, criteria_table, plan_of
+from satbench.reporting.claims import criteria_table, planned
 from satbench.reporting.class_table import CLASS_NOTE, class_table
 from satbench.reporting.differences import BOOTSTRAP_NOTE, difference_table, main_question
 from satbench.reporting.headline import headline_rows
@@ -39,6 +39,7 @@ from satbench.reporting.summary import NOT_CHECKED, Row, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
 from satbench.reporting.verdict import DESCRIBED, RULE_NOTE, Comparison, every_comparison, sentences
 from satbench.results.metrics import UNION
+from satbench.results.store import Run
 from satbench.results.training_log import Epoch
 from satbench.specs.attack import ids
 from satbench.specs.study import Reported
@@ -105,8 +106,8 @@ class _Shown:
 def write_report(folder: Path, results: StudyResults) -> Report:
     """Write table, figures and one page with all of it into `folder`; the page loads nothing from elsewhere.
 
-    A folder that is named after a study with criteria in `leaderboards/claims.yaml` shows them. The file `RESULTS_FILE`
-    rebuilds the page. The same results give the same bytes.
+    A study of a title in `leaderboards/claims.yaml` is shown with its plan and its criteria there. The file
+    `RESULTS_FILE` rebuilds the page. The same results give the same bytes.
     All is computed before the first file is replaced. Raises `BadInput` when the runs hold no records, and as
     `check_report_folder` does.
     """
@@ -121,8 +122,7 @@ def write_report(folder: Path, results: StudyResults) -> Report:
     lines = tables.accuracy_table(rows)
     files = {folder / name: form(lines).encode() for name, form in FORMATS.items()}
     found, uncompared = every_comparison(networks, reference)
-    study = folder.resolve().name
-    plan = plan_of(study)
+    plan, criteria = planned(results)
     if plan is None:
         said = sentences(networks, reference)
     else:
@@ -160,12 +160,13 @@ def write_report(folder: Path, results: StudyResults) -> Report:
         counted=counted,
         background=aside.section(background, runs)
         | {
-            "criteria": criteria_table(criteria_of(study, results)),
+            "criteria": criteria_table(criteria),
             "ablation": ablation_table(found, asked) if asked else (),
             "ablation_note": ABLATION_NOTE if plan is None else f"{ABLATION_NOTE} {PLAN_NOTE}",
             "ablation_of": asked[0].quantity if asked else "",
             "file": RESULTS_FILE,
         },
+        bound=_bound(asked, runs) if asked else "",
         first=first,
         first_caption=f"Clean and robust accuracy at {provenance.threats(shown)}{f'; {equal}' if equal else ''}",
         whole=table_forms.readable(lines),
@@ -216,6 +217,15 @@ def _differences(asked: Sequence[Comparison]) -> list[_Drawn]:
     alt = f"Differences in {asked[0].quantity} for {names}. {IN_TABLES}"
     narrow = plots.differences(asked, is_narrow=True)
     return [_Drawn("differences", caption, alt, plots.differences(asked), narrow)]
+
+
+def _bound(asked: Sequence[Comparison], runs: Sequence[Run]) -> str:
+    """That the main attack only bounds robust accuracy, and what trust checks say; "" for AutoAttack."""
+    known = attacks_of(runs)
+    if any(known[attack].tier == "AutoAttack" for attack in asked[0].attacks):
+        return ""
+    trust = provenance.trust_words(runs)
+    return f"Robust accuracy under this attack is an upper bound. {trust}"
 
 
 def _examples(background: Background) -> list[_Drawn]:

@@ -7,8 +7,9 @@ import pytest
 
 from satbench.core.errors import BadInput
 from satbench.core.parsing import parsed
+from satbench.core.strict_yaml import read_mapping
 from satbench.reporting.ablation import ablation_table
-from satbench.reporting.claims_file import Plan
+from satbench.reporting.claims_file import Plan, read_claims
 from satbench.reporting.differences import difference_cell, difference_table, main_question
 from satbench.reporting.joined import attacks_of, join_runs
 from satbench.reporting.page import write_report
@@ -86,14 +87,19 @@ def test_what_was_not_planned_has_no_p_value(marked: list[Comparison]) -> None:
 
 
 def test_a_page_of_a_planned_study_tests_what_was_planned(runs: list[Run], tmp_path: Path) -> None:
+    title = "Smooth activations against ReLU on photographs"
     pages = {
-        name: write_report(tmp_path / name, StudyResults("T", tuple(runs), {})).index.read_text()
-        for name in ("smooth-vs-relu", "another")
+        name: write_report(tmp_path / str(place), StudyResults(name, tuple(runs), {})).index.read_text()
+        for place, name in enumerate((title, "another"))
     }
-    assert PLAN_NOTE in pages["smooth-vs-relu"]
+    assert PLAN_NOTE in pages[title]
     assert PLAN_NOTE not in pages["another"]
     assert "worst case of AutoAttack" in pages["another"]
-    tested = pages["smooth-vs-relu"].split("Which activation is better?")[1].split("All differences")[0]
+    assert "Criteria that were fixed in advance" in pages[title]
+    assert "Criteria" not in pages["another"]
+    assert "an upper bound. Trust battery" in pages[title]
+    assert "an upper bound. Trust battery" not in pages["another"]  # where AutoAttack is the main question
+    tested = pages[title].split("Which activation is better?")[1].split("All differences")[0]
     assert "robust accuracy at Linf 8/255 under PGD-50 of silu is higher" in tested
     assert "robust accuracy at Linf 8/255 under PGD-10 of gelu is higher" in tested
     assert "worst case" not in tested
@@ -112,3 +118,15 @@ def test_a_page_of_a_planned_study_tests_what_was_planned(runs: list[Run], tmp_p
 def test_a_wrong_plan_is_named(change: Callable[[dict[str, object]], dict[str, object]], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         parsed(Plan, change(PLAN), "plan")
+
+
+def test_a_part_of_a_planned_study_with_changed_recipes_alone_has_a_page(runs: list[Run], tmp_path: Path) -> None:
+    part = tuple(run for run in runs if run.manifest.model.recipe == ATTACKER)
+    page = write_report(tmp_path / "part", StudyResults("Smooth activations against ReLU on photographs", part, {}))
+    assert "not yet measured" in page.index.read_text()
+
+
+def test_planned_studies_are_known_by_the_titles_of_their_files() -> None:
+    studies = Path(__file__).parents[2] / "studies"
+    for name, study in read_claims().studies.items():
+        assert read_mapping(studies / f"{name}.yaml")["title"] == study.title
