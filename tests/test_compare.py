@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 from satbench.cli import app
 from satbench.core.errors import BadInput
+from satbench.reporting.comparison import NOISE
 from satbench.reporting.paired import Comparison, Figure, compare_runs
-from satbench.reporting.verdict import NOISE
 from satbench.results.metrics import mcnemar, paired_interval, samples_needed, wilson
 from satbench.results.store import Run, write_run
 

@@ -44,9 +44,10 @@ def test_a_difference_is_found_and_groups_that_are_equal_differ_by_nothing() -> 
     found = crossed_difference(*outcomes(5, 2000, 0.01, gap=0.1))
     assert 0 < found.low < found.difference < found.high
     ours, _ = outcomes(3, 10)
-    same = crossed_difference(ours, ours)
-    assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
-    assert crossed_difference(~np.zeros((2, 3), bool), np.zeros((2, 3), bool)).p_value == 0.0
+    same, z = crossed_difference(ours, ours), norm.ppf(0.975)
+    assert (same.difference, same.p_value, same.freedom) == (0.0, 1.0, np.inf)
+    assert (same.low, same.high) == pytest.approx((-(z**2) / (10 + z**2), z**2 / (10 + z**2)))  # Tango's, no pair apart
+    assert crossed_difference(~np.zeros((2, 3), bool), np.zeros((2, 3), bool)).p_value == pytest.approx(2 / 2**3)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.02, 0.1])

@@ -80,7 +80,11 @@ def command(
 
 def network_facts(loaded: "Loaded") -> dict[str, object]:
     """What a card says of a network that was loaded."""
+    from satbench.zoo.registry import find_card, is_card
+
+    reference = loaded.info.reference
     return {
+        "summary": find_card(reference)[1].summary if is_card(reference) else None,
         "parameters": f"{sum(parameter.numel() for parameter in loaded.model.parameters()):,}",
         "architecture": getattr(getattr(loaded.model, "spec", None), "architecture", None),
         "activation": loaded.info.activation,

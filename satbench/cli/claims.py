@@ -26,8 +26,8 @@ def command(
     for one in claims:
         echo(f"{one.claim.number or '-':>2}  {one.words}: {one.claim.claim}")
         echo(f"    made at: {one.claim.scale} ({one.claim.source})")
-        if one.scales:
-            echo(f"    tested at: {'; '.join(one.scales)}")
+        if one.tested_at:
+            echo(f"    tested at: {one.tested_at}")
         for sentence in one.sentences:
             echo(f"    {sentence}")
         for line in one.commands:

@@ -150,10 +150,11 @@ def _in_words(jobs: "Jobs") -> Iterator[str]:
 def echo_results(runs: Sequence["Run"]) -> None:
     """Print a small table of the runs, and what may be concluded from them."""
     from satbench.reporting.brief import brief_table
+    from satbench.reporting.comparison import UNDECIDED
     from satbench.reporting.headline import headline_rows
     from satbench.reporting.summary import summarise
     from satbench.reporting.tables import accuracy_table
-    from satbench.reporting.verdict import UNDECIDED, compare
+    from satbench.reporting.verdict import compare
 
     echo_table(brief_table(accuracy_table(headline_rows(summarise(runs)))))
     for sentence in compare(runs):

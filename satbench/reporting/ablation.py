@@ -5,9 +5,9 @@ from statistics import fmean
 
 import pandas as pd
 
+from satbench.reporting.comparison import Comparison
 from satbench.reporting.differences import difference_cell
 from satbench.reporting.rounding import down
-from satbench.reporting.verdict import Comparison
 
 SWITCHES = {"surrogate.attacker=True": "attacker", "surrogate.optimizer=True": "optimizer"}
 ABLATION_NOTE = (

@@ -1,5 +1,6 @@
 """What a page says beside the numbers: the plan, the commands, examples, and what was spent."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,13 +44,17 @@ NOTHING = Background()
 
 
 def section(background: Background, runs: Sequence[Run]) -> dict[str, Any]:
-    """The values of the template `background.html.j2`."""
-    plan, _, rest = background.plan.partition(DEPARTURES)
-    departures, _, computed = rest.partition(COMPUTED)
+    """What `report.html.j2` shows beside the numbers; a plan's sections `DEPARTURES` and `COMPUTED` stand apart."""
+    parts = re.split(r"^(?=## )", background.plan, flags=re.MULTILINE)
+    apart = {
+        heading: "".join(part.removeprefix(heading) for part in parts if part.startswith(f"{heading}\n"))
+        for heading in (DEPARTURES, COMPUTED)
+    }
+    plan = "".join(part for part in parts if part.partition("\n")[0] not in apart)
     return {
         "plan": plan.strip().splitlines(),
-        "departures": departures.strip().splitlines(),
-        "computed": " ".join(computed.split()),
+        "departures": apart[DEPARTURES].strip().splitlines(),
+        "computed": " ".join(apart[COMPUTED].split()),
         "commands": background.commands,
         "spent": spent(runs, background.seconds),
         "spent_note": SPENT_NOTE,

@@ -5,11 +5,11 @@ from typing import Literal
 
 import pandas as pd
 
+from satbench.reporting.comparison import NOISE
 from satbench.reporting.paired import Comparison, Figure
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.table_forms import interval, trust_words, weighted
 from satbench.reporting.tables import Line
-from satbench.reporting.verdict import NOISE
 from satbench.results.metrics import wilson
 from satbench.results.schema import Verdict
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from satbench.core.errors import BadInput
 from satbench.reporting.claims_file import Claim, ClaimsFile, CriterionName, Plan, read_claims
 from satbench.reporting.criteria import (
     AGREES,
@@ -60,6 +61,12 @@ class ClaimState:
         return next((state for state in (DIFFERS, UNMEASURED, UNDECIDED) if state in states), AGREES)
 
     @property
+    def tested_at(self) -> str:
+        """The scales of its studies in words; "" for a claim without tests."""
+        scales = "; ".join(self.scales)
+        return f"{scales} (not yet)" if self.state == UNMEASURED else scales
+
+    @property
     def is_off_scale(self) -> bool:
         """Whether it is tested, but not at the scale of the claim."""
         return bool(self.tests) and self.claim.scale not in self.scales
@@ -84,11 +91,15 @@ class ClaimState:
 def claims_with_states(known: ClaimsFile, reports: Path) -> list[ClaimState]:
     """Every claim with its state, decided by the results of `reports/STUDY`, where they are there.
 
-    Raises `BadInput` where these are damaged, or a criterion does not fit the study.
+    Raises `BadInput` where these are damaged or of another study, or a criterion does not fit the study.
     """
     wanted = dict.fromkeys(study for claim in known.claims for study in claim.tests)
     files = {study: reports / study / RESULTS_FILE for study in wanted}
     studied = {study: Studied(read_results(file)) for study, file in files.items() if file.is_file()}
+    for study, one in studied.items():
+        title = known.studies[study].title
+        if one.results.title != title:
+            raise BadInput(f"{files[study]} holds {one.results.title!r} and not {title!r}; make its report again")
     return [_tested(known, claim, studied) for claim in known.claims]
 
 
@@ -146,7 +157,7 @@ def claims_table(claims: Sequence[ClaimState]) -> pd.DataFrame:
             "claim": one.claim.claim,
             "source": one.claim.source,
             "made at": one.claim.scale,
-            "tested at": "; ".join(one.scales) or MISSING,
+            "tested at": one.tested_at or MISSING,
             "state": one.words,
             "figures": " ".join(f"{sentence}." for sentence in one.sentences),
             "command": "; ".join(one.commands),

@@ -67,9 +67,8 @@ class Plan(_Strict):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        for name in (self.primary, *self.secondary):
-            if name != CLEAN or name == self.primary:
-                check_attack(name)
+        for name in (self.primary, *(name for name in self.secondary if name != CLEAN)):
+            check_attack(name)
         return self
 
 

@@ -15,12 +15,14 @@ import pandas as pd
 
 from satbench.core.errors import BadInput
 from satbench.reporting.claims_file import CriterionName
+from satbench.reporting.comparison import Comparison
 from satbench.reporting.joined import Measured, attacks_of
 from satbench.reporting.lines import model_lines
 from satbench.reporting.names import counted, threat_name
 from satbench.reporting.results_file import StudyResults
 from satbench.reporting.rounding import inward, outward
-from satbench.reporting.verdict import Comparison, difference_of, every_comparison, unpaired
+from satbench.reporting.verdict import every_comparison, unpaired
+from satbench.results.crossed import crossed_difference
 from satbench.results.metrics import WORST, robust_table
 
 State = Literal["agrees", "differs", "not decided", "not yet measured", "not testable here"]
@@ -248,10 +250,8 @@ def _rapid(study: Studied) -> Decision:
 
 def _gap(what: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> Evidence:
     """The mean difference of two attacks on the same images and networks."""
-    outcomes = [np.asarray(one.sort_index(), bool).T for one in (ours, theirs)]
-    difference, low, high, _ = difference_of(*outcomes)
-    seeds, n = outcomes[0].shape
-    return Evidence(what, difference, low, high, n, seeds)
+    gap = crossed_difference(*(np.asarray(one.sort_index(), bool).T for one in (ours, theirs)))
+    return Evidence(what, gap.difference, gap.low, gap.high, gap.n, gap.seeds)
 
 
 def _by_size(gaps: Sequence[Evidence], margin: float) -> Decision:

@@ -6,9 +6,9 @@ from statistics import fmean
 
 import pandas as pd
 
+from satbench.reporting.comparison import DESCRIBED, PRIMARY, Comparison
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.table_forms import MISSING
-from satbench.reporting.verdict import DESCRIBED, PRIMARY, Comparison
 
 BOOTSTRAP_NOTE = (
     "Bootstrap: the 95% percentile interval when seeds and images are both drawn with replacement, 10,000 times. It is "

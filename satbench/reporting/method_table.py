@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from satbench.reporting.comparison import DESCRIBED, OPEN, UNDECIDED, Comparison
 from satbench.reporting.differences import difference_cell, main_question, span
 from satbench.reporting.joined import Measured
 from satbench.reporting.lines import model_lines
 from satbench.reporting.names import counted
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.table_forms import MISSING
-from satbench.reporting.verdict import DESCRIBED, OPEN, UNDECIDED, Comparison
 from satbench.results.crossed import Rate, crossed_rate
 from satbench.results.schema import ModelInfo
 
@@ -206,11 +206,9 @@ def in_words(table: MethodTable, found: Iterable[Comparison]) -> list[str]:
 
 
 def _columns(table: MethodTable, found: Iterable[Comparison]) -> dict[str, dict[str, Comparison]]:
-    """The comparisons by column and recipe: activations first, then methods."""
+    """The comparisons by column and recipe: activations first, then methods; those of networks in the table alone."""
     names = {row.recipe: row.name for row in table.rows}
-    there = [
-        one for one in found if {one.of[0], one.against[0]} <= set(names) and one.of[1] in table.activations
-    ]  # other networks met another attack alone
+    there = [one for one in found if one.of[0] in names and one.against[0] in names and one.of[1] in table.activations]
     columns: dict[str, dict[str, Comparison]] = {}
     for one in sorted(there, key=lambda one: (one.is_change, table.activations.index(one.of[1]))):
         activation, reference = one.of[1], one.against[1]

@@ -8,6 +8,7 @@ import yaml
 
 from satbench.core.escaping import markdown, one_line
 from satbench.core.names import NAME
+from satbench.core.tables import DATA_SETS
 from satbench.reporting.claims_file import PublishedFigure
 from satbench.reporting.joined import images_name
 from satbench.reporting.repeat import eval_command, train_command
@@ -19,6 +20,7 @@ from satbench.results.store import Run
 
 LIBRARY = "satbench"
 UNSTATED = "none stated"
+READ_FROM = "Add `--data-dir DIR`, the folder below which the data set lies, or name it in `SATBENCH_DATA`."
 HUB_DATASETS = {  # what the Hugging Face Hub calls them
     "mnist": "ylecun/mnist",
     "cifar10": "uoft-cs/cifar10",
@@ -66,7 +68,9 @@ def model_card(
         text += [f"- {markdown(f'{claim.figure} {claim}')} ({markdown(where)})" for claim, where in published]
     commands = dict.fromkeys([train_command(info), *(eval_command(run.manifest) for run in runs)])
     if any(commands):
-        text += ["", "## Make the numbers again", "", "```bash", *map(one_line, filter(None, commands)), "```"]
+        text += ["", "## Make the numbers again", ""]
+        text += [READ_FROM, ""] if any(_is_on_disk(run) for run in runs) else []
+        text += ["```bash", *map(one_line, filter(None, commands)), "```"]
     text += ["", "## Provenance", "", f"- network: {_code(info.digest)}, loaded as {_code(info.reference)}"]
     text += [f"- training config: {_code(info.config)}"] if info.config else []
     text += [f"- {_code(name)}: SHA-256 {_code(digest)}" for name, digest in (files or {}).items()]
@@ -77,13 +81,17 @@ def _measured(runs: Sequence[Run], lines: Sequence[Line]) -> list[str]:
     """The table, the trust verdict of each run with the sentences behind one that is no pass, and the runs' seals."""
     if not runs:
         return ["Nothing was measured for this card."]
-    doubts = dict.fromkeys(reason for line in lines for reason in line.reasons)
     text = [to_markdown(lines), ""]
-    text += [f"- trust: {markdown(reason)}" for reason in doubts]
     for run in runs:
         revision = f", revision {_code(run.manifest.revision)}" if run.manifest.revision else ""
         text.append(f"- run of {run.manifest.created}, seal {_code(run.manifest.seal)}{revision}")
     return text
+
+
+def _is_on_disk(run: Run) -> bool:
+    """Whether its images are read from a folder or file that the user has."""
+    known = DATA_SETS.get(run.manifest.data.name.partition(":")[0])
+    return known is not None and bool(known.path)
 
 
 def _front(info: ModelInfo, facts: Mapping[str, object], licence: str | None, lines: Sequence[Line]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from satbench.reporting.comparison import UNDECIDED, Comparison
 from satbench.reporting.differences import span
 from satbench.reporting.joined import images_name
 from satbench.reporting.method_table import MethodTable
@@ -9,7 +10,6 @@ from satbench.reporting.names import counted, strength
 from satbench.reporting.rounding import inward, outward
 from satbench.reporting.table_forms import interval, trust_words
 from satbench.reporting.tables import Line
-from satbench.reporting.verdict import UNDECIDED, Comparison
 from satbench.results.metrics import UNION
 
 MOST = 4  # models or radii that are listed one by one

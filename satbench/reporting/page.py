@@ -16,6 +16,7 @@ from satbench.reporting.ablation import ABLATION_NOTE, ablation_table
 from satbench.reporting.background import Background
 from satbench.reporting.claims import criteria_table, planned
 from satbench.reporting.class_table import CLASS_NOTE, class_table
+from satbench.reporting.comparison import DESCRIBED, RULE_NOTE, Comparison
 from satbench.reporting.differences import BOOTSTRAP_NOTE, difference_table, main_question
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.joined import Measured, attacks_of, images_name
@@ -37,7 +38,7 @@ from satbench.reporting.reported import REPORTED_NOTE, reported_lines
 from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
 from satbench.reporting.summary import NOT_CHECKED, Row, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
-from satbench.reporting.verdict import DESCRIBED, RULE_NOTE, Comparison, every_comparison, sentences
+from satbench.reporting.verdict import every_comparison, sentences
 from satbench.results.metrics import UNION
 from satbench.results.store import Run
 from satbench.results.training_log import Epoch
@@ -224,8 +225,8 @@ def _bound(asked: Sequence[Comparison], runs: Sequence[Run]) -> str:
     known = attacks_of(runs)
     if any(known[attack].tier == "AutoAttack" for attack in asked[0].attacks):
         return ""
-    trust = provenance.trust_words(runs)
-    return f"Robust accuracy under this attack is an upper bound. {trust}"
+    quantity = asked[0].quantity
+    return f"{quantity[0].upper()}{quantity[1:]} is an upper bound. {provenance.trust_words(runs)}"
 
 
 def _examples(background: Background) -> list[_Drawn]:

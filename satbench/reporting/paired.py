@@ -8,13 +8,13 @@ import pandas as pd
 
 from satbench.core.errors import BadInput
 from satbench.core.escaping import markdown
+from satbench.reporting.comparison import NOISE
 from satbench.reporting.joined import attacks_of, images_name, network_of
 from satbench.reporting.lines import network_names
 from satbench.reporting.names import display_name, short_names, threat_name
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.summary import Trusted
 from satbench.reporting.table_forms import markdown_table
-from satbench.reporting.verdict import NOISE
 from satbench.results.metrics import (
     WORST,
     Paired,

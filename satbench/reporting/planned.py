@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from satbench.reporting.claims_file import CLEAN, Plan
-from satbench.reporting.verdict import DESCRIBED, PRIMARY, SECONDARY, Comparison, Role
+from satbench.reporting.comparison import DESCRIBED, PRIMARY, SECONDARY, Comparison, Role
 from satbench.specs.attack import AttackInfo
 from satbench.specs.names import parse_attack
 
@@ -20,7 +20,7 @@ def with_roles(found: Sequence[Comparison], plan: Plan, attacks: Mapping[str, At
     attacks: what is known of each attack by its id.
     """
     marked = [replace(one, role=_role(one, plan, attacks)) for one in found]
-    return sorted(marked, key=lambda one: (PRIMARY, SECONDARY, DESCRIBED).index(one.role or DESCRIBED))
+    return [one for role in (PRIMARY, SECONDARY, DESCRIBED) for one in marked if one.role == role]
 
 
 def _role(one: Comparison, plan: Plan, attacks: Mapping[str, AttackInfo]) -> Role:

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from satbench.core.escaping import figure_text
 from satbench.core.files import write_bytes
+from satbench.reporting.comparison import UNDECIDED, Comparison
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.joined import images_name
 from satbench.reporting.lines import group_rows, unseeded
@@ -26,7 +27,6 @@ from satbench.reporting.method_table import MethodTable
 from satbench.reporting.names import counted, strength
 from satbench.reporting.summary import Row
 from satbench.reporting.tables import accuracy_table
-from satbench.reporting.verdict import UNDECIDED, Comparison
 from satbench.results.crossed import Rate
 from satbench.results.metrics import UNION, WORST
 from satbench.results.training_log import Epoch

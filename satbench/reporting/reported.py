@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from satbench.reporting.comparison import Comparison
 from satbench.reporting.method_table import MethodTable
 from satbench.reporting.rounding import inward, outward
 from satbench.reporting.table_forms import MISSING
-from satbench.reporting.verdict import Comparison
 from satbench.specs.study import Reported
 
 REPORTED_NOTE = (

@@ -1,45 +1,26 @@
 """Activations, and changes of a recipe, compared on the same images and between models of the same seed."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial, reduce
-from typing import Any, Literal, TypeAlias
+from dataclasses import replace
+from functools import partial, reduce
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from satbench.core.errors import BadInput
+from satbench.reporting.comparison import Comparison
 from satbench.reporting.headline import headline_threats
 from satbench.reporting.joined import Measured, join_runs
 from satbench.reporting.lines import ModelLine, model_lines
-from satbench.reporting.names import counted, display_name, short_names, strength, threat_name
-from satbench.reporting.rounding import inward, outward
-from satbench.results.crossed import Outcomes as Matrix
-from satbench.results.crossed import crossed_difference, holm, two_level_bootstrap
+from satbench.reporting.names import display_name, short_names, strength, threat_name
+from satbench.results.crossed import crossed_difference, holm
 from satbench.results.metrics import WORST, mcnemar, paired_interval
 from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
 from satbench.specs.attack import AttackInfo, Strength
-
-NOISE = "inside the noise"  # the interval reaches 0
-OPEN = "not separable"  # the interval excludes 0, and the corrected p-value does not reach the level
-UNDECIDED = (OPEN, NOISE)
-LEVEL = 0.05
-Role = Literal["primary", "secondary", "described"]
-PRIMARY: Role = "primary"
-SECONDARY: Role = "secondary"
-DESCRIBED: Role = "described"  # not planned, so that no p-value is shown
-RULE_NOTE = (
-    f'A difference is "{NOISE}" when its 95% interval reaches 0, and "higher" or "lower" when the interval excludes 0 '
-    f'and the p-value is below 0.05 after correction; between the two it is "{OPEN}". The correction is '
-    "Holm's, for all activations, or all changes of the recipe, that are compared with the same "
-    "reference in the same quantity. With several seeds both "
-    "take images and seeds as random: the variance of the mean difference is that of the seeds' means over their "
-    "number plus that of the images' means over theirs. With one seed they are Tango's score interval of paired rates "
-    "and the exact McNemar test, over images alone. Intervals are not corrected for the number of comparisons. "
-    "Differences are rounded towards 0, interval bounds outward."
-)
 
 Family = tuple[str, str, str, str, str]  # images, recipe, method, trained_for, `ModelInfo.family`
 Outcomes: TypeAlias = "pd.Series[bool]"  # by sample id
@@ -47,74 +28,6 @@ BySeed = Mapping[int | None, Measured]
 Pairs = Mapping[int | None, tuple[Measured, Measured]]  # by seed
 Shared = tuple[tuple[str, ...], list[int | None]]  # attacks, and the seeds for which both models met them
 Chosen = Callable[[Pairs, Mapping[str, AttackInfo], str, float], list[Shared]]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One activation, or changed recipe, against the reference on the same `n` images; accuracies are fractions.
-
-    `values` and `reference_values` hold an accuracy a seed. `difference` is the mean of the first minus that of the
-    second, `low` and `high` bound it over images, and with several seeds over these too; `outcomes` are then
-    those of both, (seeds, n), and `bootstrap` a check. `p_value` is adjusted by Holm over the `together` comparisons of
-    the quantity. `images`, `threat` and the ids in `attacks` are those of the quantity; clean accuracy has no threat.
-    `of` and `against` are the recipes and activations of the networks and of the reference. `role` is that in the plan
-    of the study, None without one.
-    """
-
-    where: str
-    quantity: str
-    activation: str
-    reference: str
-    seeds: tuple[int | None, ...]
-    n: int
-    difference: float
-    low: float
-    high: float
-    values: tuple[float, ...]
-    reference_values: tuple[float, ...]
-    p_value: float
-    outcomes: tuple[Matrix, Matrix] | None = field(default=None, compare=False, repr=False)
-    together: int = 1
-    images: str = ""
-    threat: tuple[str, float] | None = None
-    attacks: tuple[str, ...] = ()
-    of: tuple[str, str] = ("", "")
-    against: tuple[str, str] = ("", "")
-    role: Role | None = None
-
-    @cached_property
-    def bootstrap(self) -> tuple[float, float] | None:
-        """The 95% interval of a two-level bootstrap; None with one seed, or where all seeds are equal."""
-        return None if self.outcomes is None else two_level_bootstrap(*self.outcomes)
-
-    @property
-    def is_change(self) -> bool:
-        """Whether the recipe was changed, and not the activation."""
-        return self.of[0] != self.against[0]
-
-    @property
-    def verdict(self) -> str:
-        """`higher`, `lower`, `not separable` or `inside the noise`; `described` where it was not planned."""
-        if self.role == DESCRIBED:
-            return DESCRIBED
-        if self.low <= 0 <= self.high:
-            return NOISE
-        if self.p_value >= LEVEL:
-            return OPEN
-        return "higher" if self.difference > 0 else "lower"
-
-    def sentence(self) -> str:
-        """The comparison in words, with difference, interval, n, seeds and adjusted p-value."""
-        points = f"{inward(self.difference)} points, 95% interval {outward(self.low, self.high)}"
-        adjusted = f" after Holm over {self.together}" if self.together > 1 else ""
-        counts = (
-            f"n = {counted(self.n, 'image')}, {counted(len(self.seeds), 'seed')} each; p = {self.p_value:.2g}{adjusted}"
-        )
-        what = f"{self.where}: {self.quantity} of {self.activation}"
-        if self.verdict in UNDECIDED:
-            return f"{what} against {self.reference} is {self.verdict}: {points} ({counts})."
-        alone = " One seed cannot show what another seed would give." if len(self.seeds) == 1 else ""
-        return f"{what} is {self.verdict} than that of {self.reference}: {points} ({counts}).{alone}"
 
 
 def compare(runs: Sequence[Run], reference: str = "relu") -> list[str]:
@@ -246,10 +159,13 @@ def _against(
 
     def add(quantity: str, used: Sequence[int | None], outcomes: Callable[[Measured], Outcomes], **under: Any) -> None:
         tables = {seed: (outcomes(pairs[seed][0]), outcomes(pairs[seed][1])) for seed in used}
-        for seed, few, most in _leave_out_incomplete(tables):
+        sizes = {seed: len(ours.index.intersection(theirs.index)) for seed, (ours, theirs) in tables.items()}
+        most = _commonest(sizes.values())
+        for seed in [seed for seed, size in sizes.items() if size < most]:
+            del tables[seed]
             found.append(
-                f"{where}: {quantity} of {name} and {reference} compared without seed {seed}, of which {few} images "
-                f"were measured, and {most} of most seeds."
+                f"{where}: {quantity} of {name} and {reference} compared without seed {seed}, of which {sizes[seed]} "
+                f"images were measured, and {most} of most seeds."
             )
         one = _comparison(where, quantity, name, reference, tables)
         if isinstance(one, Comparison):
@@ -318,20 +234,10 @@ def _headlines(pairs: Pairs, known: Mapping[str, AttackInfo], norm: str, eps: fl
     return [(members, seeds(members)) for members in chosen]
 
 
-def _leave_out_incomplete(
-    tables: dict[int | None, tuple[Outcomes, Outcomes]],
-) -> list[tuple[int | None, int, int]]:
-    """Remove the seeds with fewer images than most seeds have; each with both numbers.
-
-    The images that most seeds have are those of the commonest number, the smallest where several are as common.
-    """
-    sizes = {seed: len(ours.index.intersection(theirs.index)) for seed, (ours, theirs) in tables.items()}
-    counts = Counter(sizes.values())
-    most = max(counts, key=lambda size: (counts[size], -size))
-    fewer = [(seed, size, most) for seed, size in sizes.items() if size < most]
-    for seed, _, _ in fewer:
-        del tables[seed]
-    return fewer
+def _commonest(sizes: Iterable[int]) -> int:
+    """The commonest number, the smallest where several are as common."""
+    counts = Counter(sizes)
+    return max(counts, key=lambda size: (counts[size], -size))
 
 
 def _comparison(
@@ -347,10 +253,16 @@ def _comparison(
         return f"{where}: {quantity} of {name} and {reference} not compared, they have no image in common."
     ours = np.array([pair[0].loc[samples].to_numpy(bool) for pair in tables.values()])
     theirs = np.array([pair[1].loc[samples].to_numpy(bool) for pair in tables.values()])
-    n, over_images = len(samples), _is_over_images(ours, theirs)
-    if n == 1 and not over_images:
+    n, outcomes = len(samples), None
+    if len(tables) == 1:
+        pair = mcnemar(ours[0].tolist(), theirs[0].tolist())
+        difference, (low, high), p_value = pair.difference, paired_interval(pair), pair.p_value
+    elif n == 1:
         return f"{where}: {quantity} of {name} and {reference} not compared, they have one image in common."
-    difference, low, high, p_value = difference_of(ours, theirs)
+    else:
+        crossed = crossed_difference(ours, theirs)
+        difference, low, high, p_value = crossed.difference, crossed.low, crossed.high, crossed.p_value
+        outcomes = None if math.isinf(crossed.freedom) else (ours, theirs)
     return Comparison(
         where=where,
         quantity=quantity,
@@ -364,21 +276,5 @@ def _comparison(
         values=tuple(int(row.sum()) / n for row in ours),
         reference_values=tuple(int(row.sum()) / n for row in theirs),
         p_value=p_value,
-        outcomes=None if over_images else (ours, theirs),
+        outcomes=outcomes,
     )
-
-
-def difference_of(ours: Matrix, theirs: Matrix) -> tuple[float, float, float, float]:
-    """The mean difference of outcomes (seeds, n) with its 95% interval and p-value, over seeds and images.
-
-    Over images alone with one seed, or where all seeds and images are equal, which bounds nothing.
-    """
-    if _is_over_images(ours, theirs):
-        pair = mcnemar(ours[0].tolist(), theirs[0].tolist())
-        return pair.difference, *paired_interval(pair), pair.p_value
-    crossed = crossed_difference(ours, theirs)
-    return crossed.difference, crossed.low, crossed.high, crossed.p_value
-
-
-def _is_over_images(ours: Matrix, theirs: Matrix) -> bool:
-    return len(ours) == 1 or len(np.unique(ours.astype(int) - theirs)) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
-from satbench.results.metrics import Z95, wilson
+from satbench.results.metrics import Z95, mcnemar, paired_interval, wilson
 
 DRAWS = 10_000
 CHUNK = 500  # draws at a time, which bounds the memory
@@ -71,15 +71,17 @@ def crossed_difference(ours: Outcomes, theirs: Outcomes) -> Crossed:
     The model has random effects of seed and image: difference = mean + seed + image + rest. The variance of the mean is
     that of the means of the seeds over their number plus that of the means of the images over theirs, which counts the
     rest twice: the interval is a little too wide where the rest is large, never too narrow. The degrees of freedom are
-    those of Satterthwaite (1946, Biometrics Bulletin 2:110). Raises `ValueError` unless both have one shape with at
-    least 2 seeds and 2 images.
+    those of Satterthwaite (1946, Biometrics Bulletin 2:110). Where all differences are equal there is no variance to
+    bound them by; interval and p-value are then those of the images alone: Tango's score interval and the exact McNemar
+    test, with infinite freedom. Raises `ValueError` unless both have one shape with at least 2 seeds and 2 images.
     """
     gaps = _gaps(ours, theirs)
     seeds, n = gaps.shape
     mean = float(gaps.mean())
     variance, freedom = _variance(gaps)
-    if not variance:  # all differences are equal
-        return Crossed(seeds, n, mean, mean, mean, float(mean == 0), math.inf, 0.0)
+    if not variance:
+        pair = mcnemar(ours[0].tolist(), theirs[0].tolist())
+        return Crossed(seeds, n, mean, *paired_interval(pair), pair.p_value, math.inf, 0.0)
     error, seed_sd = math.sqrt(variance), float(gaps.mean(axis=1).std(ddof=1))
     half = t_quantile(freedom) * error
     p_value = float(2 * stdtr(freedom, -abs(mean) / error))

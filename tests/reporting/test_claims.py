@@ -26,6 +26,7 @@ RAPID = "Rapid()"
 ATTACKER, OPTIMIZER = "surrogate.attacker=True", "surrogate.optimizer=True"
 SURE = {"silu": 60, "softplus": 60, "smoothrelu": 60, "gelu": 0, "elu": 0, "parametric_softplus": 0}  # of SOME images
 Counts = Mapping[str, int]
+TITLE = "Smooth activations against ReLU on photographs"
 THREE = {name: count for name, count in SURE.items() if count}
 
 
@@ -283,7 +284,7 @@ def test_a_study_of_several_recipes_is_refused(make_run: MakeRun) -> None:
 def stored(make_run: MakeRun, reports: Path, more: Counts = THREE) -> None:
     runs = [*study(make_run, more), *changed(make_run, {ATTACKER: 40, OPTIMIZER: 50, f"{ATTACKER}, {OPTIMIZER}": 60})]
     (reports / "smooth-vs-relu").mkdir(parents=True)
-    (reports / "smooth-vs-relu" / RESULTS_FILE).write_bytes(encoded(StudyResults("T", tuple(runs), {})))
+    (reports / "smooth-vs-relu" / RESULTS_FILE).write_bytes(encoded(StudyResults(TITLE, tuple(runs), {})))
 
 
 def test_states_follow_from_the_results(make_run: MakeRun, tmp_path: Path) -> None:
@@ -295,6 +296,8 @@ def test_states_follow_from_the_results(make_run: MakeRun, tmp_path: Path) -> No
     assert (after[4].state, after[7].state, after[9].state) == ("agrees", "agrees", "agrees")
     assert after[6].state == "not decided"  # more robust, equal clean accuracy
     assert (after[8].state, after[10].state) == ("not yet measured", "not yet measured")
+    assert after[8].tested_at == f"{after[7].tested_at} (not yet)"
+    assert after[1].tested_at == ""
     assert after[4].words == f"agrees; {OFF_SCALE}"
     assert after[None].state == "not yet measured"
     assert not after[None].is_off_scale
@@ -330,6 +333,14 @@ def test_the_leaderboard_page_shows_every_claim(tmp_path: Path) -> None:
     assert page.count(f"not yet measured; {OFF_SCALE}") == 7
     assert list(claims_table(claims)["number"]) == [*map(str, NUMBERED), "-"]
     assert 'id="claims"' not in build([])["index.html"]
+
+
+def test_results_of_another_study_are_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    (tmp_path / "smooth-vs-relu").mkdir()
+    file = tmp_path / "smooth-vs-relu" / RESULTS_FILE
+    file.write_bytes(encoded(StudyResults("T", tuple(study(make_run, THREE)), {})))
+    with pytest.raises(BadInput, match=rf"holds 'T' and not '{TITLE}'"):
+        claims_with_states(read_claims(), tmp_path)
 
 
 def test_damaged_results_are_refused(make_run: MakeRun, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import pytest
 
 from satbench.reporting import page, plots
 from satbench.reporting.class_table import class_table
+from satbench.reporting.comparison import Comparison
 from satbench.reporting.differences import difference_table, main_question
 from satbench.reporting.joined import join_runs
 from satbench.reporting.opening import of_differences
 from satbench.reporting.results_file import StudyResults
-from satbench.reporting.verdict import Comparison, comparisons, every_comparison
+from satbench.reporting.verdict import comparisons, every_comparison
 from satbench.results.metrics import wilson
 from satbench.results.store import Run
 

@@ -7,6 +7,7 @@ import pytest
 
 from satbench.core.errors import BadInput
 from satbench.reporting import page
+from satbench.reporting.background import Background
 from satbench.reporting.results_file import StudyResults
 from satbench.reporting.summary import summarise
 from satbench.reporting.table_forms import readable
@@ -118,6 +119,16 @@ def test_the_page_shows_verdicts_with_their_reasons(make_run: MakeRun, tmp_path:
     assert "not checked" in parsed.cells
     assert "digits-cnn silu, suspicious (try square): growing eps: Square < PGD by 4.0 points" in parsed.cells
     assert "30 + 20" in parsed.cells
+
+
+def test_the_sections_of_a_plan_stand_apart_in_any_order(make_run: MakeRun, tmp_path: Path) -> None:
+    plan = "# Plan\nAim.\n\n## Computed so far\nOne\npart.\n\n## Analysis\nA test.\n\n## Departures\n- None.\n"
+    runs = (make_run("relu", first(38, 40), {(PGD, "Linf", EPS): first(20, 40)}),)
+    results = StudyResults("T", runs, {}, background=Background(plan))
+    shown = page.write_report(tmp_path / "page", results).index.read_text()
+    assert "<p>Computed so far: One part.</p>" in shown
+    assert "<pre>- None.\n</pre>" in shown
+    assert "<pre># Plan\nAim.\n\n## Analysis\nA test.\n</pre>" in shown
 
 
 def test_no_records_are_refused(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from satbench.core.parsing import parsed
 from satbench.core.strict_yaml import read_mapping
 from satbench.reporting.ablation import ablation_table
 from satbench.reporting.claims_file import Plan, read_claims
+from satbench.reporting.comparison import Comparison
 from satbench.reporting.differences import difference_cell, difference_table, main_question
 from satbench.reporting.joined import attacks_of, join_runs
 from satbench.reporting.page import write_report
 from satbench.reporting.planned import PLAN_NOTE, with_roles
 from satbench.reporting.results_file import StudyResults
-from satbench.reporting.verdict import Comparison, every_comparison
+from satbench.reporting.verdict import every_comparison
 from satbench.results.store import Run
 
 from .made import AA, EPS, PGD, MakeRun, first, runs_in

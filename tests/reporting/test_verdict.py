@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import t
 
 from satbench.core.errors import BadInput
-from satbench.reporting.verdict import NOISE, OPEN, compare, comparisons
+from satbench.reporting.comparison import NOISE, OPEN
+from satbench.reporting.verdict import compare, comparisons
 from satbench.results.store import Run
 
 from .made import AA, EPS, FGSM, PGD, MakeRun, first

@@ -1,0 +1,58 @@
+"""What README says of the study on photographs is what its committed results give."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from satbench.reporting.results_file import RESULTS_FILE, read_results
+
+ROOT = Path(__file__).parents[2]
+REPORT = ROOT / "reports" / "smooth-vs-relu"
+COLUMNS = {"clean": ("PGD-10", 8000), "PGD-10": ("PGD-10", 8000), "PGD-50": ("PGD-50", 2000)}
+
+
+@pytest.fixture(scope="module")
+def section() -> str:
+    return (ROOT / "README.md").read_text().partition("## What the study shows")[2].partition("\n## ")[0]
+
+
+def test_the_table_is_that_of_the_report(section: str) -> None:
+    measured = pd.read_csv(REPORT / "table.csv")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
+    heads, _, *rows = rows
+    assert [head.partition(",")[0] for head in heads[2:]] == list(COLUMNS)
+    assert {row[0] for row in rows} == set(measured["activation"])
+    for name, seeds, *cells in rows:
+        many, _, fewer = seeds.partition(", PGD-50 ")
+        for (column, (attack, n)), cell in zip(COLUMNS.items(), cells, strict=True):
+            here = measured.query("activation == @name and eps == '8/255' and attack == @attack")
+            (line,) = here.to_dict("records")
+            kind = "clean" if column == "clean" else "robust"
+            value, low, high = (line[f"{kind}{end}_percent"] for end in ("", "_lo", "_hi"))
+            assert cell == f"{value} [{low}, {high}]", (name, column)
+            assert (line["n"], line["seeds"]) == (n, int(fewer if fewer and attack == "PGD-50" else many))
+
+
+def test_every_interval_is_on_the_page(section: str) -> None:
+    page = (REPORT / "index.html").read_text()
+    found = [" ".join(interval.split()) for interval in re.findall(r"\[[-\d.]+,\s[-\d.]+\]", section)]
+    assert len(found) > 10
+    assert [interval for interval in found if interval not in page] == []
+
+
+def test_the_trust_sentence_counts_the_runs_by_pgd(section: str) -> None:
+    runs = [run.manifest for run in read_results(REPORT / RESULTS_FILE).runs]
+    pgd = [run for run in runs if run.attacks[0].tier == "PGD" and [one.eps for one in run.threats] == [8 / 255]]
+    trust = [run.trust for run in pgd if run.trust is not None]
+    verdicts = Counter(one.verdict for one in trust)
+    sentences = [finding.sentence for one in trust for finding in one.findings if finding.check == "standing images"]
+    estimates = [float(number) for text in sentences for number in re.findall(r"an estimated ([\d.]+)", text)]
+    assert len(estimates) == len(pgd)
+    said = " ".join(section.split())
+    assert f"in the {len(pgd)} runs by PGD at 8/255" in said
+    assert f"estimates it {min(estimates)} to {max(estimates)} points too high" in said
+    assert f'calls {verdicts["not checked"]} of them "not checked" and {verdicts["pass"]} "pass"' in said
+    assert set(verdicts) == {"not checked", "pass"}
