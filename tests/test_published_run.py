@@ -166,7 +166,7 @@ def test_a_card_has_figures_that_the_hub_reads(run: Run) -> None:
         assert robust.metric_value == (N - int(here["broken"].sum())) / N
         low, high = (robust.metric_args or {})["interval"]
         assert low <= robust.metric_value <= high
-    for piece in (run.manifest.seal, run.manifest.model.digest, eval_command(run.manifest), "# cnn-small silu"):
+    for piece in (run.manifest.seal, run.manifest.model.digest, eval_command(run.manifest), "# digits-silu"):
         assert piece in card.text
 
 

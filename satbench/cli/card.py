@@ -70,12 +70,19 @@ def command(
     stated, figures = licence or known_licence(info.reference), published_figures(info.reference)
     loading = load_statement(info)
     usage = f"import satbench\n\n{loading}" if loading else ""
-    text = model_card(info, facts, stated, runs, figures, usage=usage, images=colours)
+    text = model_card(title_of(info), info, facts, stated, runs, figures, usage=usage, images=colours)
     if out is None:
         echo(text, nl=False)
     else:
         write_text(out, text)
         echo(f"{out}")
+
+
+def title_of(info: "ModelInfo") -> str:
+    """What a card is called: the name in the registry, else the label of the network."""
+    from satbench.zoo.registry import is_card
+
+    return info.reference if is_card(info.reference) else info.label
 
 
 def network_facts(loaded: "Loaded") -> dict[str, object]:

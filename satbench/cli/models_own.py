@@ -55,7 +55,7 @@ def export(
     zoo: Zoo = None,
 ) -> None:
     """Write a network with its state dict, config and a model card of what was measured; upload it where asked."""
-    from satbench.cli.card import known_licence, network_facts, published_figures, runs_of
+    from satbench.cli.card import known_licence, network_facts, published_figures, runs_of, title_of
     from satbench.cli.progress import progress_bar
     from satbench.core.files import check_output_folder, write_text
     from satbench.core.plugins import check_allowed
@@ -81,9 +81,8 @@ def export(
     facts, figures = network_facts(loaded), published_figures(loaded.info.reference)
     stated = licence or known_licence(loaded.info.reference)
     usage = exports.usage(loaded, target)
-    write_text(
-        to / exports.CARD, model_card(loaded.info, facts, stated, runs, figures, files, usage, exports.colours(loaded))
-    )
+    title, colours = title_of(loaded.info), exports.colours(loaded)
+    write_text(to / exports.CARD, model_card(title, loaded.info, facts, stated, runs, figures, files, usage, colours))
     echo(f"{to}: {', '.join([*files, exports.CARD])}")
     if target is not None:
         echo(exports.push(to, target))

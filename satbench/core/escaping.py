@@ -6,6 +6,7 @@ sequence.
 
 import re
 
+from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 _CSV_FORMULA = tuple("=+-@＝＋－＠")
@@ -31,6 +32,11 @@ _MARKDOWN = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"^(\d{1,9})(?=[.)](?:\s|$))")
+_COMMONMARK = (
+    MarkdownIt("commonmark", {"html": False})
+    .enable("table")
+    .disable(["autolink", "entity", "html_block", "html_inline", "image", "link", "reference"])
+)
 _GITHUB = re.compile(r"^ *:(?=:)|(?<=##)\[")
 
 
@@ -53,6 +59,15 @@ def terminal(text: str) -> str:
 def html(text: str) -> Markup:
     """For HTML, also inside of quoted attributes; text that is HTML already stays."""
     return text if isinstance(text, Markup) else escape(one_line(text))
+
+
+def markdown_html(text: str, deeper: int) -> Markup:
+    """Markdown as HTML, its headings `deeper` levels down; links, images, HTML and names of characters stay text."""
+    tokens = _COMMONMARK.parse("\n".join(map(one_line, text.splitlines())))
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1:]) + deeper)}"
+    return Markup(_COMMONMARK.renderer.render(tokens, _COMMONMARK.options, {}))
 
 
 def markdown(text: str) -> str:

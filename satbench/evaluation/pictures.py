@@ -10,10 +10,10 @@ from torch import Tensor
 
 from satbench.core.errors import BadInput
 from satbench.core.plugins import check_allowed
-from satbench.data import Images, is_own_data, load_images
+from satbench.data import is_own_data, load_images
 from satbench.evaluation.stored import example
 from satbench.reporting.examples import EACH, Example
-from satbench.reporting.names import short_names, threat_name
+from satbench.reporting.names import ClassNames, short_names, threat_name
 from satbench.reporting.pictures import Picture, small
 from satbench.results.store import Run, read_examples
 
@@ -45,7 +45,7 @@ def pictures_of(run: Run, data_dir: Path | None = None, dataset: str | None = No
     attack = short_names(run.manifest.attacks)[strongest.id]
     places = {sample: place for place, sample in enumerate(images.ids)}
     _, x, _ = next(iter(images.take([places[sample] for sample in chosen["sample_id"]]).batches(len(chosen))))
-    names = class_names(images)
+    names = ClassNames(images.ids, images.y.tolist())
     return [
         _picture(
             original,
@@ -53,18 +53,12 @@ def pictures_of(run: Run, data_dir: Path | None = None, dataset: str | None = No
             network=run.manifest.model.label,
             attack=f"{attack} at {threat_name(row.norm, row.eps)}",
             sample=row.sample_id,
-            label=names.get(row.label, f"class {row.label}"),
-            clean=names.get(row.clean_prediction, f"class {row.clean_prediction}"),
-            predicted=names.get(row.prediction, f"class {row.prediction}"),
+            label=names[row.label],
+            clean=names[row.clean_prediction],
+            predicted=names[row.prediction],
         )
         for row, original in zip(chosen.itertuples(index=False), x, strict=True)
     ]
-
-
-def class_names(images: Images) -> dict[int, str]:
-    """Names of classes by label, from folders in sample ids such as `test/airplane/0001.jpg`; {} without folders."""
-    pairs = zip(images.ids, images.y.tolist(), strict=True)
-    return {label: sample.split("/")[1] for sample, label in pairs if sample.count("/") == 2}
 
 
 def pixels(x: Tensor) -> npt.NDArray[np.uint8]:

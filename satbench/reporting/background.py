@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from satbench.core.escaping import markdown_html
 from satbench.reporting.names import short_names
 from satbench.reporting.pictures import Picture
 from satbench.reporting.table_forms import MISSING
@@ -25,7 +26,7 @@ SPENT_NOTE = (
 class Background:
     """What the runs do not hold.
 
-    plan: what was written before the results, as text. commands: what made the runs. seconds: of each training.
+    plan: what was written before the results, as Markdown. commands: what made the runs. seconds: of each training.
     pictures: of examples.
     """
 
@@ -52,8 +53,8 @@ def section(background: Background, runs: Sequence[Run]) -> dict[str, Any]:
     }
     plan = "".join(part for part in parts if part.partition("\n")[0] not in apart)
     return {
-        "plan": plan.strip().splitlines(),
-        "departures": apart[DEPARTURES].strip().splitlines(),
+        "plan": markdown_html(plan, deeper=2),
+        "departures": markdown_html(apart[DEPARTURES], deeper=2),
         "computed": " ".join(apart[COMPUTED].split()),
         "commands": background.commands,
         "spent": spent(runs, background.seconds),

@@ -7,6 +7,7 @@ import pandas as pd
 from satbench.reporting.differences import span
 from satbench.reporting.joined import Measured
 from satbench.reporting.lines import ModelLine, model_lines
+from satbench.reporting.names import ClassNames
 from satbench.reporting.rounding import down, outward
 from satbench.results.metrics import wilson
 
@@ -48,6 +49,7 @@ def class_table(
         }
         cells.append({"model": line.model, "activation": line.activation, "seeds": str(len(seeds)), **rates})
     met_by = {label: [one.get(label, 0) for one in counts] for label in set(labels.values())}
-    headings = {label: f"class {label}, n = {span(images)}" for label, images in met_by.items()}
+    names = ClassNames(labels, labels.values())
+    headings = {label: f"{names[label]}, n = {span(images)}" for label, images in met_by.items()}
     frame = pd.DataFrame(cells).fillna("-")
     return frame[["model", "activation", "seeds", *sorted(headings)]].rename(columns=headings)

@@ -32,6 +32,7 @@ Published = Sequence[tuple[PublishedFigure, str]]  # with where each was publish
 
 
 def model_card(
+    title: str,
     info: ModelInfo,
     facts: Mapping[str, object],
     licence: str | None,
@@ -47,7 +48,7 @@ def model_card(
     files: SHA-256 by name. usage: how the network is loaded, Python code. images: their colours, such as "RGB".
     """
     lines = accuracy_table(summarise(runs))
-    front = yaml.safe_dump(_front(info, facts, licence, lines), sort_keys=False, allow_unicode=True, width=120)
+    front = yaml.safe_dump(_front(title, info, facts, licence, lines), sort_keys=False, allow_unicode=True, width=120)
     known = {
         **facts,
         "trained for": info.trained_for,
@@ -57,7 +58,7 @@ def model_card(
         "seed": info.seed,
         "licence": licence or UNSTATED,
     }
-    text = ["---", front.rstrip(), "---", "", f"# {markdown(info.label)}", ""]
+    text = ["---", front.rstrip(), "---", "", f"# {markdown(title)}", ""]
     text += [f"- {name}: {_code(value)}" for name, value in known.items() if value is not None]
     pixels = " ".join(filter(None, ("float", images)))
     text += ["", f"Images are {pixels} in [0, 1]; normalisation is inside the network.", ""]
@@ -94,7 +95,9 @@ def _is_on_disk(run: Run) -> bool:
     return known is not None and bool(known.path)
 
 
-def _front(info: ModelInfo, facts: Mapping[str, object], licence: str | None, lines: Sequence[Line]) -> dict[str, Any]:
+def _front(
+    title: str, info: ModelInfo, facts: Mapping[str, object], licence: str | None, lines: Sequence[Line]
+) -> dict[str, Any]:
     """The front matter's fields; `model-index` has the measured figures."""
     names = dict.fromkeys([str(facts.get("data set") or ""), *(line.dataset for line in lines)])
     datasets = [HUB_DATASETS.get(name, name) for name in names if NAME.fullmatch(name)]
@@ -108,7 +111,7 @@ def _front(info: ModelInfo, facts: Mapping[str, object], licence: str | None, li
     front |= {"datasets": datasets} if datasets else {}
     if lines:
         front["metrics"] = ["accuracy"]
-        front["model-index"] = [{"name": one_line(info.label), "results": _results(lines)}]
+        front["model-index"] = [{"name": one_line(title), "results": _results(lines)}]
     return front
 
 

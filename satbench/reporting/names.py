@@ -46,3 +46,14 @@ def strength(members: Iterable[AttackInfo]) -> Strength:
 def counted(number: int | str, thing: str) -> str:
     """`1 seed`, `3 seeds`, or `1 to 3 seeds` where the number is a span."""
     return f"{number} {thing}" if str(number) == "1" else f"{number} {thing}s"
+
+
+class ClassNames(dict[int, str]):
+    """Names of classes by label, from folders in sample ids such as `test/airplane/0001.jpg`, else `class 3`."""
+
+    def __init__(self, ids: Iterable[str], labels: Iterable[int]) -> None:
+        pairs = zip(ids, labels, strict=True)
+        super().__init__({label: sample.split("/")[1] for sample, label in pairs if sample.count("/") == 2})
+
+    def __missing__(self, label: int) -> str:
+        return f"class {label}"

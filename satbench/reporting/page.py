@@ -20,7 +20,7 @@ from satbench.reporting.comparison import DESCRIBED, RULE_NOTE, Comparison
 from satbench.reporting.differences import BOOTSTRAP_NOTE, difference_table, main_question
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.joined import Measured, attacks_of, images_name
-from satbench.reporting.lines import model_lines
+from satbench.reporting.lines import model_lines, unseeded
 from satbench.reporting.method_table import (
     CELL_NOTE,
     HOLM_NOTE,
@@ -141,7 +141,7 @@ def write_report(folder: Path, results: StudyResults) -> Report:
     sentence = opening.of_differences(asked) if asked else opening.of_lines(shown)
     first, equal = table_forms.first_columns(shown)
     curves = _curves(results)
-    for one in (*_differences(asked), *_methods(methods), *_drawn(rows, curves, headline), *_examples(background)):
+    for one in (*_differences(asked), *_methods(methods), *_drawn(rows, curves), *_examples(background)):
         forms = plots.encoded(one.figure)
         narrow = _address(plots.encoded(one.narrow)["svg"]) if one.narrow else ""
         width = float(one.figure.get_figwidth())
@@ -169,7 +169,7 @@ def write_report(folder: Path, results: StudyResults) -> Report:
         },
         bound=_bound(asked, runs) if asked else "",
         first=first,
-        first_caption=f"Clean and robust accuracy at {provenance.threats(shown)}{f'; {equal}' if equal else ''}",
+        first_caption=f"Clean and robust accuracy{f'; {equal}' if equal else ''}",
         whole=table_forms.readable(lines),
         table_notes=table_forms.notes(lines),
         trust=provenance.trust_table(runs),
@@ -276,7 +276,7 @@ def _method_section(table: MethodTable, trained: Sequence[Trained], reported: Se
     }
 
 
-def _drawn(rows: Sequence[Row], curves: Curves, headline: Sequence[tables.Line]) -> list[_Drawn]:
+def _drawn(rows: Sequence[Row], curves: Curves) -> list[_Drawn]:
     """The figures of single models and trainings; none where these are too many to be told apart.
 
     Curves over radii are drawn where there are several, and clean against robust accuracy for several models.
@@ -288,7 +288,7 @@ def _drawn(rows: Sequence[Row], curves: Curves, headline: Sequence[tables.Line])
     drawn = []
     radii = {(row.norm, row.eps) for row in rows if row.norm != UNION}
     if len(radii) > len({norm for norm, _ in radii}):
-        caption = f"Robust accuracy over the radius; the point at eps 0 is clean accuracy. {_seen(headline)}"
+        caption = "Robust accuracy over the radius; the point at eps 0 is clean accuracy."
         alt = f"Curves of robust accuracy over eps for {models}. {IN_TABLES}"
         both = (plots.robustness_curves(rows), plots.robustness_curves(rows, is_narrow=True))
         drawn.append(_Drawn("robustness", caption, alt, *both))
@@ -298,21 +298,15 @@ def _drawn(rows: Sequence[Row], curves: Curves, headline: Sequence[tables.Line])
         both = (plots.clean_against_robust(rows), plots.clean_against_robust(rows, is_narrow=True))
         drawn.append(_Drawn("clean-against-robust", caption, alt, *both))
     if curves:
-        caption = "Training, epoch by epoch. FGSM far above PGD would be a sign of catastrophic overfitting."
-        alt = f"Curves of training loss and validation accuracy over epochs for {', '.join(sorted(curves))}."
+        caption = (
+            "Training, epoch by epoch: means over seeds, in bands from the lowest to the highest. FGSM far above PGD "
+            "would be a sign of catastrophic overfitting."
+        )
+        names = ", ".join(sorted(set(map(unseeded, curves))))
+        alt = f"Curves of training loss and validation accuracy over epochs for {names}."
         both = (plots.training_curves(curves), plots.training_curves(curves, is_narrow=True))
         drawn.append(_Drawn("training", caption, alt, *both))
     return drawn
-
-
-def _seen(headline: Sequence[tables.Line]) -> str:
-    """The accuracies of a figure in words, from the highest on."""
-    ordered = sorted(headline, key=lambda line: (-line.robust, line.name))
-    values = ", ".join(
-        f"{line.name} {table_forms.interval(line.robust, line.robust_lo, line.robust_hi)}" for line in ordered
-    )
-    attacks = ", ".join(sorted({line.attack for line in headline}))
-    return f"At {provenance.threats(headline)} under {attacks}, in percent: {values}."
 
 
 def _curves(results: StudyResults) -> Curves:

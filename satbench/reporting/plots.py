@@ -255,25 +255,32 @@ def methods(table: MethodTable, is_narrow: bool = False) -> Figure:
 
 
 def training_curves(curves: Mapping[str, Sequence[Epoch]], is_narrow: bool = False) -> Figure:
-    """Training loss, clean validation accuracy, and validation accuracy under attack, over epochs.
+    """Training loss, clean validation accuracy, and validation accuracy under attack, over epochs counted from 1.
 
-    `curves` maps the name of a run to its log; runs that differ only in a seed at the end of the name share a colour.
-    An epoch that was not measured leaves a gap of one point.
+    `curves` maps the name of a run to its log. Runs that differ only in a seed at the end of the name are one line,
+    their mean over the seeds that measured an epoch, in a band from the lowest to the highest. An epoch that none
+    measured is passed over.
     """
-    groups = sorted({unseeded(name) for name in curves})
+    log = pd.DataFrame(
+        {"line": unseeded(name), **row.to_dict()} for name, rows in sorted(curves.items()) for row in rows
+    )
+    names = sorted(set(log["line"]))
     figures = {name for rows in curves.values() for row in rows if row.val is not None for name in row.val.figures}
     attacked = dict(zip(sorted(figures - {"clean"}, reverse=True), cycle(LINES), strict=False))
     with styled():
         figure, axes = _panels(3, is_narrow)
-        for name in sorted(curves):
-            look = _look(groups.index(unseeded(name)))
+        for position, name in enumerate(names):
+            look = _look(position)
             panels = [(0, "train_loss", look.line, 1), (1, "val_clean", look.line, 100)]
             panels += [(2, f"val_{figure}", line, 100) for figure, line in attacked.items()]
+            epochs = log[log["line"] == name].groupby("epoch")
             for panel, field, line, scale in panels:
-                rows = [row for row in map(Epoch.to_dict, curves[name]) if field in row]
-                x, y = [row["epoch"] for row in rows], [row[field] * scale for row in rows]
-                marker = look.marker if len(rows) == 1 else ""
-                axes[panel].plot(x, y, color=look.colour, linestyle=line, lw=1.3, alpha=0.85, marker=marker)
+                if field not in log:
+                    continue
+                seeds = (epochs[field].agg(["mean", "min", "max"]) * scale).dropna()
+                x, marker = seeds.index + 1, look.marker if len(seeds) == 1 else ""
+                axes[panel].plot(x, seeds["mean"], color=look.colour, linestyle=line, lw=1.3, marker=marker)
+                axes[panel].fill_between(x, seeds["min"], seeds["max"], color=look.colour, alpha=0.12, lw=0)
         titles = (
             "Training loss",
             "Clean validation accuracy",
@@ -284,7 +291,7 @@ def training_curves(curves: Mapping[str, Sequence[Epoch]], is_narrow: bool = Fal
             axis.set_xlabel("epoch")
             axis.set_ylabel("loss" if axis is axes[0] else "accuracy, %")
             axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        _legend(figure, {(name,): name for name in groups}, points=False, lines=True)
+        _legend(figure, {(name,): name for name in names}, points=False, lines=True)
     return figure
 
 

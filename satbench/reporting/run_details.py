@@ -8,7 +8,7 @@ import pandas as pd
 
 from satbench.reporting.details import ClassCount, Curve, Detail, Outcomes
 from satbench.reporting.joined import Measured, join_runs
-from satbench.reporting.names import threat_name
+from satbench.reporting.names import ClassNames, threat_name
 from satbench.reporting.repeat import eval_command, train_command
 from satbench.reporting.run_file import Entry
 from satbench.results.metrics import WORST, robust_table
@@ -77,7 +77,8 @@ def _classes(records: pd.DataFrame) -> tuple[str, tuple[ClassCount, ...]]:
     columns = {"n": 1, "clean": once["clean_prediction"] == once["label"], "robust": table[WORST]}
     counts = once.assign(**columns).groupby("label")[list(columns)].sum()
     under = f"{threat_name(norm, eps)}, {WORST if len(attacks) > 1 else attacks[0]}"
-    return under, tuple(ClassCount(str(label), *map(int, row)) for label, *row in counts.itertuples(name=None))
+    names = ClassNames(once.index, once["label"])
+    return under, tuple(ClassCount(names[label], *map(int, row)) for label, *row in counts.itertuples(name=None))
 
 
 def _evidence(manifest: Manifest) -> list[str]:

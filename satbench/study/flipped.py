@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from satbench.evaluation.pictures import class_names, pixels
+from satbench.evaluation.pictures import pixels
 from satbench.evaluation.stored import example
 from satbench.regression import FigureVerdict, NetworkVerdict
 from satbench.regression.evidence import Evidence, Flipped
 from satbench.regression.figures import Place, places
+from satbench.reporting.names import ClassNames
 from satbench.results.store import Run, read_examples, read_run
 from satbench.study.gate import Subject
 
@@ -32,7 +33,8 @@ def _flipped(subject: Subject, run: Run, figure: FigureVerdict, place: Place | N
     An image is left out where the last look gave it another outcome than the first: see `Subject.look`.
     """
     images, records = subject.images, _records(run, place)
-    names, rows = class_names(images), {sample: row for row, sample in enumerate(images.ids)}
+    names = ClassNames(images.ids, images.y.tolist())
+    rows = {sample: row for row, sample in enumerate(images.ids)}
     for sample in (*figure.lost, *figure.gained)[:EACH]:
         here = records[records["sample_id"] == sample]
         is_wrong = here["broken"] if place else here["clean_prediction"] != here["label"]
@@ -44,9 +46,9 @@ def _flipped(subject: Subject, run: Run, figure: FigureVerdict, place: Place | N
         predicted = record["prediction" if is_attacked else "clean_prediction"]
         yield Flipped(
             sample=sample,
-            label=names.get(record["label"], f"class {record['label']}"),
+            label=names[record["label"]],
             was_right=sample in figure.lost,
-            now=names.get(predicted, f"class {predicted}"),
+            now=names[predicted],
             image=pixels(x[0]),
             attacked=pixels(example(run.path, record["example_file"], record["example_row"])) if is_attacked else None,
         )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from satbench.core.eps import Threat
-from satbench.core.escaping import csv_cell, figure_text, html, latex, markdown, one_line, terminal
+from satbench.core.escaping import csv_cell, figure_text, html, latex, markdown, markdown_html, one_line, terminal
 from satbench.core.names import NAME, check_name, path_part
 from satbench.reporting import leaderboard, page, plots
 from satbench.reporting.background import Background
@@ -158,6 +158,25 @@ def test_html_is_read_back_as_the_text(text: str) -> None:
     assert parsed.tags == ["p"]
     assert parsed.text == one_line(text)
     assert parsed.attributes == [("title", one_line(text))]
+
+
+PROSE = {"p", "em", "strong", "code", "pre", "ul", "ol", "li", "blockquote", "hr", "br", "h3", "h4", "h5", "h6"}
+PROSE |= {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+@MANY
+@given(st.lists(TEXT | st.just("| a |\n| --- |"), max_size=4).map("\n".join))
+def test_html_of_markdown_has_no_links_images_or_tags_of_the_text(text: str) -> None:
+    parsed = Parsed(markdown_html(text, deeper=2))
+    assert set(parsed.tags) <= PROSE
+    assert {key for key, _ in parsed.attributes} <= {"class", "start", "style"}  # of fences, numbers, and columns
+    assert not UNPRINTABLE.search(parsed.text)
+
+
+def test_html_of_markdown_keeps_its_form() -> None:
+    assert markdown_html("# A\n- **b** [c](https://d.e) &lt; <i>\n", deeper=1) == (
+        "<h2>A</h2>\n<ul>\n<li><strong>b</strong> [c](https://d.e) &amp;lt; &lt;i&gt;</li>\n</ul>\n"
+    )
 
 
 @MANY

@@ -127,8 +127,8 @@ def test_the_sections_of_a_plan_stand_apart_in_any_order(make_run: MakeRun, tmp_
     results = StudyResults("T", runs, {}, background=Background(plan))
     shown = page.write_report(tmp_path / "page", results).index.read_text()
     assert "<p>Computed so far: One part.</p>" in shown
-    assert "<pre>- None.\n</pre>" in shown
-    assert "<pre># Plan\nAim.\n\n## Analysis\nA test.\n</pre>" in shown
+    assert "<ul>\n<li>None.</li>\n</ul>" in shown
+    assert "<h3>Plan</h3>\n<p>Aim.</p>\n<h4>Analysis</h4>\n<p>A test.</p>" in shown
 
 
 def test_no_records_are_refused(tmp_path: Path) -> None:

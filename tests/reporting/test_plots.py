@@ -29,13 +29,23 @@ def test_scatter_has_a_point_a_seed_and_a_mean(make_run: MakeRun) -> None:
     assert axes.lines[0].get_xydata() == pytest.approx(np.array([[90, 42]]))
 
 
-def test_training_curves_skip_what_was_not_measured() -> None:
-    val = Validated(n=4, figures={"clean": 1, "fgsm": 0.5, "robust": 0.25}, alone=1)
-    rows = [Epoch(epoch=1, lr=0.1, train_loss=1), Epoch(epoch=2, lr=0.1, train_loss=0.5, val=val)]
-    figure = plots.training_curves({"a seed 0": rows, "a seed 1": rows})
+def test_training_curves_are_means_over_seeds_and_skip_what_was_not_measured() -> None:
+    logs = {}
+    for seed, (loss, robust) in enumerate(((1, 0.25), (2, 0.5), (6, 0.75))):
+        val = Validated(n=4, figures={"clean": 1, "fgsm": 0.5, "robust": robust}, alone=1)
+        logs[f"a seed {seed}"] = [
+            Epoch(epoch=0, lr=0.1, train_loss=loss),
+            Epoch(epoch=1, lr=0.1, train_loss=1, val=val),
+        ]
+    del logs["a seed 2"][1]  # this one ended early
+    figure = plots.training_curves(logs | {"b": logs["a seed 0"]})
     assert [len(axes.lines) for axes in figure.axes] == [2, 2, 4]
-    assert figure.axes[2].lines[0].get_xydata() == pytest.approx(np.array([[2, 25.0]]))
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a"]
+    loss, _, robust = (axes.lines[0] for axes in figure.axes)
+    assert loss.get_xydata() == pytest.approx(np.array([[1, 3], [2, 1]]))
+    assert robust.get_xydata() == pytest.approx(np.array([[2, 37.5]]))
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert {low_or_high for x, low_or_high in band.tolist() if x == 1} == {1, 6}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
 def test_saved_figures_are_the_same_bytes(tmp_path: Path) -> None:
