@@ -83,14 +83,16 @@ class Comparison:
         return "higher" if self.difference > 0 else "lower"
 
     def sentence(self) -> str:
-        """The comparison in words, with difference, interval, n, seeds and adjusted p-value."""
+        """What was compared, and `words`."""
+        return f"{self.where}: {self.quantity} of {self.words()}"
+
+    def words(self) -> str:
+        """The verdict, with difference, interval, n, seeds and adjusted p-value."""
         points = f"{inward(self.difference)} points, 95% interval {outward(self.low, self.high)}"
         adjusted = f" after Holm over {self.together}" if self.together > 1 else ""
         counts = (
             f"n = {counted(self.n, 'image')}, {counted(len(self.seeds), 'seed')} each; p = {self.p_value:.2g}{adjusted}"
         )
-        what = f"{self.where}: {self.quantity} of {self.activation}"
-        if self.verdict in UNDECIDED:
-            return f"{what} against {self.reference} is {self.verdict}: {points} ({counts})."
-        alone = " One seed cannot show what another seed would give." if len(self.seeds) == 1 else ""
-        return f"{what} is {self.verdict} than that of {self.reference}: {points} ({counts}).{alone}"
+        is_open = self.verdict in UNDECIDED or len(self.seeds) > 1
+        alone = "" if is_open else " One seed cannot show what another seed would give."
+        return f"{self.activation} against {self.reference} is {self.verdict}: {points} ({counts}).{alone}"

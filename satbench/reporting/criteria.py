@@ -21,7 +21,7 @@ from satbench.reporting.lines import model_lines
 from satbench.reporting.names import counted, threat_name
 from satbench.reporting.results_file import StudyResults
 from satbench.reporting.rounding import inward, outward
-from satbench.reporting.verdict import every_comparison, unpaired
+from satbench.reporting.verdict import comparisons, unpaired
 from satbench.results.crossed import crossed_difference
 from satbench.results.metrics import WORST, robust_table
 
@@ -78,7 +78,7 @@ class Studied:
 
     @cached_property
     def found(self) -> list[Comparison]:
-        return every_comparison(self.results.networks, self.results.reference)[0]
+        return comparisons(self.results.networks, self.results.reference, every=True)[0]
 
     @cached_property
     def networks(self) -> list[Measured]:

@@ -36,6 +36,16 @@ def main_question(found: Sequence[Comparison]) -> list[Comparison]:
     return [one for one in here if one.quantity == chosen]
 
 
+def by_quantity(found: Sequence[Comparison]) -> dict[str, list[str]]:
+    """Comparisons in words, under their quantity; where these are of several places, also under that."""
+    are_several = len({one.where for one in found}) > 1
+    said: dict[str, list[str]] = {}
+    for one in found:
+        heading = f"{one.quantity[0].upper()}{one.quantity[1:]}" + (f", {one.where}" if are_several else "")
+        said.setdefault(heading, []).append(one.words())
+    return said
+
+
 def difference_cell(one: Comparison) -> str:
     """The difference in points with its interval, adjusted p-value and verdict, as a cell of a table.
 

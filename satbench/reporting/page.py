@@ -17,7 +17,7 @@ from satbench.reporting.background import Background
 from satbench.reporting.claims import criteria_table, planned
 from satbench.reporting.class_table import CLASS_NOTE, class_table
 from satbench.reporting.comparison import DESCRIBED, RULE_NOTE, Comparison
-from satbench.reporting.differences import BOOTSTRAP_NOTE, difference_table, main_question
+from satbench.reporting.differences import BOOTSTRAP_NOTE, by_quantity, difference_table, main_question
 from satbench.reporting.headline import headline_rows
 from satbench.reporting.joined import Measured, attacks_of, images_name
 from satbench.reporting.lines import model_lines, unseeded
@@ -38,7 +38,7 @@ from satbench.reporting.reported import REPORTED_NOTE, reported_lines
 from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
 from satbench.reporting.summary import NOT_CHECKED, Row, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
-from satbench.reporting.verdict import every_comparison, sentences
+from satbench.reporting.verdict import comparisons
 from satbench.results.metrics import UNION
 from satbench.results.store import Run
 from satbench.results.training_log import Epoch
@@ -122,13 +122,13 @@ def write_report(folder: Path, results: StudyResults) -> Report:
         raise BadInput("no records to report on; give run folders made by `satbench eval` with at least one attack")
     lines = tables.accuracy_table(rows)
     files = {folder / name: form(lines).encode() for name, form in FORMATS.items()}
-    found, uncompared = every_comparison(networks, reference)
+    found, uncompared = comparisons(networks, reference, every=True)
     plan, criteria = planned(results)
     if plan is None:
-        said = sentences(networks, reference)
+        tested, _ = comparisons(networks, reference)
     else:
         found = with_roles(found, plan, attacks_of(runs))
-        said = [*(one.sentence() for one in found if one.role != DESCRIBED), *uncompared]
+        tested = [one for one in found if one.role != DESCRIBED]
     asked = main_question(found)
     files[folder / RESULTS_FILE] = encoded(results)
     methods = method_table(networks, found, reference)
@@ -177,7 +177,9 @@ def write_report(folder: Path, results: StudyResults) -> Report:
         doubts=table_forms.doubts([line for line in lines if line.trust != NOT_CHECKED]),
         unchecked=table_forms.doubts([line for line in lines if line.trust == NOT_CHECKED]),
         stages=provenance.stages(runs),
-        sentences=said if are_several else (),
+        compared=by_quantity(tested),
+        compared_on=tested[0].where if len({one.where for one in tested}) == 1 else "",
+        uncompared=uncompared if are_several else (),
         radii=len({line.threat for line in lines}),
         rule=RULE_NOTE if plan is None else f"{RULE_NOTE} {PLAN_NOTE}",
         differences=difference_table(found),

@@ -37,28 +37,19 @@ def compare(runs: Sequence[Run], reference: str = "relu") -> list[str]:
     models of one activation whose recipe was changed, with those of the recipe itself. Networks without a recipe are
     left out, because it is not known in what else they differ.
     """
-    return sentences(join_runs(runs), reference)
+    found, uncompared = comparisons(join_runs(runs), reference)
+    return [*(one.sentence() for one in found), *uncompared]
 
 
-def sentences(networks: Sequence[Measured], reference: str) -> list[str]:
-    """The sentences of `compare` for joined runs."""
-    return [item if isinstance(item, str) else item.sentence() for item in _all(networks, reference, _headlines)]
-
-
-def comparisons(runs: Sequence[Run], reference: str = "relu", every: bool = False) -> list[Comparison]:
+def comparisons(
+    networks: Sequence[Measured], reference: str, every: bool = False
+) -> tuple[list[Comparison], list[str]]:
     """What `compare` puts into words: clean accuracy, the largest PGD run and the strongest evaluation, each threat.
 
-    With `every`, clean accuracy and each attack at each threat.
+    With `every`, clean accuracy and each attack at each threat. Also sentences on what could not be compared.
     """
-    found = _all(join_runs(runs), reference, _each_attack if every else _headlines)
-    return [item for item in found if isinstance(item, Comparison)]
-
-
-def every_comparison(networks: Sequence[Measured], reference: str) -> tuple[list[Comparison], list[str]]:
-    """All of `comparisons(..., every=True)` for joined runs, and sentences on what could not be compared."""
-    found = _all(networks, reference, _each_attack)
-    said = [item for item in found if isinstance(item, str)]
-    return [item for item in found if isinstance(item, Comparison)], said
+    items = _all(networks, reference, _each_attack if every else _headlines)
+    return [one for one in items if isinstance(one, Comparison)], [one for one in items if isinstance(one, str)]
 
 
 def _all(networks: Sequence[Measured], reference: str, chosen: Chosen) -> list[Comparison | str]:

@@ -12,7 +12,7 @@ from satbench.reporting.differences import difference_table, main_question
 from satbench.reporting.joined import join_runs
 from satbench.reporting.opening import of_differences
 from satbench.reporting.results_file import StudyResults
-from satbench.reporting.verdict import comparisons, every_comparison
+from satbench.reporting.verdict import comparisons
 from satbench.results.metrics import wilson
 from satbench.results.store import Run
 
@@ -50,7 +50,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 @pytest.fixture(scope="module")
 def found(study: list[Run]) -> list[Comparison]:
-    return comparisons(study, every=True)
+    return comparisons(join_runs(study), "relu", every=True)[0]
 
 
 def test_the_main_question_is_the_strongest_attack_that_compares_most(found: list[Comparison]) -> None:
@@ -128,7 +128,7 @@ def test_only_seeds_that_were_measured_at_a_radius_are_compared_at_it(tmp_path: 
     runs += [
         make_run(a, first(300, N), {(PGD, "Linf", 0.1): first(9, N)}, seed=s) for a in ("relu", "silu") for s in (0, 2)
     ]
-    assert {one.threat: one.seeds for one in every_comparison(join_runs(runs), "relu")[0] if one.threat} == {
+    assert {one.threat: one.seeds for one in comparisons(join_runs(runs), "relu", every=True)[0] if one.threat} == {
         ("Linf", EPS): (0, 1, 2),
         ("Linf", 0.1): (0, 2),
     }

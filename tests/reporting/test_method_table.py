@@ -57,7 +57,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 @pytest.fixture(scope="module")
 def table(study: list[Run]) -> MethodTable:
-    found = method_table(join_runs(study), comparisons(study, every=True), "relu")
+    found = method_table(join_runs(study), comparisons(join_runs(study), "relu", every=True)[0], "relu")
     assert found is not None
     return found
 
@@ -109,7 +109,7 @@ def test_every_figure_can_be_computed_again_from_the_results(study: list[Run], t
 
 def test_a_cell_holds_the_mean_over_seeds_and_a_missing_one_a_dash(study: list[Run]) -> None:
     runs = study[:-3]  # MART has no SiLU
-    table = method_table(join_runs(runs), comparisons(runs, every=True), "relu")
+    table = method_table(join_runs(runs), comparisons(join_runs(runs), "relu", every=True)[0], "relu")
     assert table is not None
     shown = accuracies(table, {"digits-cnn [budget.passes=9, method=mart]": "reconstruction"}).set_index("method")
     assert list(shown.columns) == ["follows", "relu robust %", "relu clean %", "silu robust %", "silu clean %"]
@@ -143,7 +143,7 @@ def test_recipes_that_are_no_changes_of_one_keep_their_names() -> None:
 
 
 def test_one_recipe_makes_no_such_table(study: list[Run]) -> None:
-    assert method_table(join_runs(study[:6]), comparisons(study[:6], every=True), "relu") is None
+    assert method_table(join_runs(study[:6]), comparisons(join_runs(study[:6]), "relu", every=True)[0], "relu") is None
 
 
 def test_passes_stand_beside_the_budget() -> None:

@@ -70,7 +70,7 @@ def methods_sentence(make_run: MakeRun, right: dict[tuple[str, str], int]) -> st
         names = {"recipe": recipe, "method": method, "family": recipe, "config": f"{recipe} {activation}"}
         outcomes = {(PGD, "Linf", EPS): first(count, 200)}
         runs.append(make_run(activation, first(190, 200), outcomes, digest=f"{recipe} {activation}", **names))
-    table = method_table(join_runs(runs), comparisons(runs, every=True), "relu")
+    table = method_table(join_runs(runs), comparisons(join_runs(runs), "relu", every=True)[0], "relu")
     assert table is not None
     return of_methods(table)
 

@@ -1,5 +1,6 @@
 """What a study planned to test, and what its page says of everything else."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from satbench.reporting.joined import attacks_of, join_runs
 from satbench.reporting.page import write_report
 from satbench.reporting.planned import PLAN_NOTE, with_roles
 from satbench.reporting.results_file import StudyResults
-from satbench.reporting.verdict import every_comparison
+from satbench.reporting.verdict import comparisons
 from satbench.results.store import Run
 
 from .made import AA, EPS, PGD, MakeRun, first, runs_in
@@ -46,7 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 @pytest.fixture(scope="module")
 def marked(runs: list[Run]) -> list[Comparison]:
-    found, _ = every_comparison(join_runs(runs), "relu")
+    found, _ = comparisons(join_runs(runs), "relu", every=True)
     return with_roles(found, parsed(Plan, PLAN, "plan"), attacks_of(runs))
 
 
@@ -70,7 +71,7 @@ def test_the_plan_decides_what_is_tested(marked: list[Comparison]) -> None:
 def test_the_primary_attack_is_the_main_question(runs: list[Run], marked: list[Comparison]) -> None:
     asked = main_question(marked)
     assert {(one.activation, one.quantity) for one in asked} == {("silu", "robust accuracy at Linf 8/255 under PGD-50")}
-    unplanned = main_question(every_comparison(join_runs(runs), "relu")[0])
+    unplanned = main_question(comparisons(join_runs(runs), "relu", every=True)[0])
     assert {one.quantity for one in unplanned} == {"robust accuracy at Linf 8/255 under AutoAttack standard"}
 
 
@@ -101,8 +102,11 @@ def test_a_page_of_a_planned_study_tests_what_was_planned(runs: list[Run], tmp_p
     assert "an upper bound. Trust battery" in pages[title]
     assert "an upper bound. Trust battery" not in pages["another"]  # where AutoAttack is the main question
     tested = pages[title].split("Which activation is better?")[1].split("All differences")[0]
-    assert "robust accuracy at Linf 8/255 under PGD-50 of silu is higher" in tested
-    assert "robust accuracy at Linf 8/255 under PGD-10 of gelu is higher" in tested
+    headings = re.findall("<h3>(.*)</h3>", tested)
+    robust = "Robust accuracy at Linf 8/255 under "
+    assert headings == [f"{robust}PGD-50", "Clean accuracy", f"{robust}PGD-10", f"{robust}AutoAttack standard"]
+    assert "<li>silu against relu is higher: " in tested.partition("Clean accuracy")[0]
+    assert "<li>gelu against relu is higher: " in tested.partition("under PGD-10")[2]
     assert "worst case" not in tested
     assert "Linf 4/255" not in tested
 
