@@ -91,10 +91,21 @@ def _threat(network: ModelInfo) -> str:
 
 
 def network_names(networks: Iterable[ModelInfo]) -> dict[ModelInfo, str]:
-    """The label of each network, followed by the short digest of its weights where two have the same label."""
+    """The label of each network; where several have the same, with its seed, or the short digest of its weights.
+
+    The digest tells apart networks of equal label and seed, or without a seed.
+    """
     known = set(networks)
     same = Counter(network.label for network in known)
-    return {one: one.label if same[one.label] == 1 else f"{one.label} ({one.short[:8]})" for one in known}
+    seeds = Counter((network.label, network.seed) for network in known)
+
+    def name(one: ModelInfo) -> str:
+        if same[one.label] == 1:
+            return one.label
+        is_told = one.seed is not None and seeds[one.label, one.seed] == 1
+        return f"{one.label} seed {one.seed}" if is_told else f"{one.label} ({one.short[:8]})"
+
+    return {one: name(one) for one in known}
 
 
 def unseeded(label: str) -> str:

@@ -175,7 +175,6 @@ def write_report(folder: Path, results: StudyResults) -> Report:
         trust=provenance.trust_table(runs),
         trust_words=provenance.trust_words(runs),
         doubts=table_forms.doubts([line for line in lines if line.trust != NOT_CHECKED]),
-        unchecked=table_forms.doubts([line for line in lines if line.trust == NOT_CHECKED]),
         stages=provenance.stages(runs),
         compared=by_quantity(tested),
         compared_on=tested[0].where if len({one.where for one in tested}) == 1 else "",

@@ -10,7 +10,7 @@ from satbench.reporting.joined import network_of
 from satbench.reporting.lines import network_names
 from satbench.reporting.names import counted, short_names, threat_name
 from satbench.reporting.stages import stage_table
-from satbench.reporting.summary import NOT_CHECKED, Row
+from satbench.reporting.summary import NOT_CHECKED, Row, Trusted
 from satbench.results.store import Run
 
 
@@ -59,20 +59,21 @@ def trust_words(runs: Sequence[Run]) -> str:
 
 
 def trust_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """A line per run: how many checks of the trust battery it passed, and what they cost."""
+    """A line per run: how many checks of the trust battery it passed, what they cost, and why it is no pass."""
     lines, names = [], network_names(map(network_of, runs))
     for run in runs:
         manifest = run.manifest
         threats, trust = ", ".join(threat_name(one.norm, one.eps) for one in manifest.threats), manifest.trust
         if trust is None:
-            seen = (NOT_CHECKED, *[table_forms.MISSING] * 4)
+            seen = (NOT_CHECKED, *[table_forms.MISSING] * 5)
         else:
             passed = sum(one.outcome == "pass" for one in trust.findings)
             passes = f"{trust.forward} + {trust.backward}"
-            seen = (trust.verdict, trust.depth, str(len(trust.findings)), str(passed), passes)
+            why = " ".join(Trusted.of(trust).reasons) or table_forms.MISSING
+            seen = (trust.verdict, trust.depth, str(len(trust.findings)), str(passed), passes, why)
         attacks = ", ".join(sorted(short_names(manifest.attacks).values()))
         lines.append((names[network_of(run)], threats, attacks, *seen))
-    columns = ["model", "threats", "attacks", "trust", "depth", "checks", "passed", "passes"]
+    columns = ["model", "threats", "attacks", "trust", "depth", "checks", "passed", "passes", "why"]
     return pd.DataFrame(sorted(lines), columns=columns)
 
 

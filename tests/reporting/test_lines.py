@@ -21,6 +21,7 @@ from satbench.reporting.results_file import StudyResults
 from satbench.reporting.summary import merge, summarise
 from satbench.reporting.table_forms import to_csv
 from satbench.reporting.tables import accuracy_table
+from satbench.results.schema import ModelInfo
 from satbench.results.store import Run
 
 from .made import AA, EPS, PGD, MakeRun, first, old_summary, rows_in, trust
@@ -171,6 +172,15 @@ def test_every_table_of_the_page_and_of_compare_tells_networks_apart(make_run: M
     assert compared[0].startswith("A: build (3f2a91c0), 500 images")
     assert compared[2].startswith("B: build (77aa00bb), 500 images")
     assert set(network_names(row.network for row in summarise(runs[:1])).values()) == {"build"}
+
+
+def test_networks_of_one_label_are_named_by_seed_and_by_digest_where_that_is_equal() -> None:
+    networks = [
+        ModelInfo(ref="", digest=f"sha256:{digest}", label="cnn relu", seed=seed)
+        for digest, seed in (("a" * 64, 0), ("b" * 64, 1), ("c" * 64, 1), ("d" * 64, None))
+    ]
+    named = ["cnn relu seed 0", "cnn relu (bbbbbbbb)", "cnn relu (cccccccc)", "cnn relu (dddddddd)"]
+    assert [network_names(networks)[one] for one in networks] == named
 
 
 def test_a_part_of_the_page_names_a_network_as_the_whole_does(make_run: MakeRun, tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_the_page_shows_verdicts_with_their_reasons(make_run: MakeRun, tmp_path:
     assert "not checked" in parsed.cells
     assert "digits-cnn silu, suspicious (try square): growing eps: Square < PGD by 4.0 points" in parsed.cells
     assert "30 + 20" in parsed.cells
+    assert "growing eps: Square < PGD by 4.0 points" in parsed.cells  # of the run, in the table of trust batteries
 
 
 def test_the_sections_of_a_plan_stand_apart_in_any_order(make_run: MakeRun, tmp_path: Path) -> None:
