@@ -7,6 +7,7 @@ from statistics import fmean
 import pandas as pd
 
 from satbench.reporting.comparison import DESCRIBED, PRIMARY, Comparison
+from satbench.reporting.names import capital
 from satbench.reporting.rounding import down, inward, outward
 from satbench.reporting.table_forms import MISSING
 
@@ -41,7 +42,7 @@ def by_quantity(found: Sequence[Comparison]) -> dict[str, list[str]]:
     are_several = len({one.where for one in found}) > 1
     said: dict[str, list[str]] = {}
     for one in found:
-        heading = f"{one.quantity[0].upper()}{one.quantity[1:]}" + (f", {one.where}" if are_several else "")
+        heading = capital(one.quantity) + (f", {one.where}" if are_several else "")
         said.setdefault(heading, []).append(one.words())
     return said
 

@@ -48,6 +48,11 @@ def counted(number: int | str, thing: str) -> str:
     return f"{number} {thing}" if str(number) == "1" else f"{number} {thing}s"
 
 
+def capital(text: str) -> str:
+    """The text with its first letter as a capital."""
+    return text[:1].upper() + text[1:]
+
+
 class ClassNames(dict[int, str]):
     """Names of classes by label, from folders in sample ids such as `test/airplane/0001.jpg`, else `class 3`."""
 

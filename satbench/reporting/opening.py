@@ -6,7 +6,7 @@ from satbench.reporting.comparison import UNDECIDED, Comparison
 from satbench.reporting.differences import span
 from satbench.reporting.joined import images_name
 from satbench.reporting.method_table import MethodTable
-from satbench.reporting.names import counted, strength
+from satbench.reporting.names import capital, counted, strength
 from satbench.reporting.rounding import inward, outward
 from satbench.reporting.table_forms import interval, trust_words
 from satbench.reporting.tables import Line
@@ -36,7 +36,7 @@ def of_differences(asked: Sequence[Comparison]) -> str:
         return f"Whether {names} is better than {reference} is not decided: {quantity} differs {each} {counts}."
     rest = _series(f"{one.activation} ({points[one]})" for one in open_)
     undecided = f"; with {rest} the difference is not decided" if open_ else ""
-    return f"{_capital(quantity)} is {decided} than with {reference}{undecided} {counts}."
+    return f"{capital(quantity)} is {decided} than with {reference}{undecided} {counts}."
 
 
 def of_methods(table: MethodTable) -> str:
@@ -48,7 +48,7 @@ def of_methods(table: MethodTable) -> str:
     for activation in table.activations:
         here = [one for one in others if one.of[1] == activation]
         parts += [_of_activation(here, names)] if here else []
-    return f"{_capital('; '.join(parts))}."
+    return f"{capital('; '.join(parts))}."
 
 
 def _of_changes(changes: Sequence[Comparison], names: dict[str, str], quantity: str) -> str:
@@ -147,10 +147,6 @@ def _rate(line: Line) -> str:
 
 def _points(one: Comparison) -> str:
     return f"{inward(one.difference)} points {outward(one.low, one.high)}"
-
-
-def _capital(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _series(words: Iterable[str]) -> str:

@@ -31,7 +31,7 @@ from satbench.reporting.method_table import (
     method_differences,
     method_table,
 )
-from satbench.reporting.names import counted
+from satbench.reporting.names import capital, counted
 from satbench.reporting.planned import PLAN_NOTE, with_roles
 from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.reported import REPORTED_NOTE, reported_lines
@@ -227,7 +227,7 @@ def _bound(asked: Sequence[Comparison], runs: Sequence[Run]) -> str:
     if any(known[attack].tier == "AutoAttack" for attack in asked[0].attacks):
         return ""
     quantity = asked[0].quantity
-    return f"{quantity[0].upper()}{quantity[1:]} is an upper bound. {provenance.trust_words(runs)}"
+    return f"{capital(quantity)} is an upper bound. {provenance.trust_words(runs)}"
 
 
 def _examples(background: Background) -> list[_Drawn]:
@@ -264,7 +264,7 @@ def _method_section(table: MethodTable, trained: Sequence[Trained], reported: Se
     """What the page says of methods and activations."""
     return {
         "accuracies": accuracies(table, {one.recipe: one.follows for one in trained}),
-        "caption": f"{table.quantity[0].upper()}{table.quantity[1:]}, and clean accuracy; {counts(table)}",
+        "caption": f"{capital(table.quantity)}, and clean accuracy; {counts(table)}",
         "notes": (CELL_NOTE, HOLM_NOTE),
         "parts": [
             (quantity, in_words(table, found), method_differences(table, found))

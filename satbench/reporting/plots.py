@@ -264,7 +264,7 @@ def training_curves(curves: Mapping[str, Sequence[Epoch]], is_narrow: bool = Fal
     log = pd.DataFrame(
         {"line": unseeded(name), **row.to_dict()} for name, rows in sorted(curves.items()) for row in rows
     )
-    names = sorted(set(log["line"]))
+    names = sorted(set(map(unseeded, curves)))
     figures = {name for rows in curves.values() for row in rows if row.val is not None for name in row.val.figures}
     attacked = dict(zip(sorted(figures - {"clean"}, reverse=True), cycle(LINES), strict=False))
     with styled():
@@ -273,10 +273,10 @@ def training_curves(curves: Mapping[str, Sequence[Epoch]], is_narrow: bool = Fal
             look = _look(position)
             panels = [(0, "train_loss", look.line, 1), (1, "val_clean", look.line, 100)]
             panels += [(2, f"val_{figure}", line, 100) for figure, line in attacked.items()]
-            epochs = log[log["line"] == name].groupby("epoch")
             for panel, field, line, scale in panels:
                 if field not in log:
                     continue
+                epochs = log[log["line"] == name].groupby("epoch")
                 seeds = (epochs[field].agg(["mean", "min", "max"]) * scale).dropna()
                 x, marker = seeds.index + 1, look.marker if len(seeds) == 1 else ""
                 axes[panel].plot(x, seeds["mean"], color=look.colour, linestyle=line, lw=1.3, marker=marker)

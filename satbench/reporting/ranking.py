@@ -6,7 +6,7 @@ from itertools import groupby
 
 from satbench.reporting.joined import images_name
 from satbench.reporting.lines import model_lines
-from satbench.reporting.names import strength
+from satbench.reporting.names import capital, strength
 from satbench.reporting.summary import Row, canonical, least_trusted
 from satbench.reporting.table_forms import interval, trust_words
 from satbench.reporting.tables import Line
@@ -120,7 +120,7 @@ def headline(ranking: Ranking) -> str:
     if best.trust != "pass":
         said += f" Its trust verdict is {trust_words(best)}."
     if ranking.evaluation != TIERS[-1]:
-        said += f" {ranking.evaluation[0].upper()}{ranking.evaluation[1:]} bounds robust accuracy only from above."
+        said += f" {capital(ranking.evaluation)} bounds robust accuracy only from above."
     return said
 
 
