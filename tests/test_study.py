@@ -406,7 +406,7 @@ def test_the_page_of_results_is_that_of_the_study(done: StudyFolder, tmp_path: P
     for file in (tmp_path / "a").iterdir():
         assert (tmp_path / "b" / file.name).read_bytes() == file.read_bytes(), file.name
     page = (tmp_path / "b" / "index.html").read_text(encoding="utf-8")
-    assert "<pre>One.\n</pre>" in page
+    assert "<p>One.</p>" in page
     assert "<pre>satbench study x.yaml</pre>" in page
     assert re.search(r"role=\"(rowheader|cell)\"[^>]*>trainings<", page)
 

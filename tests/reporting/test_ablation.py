@@ -2,6 +2,7 @@
 
 from satbench.reporting.ablation import ablation_table
 from satbench.reporting.differences import main_question
+from satbench.reporting.joined import join_runs
 from satbench.reporting.verdict import comparisons
 
 from .made import MakeRun
@@ -12,7 +13,7 @@ BOTH = f"{ATTACKER}, {OPTIMIZER}"
 
 def test_each_variant_has_its_accuracies_and_differences(make_run: MakeRun) -> None:
     runs = [*study(make_run, {"silu": 60}), *changed(make_run, {ATTACKER: 40, OPTIMIZER: 50, BOTH: 60, "epochs=2": 9})]
-    found = comparisons(runs, every=True)
+    found, _ = comparisons(join_runs(runs), "relu", every=True)
     table = ablation_table(found, main_question(found))
     assert sorted(table["smooth derivative for"]) == ["attacker", "attacker and optimizer", "none", "optimizer"]
     by_name = table.set_index("smooth derivative for")
@@ -26,5 +27,5 @@ def test_each_variant_has_its_accuracies_and_differences(make_run: MakeRun) -> N
 
 
 def test_without_variants_there_is_no_table(make_run: MakeRun) -> None:
-    found = comparisons(study(make_run, {"silu": 60}), every=True)
+    found, _ = comparisons(join_runs(study(make_run, {"silu": 60})), "relu", every=True)
     assert not len(ablation_table(found, main_question(found)))
