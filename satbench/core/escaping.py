@@ -6,7 +6,6 @@ sequence.
 
 import re
 
-from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 _CSV_FORMULA = tuple("=+-@＝＋－＠")
@@ -32,11 +31,7 @@ _MARKDOWN = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"^(\d{1,9})(?=[.)](?:\s|$))")
-_COMMONMARK = (
-    MarkdownIt("commonmark", {"html": False})
-    .enable("table")
-    .disable(["autolink", "entity", "html_block", "html_inline", "image", "link", "reference"])
-)
+_PLAIN = ("autolink", "entity", "html_block", "html_inline", "image", "link", "reference")  # rules of Markdown left out
 _GITHUB = re.compile(r"^ *:(?=:)|(?<=##)\[")
 
 
@@ -63,11 +58,14 @@ def html(text: str) -> Markup:
 
 def markdown_html(text: str, deeper: int) -> Markup:
     """Markdown as HTML, its headings `deeper` levels down; links, images, HTML and names of characters stay text."""
-    tokens = _COMMONMARK.parse("\n".join(map(one_line, text.splitlines())))
+    from markdown_it import MarkdownIt  # takes as long to import as the rest of this package's core
+
+    reader = MarkdownIt("commonmark").enable("table").disable(_PLAIN)
+    tokens = reader.parse("\n".join(map(one_line, text.splitlines())))
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1:]) + deeper)}"
-    return Markup(_COMMONMARK.renderer.render(tokens, _COMMONMARK.options, {}))
+    return Markup(reader.renderer.render(tokens, reader.options, {}))
 
 
 def markdown(text: str) -> str:

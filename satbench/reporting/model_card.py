@@ -44,8 +44,9 @@ def model_card(
 ) -> str:
     """Markdown with the front matter that the Hugging Face Hub reads: the README of a model repository.
 
-    facts: architecture, data set and the like by name. runs: evaluations of this network. published: figures of others.
-    files: SHA-256 by name. usage: how the network is loaded, Python code. images: their colours, such as "RGB".
+    title: its heading, and its name on the Hub. facts: architecture, data set and the like by name. runs: evaluations
+    of this network. published: figures of others. files: SHA-256 by name. usage: how the network is loaded, Python
+    code. images: their colours, such as "RGB".
     """
     lines = accuracy_table(summarise(runs))
     front = yaml.safe_dump(_front(title, info, facts, licence, lines), sort_keys=False, allow_unicode=True, width=120)

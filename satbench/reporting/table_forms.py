@@ -156,19 +156,19 @@ def readable(lines: Sequence[Line]) -> pd.DataFrame:
     )
 
 
-ONE = ("model", "activation", "threat", "attack", "n", "trust")  # shown even where a table has one line
+ALONE = ("model", "activation", "threat", "attack", "n", "trust")  # columns of a table with a single line
 LATER = ("clean range over seeds %", "robust range over seeds %", "passes an image")
 
 
 def first_columns(lines: Sequence[Line]) -> tuple[pd.DataFrame, str]:
     """The columns of `readable` that a page shows first, and in words what is equal in all lines.
 
-    Columns of which every line has the same cell are left out, but for accuracies, and for `ONE` of a single line;
+    Columns of which every line has the same cell are left out, but for accuracies, and for `ALONE` of a single line;
     those of `LATER` always are.
     """
     whole = readable(lines).drop(columns=list(LATER), errors="ignore")
     same = {name: cells.iloc[0] for name, cells in whole.items() if cells.nunique() == 1 and not name.endswith("%")}
-    left_out = {name: cell for name, cell in same.items() if cell == MISSING or not (len(lines) == 1 and name in ONE)}
+    left_out = {name: cell for name, cell in same.items() if cell == MISSING or not (len(lines) == 1 and name in ALONE)}
     words = ", ".join(f"{name} {cell}" for name, cell in left_out.items() if cell != MISSING)
     return whole.drop(columns=list(left_out)), words
 

@@ -36,11 +36,20 @@ def test_the_table_is_that_of_the_report(section: str) -> None:
             assert (line["n"], line["seeds"]) == (n, int(fewer if fewer and attack == "PGD-50" else many))
 
 
-def test_every_interval_is_on_the_page(section: str) -> None:
+def test_every_figure_with_its_interval_and_every_p_value_is_on_the_page(section: str) -> None:
     page = (REPORT / "index.html").read_text()
-    found = [" ".join(interval.split()) for interval in re.findall(r"\[[-\d.]+,\s[-\d.]+\]", section)]
-    assert len(found) > 10
-    assert [interval for interval in found if interval not in page] == []
+    said = " ".join(section.split()).replace("95% interval", "")
+    found = re.findall(r"(\d+\.\d)[^|\d\[\]]*(\[[-\d.]+, [-\d.]+\])", said)
+    assert len(found) == len(re.findall(r"\[-?\d+\.\d", said))
+    missing = [
+        (value, interval)
+        for value, interval in found
+        if not re.search(rf"(?<![\d.]){re.escape(value)}(?: points, 95% interval)? {re.escape(interval)}", page)
+    ]
+    assert missing == []
+    p_values = re.findall(r"p = ([\d.e-]+\d)", said)
+    assert len(p_values) > 2
+    assert [p for p in p_values if f"p = {p} after Holm" not in page] == []
 
 
 def test_the_trust_sentence_counts_the_runs_by_pgd(section: str) -> None:
