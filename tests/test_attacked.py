@@ -139,6 +139,7 @@ def test_what_only_looks_foldable_before_training_is_not_folded() -> None:
 # the step
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("method", "options"),
     [
@@ -198,6 +199,7 @@ def test_the_network_is_not_touched_while_images_are_crafted() -> None:
 PGD4 = {"method.steps": 4}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -58,7 +58,7 @@ def reference(
     return found
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize(
     ("name", "version", "norm"),
     [
@@ -213,7 +213,7 @@ def test_the_identities() -> None:
     assert repr(AutoAttack("plus", unit=9).stages[0]) == ("AutoAttackComponent(name='apgd-ce', unit=9, version='plus')")
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize(
     ("name", "norm"),
     [("apgd-ce", "Linf"), ("apgd-dlr", "L2"), ("apgd-t", "L1"), ("fab", "L2"), ("fab-t", "Linf"), ("fab-t", "L1")],

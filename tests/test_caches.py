@@ -223,6 +223,7 @@ def test_pins_travel_in_a_file(home: Path, tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "second" / "zoo.lock").read_bytes() == (home / "zoo.lock").read_bytes()
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("content", "message"),
     [

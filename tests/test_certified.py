@@ -135,7 +135,7 @@ def test_the_certificate_covers_half_of_the_images(net: nn.Sequential, images: I
     assert (certified(net, images, EPS) <= certified(net, images, EPS / 2)).all()
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(16)
 @pytest.mark.parametrize(
     "attack",
     [

@@ -50,7 +50,7 @@ def changes(name: str, company: str) -> dict[str, object]:
     return {**around, **params, **COMPANY[company], **begun}
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize(("name", "company"), PAIRS)
 def test_every_newer_method_trains_in_company(name: str, company: str, dataset: str, tmp_path: Path) -> None:
     """An average is kept and differs from the network; AWP takes the passes of one more loss."""

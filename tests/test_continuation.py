@@ -48,7 +48,7 @@ class PowerCut(BaseException):
 # longer
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize(
     ("short", "long"),
     [
@@ -157,6 +157,7 @@ def test_what_cannot_continue_leaves_the_folder_as_it_was(dataset: str, tmp_path
 # not longer
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("short", "long", "line"),
     [

@@ -20,6 +20,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_rows(tmp_path_factory.mktemp("data") / "rows.npz")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("changes", "updates", "images"),
     [({}, 5, 72), ({"drop_last": True}, 4, 64), ({"method": "free", "method.replays": 3}, 15, 216)],

@@ -57,6 +57,7 @@ def is_right(folder: Path) -> bool:
     return not left and files(folder) == {str(piece): content(piece) for piece in range(PIECES)}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("spelled", ["local:1", "local:2", "local:5"])
 def test_any_number_of_killed_workers_leaves_the_same_bytes(spelled: str, tmp_path: Path) -> None:
     engine, kills, chance = make_engine(spelled), [0], random.Random(0)
@@ -117,6 +118,7 @@ def test_bad_input_of_a_worker_ends_all(local: Engine, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("function", "said"),
     [
@@ -177,6 +179,7 @@ def wait_for(condition: Callable[[], bool], study: subprocess.Popen[str] | None 
         time.sleep(0.05)
 
 
+@pytest.mark.left_out
 def test_a_worker_that_its_engine_cannot_reach_ends_with_the_study(tmp_path: Path) -> None:
     token = tmp_path / f".token-{'0' * 16}"
     token.touch()

@@ -49,7 +49,7 @@ def test_every_method_and_average_is_among_the_ways() -> None:
     assert {config.averaging.name for config in configs} == set(AVERAGES)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(48)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_stopped_anywhere_ends_with_the_same_bits(way: str, dataset: str, tmp_path: Path) -> None:
     config = tiny(dataset, **WAYS[way])
@@ -74,7 +74,7 @@ def plain(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[M
     return lambda options: trained(options.get("activation"))
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(24)
 @pytest.mark.parametrize("way", [way for way in WAYS if way not in SAME_BITS])
 def test_every_way_leads_somewhere_else(
     way: str, dataset: str, plain: Callable[[Mapping[str, object]], Path], tmp_path: Path

@@ -691,6 +691,7 @@ def test_two_processes_download_once_and_lose_no_pin(
     assert pins[NAME] == {file: hashlib.sha256(content).hexdigest() for file, content in CONTENT.items()}
 
 
+@pytest.mark.left_out
 def test_a_killed_fetch_goes_on_and_its_lock_is_gone(
     mirror: Site, home: Path, processes: multiprocessing.context.ForkServerContext
 ) -> None:

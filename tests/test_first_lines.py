@@ -32,6 +32,7 @@ def without(modules: str, *words: str, folder: Path) -> tuple[int, list[str]]:
     return done.returncode, done.stderr.splitlines()
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize(
     "words",
     [["doctor"], ["report", "run"], ["recipes"], ["card", "run"], ["leaderboard", "check"]],
@@ -45,6 +46,7 @@ def test_the_first_line_comes_before_slow_imports(words: list[str], tmp_path: Pa
     assert said[1].startswith("imports ")
 
 
+@pytest.mark.one_in(10)
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

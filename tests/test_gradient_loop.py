@@ -84,7 +84,7 @@ def plain_any_iterate(attack: PGD, model: nn.Module, x: Tensor, y: Tensor, threa
     return stands
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("restarts", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_neither_active_set_nor_cycle_exit_changes_a_result(blobs, restarts: int, dtype: torch.dtype) -> None:
@@ -171,7 +171,7 @@ def fits(params: dict[str, Any], norm: str) -> bool:
     return params.get("schedule") != "apgd" or norm != "L1"
 
 
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(25)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("params", STATEFUL, ids=lambda params: "-".join(map(str, params.values())))
 def test_results_do_not_depend_on_the_batch(blobs, params: dict[str, Any], norm: str) -> None:
@@ -281,6 +281,7 @@ def apgd_by_hand(model: nn.Module, x: Tensor, y: Tensor, start: Tensor, threat: 
     return best
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_apgd_follows_its_paper(blobs, norm: str) -> None:
     """With losses that do not depend on the batch: whether a loss rose by its last bit decides a step size."""

@@ -382,6 +382,7 @@ def spoils(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, randomne
     return x
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("search", ["plain", "folded"])
 def test_a_network_that_counts_its_passes_is_measured(search: str, tmp_path: Path) -> None:
     model = Counts()

@@ -274,6 +274,7 @@ SPOILT: dict[str, tuple[str, Spoil, str]] = {
 }
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("case", SPOILT)
 def test_a_partial_or_damaged_imagenet_is_refused(case: str, layouts: dict[str, Path], here: Path) -> None:
     layout, spoil, hint = SPOILT[case]
@@ -357,6 +358,7 @@ def test_an_abandoned_pass_leaves_no_thread(few: Images) -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.left_out
 def test_training_decodes_batch_by_batch_and_never_sees_what_networks_are_measured_on(
     layouts: dict[str, Path], few: Images, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,7 @@ def test_every_method_is_accumulated() -> None:
     assert {case.partition(" ")[0] for case in EVERY} == {name for name, make in METHODS.items() if make().separable}
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("case", EVERY)
 @pytest.mark.parametrize("parts", [2, 5])
 def test_without_batch_norm_parts_train_what_the_whole_batch_trains(case: str, parts: int) -> None:

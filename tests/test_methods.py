@@ -134,7 +134,7 @@ def inner(name: str, params: dict[str, Any]) -> str:
     return str(params.get("method", "pgd_at")) if name == "awp" else name
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(6)
 @on_every_threat
 @on_every_case
 def test_crafting_leaves_the_model_as_it_was(name: str, params: dict[str, Any], threat: ThreatModel) -> None:

@@ -112,7 +112,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_of_the_schema_before_becomes_what_it_would_be_today(case: str, tmp_path: Path) -> None:
     run = measured(tmp_path / "run", **CASES[case])

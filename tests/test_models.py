@@ -84,7 +84,7 @@ def parameter_count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("architecture", SMALL)
 def test_every_architecture_trains_with_every_activation(architecture: str, activation: str) -> None:
@@ -309,7 +309,7 @@ def test_cnn_small_has_no_depth() -> None:
         build_model(spec("cnn-small", depth=2))
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(9)
 @pytest.mark.parametrize("activation", ["relu", "smoothrelu", "celu:alpha=2", "pssilu:alpha=2,beta=0.25"])
 @pytest.mark.parametrize("architecture", SMALL)
 def test_a_weight_file_gives_back_the_same_bits(architecture: str, activation: str, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[Callable[[Path], o
     return folders
 
 
+@pytest.mark.one_in(9)
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", KINDS)
 def test_damage_is_refused_in_one_line_or_changes_nothing_that_is_covered(

@@ -59,6 +59,7 @@ COMMANDS: dict[str, Callable[[Path, str], list[str]]] = {
 }
 
 
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_cannot_be_a_folder_is_refused_before_any_work(command: str, run: Path, here: Path) -> None:
     for out, hint in (

@@ -97,6 +97,7 @@ def test_a_card_for_a_file_that_satbench_wrote_needs_the_licence_alone(tmp_path:
     assert card.model_dump(exclude=same) == known.model_dump(exclude=same)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -119,6 +120,7 @@ def test_what_a_card_lacks_is_said_in_one_line(words: list[str], message: str, m
         raise BadInput(output)
 
 
+@pytest.mark.left_out
 def test_a_name_is_taken_once_and_becomes_no_path(mine: Path) -> None:
     weights = mine.parent / "weights.pt"
     before = mine.read_text()

@@ -38,6 +38,7 @@ def test_every_block_names_its_language_and_what_it_needs() -> None:
             assert not re.search(r"^(satbench|make) ", block.text, re.MULTILINE), f"{block.where}: commands are not run"
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("arguments", ARGUMENTS)
 def test_a_command_parses(arguments: list[str]) -> None:
     commands = parse(arguments)

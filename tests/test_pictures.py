@@ -46,6 +46,7 @@ def test_a_run_without_examples_has_no_pictures(tmp_path: Path) -> None:
         pictures_of(run)
 
 
+@pytest.mark.left_out
 def test_a_report_shows_the_pictures_that_runs_stored(tmp_path: Path) -> None:
     settings = {"eps": 0.2, "dataset": "digits", "split": "test", "n": 12, "trust": False}
     evaluate(nearest_mean(), tmp_path / "runs" / "stored", "fgsm", save_examples=True, **settings)

@@ -196,6 +196,7 @@ class Stream(IterableDataset[tuple[Any, Any]]):
         return zip(self.x, self.y, strict=True)
 
 
+@pytest.mark.left_out
 def test_python_takes_images_in_every_usual_form(tmp_path: Path) -> None:
     x, y = own_code.rows(12)
     tensors = torch.from_numpy(x), torch.from_numpy(y)

@@ -364,6 +364,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+@pytest.mark.left_out
 def test_the_command_puts_models_side_by_side(networks: list[str], tmp_path: Path) -> None:
     letters = tmp_path / "rows.npz"
     x, y = np.zeros((80, 8, 8, 1), dtype=np.uint8), np.arange(80) % 4

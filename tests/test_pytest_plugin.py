@@ -60,6 +60,7 @@ def test_every_figure_and_the_trust_are_items_beside_the_other_tests(project: py
     assert ids(run(project, "--collect-only", "-q")) == [OWN]
 
 
+@pytest.mark.left_out
 def test_an_unchanged_network_passes_and_its_figures_are_in_the_report(project: pytest.Pytester) -> None:
     done = run(project, "--satbench", "mine.yaml", "-v", "--junitxml", "report.xml")
     done.assert_outcomes(passed=5)
@@ -67,6 +68,7 @@ def test_an_unchanged_network_passes_and_its_figures_are_in_the_report(project: 
     assert "PGD-5 at Linf 0.1: " in (project.path / "report.xml").read_text()
 
 
+@pytest.mark.left_out
 def test_a_broken_network_fails_with_the_message_of_the_gate(project: pytest.Pytester) -> None:
     change(project, "slip")
     done = run(project, "--satbench", "mine.yaml")
@@ -75,6 +77,7 @@ def test_a_broken_network_fails_with_the_message_of_the_gate(project: pytest.Pyt
     assert not any("Traceback" in line or "pytest_plugin.py" in line for line in done.outlines)
 
 
+@pytest.mark.left_out
 def test_a_masked_network_fails_by_its_trust(project: pytest.Pytester) -> None:
     change(project, "masked")
     done = run(project, "--satbench", "mine.yaml", "-k", "trust")
@@ -113,6 +116,7 @@ def refused(done: pytest.RunResult, wrong: str) -> None:
     assert not any("passed" in line or "collected" in line for line in done.outlines)
 
 
+@pytest.mark.left_out
 def test_without_the_option_nothing_heavy_is_imported(project: pytest.Pytester) -> None:
     heavy = ["torch", "numpy", "pydantic", "typer", "satbench.core.errors"]
     project.makepyfile(test_own=f"import sys\ndef test_own(): assert not {{*{heavy}}} & {{*sys.modules}}")

@@ -73,6 +73,7 @@ def test_the_contract(norm: str, classes: int) -> None:
     assert_contract(build_attack("rapid", {}), ThreatModel(norm, EPS[norm]), model, *images(model))
 
 
+@pytest.mark.one_in(3)
 @on_every_norm
 def test_an_image_that_stands_costs_the_cap_and_no_more(norm: str) -> None:
     model = Counting(linear(12))
@@ -129,6 +130,7 @@ def test_an_example_does_not_depend_on_its_batch(norm: str) -> None:
         torch.testing.assert_close(alone[0], whole[row], rtol=0, atol=0)
 
 
+@pytest.mark.one_in(3)
 @on_every_norm
 def test_the_margin_of_a_linear_network_is_its_optimum_within_one_percent(norm: str) -> None:
     model = linear(10)
@@ -204,6 +206,7 @@ class Backwards(nn.Module):
         return (logits.detach() * 20).round() / 20 + 1e-4 * (logits.detach() - logits)
 
 
+@pytest.mark.one_in(3)
 @on_every_norm
 def test_random_search_finds_what_a_misleading_gradient_hides(norm: str) -> None:
     model = Backwards(linear(4))

@@ -31,7 +31,7 @@ def first(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path
     return train(config, tmp_path_factory.mktemp("first") / "run", "cpu").folder
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("kind", ["config.json", "bare.json", "wrapped.yaml", "bare.yml"])
 def test_a_run_trained_again_from_its_config_has_the_same_bytes(
     kind: str, config: TrainConfig, first: Path, tmp_path: Path

@@ -57,6 +57,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.left_out
 @pytest.mark.parametrize("activation", STUDIED)
 def test_a_network_on_photographs_gives_the_outcomes_of_the_study(
     activation: str, study: StudyResults, photographs: Path, tmp_path: Path

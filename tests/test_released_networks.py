@@ -85,6 +85,7 @@ def empty(name: str) -> Classifier:
     return empty_model(CARDS[name].spec)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", CARDS)
 def test_parameters_and_variables_are_those_of_the_release(name: str) -> None:
     card = CARDS[name]
@@ -109,6 +110,7 @@ def test_the_formula_for_variables_gives_the_known_counts() -> None:
         assert 12 + 14 * repeats[0] + 19 * sum(repeats[1:]) == SIZES[name][1]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", REPEATS)
 def test_efficientnet_repeats_its_blocks(name: str) -> None:
     with torch.device("meta"):

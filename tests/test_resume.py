@@ -180,6 +180,7 @@ def test_an_enlarged_run_computes_only_what_is_new(passes: list[int], tmp_path: 
     pd.testing.assert_frame_equal(farther.records, fresh.records, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.left_out
 def test_units_are_reused_where_they_are_the_same(reference: Run, tmp_path: Path) -> None:
     whole(tmp_path, n=24, attack=[PAIR])
     before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("parts/*/[!.]*.parquet")}
@@ -252,6 +253,7 @@ def test_a_copy_of_another_form_is_another_search(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(again.records, run.records)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("smaller", "hint"),
     [({"n": 20}, "40 images"), ({"eps": "0.1"}, r"Linf eps 0\.2"), ({"attack": ["fgsm"]}, r"PGD\(steps=20")],
@@ -264,6 +266,7 @@ def test_a_smaller_command_drops_nothing(smaller: dict[str, object], hint: str, 
     assert (tmp_path / "records.parquet").read_bytes() == before
 
 
+@pytest.mark.left_out
 def test_changed_records_are_put_together_again(tmp_path: Path) -> None:
     whole(tmp_path, attack=[PGD20])
     file = tmp_path / "records.parquet"
@@ -388,6 +391,7 @@ def test_stages_say_which_of_them_broke_an_image(reference: Run) -> None:
 # memory
 
 
+@pytest.mark.left_out
 def test_when_memory_runs_out_half_as_many_images_go_through_at_a_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -424,6 +424,7 @@ ODD_YAML = {
 }
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("what", ODD_YAML)
 def test_odd_yaml_is_refused(what: str, tmp_path: Path) -> None:
     content = ODD_YAML[what]
@@ -483,6 +484,7 @@ def test_json_stays_what_it_is() -> None:
     assert parse_json(json.dumps(value)) == value
 
 
+@pytest.mark.left_out
 def test_giant_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sparse files of a terabyte, of which every text file that satbench reads back is one."""
     monkeypatch.setenv("SATBENCH_HOME", str(tmp_path))

@@ -74,7 +74,7 @@ def assert_tensorflows_logits(plan: Plan, prefix: Path) -> None:
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max(), size
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize("plan", [*TINY, *FULL_WIDTH], ids=lambda plan: plan.name)
 def test_a_converted_network_gives_tensorflows_logits(plan: Plan, tmp_path: Path) -> None:
     expected = variables(network(plan).net, scope(plan))

@@ -94,7 +94,7 @@ def test_an_own_tracker_is_told_the_whole_log(config: TrainConfig, tmp_path: Pat
     assert notes.told == []  # a finished run is left alone
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("save_seconds", [0, 600])
 @pytest.mark.parametrize("stop", [3, BATCHES, 8, EPOCHS * BATCHES])
 def test_a_stopped_run_tells_no_row_with_other_values(
@@ -128,6 +128,7 @@ class Failing(Notes):
         super().on_epoch_end(row)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("again", [True, False])
 def test_a_tracker_that_fails_loses_nothing(
     again: bool, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +208,7 @@ def assert_curves(found: dict[str, list[tuple[int, float]]], out: Path) -> None:
         assert [value for _, value in points] == pytest.approx([value for _, value in wanted[name]], rel=1e-6), name
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("stop", [None, 3, BATCHES, 8])
 def test_tensorboard_shows_the_log(stop: int | None, config: TrainConfig, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]

@@ -178,6 +178,7 @@ def test_an_epoch_leaves_out_what_fills_no_batch_unless_told_otherwise(config: T
 # interruption
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 2, EPOCHS * STEPS])
 def test_an_interrupted_run_continues_without_a_trace(
     step: int, config: TrainConfig, finished: Path, tmp_path: Path
@@ -355,6 +356,7 @@ def empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize(
     "damage",
     [

@@ -217,7 +217,7 @@ def test_images_are_crafted_with_the_statistics_asked_for_and_leave_them_alone(
 # learning rate and radius
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("kind", [Slope, FreeSlope], ids=["once", "replayed"])
 @pytest.mark.parametrize("warmup_epochs", [0, 1.5])
 @pytest.mark.parametrize(
@@ -379,6 +379,7 @@ def test_a_faster_step_changes_the_result_by_its_rounding(
 # passes
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     "name", ["standard", "pgd_at", "trades", "mart", "awp", "fgsm_rs", "n_fgsm", "gradalign", "free"]
 )

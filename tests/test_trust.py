@@ -93,6 +93,7 @@ def some(networks: dict[str, Network], few: tuple[str, ...]) -> list[Any]:
     return [pytest.param(name, marks=() if name in few else pytest.mark.slow) for name in networks]
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("name", some(BAD, FEW_BAD))
 def test_a_bad_network_is_caught_by_the_quick_form(name: str) -> None:
     trust = checked(built("bad", name), BAD[name], budget=QUICK)
@@ -101,6 +102,7 @@ def test_a_bad_network_is_caught_by_the_quick_form(name: str) -> None:
     assert trust.forward + trust.backward <= QUICK
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("name", some(HONEST, FEW_HONEST))
 def test_an_honest_network_is_doubted_for_what_stands_alone(name: str) -> None:
     """10 steps of PGD leave images that a stronger attack breaks on some of them, which is no fault of theirs."""
@@ -321,6 +323,7 @@ class Passing(nn.Module):
         self.backwards += len(grad)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("budget", [None, 5000, 300, 0])
 def test_the_passes_are_those_really_taken(budget: int | None) -> None:
     model = Passing(plain())

@@ -31,9 +31,8 @@ def of_differences(asked: Sequence[Comparison]) -> str:
     open_ = [one for one in ordered if one.verdict in UNDECIDED]
     decided = " and ".join(f"{verdict} with {listed}" for verdict, listed in groups.items() if listed)
     if not decided:
-        each = _series(f"with {one.activation} ({points[one]})" for one in open_)
-        names = _either(one.activation for one in open_)
-        return f"Whether {names} is better than {reference} is not decided: {quantity} differs {each} {counts}."
+        each = ", ".join(f"{one.activation} ({points[one]})" for one in open_)
+        return f"No difference to {reference} in {quantity} is decided: {each} {counts}."
     rest = _series(f"{one.activation} ({points[one]})" for one in open_)
     undecided = f"; with {rest} the difference is not decided" if open_ else ""
     return f"{capital(quantity)} is {decided} than with {reference}{undecided} {counts}."

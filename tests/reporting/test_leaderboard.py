@@ -149,6 +149,7 @@ def models_of(page: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.left_out
 def test_a_page_has_room_for_the_details_and_pictures_of_its_first_models() -> None:
     """1,000 models with evidence of 5 MB and pictures of 30 MB: the cards of the others say where these are."""
     examples = tuple(small(picture(32, 3, seed)) for seed in range(EACH))
@@ -285,6 +286,7 @@ def test_what_was_not_checked_keeps_its_rank_and_is_marked_with_the_reason(make_
     assert files["digits-Linf-8-255.md"].count("not checked (no check was run, or") == 1
 
 
+@pytest.mark.left_out
 def test_one_failed_seed_or_run_takes_the_rank_of_the_model(make_run: MakeRun) -> None:
     outcomes = {attack: {(attack, "Linf", EPS): first(200, 400)} for attack in (PGD, AA)}
     seeds = [make_run("silu", first(395, 400), outcomes[PGD], seed=s, trust=trust("pass")) for s in range(2)]

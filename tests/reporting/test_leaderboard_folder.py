@@ -47,6 +47,7 @@ def run(make_run: MakeRun) -> Run:
     return make_run("silu", first(35, 40), {(PGD, "Linf", EPS): first(20, 40)}, trust=trust("pass"))
 
 
+@pytest.mark.left_out
 def test_a_run_is_added_built_and_checked(board: Path, run: Run) -> None:
     assert call("check", "--dir", board).exit_code == 0
     added = done("add", run.path, "--dir", board)
@@ -162,6 +163,7 @@ def test_measured_rows_replace_counts(board: Path, make_run: MakeRun) -> None:
     assert {row.attack: row.robust for row in read_leaderboard(board).rows} == {PGD: 1, AA: 2, "worst case": 2}
 
 
+@pytest.mark.left_out
 def test_no_command_of_a_leaderboard_needs_torch(tmp_path: Path) -> None:
     run = runs_in(tmp_path)("silu", first(35, 40), {(AA, "Linf", EPS): first(20, 40)})
     board = tmp_path / "boards"

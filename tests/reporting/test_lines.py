@@ -183,6 +183,7 @@ def test_networks_of_one_label_are_named_by_seed_and_by_digest_where_that_is_equ
     assert [network_names(networks)[one] for one in networks] == named
 
 
+@pytest.mark.left_out
 def test_a_part_of_the_page_names_a_network_as_the_whole_does(make_run: MakeRun, tmp_path: Path) -> None:
     """The second network was not measured at the headline's radius."""
     radii = ((EPS, 2 * EPS), (2 * EPS,))

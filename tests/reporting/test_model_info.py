@@ -97,6 +97,7 @@ def test_a_file_that_cannot_be_placed_is_refused(
         assert call("add", tmp_path / folder / "Author2021Paper.json", "--norm", "Linf", "--dir", board)[0] == 0
 
 
+@pytest.mark.left_out
 def test_a_row_is_written_in_the_format(board: Path, make_run: MakeRun, tmp_path: Path) -> None:
     """387 of 400 are 96.75% and 201 are 50.25%; of 300 images 200 are 66.66%, rounded down."""
     both = {(AA, "Linf", EPS): first(201, 400), (PGD, "Linf", EPS): [i > 0 for i in first(220, 400)]}

@@ -109,6 +109,7 @@ def test_a_page_without_curves_or_comparison(make_run: MakeRun, tmp_path: Path) 
     assert "L2 0.5" in text
 
 
+@pytest.mark.left_out
 def test_the_page_shows_verdicts_with_their_reasons(make_run: MakeRun, tmp_path: Path) -> None:
     doubt = trust("suspicious", "Square < PGD by 4.0 points", "square")
     outcomes = {(PGD, "Linf", EPS): first(2, 4)}

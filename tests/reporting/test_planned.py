@@ -88,6 +88,7 @@ def test_what_was_not_planned_has_no_p_value(marked: list[Comparison]) -> None:
     assert "p =" not in line["difference in clean"]
 
 
+@pytest.mark.left_out
 def test_a_page_of_a_planned_study_tests_what_was_planned(runs: list[Run], tmp_path: Path) -> None:
     title = "Smooth activations against ReLU on photographs"
     pages = {

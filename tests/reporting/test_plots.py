@@ -48,6 +48,7 @@ def test_training_curves_are_means_over_seeds_and_skip_what_was_not_measured() -
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
+@pytest.mark.left_out
 def test_saved_figures_are_the_same_bytes(tmp_path: Path) -> None:
     rows = [Epoch(epoch=epoch, lr=0.1, train_loss=1 / epoch) for epoch in (1, 2)]
     one, two = (plots.save(plots.training_curves({"a": rows}), tmp_path / name, "t") for name in "ab")

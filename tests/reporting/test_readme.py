@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from satbench.reporting.results_file import RESULTS_FILE, read_results
+from satbench.reporting.results_file import RESULTS_FILE, StudyResults, read_results
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "reports" / "smooth-vs-relu"
@@ -19,6 +19,11 @@ def section() -> str:
     return (ROOT / "README.md").read_text().partition("## What the study shows")[2].partition("\n## ")[0]
 
 
+@pytest.fixture(scope="module")
+def results() -> StudyResults:
+    return read_results(REPORT / RESULTS_FILE)
+
+
 def test_the_table_is_that_of_the_report(section: str) -> None:
     measured = pd.read_csv(REPORT / "table.csv")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
@@ -28,7 +33,7 @@ def test_the_table_is_that_of_the_report(section: str) -> None:
     for name, seeds, *cells in rows:
         many, _, fewer = seeds.partition(", PGD-50 ")
         for (column, (attack, n)), cell in zip(COLUMNS.items(), cells, strict=True):
-            here = measured.query("activation == @name and eps == '8/255' and attack == @attack")
+            here = measured.query("model == 'cifar10-jpeg-sat-small' and activation == @name and eps == '8/255' and attack == @attack")
             (line,) = here.to_dict("records")
             kind = "clean" if column == "clean" else "robust"
             value, low, high = (line[f"{kind}{end}_percent"] for end in ("", "_lo", "_hi"))
@@ -52,8 +57,14 @@ def test_every_figure_with_its_interval_and_every_p_value_is_on_the_page(section
     assert [p for p in p_values if not re.search(rf"p = {re.escape(p)}(?: after Holm|\))", page)] == []
 
 
-def test_the_trust_sentence_counts_the_runs_by_pgd(section: str) -> None:
-    runs = [run.manifest for run in read_results(REPORT / RESULTS_FILE).runs]
+@pytest.mark.left_out
+def test_the_page_has_the_plan_as_it_is_now(results: StudyResults) -> None:
+    assert results.background.plan == (ROOT / "docs" / "smooth-vs-relu.md").read_text()
+
+
+@pytest.mark.left_out
+def test_the_trust_sentence_counts_the_runs_by_pgd(section: str, results: StudyResults) -> None:
+    runs = [run.manifest for run in results.runs]
     pgd = [run for run in runs if run.attacks[0].tier == "PGD" and [one.eps for one in run.threats] == [8 / 255]]
     trust = [run.trust for run in pgd if run.trust is not None]
     verdicts = Counter(one.verdict for one in trust)

@@ -70,6 +70,7 @@ def some_runs(make_run: MakeRun) -> list[Run]:
     return [with_stages(runs[0]), *runs[1:]]
 
 
+@pytest.mark.left_out
 def test_the_page_of_the_file_is_that_of_the_runs(make_run: MakeRun, tmp_path: Path) -> None:
     results = StudyResults("T", tuple(some_runs(make_run)), CURVES, ("N",), background=BACKGROUND)
     written = write_report(tmp_path / "a", results)

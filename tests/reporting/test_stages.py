@@ -63,6 +63,7 @@ def test_an_attack_alone_has_no_stages(make_run: MakeRun) -> None:
     assert stage_table(make_run("silu", first(3, 4), {(PGD, "Linf", EPS): first(2, 4)})).empty
 
 
+@pytest.mark.left_out
 def test_the_page_has_the_table_where_there_is_an_ensemble(make_run: MakeRun, tmp_path: Path) -> None:
     run = an_ensemble(make_run)
     text = page.write_report(tmp_path / "r", StudyResults("T", (run,), {})).index.read_text()
