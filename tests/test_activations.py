@@ -307,6 +307,7 @@ def test_smoothrelu_has_a_scalar_a_site(architecture: str) -> None:
     assert all(p.shape == (1,) for p in scalars)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_takes_any_activation_at_every_site(
     architecture: str, monkeypatch: pytest.MonkeyPatch

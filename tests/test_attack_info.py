@@ -258,6 +258,7 @@ def corners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("satbench.attacks.corners", None)
 
 
+@pytest.mark.left_out
 def test_an_attack_is_one_file_and_one_line(corners: None, tmp_path: Path) -> None:
     words = ["--model", "digits-relu", "--attack", "corners:tries=3", "--attack", "pgd", "--eps", "0.2", "--n", "60"]
     done = CliRunner().invoke(app, ["eval", *words, "--device", "cpu", "--out", str(tmp_path / "run")])

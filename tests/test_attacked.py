@@ -84,6 +84,7 @@ def tied() -> nn.Module:
     return model
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_refreshed_copy_computes_what_the_trained_network_computes(name: str) -> None:
     net = NETWORKS[name]().train()

@@ -253,7 +253,7 @@ def test_a_radius_of_zero_costs_nothing(name: str) -> None:
     assert torch.equal(AutoAttackComponent(name)(model, x, torch.zeros(3).long(), ThreatModel("L2", 0), streams(3)), x)
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", COMPONENTS)

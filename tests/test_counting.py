@@ -191,6 +191,7 @@ class Adaptive:
         return x_adv
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("way", WAYS)
 def test_an_adaptive_attack_works_as_on_the_network_itself(way: str, tmp_path: Path) -> None:
     """Equal examples, every pass counted, and a note where the counts are not known image by image."""

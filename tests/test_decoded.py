@@ -179,6 +179,7 @@ def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoded, "MOST", 0)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_streamed_files_train_the_same_network(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = write_tree(tmp_path / "data", mode)
@@ -199,6 +200,7 @@ def stop_in_second_epoch(done: int, total: int, words: str) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_random_resized_crops_of_a_folder_train_and_resume(mode: str, tmp_path: Path) -> None:
     name = write_tree(tmp_path / "data", mode)

@@ -285,6 +285,7 @@ def test_test_images_of_a_named_set_are_never_extra(tmp_path: Path) -> None:
 # where they are named
 
 
+@pytest.mark.left_out
 def test_cards_and_tables_name_them(folder: Path, trained: Path, tmp_path: Path) -> None:
     plain = train(tiny(f"npz:{folder / 'rows.npz'}", epochs=1), tmp_path / "plain", "cpu").folder
     data = {"dataset": f"npz:{folder / 'rows.npz'}", "split": "test"}

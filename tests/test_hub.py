@@ -100,6 +100,7 @@ def test_offline_the_cache_serves_what_was_loaded_before(hub: Hub, monkeypatch: 
     assert len(hub.asked) == asked
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("ref", "files", "message"),
     [

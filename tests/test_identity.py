@@ -142,6 +142,7 @@ def test_a_helper_module_of_an_attack_is_part_of_it(here: Path) -> None:
     pd.testing.assert_frame_equal(read_run(here / "run").records, fresh.records)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("loose", [True, False], ids=["beside", "package"])
 def test_a_helper_module_of_a_network_is_part_of_it(loose: bool, here: Path) -> None:
     """A change that no probe image shows."""

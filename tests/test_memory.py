@@ -235,7 +235,7 @@ def test_the_log_of_an_accumulated_run_is_that_of_the_whole_batch(dataset: str, 
 CHECKPOINTED = [case for case in EVERY if not method_of(case).two_modes]
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(20)
 @pytest.mark.parametrize("case", CHECKPOINTED)
 def test_recomputed_activations_give_the_same_bits(case: str) -> None:
     """Weights, running statistics with their counts, and the figures of three updates."""

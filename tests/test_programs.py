@@ -68,6 +68,7 @@ def test_a_program_gives_the_networks_logits_and_gradients(program: Path) -> Non
         torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.one_in(3)
 def test_a_program_is_measured_as_the_network_is(program: Path, tmp_path: Path) -> None:
     words = ["--dataset", "digits", "--attack", "pgd", "--steps", "2", "--eps", "0.1", "--n", "20", "--no-trust"]
     result = CliRunner().invoke(app, ["eval", "--model", str(program), *words, "--out", str(tmp_path / "run")])

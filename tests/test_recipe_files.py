@@ -127,6 +127,7 @@ def changed(config: TrainConfig, **changes: object) -> str:
     return json.dumps(config.model_dump() | changes)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [

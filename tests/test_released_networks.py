@@ -121,7 +121,7 @@ def test_efficientnet_repeats_its_blocks(name: str) -> None:
     assert tuple(b - a for a, b in zip(starts, [*starts[1:], len(blocks)], strict=True)) == REPEATS[name]
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("side", [64, 65, 96, 97])
 def test_resnext_is_torchvisions_but_for_the_pool(side: int) -> None:
     """torchvision pads its pool symmetrically, which is SAME on odd sides only; on even ones ceil_mode is."""
@@ -137,7 +137,7 @@ def test_resnext_is_torchvisions_but_for_the_pool(side: int) -> None:
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("side", [64, 65, 95, 100])
 @pytest.mark.parametrize("name", ["b0", "b2"])
 def test_efficientnet_is_timms_with_another_eps(name: str, side: int) -> None:
@@ -185,6 +185,7 @@ def test_a_same_convolution_is_one_over_a_padded_image(height: int, width: int, 
     torch.testing.assert_close(conv(x), functional.conv2d(padded, conv.weight, stride=stride, groups=2))
 
 
+@pytest.mark.left_out
 def test_every_norm_of_the_release_has_eps_1e_5() -> None:
     for name in CARDS:
         norms = [module for module in empty(name).modules() if isinstance(module, nn.BatchNorm2d)]

@@ -190,6 +190,7 @@ def test_units_are_reused_where_they_are_the_same(reference: Run, tmp_path: Path
     assert all(file.stat().st_mtime_ns == written for file, written in before.items())
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
@@ -206,6 +207,7 @@ def test_another_run_in_the_folder_is_never_overwritten(change: dict[str, object
     assert (tmp_path / "records.parquet").read_bytes() == before
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "change", [lambda x, y: (x[::-1].copy(), y), lambda x, y: (x, (y + 1) % 10)], ids=["pixels", "labels"]
 )

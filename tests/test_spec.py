@@ -120,7 +120,7 @@ def test_a_spec_goes_through_json_and_gives_the_bytes_of_the_call(tmp_path: Path
     assert (carried.path / "records.parquet").read_bytes() == (called.path / "records.parquet").read_bytes()
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     "options", [{"search": "surrogate"}, {"search": "bf16"}, {"source": "digits-silu"}, {"attack": "rapid", "n": 8}]
 )

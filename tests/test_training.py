@@ -194,6 +194,7 @@ def test_an_interrupted_run_continues_without_a_trace(
     assert contents(tmp_path / "run") == contents(finished)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_several_stops_of_both_kinds_leave_no_trace(optimizer: str, config: TrainConfig, tmp_path: Path) -> None:
     config = config.with_values({"optimizer.name": optimizer, "optimizer.lr": 0.01, "activation": "smoothrelu"})
@@ -397,6 +398,7 @@ def test_a_state_of_another_run_is_refused(config: TrainConfig, tmp_path: Path) 
         train(config, one, device="cpu")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors"])
 @pytest.mark.parametrize("damage", [truncate, empty, Path.unlink])
 @pytest.mark.parametrize("ended", [True, False])
@@ -722,6 +724,7 @@ def test_a_recipe_says_what_to_expect_and_whether_it_was_measured(name: str) -> 
     assert ("not yet measured" in expected) is not name.startswith(("digits", "cifar10-jpeg"))
 
 
+@pytest.mark.left_out
 def test_the_best_epoch_of_clean_training_has_the_highest_clean_accuracy(tmp_path: Path) -> None:
     trained = train(RECIPES["digits-standard"]().with_values({"epochs": 5, "model.width": 4}), tmp_path, "cpu")
     by_clean = [(row.val.figures["clean"], row.val.figures["robust"]) for row in trained.history]

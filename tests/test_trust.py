@@ -323,7 +323,7 @@ class Passing(nn.Module):
         self.backwards += len(grad)
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.left_out
 @pytest.mark.parametrize("budget", [None, 5000, 300, 0])
 def test_the_passes_are_those_really_taken(budget: int | None) -> None:
     model = Passing(plain())
@@ -381,6 +381,7 @@ def test_a_buffer_that_moves_is_told_and_put_back(in_place: bool, weight: float,
     assert buffer == 0
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("kind", "name"), [("honest", "digits-silu"), ("bad", "noise"), ("bad", "random shift")])
 def test_equal_arguments_give_equal_findings(kind: str, name: str) -> None:
     model, network = built(kind, name), {"bad": BAD, "honest": HONEST}[kind][name]

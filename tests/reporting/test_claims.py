@@ -188,6 +188,7 @@ def test_elu_loses_and_celu_does_not(elu: int, celu: int, state: str, make_run: 
     assert CRITERIA["elu-and-celu"].decide(Studied(results)).state == state
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("falls", "state"), [((2, 2), "agrees"), ((2, 5), "not decided"), ((5, 5), "differs")])
 def test_robustness_saturates(falls: tuple[int, int], state: str, make_run: MakeRun) -> None:
     """Of 300 images; one point is three. Images beyond the first 300 met PGD-10 alone and do not count."""

@@ -11,6 +11,7 @@ from satbench.reporting.results_file import RESULTS_FILE, StudyResults, read_res
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "reports" / "smooth-vs-relu"
+RECIPE = "cifar10-jpeg-sat-small"
 COLUMNS = {"clean": ("PGD-10", 8000), "PGD-10": ("PGD-10", 8000), "PGD-50": ("PGD-50", 2000)}
 
 
@@ -33,8 +34,9 @@ def test_the_table_is_that_of_the_report(section: str) -> None:
     for name, seeds, *cells in rows:
         many, _, fewer = seeds.partition(", PGD-50 ")
         for (column, (attack, n)), cell in zip(COLUMNS.items(), cells, strict=True):
-            here = measured.query("model == 'cifar10-jpeg-sat-small' and activation == @name and eps == '8/255' and attack == @attack")
-            (line,) = here.to_dict("records")
+            (line,) = measured.query(
+                "model == @RECIPE and activation == @name and eps == '8/255' and attack == @attack"
+            ).to_dict("records")
             kind = "clean" if column == "clean" else "robust"
             value, low, high = (line[f"{kind}{end}_percent"] for end in ("", "_lo", "_hi"))
             assert cell == f"{value} [{low}, {high}]", (name, column)
