@@ -11,7 +11,7 @@ def cifar10_jpeg_sat_small() -> TrainConfig:
     Paper: Xie et al. 2020 (arXiv 2006.14536), whose settings on small images are not known.
     Command: `satbench train cifar10-jpeg-sat-small`, with `--data-dir DIR`: DIR/cifar10-jpeg holds train/ and test/.
     Hardware: one CPU core. Time: 13 minutes on a core with AVX2, measured, of which 2 are validation.
-    Expected: measured with ReLU, 48.9% [47.8, 50.1] clean, 28.3% [27.3, 29.4] under PGD-10, n = 8,000, 14 seeds
+    Expected: measured with ReLU, 49.0% [47.9, 50.2] clean, 28.3% [27.3, 29.4] under PGD-10, n = 8,000, 15 seeds
     (`reports/smooth-vs-relu`).
     """
     return TrainConfig(
