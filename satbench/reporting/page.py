@@ -36,6 +36,7 @@ from satbench.reporting.planned import PLAN_NOTE, with_roles
 from satbench.reporting.render import check_page_folder, render
 from satbench.reporting.reported import REPORTED_NOTE, reported_lines
 from satbench.reporting.results_file import RESULTS_FILE, StudyResults, encoded, read_results
+from satbench.reporting.same_images import SAME_IMAGES_NOTE, on_same_images
 from satbench.reporting.summary import NOT_CHECKED, Row, rows_of
 from satbench.reporting.trained import PASSES_NOTE, Trained, training_lines
 from satbench.reporting.verdict import comparisons
@@ -182,6 +183,8 @@ def write_report(folder: Path, results: StudyResults) -> Report:
         radii=len({line.threat for line in lines}),
         rule=RULE_NOTE if plan is None else f"{RULE_NOTE} {PLAN_NOTE}",
         differences=difference_table(found),
+        same_images=_same_images(networks, reference, found, asked, runs),
+        same_images_note=SAME_IMAGES_NOTE,
         bootstrap_note=BOOTSTRAP_NOTE,
         classes=classes,
         classes_of=under,
@@ -219,6 +222,20 @@ def _differences(asked: Sequence[Comparison]) -> list[_Drawn]:
     alt = f"Differences in {asked[0].quantity} for {names}. {IN_TABLES}"
     narrow = plots.differences(asked, is_narrow=True)
     return [_Drawn("differences", caption, alt, plots.differences(asked), narrow)]
+
+
+def _same_images(
+    networks: Sequence[Measured],
+    reference: str,
+    found: Sequence[Comparison],
+    asked: Sequence[Comparison],
+    runs: Sequence[Run],
+) -> pd.DataFrame:
+    if not asked:
+        return pd.DataFrame()
+    threat = asked[0].threat
+    assert threat is not None  # as `main_question` gives them
+    return on_same_images(networks, reference, found, threat, attacks_of(runs))
 
 
 def _bound(asked: Sequence[Comparison], runs: Sequence[Run]) -> str:
