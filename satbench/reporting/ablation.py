@@ -27,16 +27,20 @@ def ablation_table(found: Sequence[Comparison], asked: Sequence[Comparison]) -> 
     robust = {one.of: one for one in changes if one.attacks == first.attacks and one.threat == first.threat}
     clean = {one.of: one for one in changes if one.threat is None}
     for (recipe, activation), one in robust.items():
-        said = recipe.removesuffix("]").partition(" [")[2].split(", ")
-        plain = clean.get((recipe, activation))
-        if set(said) <= set(SWITCHES) and plain is not None:
-            smooth = " and ".join(SWITCHES[change] for change in said)
+        plain, smooth = clean.get((recipe, activation)), smooth_for(recipe)
+        if smooth and plain is not None:
             if not any(line["activation"] == activation for line in lines):
                 rates = _rate(one.reference_values), _rate(plain.reference_values)
                 lines.append(_line(activation, "none", one, rates, ("-", "-")))
             rates = _rate(one.values), _rate(plain.values)
             lines.append(_line(activation, smooth, one, rates, (difference_cell(one), difference_cell(plain))))
     return pd.DataFrame(lines)
+
+
+def smooth_for(recipe: str) -> str:
+    """What meets a smooth derivative by a change of a recipe, `attacker and optimizer`; "" with any other change."""
+    changes = recipe.removesuffix("]").partition(" [")[2].split(", ")
+    return " and ".join(SWITCHES[one] for one in changes) if set(changes) <= set(SWITCHES) else ""
 
 
 def _line(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from satbench.reporting.ablation import smooth_for
 from satbench.reporting.comparison import DESCRIBED, OPEN, UNDECIDED, Comparison
 from satbench.reporting.differences import difference_cell, main_question, span
 from satbench.reporting.joined import Measured
@@ -78,8 +79,9 @@ class MethodTable:
 def method_table(networks: Sequence[Measured], found: Sequence[Comparison], reference: str) -> MethodTable | None:
     """The recipes of these networks, rows, by activations, columns, under the attack of `main_question`.
 
-    `found` are all their comparisons. A row counts the images that all its networks of a cell met. None where fewer
-    than two recipes met the attack, or nothing was compared.
+    `found` are all their comparisons. A row counts the images that all its networks of a cell met. Smooth derivatives
+    behind ReLU are no methods; `ablation_table` has them. None where fewer than two recipes met the attack, or nothing
+    was compared.
     """
     asked = main_question(found)
     if not asked:
@@ -92,7 +94,11 @@ def method_table(networks: Sequence[Measured], found: Sequence[Comparison], refe
     methods: dict[str, str] = {}
     for measured in joined:
         line, model = lines[measured.model], measured.model
-        if not (model.recipe and line.activation) or set(first.attacks) - set(measured.records["attack"]):
+        if (
+            not (model.recipe and line.activation)
+            or smooth_for(line.model)
+            or set(first.attacks) - set(measured.records["attack"])
+        ):
             continue
         robust = measured.robust(*first.threat, first.attacks)
         if len(robust):
@@ -102,6 +108,7 @@ def method_table(networks: Sequence[Measured], found: Sequence[Comparison], refe
     if len(cells) < 2:
         return None
     names = row_names(methods)
+    found = [one for one in found if one.images == first.images and not smooth_for(one.of[0])]
     bases = {one.against[0] for one in found if one.is_change}
     ordered = sorted(cells, key=lambda recipe: (recipe not in bases, names[recipe]))
     known = {activation for row in cells.values() for activation in row}
@@ -112,8 +119,8 @@ def method_table(networks: Sequence[Measured], found: Sequence[Comparison], refe
             for recipe in ordered
         ),
         tuple(sorted(known, key=lambda activation: (activation != reference, activation))),
-        tuple(one for one in found if (one.images, one.quantity) == (first.images, first.quantity)),
-        tuple(one for one in found if one.images == first.images and one.threat is None),
+        tuple(one for one in found if one.quantity == first.quantity),
+        tuple(one for one in found if one.threat is None),
     )
 
 
