@@ -8,7 +8,6 @@ import math
 import os
 import struct
 import tarfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -62,12 +61,12 @@ from satbench.zoo.fetch import sha256_file
 from satbench.zoo.new_card import add_card
 from satbench.zoo.registry import _given
 
+pytestmark = pytest.mark.timeout(60)  # what these inputs once took is minutes or without end
 
-def refused(call: Callable[[], object], hint: str, seconds: float = 5.0) -> str:
-    started = time.process_time()
+
+def refused(call: Callable[[], object], hint: str) -> str:
     with pytest.raises(BadInput, match=hint) as caught:
         call()
-    assert time.process_time() - started < seconds
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -429,7 +428,7 @@ ODD_YAML = {
 def test_odd_yaml_is_refused(what: str, tmp_path: Path) -> None:
     content = ODD_YAML[what]
     (tmp_path / "a.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    refused(lambda: read_mapping(tmp_path / "a.yaml"), "a.yaml", seconds=3)
+    refused(lambda: read_mapping(tmp_path / "a.yaml"), "a.yaml")
 
 
 def test_a_long_value_does_not_fill_the_screen(tmp_path: Path) -> None:
@@ -450,9 +449,7 @@ def test_numbers_are_those_of_yaml_and_none_is_to_the_base_60(tmp_path: Path) ->
     values |= {"1e3": 1e3, "1E-3": 1e-3, "1.5e+3": 1.5e3, "-.inf": -math.inf}
     lines = [f"t{i}: {text}" for i, text in enumerate(texts)] + [f"v{i}: {text}" for i, text in enumerate(values)]
     (tmp_path / "a.yaml").write_text("\n".join(lines))
-    started = time.process_time()
     read = list(read_mapping(tmp_path / "a.yaml").values())
-    assert time.process_time() - started < 3
     assert read == [*texts, *values.values()]
 
 
