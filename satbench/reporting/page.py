@@ -109,9 +109,9 @@ def write_report(folder: Path, results: StudyResults) -> Report:
     """Write table, figures and one page with all of it into `folder`; the page loads nothing from elsewhere.
 
     A study of a title in `leaderboards/claims.yaml` is shown with its plan and its criteria there. The file
-    `RESULTS_FILE` rebuilds the page. The same results give the same bytes.
-    All is computed before the first file is replaced. Raises `BadInput` when the runs hold no records, and as
-    `check_report_folder` does.
+    `RESULTS_FILE` rebuilds the page. The same results give the same bytes. All is computed before the first file is
+    replaced; figures of an earlier page that this one does not have are removed. Raises `BadInput` when the runs hold
+    no records, and as `check_report_folder` does.
     """
     index = folder / "index.html"
     check_report_folder(folder)
@@ -197,6 +197,9 @@ def write_report(folder: Path, results: StudyResults) -> Report:
     files = {index: page.encode()} | files  # first: the mark of a folder that a killed command has begun
     for path, content in files.items():
         write_bytes(path, content)
+    for path in (folder / name for name in FILES):  # a figure of an earlier page that this one has not
+        if path not in files:
+            path.unlink(missing_ok=True)
     return Report(folder, index, tuple(files))
 
 

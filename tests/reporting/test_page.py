@@ -1,5 +1,6 @@
 import base64
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -102,11 +103,16 @@ def test_equal_runs_give_equal_bytes(runs: list[Run], report: page.Report, tmp_p
         assert left.read_bytes() == right.read_bytes(), left.name
 
 
-def test_a_page_without_curves_or_comparison(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_page_without_curves_or_comparison(make_run: MakeRun, report: page.Report, tmp_path: Path) -> None:
     run = make_run(None, first(3, 4), {(PGD, "L2", 0.5): first(2, 4)}, seed=None, method=None, trained_for=None)
-    text = page.write_report(tmp_path / "r", StudyResults("T", (run,), {})).index.read_text()
+    folder = shutil.copytree(report.index.parent, tmp_path / "r")
+    (folder / "mine.png").touch()
+    smaller = page.write_report(folder, StudyResults("T", (run,), {}))
+    text = smaller.index.read_text()
     assert "Which activation is better?" not in text
     assert "L2 0.5" in text
+    assert set(folder.iterdir()) == {*smaller.files, folder / "mine.png"}
+    assert len(smaller.files) < len(report.files)
 
 
 @pytest.mark.left_out
