@@ -285,13 +285,25 @@ def test_an_evaluation_attacks_the_read_out_that_is_used(run: Path, tmp_path: Pa
         evaluate(str(file), tmp_path / "pgd", ["pgd"], split="val", device="cpu")
 
 
-def test_trust_says_that_votes_have_no_gradient(run: Path) -> None:
-    net, images = load(str(run)).model, images_of(run)
-    assert isinstance(net, Classifier)
-    found = examine(knn(net, images, torch.device("cpu"), 3), images, ThreatModel("Linf", 0.1))
+def test_trust_says_that_votes_have_no_gradient(run: Path, tmp_path: Path) -> None:
+    """And that an attack which needs none has attacked them, if it has."""
+    file, threat = tmp_path / "knn.safetensors", ThreatModel("Linf", 0.1)
+    write_readout(str(run), "knn:k=3", file, "cpu")
+    loaded = load(str(file))
+    assert loaded.dataset is not None
+    model, (_, images) = loaded.model, training_splits(loaded.dataset)
+    found = examine(model, images, threat)
     (seen,) = (one for one in found.findings if one.check == "gradients")
     assert (found.verdict, seen.outcome, seen.next_attack) == ("fail", "fail", "knn-guided")
     assert "no gradient to its input" in seen.sentence
+    said = {}
+    for attack in ("knn-guided:steps=2", "square"):
+        measured = evaluate(str(file), tmp_path / attack, attack, threat=threat, split="val", device="cpu", trust=False)
+        found = examine(model, images, threat, records=measured.records, attacks=measured.manifest.attacks)
+        said[attack.split(":")[0]] = next(one for one in found.findings if one.check == "gradients")
+    assert (said["knn-guided"].outcome, said["knn-guided"].next_attack) == ("not checked", None)
+    assert "knn-guided follows the representations, and has attacked it" in said["knn-guided"].sentence
+    assert (said["square"].outcome, said["square"].next_attack) == ("fail", "knn-guided")
 
 
 def test_training_without_labels_says_what_is_clean_and_how_to_measure_it(tmp_path: Path) -> None:

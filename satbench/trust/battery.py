@@ -120,8 +120,8 @@ def examine(
     if budget is not None and depth == "full":
         raise BadInput("a budget bounds the quick form of the trust battery; leave it out for the full one")
     known = {one.id: one for one in attacks}
-    unknown = set() if records is None else set(records["attack"].unique()) - set(known)
-    if unknown:
+    attacked = set() if records is None else set(records["attack"].unique())
+    if unknown := attacked - set(known):
         raise BadInput(f"nothing is said of the attack {min(unknown)!r} of the records; give its AttackInfo in attacks")
     found = [] if records is None else [(name, look(records, known)) for name, look in RECORD_CHECKS.items()]
     findings = [_finding(name, seen) for name, seen in found if seen is not None]
@@ -144,7 +144,8 @@ def examine(
             stack.enter_context(undisturbed(other, device))
         moved = stack.enter_context(undisturbed(network, device))
         ids, x, y = sample(images, count, device)
-        subject = Subject(network, x, y, ids, threat, seed, other, images_at_once(images.shape), moved)
+        measured_by = frozenset(known[one].name for one in attacked)
+        subject = Subject(network, x, y, ids, threat, seed, other, images_at_once(images.shape), moved, measured_by)
         for done, (name, check) in enumerate(checks.items()):
             progress(done, len(checks), name)
             needed = next((need for need in check.needs if not subject.has(need)), None)

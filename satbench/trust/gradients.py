@@ -28,7 +28,10 @@ def gradients(subject: Subject, count: int) -> Seen:
     if cross is None or plain is None:
         said = "Its logits have no gradient to its input"
         if readouts(subject.network):
-            return Seen("fail", f"{said}: they are votes; knn-guided follows the representations.", "knn-guided")
+            said += ": they are votes; knn-guided follows the representations"
+            if "knn-guided" in subject.measured_by:
+                return Seen("not checked", f"{said}, and has attacked it. No check here says how well.")
+            return Seen("fail", f"{said}.", "knn-guided")
         return Seen("fail", f"{said}: nothing for a white-box attack to follow.", "square")
     if count < FEWEST:
         subject.moves = True

@@ -71,7 +71,7 @@ class Subject:
 
     moved: names the buffers that are not what they were. logits: of the images as they are, once `usable`. steady: the
     same answer twice. moves: there is a gradient to follow. broken: by some white-box attack, bool (N,). attacked: how
-    many images, from the first, white-box attacks have met.
+    many images, from the first, white-box attacks have met. measured_by: the names of the run's attacks.
     """
 
     network: Counting
@@ -83,6 +83,7 @@ class Subject:
     source: Counting | None
     at_once: int
     moved: Callable[[], list[str]]
+    measured_by: frozenset[str] = frozenset()
     logits: Tensor = field(init=False)
     moves: bool = False
     usable: bool = False
