@@ -67,14 +67,16 @@ def test_the_page_has_the_plan_as_it_is_now(results: StudyResults) -> None:
 @pytest.mark.left_out
 def test_the_trust_sentence_counts_the_runs_by_pgd(section: str, results: StudyResults) -> None:
     runs = [run.manifest for run in results.runs]
-    pgd = [run for run in runs if run.attacks[0].tier == "PGD" and [one.eps for one in run.threats] == [8 / 255]]
+    trained = [run for run in runs if run.model.method != "standard"]
+    pgd = [run for run in trained if run.attacks[0].tier == "PGD" and [one.eps for one in run.threats] == [8 / 255]]
     trust = [run.trust for run in pgd if run.trust is not None]
     verdicts = Counter(one.verdict for one in trust)
     sentences = [finding.sentence for one in trust for finding in one.findings if finding.check == "standing images"]
     estimates = [float(number) for text in sentences for number in re.findall(r"an estimated ([\d.]+)", text)]
     assert len(estimates) == len(pgd)
     said = " ".join(section.split())
-    assert f"in the {len(pgd)} runs by PGD at 8/255" in said
-    assert f"estimates it {min(estimates)} to {max(estimates)} points too high" in said
+    assert f": {len(results.networks)} networks," in said
+    assert f"in the {len(pgd)} runs by PGD at 8/255 on adversarially trained networks" in said
+    assert f"estimates the accuracy {min(estimates)} to {max(estimates)} points too high" in said
     assert f'calls {verdicts["not checked"]} of them "not checked" and {verdicts["pass"]} "pass"' in said
     assert set(verdicts) == {"not checked", "pass"}
