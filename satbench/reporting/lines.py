@@ -91,19 +91,24 @@ def _threat(network: ModelInfo) -> str:
 
 
 def network_names(networks: Iterable[ModelInfo]) -> dict[ModelInfo, str]:
-    """The label of each network; where several have the same, with its seed, or the short digest of its weights.
+    """The label of each network; where several have the same, with its seed, with its recipe too, or with a digest.
 
-    The digest tells apart networks of equal label and seed, or without a seed.
+    The short digest of the weights is for networks of equal label, seed and recipe, or without a seed.
     """
     known = set(networks)
     same = Counter(network.label for network in known)
     seeds = Counter((network.label, network.seed) for network in known)
+    recipes = Counter((network.label, network.seed, network.recipe) for network in known)
 
     def name(one: ModelInfo) -> str:
         if same[one.label] == 1:
             return one.label
-        is_told = one.seed is not None and seeds[one.label, one.seed] == 1
-        return f"{one.label} seed {one.seed}" if is_told else f"{one.label} ({one.short[:8]})"
+        seeded = f"{one.label} seed {one.seed}"
+        if one.seed is not None and seeds[one.label, one.seed] == 1:
+            return seeded
+        if one.seed is not None and one.recipe and recipes[one.label, one.seed, one.recipe] == 1:
+            return f"{seeded}, {one.recipe}"
+        return f"{one.label} ({one.short[:8]})"
 
     return {one: name(one) for one in known}
 

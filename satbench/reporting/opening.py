@@ -16,7 +16,10 @@ MOST = 4  # models or radii that are listed one by one
 
 
 def of_differences(asked: Sequence[Comparison]) -> str:
-    """Comparisons of one quantity with their reference: which are higher, which lower, and which are not decided."""
+    """Comparisons of one quantity with their reference: which are higher, which lower, and which are not decided.
+
+    Of more than `MOST` that are not decided, the highest and the lowest difference stand for all.
+    """
     ordered = sorted(asked, key=lambda one: -one.difference)
     quantity, reference = asked[0].quantity, _either(dict.fromkeys(one.reference for one in asked))
     seeds = [len(one.seeds) for one in asked]
@@ -30,11 +33,13 @@ def of_differences(asked: Sequence[Comparison]) -> str:
     }
     open_ = [one for one in ordered if one.verdict in UNDECIDED]
     decided = " and ".join(f"{verdict} with {listed}" for verdict, listed in groups.items() if listed)
+    each = [f"{one.activation} ({points[one]})" for one in open_]
+    is_long = len(each) > MOST
     if not decided:
-        each = ", ".join(f"{one.activation} ({points[one]})" for one in open_)
-        return f"No difference to {reference} in {quantity} is decided: {each} {counts}."
-    rest = _series(f"{one.activation} ({points[one]})" for one in open_)
-    undecided = f"; with {rest} the difference is not decided" if open_ else ""
+        listed = f"from {each[0]} to {each[-1]}, {len(each)} in all" if is_long else ", ".join(each)
+        return f"No difference to {reference} in {quantity} is decided: {listed} {counts}."
+    rest = f"{len(each)} others, from {each[0]} to {each[-1]}," if is_long else _series(each)
+    undecided = f"; with {rest} the difference is not decided" if each else ""
     return f"{capital(quantity)} is {decided} than with {reference}{undecided} {counts}."
 
 

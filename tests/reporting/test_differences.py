@@ -1,6 +1,8 @@
 """The result of a study in one sentence, one figure and a table."""
 
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,17 @@ def test_the_answer_names_every_comparison_with_its_interval(found: list[Compari
         "No difference to relu in robust accuracy at Linf 8/255 under PGD-50 is decided: elu (-0.2 points ["
     )
     assert f"[{silu.low * 100:.0f}" in said
+
+
+def test_the_answer_gives_the_range_of_many_open_differences(found: list[Comparison]) -> None:
+    (elu,) = (one for one in main_question(found) if one.activation == "elu")
+    many = [replace(elu, activation=name, difference=place / 100) for place, name in enumerate("abcde")]
+    said = of_differences(many)
+    assert re.search(
+        r"is decided: from e \(\+4\.0 points \[[^]]*\]\) to a \(0\.0 points \[[^]]*\]\), 5 in all \(n = ", said
+    )
+    silu = next(one for one in main_question(found) if one.activation == "silu")
+    assert "; with 5 others, from e (+4.0 points [" in of_differences([*many, silu])
 
 
 def test_the_table_has_a_line_for_each_difference(found: list[Comparison]) -> None:

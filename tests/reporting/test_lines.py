@@ -174,12 +174,14 @@ def test_every_table_of_the_page_and_of_compare_tells_networks_apart(make_run: M
     assert set(network_names(row.network for row in summarise(runs[:1])).values()) == {"build"}
 
 
-def test_networks_of_one_label_are_named_by_seed_and_by_digest_where_that_is_equal() -> None:
+def test_networks_of_one_label_are_named_by_seed_then_recipe_then_digest() -> None:
+    told = [(0, "sat"), (1, "sat"), (1, "sat [epochs=2]"), (2, "sat"), (2, "sat"), (2, None), (None, "sat")]
     networks = [
-        ModelInfo(ref="", digest=f"sha256:{digest}", label="cnn relu", seed=seed)
-        for digest, seed in (("a" * 64, 0), ("b" * 64, 1), ("c" * 64, 1), ("d" * 64, None))
+        ModelInfo(ref="", digest=f"sha256:{digest * 64}", label="cnn relu", seed=seed, recipe=recipe)
+        for digest, (seed, recipe) in zip("abcdef0", told, strict=True)
     ]
-    named = ["cnn relu seed 0", "cnn relu (bbbbbbbb)", "cnn relu (cccccccc)", "cnn relu (dddddddd)"]
+    named = ["cnn relu seed 0", "cnn relu seed 1, sat", "cnn relu seed 1, sat [epochs=2]"]
+    named += [f"cnn relu ({digest * 8})" for digest in "def0"]
     assert [network_names(networks)[one] for one in networks] == named
 
 

@@ -108,6 +108,19 @@ def test_every_figure_can_be_computed_again_from_the_results(study: list[Run], t
     assert {"methods.png", "methods.svg", RESULTS_FILE} <= {path.name for path in report.files}
 
 
+@pytest.mark.parametrize(
+    ("title", "order"),
+    [("Study", ["methods", "verdicts"]), ("Smooth activations against ReLU on photographs", ["verdicts", "methods"])],
+    ids=["more methods than activations", "a plan that compares activations"],
+)
+def test_the_main_question_comes_first_and_is_not_folded(
+    study: list[Run], title: str, order: list[str], tmp_path: Path
+) -> None:
+    text = page.write_report(tmp_path / "report", StudyResults(title, tuple(study), {})).index.read_text()
+    assert sorted(order, key=lambda name: text.index(f'id="{name}"')) == order
+    assert ("<summary>Each comparison in words" in text) == (order[0] == "methods")
+
+
 def test_a_cell_holds_the_mean_over_seeds_and_a_missing_one_a_dash(study: list[Run]) -> None:
     runs = study[:-3]  # MART has no SiLU
     table = method_table(join_runs(runs), comparisons(join_runs(runs), "relu", every=True)[0], "relu")
