@@ -85,7 +85,7 @@ def test_there_are_enough_networks_and_one_for_every_check() -> None:
 
 # one for every check of the quick form
 FEW_BAD = ("logits times 1e3", "quantised, straight through", "noise", "dropout left on", "batch statistics")
-FEW_BAD += ("pixels to 255", "misled off the scans", "shattered", "saturated logits", "probabilities")
+FEW_BAD += ("pixels to 255", "misled off the scans", "jumps", "shattered", "saturated logits", "probabilities")
 FEW_HONEST = ("digits-silu", "standard mlp", "certified", "logits times 10", "L2", "L1")
 
 

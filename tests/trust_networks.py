@@ -15,7 +15,7 @@ from satbench.attacks import PGD
 from satbench.data import Images, load_images
 from satbench.data.images import image_set
 from satbench.models import ModelSpec, build_model
-from satbench.numerics.seeding import generator
+from satbench.numerics.seeding import generator, normal
 from satbench.numerics.threat import ThreatModel
 from satbench.zoo import load_model
 
@@ -226,6 +226,13 @@ def off_grid(x: Tensor) -> Tensor:
     return (~grey.flatten(1).all(1)).view(-1, 1, 1, 1).expand_as(x)
 
 
+def jumping(x: Tensor) -> Tensor:
+    """Adds a pattern whose sign turns at every 50th of the mean brightness, which a short step seldom crosses."""
+    turned = (50 * x.flatten(1).mean(1)).floor() % 2
+    pattern = normal(x[0], generator(0, "pattern"))
+    return x + (1 - 2 * turned).view(-1, 1, 1, 1) * pattern
+
+
 def raising(x: Tensor) -> Tensor:
     raise RuntimeError("no kernel for this device")
 
@@ -298,6 +305,7 @@ BAD: dict[str, Network] = {
         ("direction", "standing images", "more effort", "black box", "large radius"),
         WIDE_THREAT,
     ),
+    "jumps": Network(lambda: Around(plain(), before=jumping), ("direction",)),
     "shattered": Network(
         lambda: Around(plain(), before=lambda x: x + 0.02 * torch.sin(3000 * x)),
         ("direction", "large radius", "standing images"),

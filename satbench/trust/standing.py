@@ -213,7 +213,10 @@ def standing(subject: Subject, left: Left, allowed: int | None) -> Seen:
             "square" if 2 * blind > count else "autoattack",
         )
     estimate, high = inflation(left, fallen, searched)
-    said += f": an estimated {100 * estimate:.1f} [{100 * count / left.n:.1f}, {100 * high:.1f}] points too high"
+    if searched < left.m:
+        said += f": an estimated {100 * estimate:.1f} [{100 * count / left.n:.1f}, {100 * high:.1f}] points too high"
+    else:
+        said += f", which were all: by these searches {100 * estimate:.1f} points too high"
     if searched < min(FEWEST, left.m) or high > EXCLUDED:
         return Seen(
             "not checked", f"{said}, of which {100 * EXCLUDED:g} are not excluded. {_price(left, fallen, searched)}"
