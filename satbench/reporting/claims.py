@@ -119,8 +119,8 @@ def decided(study: str, names: Sequence[str], results: Studied | None) -> list[C
     ]
 
 
-def planned(results: StudyResults) -> tuple[Plan | None, list[CriterionResult]]:
-    """What the study of this title in `leaderboards/claims.yaml` planned to test, and what its criteria say.
+def planned(results: StudyResults) -> tuple[Plan | None, list[tuple[Claim, CriterionResult]]]:
+    """What the study of this title in `leaderboards/claims.yaml` planned to test, and what its criteria say of claims.
 
     None and [] where there is no such study.
     """
@@ -129,24 +129,33 @@ def planned(results: StudyResults) -> tuple[Plan | None, list[CriterionResult]]:
     if not found:
         return None, []
     name, study = found[0]
-    criteria = [criterion for claim in known.claims for criterion in claim.tests.get(name, ())]
     studied = Studied(results)
     has_recipe = bool(studied.networks)  # a part may hold changed recipes alone
-    return study.plan, decided(name, criteria, studied if has_recipe else None)
+    return study.plan, [
+        (claim, result)
+        for claim in known.claims
+        for result in decided(name, claim.tests.get(name, ()), studied if has_recipe else None)
+    ]
 
 
-def criteria_table(found: Sequence[CriterionResult]) -> pd.DataFrame:
-    """A line a criterion, all cells texts."""
+def criteria_table(found: Sequence[tuple[Claim, CriterionResult]]) -> pd.DataFrame:
+    """A line a criterion, all cells texts; `number` is that of its claim."""
     return pd.DataFrame(
         {
+            "number": MISSING if claim.number is None else str(claim.number),
             "claim": one.asks,
             "agrees": CRITERIA[one.criterion].agrees,
             "differs": CRITERIA[one.criterion].differs,
             "state": one.decision.state,
-            "figures": " ".join(f"{figure.sentence()}." for figure in one.decision.evidence) or MISSING,
+            "figures": _figures(claim, one),
         }
-        for one in found
+        for claim, one in found
     )
+
+
+def _figures(claim: Claim, result: CriterionResult) -> str:
+    said = [figure.sentence() for figure in result.decision.evidence] + ([claim.note] if claim.note else [])
+    return " ".join(f"{sentence}." for sentence in said) or MISSING
 
 
 def claims_table(claims: Sequence[ClaimState]) -> pd.DataFrame:

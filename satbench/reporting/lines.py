@@ -118,20 +118,24 @@ def unseeded(label: str) -> str:
     return _SEED.sub("", label) or label
 
 
-def group_rows(rows: Sequence[Row]) -> list[tuple[ModelLine, list[Row]]]:
-    """The rows of each line of the accuracy table: one model, images, threat and attack; a row for each seed."""
+def group_rows(rows: Sequence[Row], reference: str = "") -> list[tuple[ModelLine, list[Row]]]:
+    """The rows of each line of the accuracy table: one model, images, threat and attack; a row for each seed.
+
+    Of lines that differ in their activation alone, that of the `reference` is the first.
+    """
     lines = model_lines(row.network for row in rows)
     groups: dict[tuple[object, ...], tuple[ModelLine, list[Row]]] = {}
-    for row in sorted(rows, key=lambda row: _reading_order(row, lines[row.network])):
+    for row in sorted(rows, key=lambda row: _reading_order(row, lines[row.network], reference)):
         line = lines[row.network]
         place = (row.dataset, row.split, row.loader, line, row.norm, row.eps, row.threats, row.attack, ids(row.attacks))
         groups.setdefault(place, (line, []))[1].append(row)
     return list(groups.values())
 
 
-def _reading_order(row: Row, line: ModelLine) -> tuple[object, ...]:
+def _reading_order(row: Row, line: ModelLine, reference: str) -> tuple[object, ...]:
     place = (row.dataset, row.split, row.loader or "", line.model, line.method, line.trained_for)
     threat = (row.norm, row.eps, [(one.norm, one.eps) for one in row.threats])
     attack = (strength(row.attacks), row.attack == WORST, row.attack, ids(row.attacks))
     seed = -1 if row.seed is None else row.seed
-    return (*place, *threat, *attack, line.activation, seed, row.model_digest, row.label)
+    activation = (line.activation != reference, line.activation)
+    return (*place, *threat, *attack, *activation, seed, row.model_digest, row.label)

@@ -121,7 +121,7 @@ def write_report(folder: Path, results: StudyResults) -> Report:
     rows = rows_of(networks)
     if not rows:
         raise BadInput("no records to report on; give run folders made by `satbench eval` with at least one attack")
-    lines = tables.accuracy_table(rows)
+    lines = tables.accuracy_table(rows, reference)
     files = {folder / name: form(lines).encode() for name, form in FORMATS.items()}
     found, uncompared = comparisons(networks, reference, every=True)
     plan, criteria = planned(results)

@@ -75,14 +75,16 @@ class Line:
         return f"{self.norm} {self.eps}"
 
 
-def accuracy_table(rows: Sequence[Row]) -> list[Line]:
+def accuracy_table(rows: Sequence[Row], reference: str = "") -> list[Line]:
     """The lines behind every form of the table: one per model, threat and attack, its seeds joined.
+
+    The order is that of `group_rows`.
 
     Models are told apart among these rows, so a part of a table is a part of these lines, not the table of some of the
     rows.
     """
     shorts = short_names(attack for row in rows for attack in row.attacks)
-    return [_line(line, group, shorts) for line, group in group_rows(rows)]
+    return [_line(line, group, shorts) for line, group in group_rows(rows, reference)]
 
 
 def _line(line: ModelLine, group: list[Row], shorts: dict[str, str]) -> Line:

@@ -70,8 +70,9 @@ def crossed_difference(ours: Outcomes, theirs: Outcomes) -> Crossed:
 
     The model has random effects of seed and image: difference = mean + seed + image + rest. The variance of the mean is
     that of the means of the seeds over their number plus that of the means of the images over theirs, which counts the
-    rest twice: the interval is a little too wide where the rest is large, never too narrow. The degrees of freedom are
-    those of Satterthwaite (1946, Biometrics Bulletin 2:110). Where neither the means of the seeds nor those of the
+    rest twice: the interval is a little too wide where the rest is large. The degrees of freedom are those of
+    Satterthwaite (1946, Biometrics Bulletin 2:110); where few seeds that differ much decide, the interval is a little
+    too narrow. `benchmarks/coverage.py` measures both. Where neither the means of the seeds nor those of the
     images differ, the variance is 0 and bounds nothing; interval and p-value are then those of the images of the first
     seed: Tango's score interval and the exact McNemar test, with infinite freedom. Raises `ValueError` unless both have
     one shape with at least 2 seeds and 2 images.

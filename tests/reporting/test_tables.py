@@ -31,6 +31,15 @@ def test_seeds_with_different_n_count_the_smallest(make_run: MakeRun) -> None:
     assert (line["n"], line["robust"]) == (10, 0.375)
 
 
+def test_the_reference_is_the_first_of_the_activations_of_each_attack(make_run: MakeRun) -> None:
+    rates = {(PGD, "Linf", EPS): first(5, 10), (AA, "Linf", EPS): first(4, 10)}
+    runs = [make_run(activation, first(9, 10), rates) for activation in ("silu", "elu", "relu")]
+    activations = [line.activation for line in accuracy_table(summarise(runs), "relu")]
+    assert activations[:3] == ["relu", "elu", "silu"]
+    assert activations == activations[:3] * (len(activations) // 3)
+    assert len(activations) > 3
+
+
 def test_a_label_stands_in_for_a_missing_recipe_without_its_seed(make_run: MakeRun) -> None:
     runs = [
         make_run(
