@@ -397,6 +397,16 @@ def test_the_page_of_a_study_has_its_words_runs_and_curves(done: StudyFolder, tm
     assert (tmp_path / "training.svg").is_file()
 
 
+def test_a_study_ends_with_comparisons_to_its_own_reference(done: StudyFolder, text: str, tmp_path: Path) -> None:
+    shutil.copytree(done.path, tmp_path / "out")
+    (tmp_path / "study.yaml").write_text(text + "reference: silu\n", encoding="utf-8")
+    ended = CliRunner().invoke(app, ["study", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out")])
+    assert ended.exit_code == 0, ended.output
+    assert "relu against silu" in ended.stdout
+    assert re.findall(r"tiny (\w+) \| Linf 0.1 \| PGD", ended.stdout) == ["silu", "relu"]
+    assert "no model with" not in ended.stdout
+
+
 @pytest.mark.slow
 def test_the_page_calls_recipes_as_the_configs_say(done: StudyFolder, tmp_path: Path) -> None:
     """An earlier version gave trainings that differ in a default the name of their recipe."""

@@ -31,6 +31,7 @@ def command(
     check_report_folder(out)
     started = time.monotonic()
     file = shipped("studies/demo.yaml")
-    echo_results(run_study(jobs_of(read_study(file), str(file)), out / "runs", engine, device="cpu"))
+    jobs = jobs_of(read_study(file), str(file))
+    echo_results(run_study(jobs, out / "runs", engine, device="cpu"), jobs.reference)
     report = write_report(out, study_results(out / "runs"))
     echo(f"{time.monotonic() - started:.0f} s of computing; open {report.index}")

@@ -87,7 +87,7 @@ def command(
     predict = partial(predict_study, jobs, Path(out), data_dir, device)
     runs = run_study(jobs, out, engine, device, data_dir, predict if here else lambda: None)
     if runs:
-        echo_results(runs)
+        echo_results(runs, jobs.reference)
         echo(f"next: satbench report {out}")
     else:
         for training in jobs.trainings:
@@ -147,8 +147,8 @@ def _in_words(jobs: "Jobs") -> Iterator[str]:
         yield f"eval {evaluation.name}: {', '.join(ids(attacks))} at {', '.join(threats)}, {images}"
 
 
-def echo_results(runs: Sequence["Run"]) -> None:
-    """Print a small table of the runs, and what may be concluded from them."""
+def echo_results(runs: Sequence["Run"], reference: str) -> None:
+    """Print a small table of the runs, and what may be concluded from them: each activation against a reference."""
     from satbench.reporting.brief import brief_table
     from satbench.reporting.comparison import UNDECIDED
     from satbench.reporting.headline import headline_rows
@@ -156,6 +156,6 @@ def echo_results(runs: Sequence["Run"]) -> None:
     from satbench.reporting.tables import accuracy_table
     from satbench.reporting.verdict import compare
 
-    echo_table(brief_table(accuracy_table(headline_rows(summarise(runs)))))
-    for sentence in compare(runs):
+    echo_table(brief_table(accuracy_table(headline_rows(summarise(runs)), reference)))
+    for sentence in compare(runs, reference):
         echo_verdict(sentence, "doubt" if any(word in sentence for word in UNDECIDED) else "good")

@@ -1,4 +1,4 @@
-"""What README says of the study on photographs is what its committed results give."""
+"""What the documents say of the studies on photographs is what their committed results give."""
 
 import re
 from collections import Counter
@@ -11,6 +11,7 @@ from satbench.reporting.results_file import RESULTS_FILE, StudyResults, read_res
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "reports" / "smooth-vs-relu"
+ELU_AND_CELU = ROOT / "reports" / "elu-and-celu"
 RECIPE = "cifar10-jpeg-sat-small"
 COLUMNS = {"clean": ("PGD-10", 8000), "PGD-10": ("PGD-10", 8000), "PGD-50": ("PGD-50", 2000)}
 
@@ -44,7 +45,7 @@ def test_the_table_is_that_of_the_report(section: str) -> None:
 
 
 def test_every_figure_with_its_interval_and_every_p_value_is_on_the_page(section: str) -> None:
-    page = (REPORT / "index.html").read_text()
+    page = (REPORT / "index.html").read_text() + (ELU_AND_CELU / "index.html").read_text()
     said = " ".join(section.split()).replace("95% interval", "")
     found = re.findall(r"(\d+\.\d)[^|\d\[\]]*(\[[-\d.]+, [-\d.]+\])", said)
     assert len(found) == len(re.findall(r"\[-?\d+\.\d", said))
@@ -98,3 +99,22 @@ def test_the_gap_between_autoattack_and_pgd_is_that_of_the_same_images(section: 
     plan = (ROOT / "docs" / "smooth-vs-relu.md").read_text()
     assert said in " ".join(section.split())
     assert said.replace("AutoAttack breaks", "AutoAttack, which breaks") in " ".join(plan.split())
+
+
+def test_networks_trained_again_on_another_cpu_have_the_outcomes_that_the_document_says() -> None:
+    first, again = (
+        {
+            (run.manifest.model.seed, len(run.records)): run
+            for run in read_results(file).runs
+            if (run.manifest.model.recipe, run.manifest.model.activation) == (RECIPE, "elu")
+        }
+        for file in (REPORT / "parts" / "elu.json.gz", ELU_AND_CELU / RESULTS_FILE)
+    )
+    assert first.keys() == again.keys()
+    assert all(run.manifest.numerics != again[key].manifest.numerics for key, run in first.items())
+    outcomes = [
+        run.records.set_index("sample_id")["broken"] != again[key].records.set_index("sample_id")["broken"]
+        for key, run in first.items()
+    ]
+    said = f"of {sum(map(len, outcomes)):,} outcomes under PGD {sum(one.sum() for one in outcomes)} differ"
+    assert said in " ".join((ROOT / "docs" / "training.md").read_text().split())
