@@ -123,6 +123,11 @@ def test_a_sound_number_passes_where_the_passes_suffice() -> None:
     assert "points too high" in found(trust)["standing images"].sentence
 
 
+def test_a_census_has_no_interval() -> None:
+    sentence = found(spent(plain(), HONEST["standard mlp"], 60, 300))["standing images"].sentence
+    assert re.search(r", which were all: by these searches \d+\.\d points too high[.;]", sentence), sentence
+
+
 def test_a_check_without_power_says_what_it_takes() -> None:
     trust = spent(plain(), HONEST["standard mlp"], 100, 10)
     finding = found(trust)["standing images"]
